@@ -181,9 +181,12 @@ func (e *fieldErrors) backupSecret(s *carav1.Secret) {
 	}
 }
 
-// backup checks spec.backup.
+// backup checks spec.backup and spec.onNodeLoss.
 func (e projectErrors) backup(s *carav1.ProjectSpec, x specIndex) {
 	b := s.GetBackup()
+	if b == nil && s.GetOnNodeLoss() == NodeLossRestore {
+		e.add("spec.onNodeLoss", "is %s, which needs backups to restore; set spec.backup, or remove it", NodeLossRestore)
+	}
 	if b == nil {
 		return
 	}

@@ -21,6 +21,7 @@ const (
 const (
 	CondScheduled   = "Scheduled"
 	CondMoving      = "Moving"
+	CondRestoring   = "Restoring"
 	CondImagesReady = "ImagesReady"
 	CondReady       = "Ready"
 	CondPhase       = "Phase"

@@ -232,7 +232,7 @@ func FuzzHash(f *testing.F) {
 func randomSpec(seed uint64) *carav1.ProjectSpec {
 	r := rand.New(rand.NewPCG(seed, 1))
 	pick := func(words ...string) string { return words[r.IntN(len(words))] }
-	s := &carav1.ProjectSpec{RescheduleAfter: pick("", "60s", "1m", "never")}
+	s := &carav1.ProjectSpec{RescheduleAfter: pick("", "60s", "1m", "never"), OnNodeLoss: pick("", "Wait", "Restore")}
 	for i := range 1 + r.IntN(2) {
 		svc := &carav1.Service{
 			Name: "s" + strconv.Itoa(i), Image: pick("a", "b"), RestartPolicy: pick("", "Always", "Never"),

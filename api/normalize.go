@@ -114,6 +114,9 @@ func clearInt(field *int32, def int32) {
 func canonSpec(s *carav1.ProjectSpec) {
 	canonDuration(&s.RescheduleAfter)
 	canonBackup(s)
+	if s.GetOnNodeLoss() == NodeLossWait {
+		s.OnNodeLoss = "" // the default
+	}
 	for _, in := range s.GetIngress() {
 		in.Host = strings.ToLower(strings.TrimSuffix(in.GetHost(), "."))
 	}

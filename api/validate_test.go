@@ -258,18 +258,24 @@ func TestValidateProject(t *testing.T) {
 			p.Spec.Services[0].Healthcheck = &carav1.Healthcheck{Disable: true}
 			p.Spec.Services[1].DependsOn = []*carav1.Dependency{{Service: "db", Condition: api.DependsHealthy}}
 		}, []string{"spec.services[1].dependsOn[0].condition: service db is never healthy"}},
-		"target":         {func(p *carav1.Project) { p.Spec.Ingress[0].Target.Service = "x" }, []string{`spec.ingress[0].target.service: no service is named "x"`}},
-		"no target":      {func(p *carav1.Project) { p.Spec.Ingress[0].Target = nil }, []string{"spec.ingress[0].target: is required"}},
-		"wildcard":       {func(p *carav1.Project) { p.Spec.Ingress[0].Host = "*.a" }, []string{"spec.ingress[0].host: wildcards"}},
-		"address":        {func(p *carav1.Project) { p.Spec.Ingress[0].Host = "10.0.0.1" }, []string{"spec.ingress[0].host: is the address"}},
-		"long label":     {func(p *carav1.Project) { p.Spec.Ingress[0].Host = strings.Repeat("a", 64) + ".b" }, []string{"spec.ingress[0].host: a label of 64 characters"}},
-		"expire at":      {func(p *carav1.Project) { p.Spec.ExpireAt = &timestamppb.Timestamp{Seconds: 1 << 60} }, []string{"spec.expireAt: out of range"}},
-		"node selector":  {func(p *carav1.Project) { p.Spec.NodeSelector = map[string]string{"a b": "c"} }, []string{"spec.nodeSelector[a b]: is no label key"}},
-		"never":          {func(p *carav1.Project) { p.Spec.RescheduleAfter = "never" }, nil},
-		"Never":          {func(p *carav1.Project) { p.Spec.RescheduleAfter = "Never" }, []string{"spec.rescheduleAfter: is no duration"}},
-		"pull secrets":   {func(p *carav1.Project) { p.Spec.ImagePullSecrets = []string{"", "a", "a", "B"} }, []string{"spec.imagePullSecrets[0]: is empty", "spec.imagePullSecrets[2]: appears twice", "spec.imagePullSecrets[3]: DNS label"}},
-		"status ignored": {func(p *carav1.Project) { p.Status = &carav1.ProjectStatus{Phase: strings.Repeat("x", 9999)} }, nil},
-		"wrong kind":     {func(p *carav1.Project) { p.Kind, p.ApiVersion = "Node", "v1" }, []string{`kind: must be "Project"`, `apiVersion: must be "caravanserai/v1"`}},
+		"target":                  {func(p *carav1.Project) { p.Spec.Ingress[0].Target.Service = "x" }, []string{`spec.ingress[0].target.service: no service is named "x"`}},
+		"no target":               {func(p *carav1.Project) { p.Spec.Ingress[0].Target = nil }, []string{"spec.ingress[0].target: is required"}},
+		"wildcard":                {func(p *carav1.Project) { p.Spec.Ingress[0].Host = "*.a" }, []string{"spec.ingress[0].host: wildcards"}},
+		"address":                 {func(p *carav1.Project) { p.Spec.Ingress[0].Host = "10.0.0.1" }, []string{"spec.ingress[0].host: is the address"}},
+		"long label":              {func(p *carav1.Project) { p.Spec.Ingress[0].Host = strings.Repeat("a", 64) + ".b" }, []string{"spec.ingress[0].host: a label of 64 characters"}},
+		"expire at":               {func(p *carav1.Project) { p.Spec.ExpireAt = &timestamppb.Timestamp{Seconds: 1 << 60} }, []string{"spec.expireAt: out of range"}},
+		"node selector":           {func(p *carav1.Project) { p.Spec.NodeSelector = map[string]string{"a b": "c"} }, []string{"spec.nodeSelector[a b]: is no label key"}},
+		"never":                   {func(p *carav1.Project) { p.Spec.RescheduleAfter = "never" }, nil},
+		"Never":                   {func(p *carav1.Project) { p.Spec.RescheduleAfter = "Never" }, []string{"spec.rescheduleAfter: is no duration"}},
+		"node loss":               {func(p *carav1.Project) { p.Spec.OnNodeLoss = "Wait" }, nil},
+		"restore without backups": {func(p *carav1.Project) { p.Spec.OnNodeLoss = "Restore" }, []string{"spec.onNodeLoss: is Restore, which needs backups"}},
+		"restore of backups": {func(p *carav1.Project) {
+			p.Spec.OnNodeLoss, p.Spec.Backup, p.Spec.Volumes[0].Type = "Restore", &carav1.Backup{SecretRef: "b"}, api.VolumeManaged
+		}, nil},
+		"unknown node loss": {func(p *carav1.Project) { p.Spec.OnNodeLoss = "Hope" }, []string{"spec.onNodeLoss: "}},
+		"pull secrets":      {func(p *carav1.Project) { p.Spec.ImagePullSecrets = []string{"", "a", "a", "B"} }, []string{"spec.imagePullSecrets[0]: is empty", "spec.imagePullSecrets[2]: appears twice", "spec.imagePullSecrets[3]: DNS label"}},
+		"status ignored":    {func(p *carav1.Project) { p.Status = &carav1.ProjectStatus{Phase: strings.Repeat("x", 9999)} }, nil},
+		"wrong kind":        {func(p *carav1.Project) { p.Kind, p.ApiVersion = "Node", "v1" }, []string{`kind: must be "Project"`, `apiVersion: must be "caravanserai/v1"`}},
 		"managed volume": {func(p *carav1.Project) {
 			p.Spec.Volumes[0].Type, p.Spec.Volumes[0].Reclaim = api.VolumeManaged, api.ReclaimDelete
 		}, nil},

@@ -58,7 +58,24 @@ const (
 	MoveRequested = "Requested"
 	MoveCopying   = "Copying"
 	MoveSwitching = "Switching"
+	MoveRestoring = "Restoring"
 )
+
+// States of the restore of one volume, as its node reports them.
+const (
+	VolumeRestoring     = "Restoring"
+	VolumeRestored      = "Restored"
+	VolumeRestoreFailed = "Failed"
+)
+
+// What happens to a project with Managed volumes when its node is lost.
+const (
+	NodeLossWait    = "Wait"
+	NodeLossRestore = "Restore"
+)
+
+// SnapshotLatest is the newest snapshot of each volume, in a request for a restore.
+const SnapshotLatest = "latest"
 
 // Results in a report about a move.
 const (

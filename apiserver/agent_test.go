@@ -193,7 +193,7 @@ func connectAgentAt(t *testing.T, conn *grpc.ClientConn, instance, address strin
 	}
 	info := &carav1.NodeInfo{
 		Platform: "linux/amd64", IngressAddress: address, Capacity: &carav1.NodeCapacity{Cpu: "4", DiskFree: "10Gi"},
-		Tools: map[string]string{api.ToolRsync: "3.2.7"},
+		Tools: map[string]string{api.ToolRsync: "3.2.7", api.ToolRestic: "0.18.0"},
 	}
 	if err := stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Info: info}, InstanceId: instance}); err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ import (
 var matrix = map[string]string{
 	"CreateProject": "ADP", "PutProject": "ADP", "GetProject": "ADPVSGRF", "ListProjects": "ADPVSGRF", "WatchProjects": "ADPVSGRF",
 	"DeleteProject": "ADPGR", "UpdateProjectStatus": "N", "ScheduleProject": "S", "RemoveProject": "G", "RetryProject": "ADP",
-	"MoveProject": "ADPS", "CancelMove": "ADP",
+	"MoveProject": "ADPS", "RestoreProject": "ADPS", "CancelMove": "ADP",
 	"RestartProject": "ADP", "BackupProject": "ADP", "ExtendProject": "ADP", "OverrideProject": "ADPGR", "ListOverrides": "ADPVSGRF", "Logs": "ADPV",
 	"Exec": "ADP", "PortForward": "ADP", "Top": "ADPV", "ListTombstones": "ADPVSGRF", "AdoptProject": "ADP", "ReleaseProject": "ADP",
 	"RollbackProject": "ADP", "GetProjectHistory": "ADPVSGRF", "NoticeExpiry": "G",

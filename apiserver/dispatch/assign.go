@@ -23,6 +23,8 @@ type assignments struct {
 	asked  map[string]int32          // by project that this node holds: the epoch that it was asked to release
 	doomed map[string]bool           // uids of the volumes that it was asked to delete
 	copies map[string]bool           // uids of the volumes that it was told to receive
+	// restores holds the requests to restore a volume, by uid, so that a changed Secret is sent again.
+	restores map[string]restoreRequest
 }
 
 // sentAssignment is what the agent knows about a project. It shows whether the project must be sent again.
@@ -61,7 +63,10 @@ func (a *assignments) project(name string) error {
 	}
 	a.sent[name] = now
 	out := a.server.Assignment(p)
-	if m := out.GetProject().GetStatus().GetMove(); m != nil {
+	switch m := out.GetProject().GetStatus().GetMove(); {
+	case m.GetRestore() != nil:
+		out.Project.Status.Move = nil // the agent's part of a restore is RestoreVolume
+	case m != nil:
 		m.Address = a.moveAddress(m)
 	}
 	return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Assignment{Assignment: out}})
@@ -105,7 +110,7 @@ func (a *assignments) held(name string, p *carav1.Project) error {
 	}})
 }
 
-// volume asks the agent to delete a volume, or to receive it from another node, once in a session.
+// volume asks the agent to delete a volume, to receive it from another node or to restore it, once in a session.
 func (a *assignments) volume(name string) error {
 	v, _ := state.Get[*carav1.Volume](a.server.DB.Cache, name)
 	uid := v.GetMetadata().GetUid()
@@ -118,6 +123,8 @@ func (a *assignments) volume(name string) error {
 		return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_RemoveVolume{RemoveVolume: &carav1.RemoveVolume{
 			Uid: uid, Project: v.GetSpec().GetProject(), Name: v.GetSpec().GetName(),
 		}}})
+	case st == api.VolumeCopying && v.GetStatus().GetRestoredFrom() != nil:
+		return a.restore(v)
 	case st == api.VolumeCopying && !a.copies[uid]:
 		a.copies[uid] = true
 		p, _ := state.Get[*carav1.Project](a.server.DB.Cache, v.GetSpec().GetProject())
@@ -129,8 +136,11 @@ func (a *assignments) volume(name string) error {
 	return nil
 }
 
-// secret sends again the projects that use a secret.
+// secret sends again the projects that use a secret, and the restores.
 func (a *assignments) secret(name string) error {
+	if err := a.restoresWith(name); err != nil {
+		return err
+	}
 	for _, project := range slices.Sorted(maps.Keys(a.sent)) {
 		if slices.Contains(a.sent[project].secrets, name) {
 			if err := a.project(project); err != nil {
@@ -208,36 +218,36 @@ func (d *Dispatcher) Assignment(p *carav1.Project) *carav1.Assignment {
 		}
 		d.pullSecret(out, name)
 	}
-	d.backupSecret(out, p.GetSpec().GetBackup().GetSecretRef(), withheld)
+	d.backupSecret(out, p.GetSpec().GetBackup().GetSecretRef())
 	return out
 }
 
 // backupSecret adds the values of the Secret that a project's backups use: all that a Secret of its type can have. They get no
 // versions, because no container depends on them.
-func (d *Dispatcher) backupSecret(out *carav1.Assignment, name string, withheld map[string]string) {
+func (d *Dispatcher) backupSecret(out *carav1.Assignment, name string) {
 	if name == "" {
 		return
 	}
-	secret, exists := state.Get[*carav1.Secret](d.DB.Cache, name)
-	switch source := withheld[name]; {
-	case source != "":
-		out.BackupProblem = "the Secret " + name + " belongs to source " + source + ", and no project may use it: name another one in spec.backup.secretRef"
-		return
-	case !exists:
-		out.BackupProblem = "the Secret " + name + " does not exist: create it with caractrl create secret " + name + " --type backup"
-		return
-	case secret.GetType() != api.SecretBackup:
-		out.BackupProblem = "the Secret " + name + " is not of type backup: create it again with caractrl create secret " + name + " --type backup"
+	if out.BackupProblem = objects.BackupSecretProblem(d.DB.Cache, name); out.BackupProblem != "" {
 		return
 	}
 	if out.Secrets == nil {
 		out.Secrets = map[string][]byte{}
 	}
+	for key, value := range d.backupValues(name) {
+		out.Secrets[objects.SealName(name, key)] = value
+	}
+}
+
+// backupValues returns the values of a Secret of type backup, by key.
+func (d *Dispatcher) backupValues(name string) map[string][]byte {
+	values := map[string][]byte{}
 	for _, key := range api.BackupKeys() {
 		if value, ok := d.value(name, key); ok {
-			out.Secrets[objects.SealName(name, key)] = value
+			values[key] = value
 		}
 	}
+	return values
 }
 
 // pullSecret adds the registry logins of a Secret in imagePullSecrets. If two are for one registry, the first one is used.

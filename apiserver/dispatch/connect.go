@@ -96,7 +96,7 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
 		return err
 	}
 	work, ctx := d.Guard.Group(ctx, "Connect", guard.Unlimited)
-	assigned := &assignments{server: d, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}, doomed: map[string]bool{}, copies: map[string]bool{}}
+	assigned := &assignments{server: d, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}, doomed: map[string]bool{}, copies: map[string]bool{}, restores: map[string]restoreRequest{}}
 	routes := newRouteFeed(d, me)
 	work.Go(func() error { return routes.run(ctx) })
 	work.Go(func() error {

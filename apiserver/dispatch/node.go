@@ -27,7 +27,7 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 			return err
 		}
 		if count := len(t.Seen.ProjectsOnNode(name)); count > 0 {
-			return api.BadState("node %q has %d projects: drain it first (caractrl drain %s); if the machine is gone for good, delete those that have their data there (caractrl delete project NAME --force)", name, count, name)
+			return api.BadState("node %q has %d projects: drain it first (caractrl drain %s); if the machine is gone for good, restore those that have backups (caractrl restore NAME) and delete the others that have their data there (caractrl delete project NAME --force)", name, count, name)
 		}
 		for _, p := range held(t.Seen) {
 			if p.GetStatus().GetHeldBy() == name {

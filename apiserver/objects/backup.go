@@ -37,3 +37,17 @@ func reportBackup(p *carav1.Project, report *carav1.BackupStatus) {
 		p.Status.Backup = proto.CloneOf(report)
 	}
 }
+
+// withBackup returns a copy of a volume that shows its last backup: the one of its data, or, if the project p uses it, the one
+// of the volume's name.
+func withBackup(v *carav1.Volume, p *carav1.Project) *carav1.Volume {
+	out := proto.CloneOf(v)
+	b := p.GetStatus().GetBackup()
+	for _, snapshot := range b.GetSnapshots() {
+		uses := v.GetStatus().GetProjectUid() != "" && v.GetStatus().GetProjectUid() == p.GetMetadata().GetUid() && snapshot.GetVolume() == v.GetSpec().GetName()
+		if snapshot.GetUid() == v.GetMetadata().GetUid() || uses {
+			out.Status.LastBackup, out.Status.Snapshot = b.GetLastSuccess(), snapshot.GetId()
+		}
+	}
+	return out
+}

@@ -164,7 +164,7 @@ func cannotCopy(p *carav1.Project, from, to *carav1.Node) error {
 func (s Projects) MoveProject(ctx context.Context, req *carav1.MoveProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		if m := p.GetStatus().GetMove(); m != nil {
-			return api.BadState("project %q is moving to node %s already: wait, or cancel that move (caractrl move %s --cancel)", req.GetName(), m.GetTo(), req.GetName())
+			return errMoving(p, m)
 		}
 		if err := mayMove(t, p, req.GetTo()); err != nil {
 			return err
@@ -197,11 +197,11 @@ func mayMove(t *state.Tx, p *carav1.Project, to string) error {
 	return cannotMove(p, to, source, target)
 }
 
-// CancelMove ends the move of a project.
+// CancelMove ends the move or the restore of a project.
 func (s Projects) CancelMove(ctx context.Context, req *carav1.GetRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		if p.GetStatus().GetMove() == nil {
-			return api.BadState("project %q is not moving: it is on %s", req.GetName(), orNoNode(p.GetStatus().GetNodeRef()))
+			return api.BadState("project %q is neither moving nor being restored: it is on %s", req.GetName(), orNoNode(p.GetStatus().GetNodeRef()))
 		}
 		endMove(t, p, api.ReasonMoveCancelled, "cancelled by "+t.Actor.Name)
 		return nil
@@ -209,13 +209,20 @@ func (s Projects) CancelMove(ctx context.Context, req *carav1.GetRequest) (*cara
 }
 
 // acceptMove begins the move that the scheduler has found room for. A project without data is assigned to its new node
-// immediately.
+// immediately. If a restore has no node yet, the scheduler has chosen it.
 func acceptMove(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	m := p.GetStatus().GetMove()
-	if m.GetStep() != api.MoveRequested || m.GetTo() != req.GetNodeRef() {
+	if m.GetStep() != api.MoveRequested || cmp.Or(m.GetTo(), req.GetNodeRef()) != req.GetNodeRef() {
 		return api.Conflict("project %q does not wait for a move to node %s", p.GetMetadata().GetName(), req.GetNodeRef())
 	}
-	m.From = p.GetStatus().GetNodeRef()
+	m.From, m.To = p.GetStatus().GetNodeRef(), req.GetNodeRef()
+	if r := m.GetRestore(); r != nil {
+		if err := mayRestore(t, p, r, m.GetTo()); err != nil {
+			endMove(t, p, api.ReasonMoveFailed, api.ProblemOf(err).GetDetail())
+			return nil
+		}
+		return beginRestore(t, p, m)
+	}
 	if err := mayMove(t, p, m.GetTo()); err != nil {
 		endMove(t, p, api.ReasonMoveFailed, api.ProblemOf(err).GetDetail())
 		return nil
@@ -236,9 +243,15 @@ func acceptMove(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectReque
 	return nil
 }
 
-// refuseMove ends a move that the scheduler finds no room for.
+// refuseMove ends a move that the scheduler finds no room for, or a restore that the scheduler has requested itself and that
+// is not needed any more.
 func refuseMove(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
-	if p.GetStatus().GetMove().GetStep() != api.MoveRequested {
+	m := p.GetStatus().GetMove()
+	if m.GetRestore() != nil && m.GetActor() == t.Actor.Name && m.GetStep() == api.MoveRestoring {
+		endMove(t, p, api.ReasonMoveCancelled, cmp.Or(req.GetMessage(), "it is not needed any more"))
+		return nil
+	}
+	if m.GetStep() != api.MoveRequested {
 		return api.Conflict("project %q does not wait for a move", p.GetMetadata().GetName())
 	}
 	endMove(t, p, api.ReasonMoveFailed, cmp.Or(req.GetMessage(), "the project does not fit there"))
@@ -273,83 +286,4 @@ func volumeInUse(t *state.Tx, p *carav1.Project, volume, uid string) (*carav1.Vo
 		return nil, api.Conflict("volume %q is not the one that project %q uses", name, p.GetMetadata().GetName())
 	}
 	return v, nil
-}
-
-// showMove sets the condition Moving of a project whose move continues.
-func showMove(t *state.Tx, p *carav1.Project, reason, message string) {
-	setCondition(t, p, &carav1.Condition{Type: api.CondMoving, Status: api.StatusTrue, Reason: reason, Message: message})
-}
-
-// endMove ends the move of a project, if it has one, and deletes the copies. The project stays on its old node, which starts
-// it again if it was stopped. A copy on a node that does not exist any more is deleted when that machine joins again,
-// because nobody may get an incomplete copy. p is the transaction's own copy.
-func endMove(t *state.Tx, p *carav1.Project, reason api.Reason, why string) {
-	m := p.GetStatus().GetMove()
-	if m == nil {
-		return
-	}
-	for _, moved := range m.GetVolumes() {
-		v := copyOf(t, p, m, moved)
-		if v == nil {
-			continue
-		}
-		setVolumeState(t, v, api.VolumeDeleting, "it is the copy of a move that ended: "+why)
-		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleting, v.GetStatus().GetMessage())
-		t.Put(v)
-	}
-	p.Status.Move = nil
-	message := fmt.Sprintf("the move to node %s ended: %s", m.GetTo(), why)
-	if st := p.GetStatus(); st.GetPhase() == api.PhaseScheduled || st.GetPhase() == api.PhaseRunning {
-		message += "; the project continues on node " + st.GetNodeRef()
-	}
-	setCondition(t, p, &carav1.Condition{Type: api.CondMoving, Status: api.StatusFalse, Reason: string(reason), Message: message})
-	RecordEvent(t, RefTo(p), api.EventWarning, reason, message)
-}
-
-// copyOf returns the transaction's own copy of a volume that a move fills, or nil if it does not exist.
-func copyOf(t *state.Tx, p *carav1.Project, m *carav1.Move, moved *carav1.MovedVolume) *carav1.Volume {
-	name := api.AsideName(p.GetMetadata().GetName(), moved.GetName(), moved.GetNewUid())
-	v, ok := state.Read[*carav1.Volume](t, name)
-	if !ok || v.GetMetadata().GetUid() != moved.GetNewUid() || v.GetStatus().GetState() != api.VolumeCopying || v.GetStatus().GetNode() != m.GetTo() {
-		return nil
-	}
-	return proto.CloneOf(v)
-}
-
-// endMoveOfOtherData ends a move that copies other volumes than those that the project uses now.
-func endMoveOfOtherData(t *state.Tx, p *carav1.Project, why string) {
-	if m := p.GetStatus().GetMove(); len(m.GetVolumes()) > 0 && !copiesAll(p, m) {
-		endMove(t, p, api.ReasonMoveCancelled, why)
-	}
-}
-
-// copiesAll reports whether a move copies exactly the volumes that its project uses.
-func copiesAll(p *carav1.Project, m *carav1.Move) bool {
-	copied := map[string]string{}
-	for _, moved := range m.GetVolumes() {
-		copied[moved.GetName()] = moved.GetUid()
-	}
-	for _, u := range p.GetStatus().GetVolumes() {
-		if uid, ok := copied[u.GetName()]; !ok || uid != u.GetUid() {
-			return false
-		}
-	}
-	return len(copied) == len(p.GetStatus().GetVolumes())
-}
-
-// EndMovesTo ends the moves to a node that is deleted.
-func EndMovesTo(t *state.Tx, node string) {
-	all, _ := state.List[*carav1.Project](t.Seen, "", "")
-	for _, seen := range all {
-		if seen.GetStatus().GetMove().GetTo() != node {
-			continue
-		}
-		p, ok := state.Read[*carav1.Project](t, seen.GetMetadata().GetName())
-		if !ok || p.GetStatus().GetMove().GetTo() != node {
-			continue
-		}
-		p = proto.CloneOf(p)
-		endMove(t, p, api.ReasonMoveFailed, "node "+node+" was deleted by "+t.Actor.Name)
-		t.Put(p)
-	}
 }

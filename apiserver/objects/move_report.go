@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"cmp"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -109,7 +110,7 @@ func completeMove(t *state.Tx, p *carav1.Project, m *carav1.Move) error {
 		if err != nil {
 			return err
 		}
-		uses[moved.GetName()] = useOf(swapVolume(t, p, m, old, copyOf(t, p, m, moved)))
+		uses[moved.GetName()] = useOf(moveVolume(t, p, m, old, copyOf(t, p, m, moved)))
 	}
 	for i, u := range p.GetStatus().GetVolumes() {
 		p.Status.Volumes[i] = uses[u.GetName()]
@@ -117,24 +118,33 @@ func completeMove(t *state.Tx, p *carav1.Project, m *carav1.Move) error {
 	return assignMoved(t, p, m)
 }
 
-// swapVolume puts a verified copy in the place of a project's volume, and retains the old one under the name that belongs to
+// moveVolume puts a verified copy in the place of a project's volume, and retains the old one under the name that belongs to
 // its data alone. v is the transaction's own copy.
-func swapVolume(t *state.Tx, p *carav1.Project, m *carav1.Move, old, v *carav1.Volume) *carav1.Volume {
-	name := old.GetMetadata().GetName()
-	kept := proto.CloneOf(old)
-	kept.Metadata.Name, kept.Status.ProjectUid, kept.Status.MovedTo = asideName(old), "", m.GetTo()
+func moveVolume(t *state.Tx, p *carav1.Project, m *carav1.Move, old, v *carav1.Volume) *carav1.Volume {
+	swapVolume(t, p, old, v)
+	kept := keptVolume(p, m, old)
 	setVolumeState(t, kept, api.VolumeRetained, fmt.Sprintf("project %s moved to node %s with a copy of this data; delete this volume when you do not need it any more (caractrl delete volume %s)",
 		p.GetMetadata().GetName(), m.GetTo(), kept.GetMetadata().GetName()))
-
-	t.Remove(api.KindVolume, v.GetMetadata().GetName())
-	v.Metadata.Name, v.Spec = name, proto.CloneOf(old.GetSpec())
-	v.Status.ProjectUid, v.Status.Owner = p.GetMetadata().GetUid(), p.GetMetadata().GetOwner()
-	setVolumeState(t, v, api.VolumeInUse, "")
-	t.Put(v)
 	t.Put(kept)
 	RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonMoved, "moved from node "+m.GetFrom()+" to node "+m.GetTo())
 	RecordEvent(t, RefTo(kept), api.EventNormal, api.ReasonVolumeRetained, kept.GetStatus().GetMessage())
 	return v
+}
+
+// swapVolume puts a complete copy in the place of a project's volume. v is the transaction's own copy.
+func swapVolume(t *state.Tx, p *carav1.Project, old, v *carav1.Volume) {
+	t.Remove(api.KindVolume, v.GetMetadata().GetName())
+	v.Metadata.Name, v.Spec = old.GetMetadata().GetName(), proto.CloneOf(old.GetSpec())
+	v.Status.ProjectUid, v.Status.Owner = p.GetMetadata().GetUid(), p.GetMetadata().GetOwner()
+	setVolumeState(t, v, api.VolumeInUse, "")
+	t.Put(v)
+}
+
+// keptVolume returns a volume that a copy has replaced, under the name that belongs to its data alone.
+func keptVolume(p *carav1.Project, m *carav1.Move, old *carav1.Volume) *carav1.Volume {
+	kept := withBackup(old, p)
+	kept.Metadata.Name, kept.Status.ProjectUid, kept.Status.MovedTo = asideName(old), "", m.GetTo()
+	return kept
 }
 
 // assignMoved assigns a project to the new node of its move, and ends the move.
@@ -152,10 +162,15 @@ func assignMoved(t *state.Tx, p *carav1.Project, m *carav1.Move) error {
 	return nil
 }
 
+// FilledBy returns the project whose move or restore fills a volume in the state Copying.
+func FilledBy(v *carav1.Volume) string {
+	return cmp.Or(v.GetStatus().GetRestoredFrom().GetProject(), v.GetSpec().GetProject())
+}
+
 // loseCopy ends the move whose copy is no longer on its node. v is the transaction's own copy of the volume.
 func loseCopy(t *state.Tx, v *carav1.Volume) {
 	why := fmt.Sprintf("the copy of volume %s is no longer on node %s", v.GetSpec().GetName(), v.GetStatus().GetNode())
-	old, ok := state.Read[*carav1.Project](t, v.GetSpec().GetProject())
+	old, ok := state.Read[*carav1.Project](t, FilledBy(v))
 	if ok {
 		p := proto.CloneOf(old)
 		for _, moved := range p.GetStatus().GetMove().GetVolumes() {

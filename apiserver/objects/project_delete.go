@@ -145,6 +145,7 @@ func removeProject(t *state.Tx, p *carav1.Project, by api.Role, why string) erro
 	if err := api.CheckMove(api.Phase(st.GetPhase()), "", by); err != nil {
 		return api.Conflict("project %q: %v", meta.GetName(), err)
 	}
+	endMove(t, p, api.ReasonMoveCancelled, why) // a restore can begin without a node
 	t.Remove(api.KindProject, meta.GetName())
 	dropRevisions(t, p)
 	leaveVolumes(t, p)

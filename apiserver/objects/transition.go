@@ -25,7 +25,8 @@ func movePhase(t *state.Tx, p *carav1.Project, to api.Phase, by api.Role, reason
 	if to != api.PhasePending && to != api.PhaseScheduled {
 		st.MovedFrom = ""
 	}
-	if to != api.PhaseScheduled && to != api.PhaseRunning { // nobody copies the data of a project that its node does not run
+	if to == api.PhaseTerminating || to == api.PhaseTerminated || st.GetMove().GetRestore() == nil && to != api.PhaseScheduled && to != api.PhaseRunning {
+		// Nobody copies the data of a project that its node does not run. A restore needs no running project.
 		endMove(t, p, api.ReasonMoveCancelled, "the project became "+string(to)+": "+message)
 	}
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondPhase) // so that each move sets a new transition time

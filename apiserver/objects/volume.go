@@ -48,9 +48,10 @@ func volumeState(r state.Reader, v *carav1.Volume) string {
 	return v.GetStatus().GetState()
 }
 
-// overlayVolume adds the size, and the state that follows from the node.
+// overlayVolume adds the size, the last backup, and the state that follows from the node.
 func (s *Service) overlayVolume(v *carav1.Volume) *carav1.Volume {
-	out := proto.CloneOf(v)
+	p, _ := state.Get[*carav1.Project](s.DB.Cache, v.GetSpec().GetProject())
+	out := withBackup(v, p)
 	if at := volumeState(s.DB.Cache, v); at != v.GetStatus().GetState() {
 		out.Status.State = at
 		out.Status.Message = fmt.Sprintf("its node %s was deleted; the data is back when the machine joins again under this name", v.GetStatus().GetNode())
@@ -120,8 +121,11 @@ func deleteVolume(t *state.Tx, v *carav1.Volume) error {
 }
 
 func errCopying(v *carav1.Volume) error {
-	project := v.GetSpec().GetProject()
-	return api.BadState("volume %q is the incomplete copy of a move of project %q: cancel the move to delete it (caractrl move %s --cancel)", v.GetMetadata().GetName(), project, project)
+	name, project := v.GetMetadata().GetName(), FilledBy(v)
+	if v.GetStatus().GetRestoredFrom() != nil {
+		return api.BadState("volume %q is being restored from a backup of project %q: cancel the restore to delete it (caractrl restore %s --cancel)", name, project, project)
+	}
+	return api.BadState("volume %q is the incomplete copy of a move of project %q: cancel the move to delete it (caractrl move %s --cancel)", name, project, project)
 }
 
 // RecreateVolume gives a project an empty volume in the place of a Lost one. A project that failed for it starts again.

@@ -90,6 +90,9 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 			return err
 		}
 	}
+	if err := s.settleRestores(ctx, names, held); err != nil {
+		return err
+	}
 	found, left := foundVolumes(inventory.GetVolumes(), known, min(maxFound, maxOnNode-len(names)))
 	if left > 0 {
 		s.DB.Logger.Warn("a node has too many volumes that the server does not know", "node", node, "left_out", left)
@@ -184,7 +187,7 @@ func settleVolume(t *state.Tx, v *carav1.Volume, f fate) {
 	case p == nil:
 	case f == made:
 		putUse(t, p, v)
-	case f == lost && p.GetStatus().GetMove() != nil:
+	case f == lost && p.GetStatus().GetMove() != nil && p.GetStatus().GetMove().GetRestore() == nil:
 		p = proto.CloneOf(p)
 		endMove(t, p, api.ReasonMoveFailed, "the data of volume "+name+" is lost")
 		t.Put(p)

@@ -220,7 +220,7 @@ func leaveVolume(t *state.Tx, p *carav1.Project, u *carav1.VolumeUse, ends bool,
 	if !ok || old.GetMetadata().GetUid() != u.GetUid() {
 		return
 	}
-	v := proto.CloneOf(old)
+	v := withBackup(old, p)
 	v.Status.ProjectUid, v.Status.Owner = "", p.GetMetadata().GetOwner()
 	reclaim := ends && v.GetSpec().GetReclaim() == api.ReclaimDelete
 	switch {

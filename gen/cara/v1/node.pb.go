@@ -667,7 +667,9 @@ type HeldVolume struct {
 	// SizeBytes is the used space in bytes. Not set until the agent has measured it.
 	SizeBytes *int64 `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3,oneof" json:"size_bytes,omitempty"`
 	// SizeTime is the time of the measurement.
-	SizeTime      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=size_time,json=sizeTime,proto3" json:"size_time,omitempty"`
+	SizeTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=size_time,json=sizeTime,proto3" json:"size_time,omitempty"`
+	// Restored is the state of the restore that fills the volume. Not set if no restore has filled it.
+	Restored      *RestoredVolume `protobuf:"bytes,7,opt,name=restored,proto3" json:"restored,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -744,6 +746,113 @@ func (x *HeldVolume) GetSizeTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *HeldVolume) GetRestored() *RestoredVolume {
+	if x != nil {
+		return x.Restored
+	}
+	return nil
+}
+
+// RestoredVolume is the state of the restore of one volume.
+type RestoredVolume struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// State is `Restoring`, `Restored` (the volume has the verified data of the snapshot) or `Failed`.
+	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// Snapshot is the id of the snapshot, as restic prints it. Empty until the node has chosen it.
+	Snapshot string `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Time of the snapshot.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// Bytes of all files in the snapshot.
+	Bytes int64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// BytesDone are the bytes that are restored already.
+	BytesDone int64 `protobuf:"varint,5,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	// Reason is one word for a failure, such as `WrongPassword`. Empty if the restore has not failed.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Message explains a failure to people. It contains no part of a Secret.
+	Message       string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoredVolume) Reset() {
+	*x = RestoredVolume{}
+	mi := &file_cara_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoredVolume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoredVolume) ProtoMessage() {}
+
+func (x *RestoredVolume) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoredVolume.ProtoReflect.Descriptor instead.
+func (*RestoredVolume) Descriptor() ([]byte, []int) {
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RestoredVolume) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *RestoredVolume) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *RestoredVolume) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RestoredVolume) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *RestoredVolume) GetBytesDone() int64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *RestoredVolume) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RestoredVolume) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // Assignment tells an agent to run a project, or to remove it from the node.
 type Assignment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -770,7 +879,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_cara_v1_node_proto_msgTypes[9]
+	mi := &file_cara_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +891,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[9]
+	mi := &file_cara_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +904,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Assignment) GetProject() *Project {
@@ -857,7 +966,7 @@ type PullSecret struct {
 
 func (x *PullSecret) Reset() {
 	*x = PullSecret{}
-	mi := &file_cara_v1_node_proto_msgTypes[10]
+	mi := &file_cara_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +978,7 @@ func (x *PullSecret) String() string {
 func (*PullSecret) ProtoMessage() {}
 
 func (x *PullSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[10]
+	mi := &file_cara_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +991,7 @@ func (x *PullSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullSecret.ProtoReflect.Descriptor instead.
 func (*PullSecret) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PullSecret) GetName() string {
@@ -926,7 +1035,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_cara_v1_node_proto_msgTypes[11]
+	mi := &file_cara_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1047,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[11]
+	mi := &file_cara_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1060,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RegistryAuth) GetUsername() string {
@@ -989,7 +1098,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_cara_v1_node_proto_msgTypes[12]
+	mi := &file_cara_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1110,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[12]
+	mi := &file_cara_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1123,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Route) GetHost() string {
@@ -1122,7 +1231,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"conditions\x122\n" +
 	"\avolumes\x18\x03 \x01(\v2\x18.cara.v1.VolumeInventoryR\avolumes\"K\n" +
 	"\x0fVolumeInventory\x128\n" +
-	"\avolumes\x18\x01 \x03(\v2\x13.cara.v1.HeldVolumeB\t\xbaH\x06\x92\x01\x03\x10\x90NR\avolumes\"\xff\x01\n" +
+	"\avolumes\x18\x01 \x03(\v2\x13.cara.v1.HeldVolumeB\t\xbaH\x06\x92\x01\x03\x10\x90NR\avolumes\"\xb4\x02\n" +
 	"\n" +
 	"HeldVolume\x12\x1c\n" +
 	"\x03uid\x18\x01 \x01(\tB\n" +
@@ -1132,8 +1241,18 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x05owner\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05owner\x12+\n" +
 	"\n" +
 	"size_bytes\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\tsizeBytes\x88\x01\x01\x127\n" +
-	"\tsize_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bsizeTimeB\r\n" +
-	"\v_size_bytes\"\xc8\x04\n" +
+	"\tsize_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bsizeTime\x123\n" +
+	"\brestored\x18\a \x01(\v2\x17.cara.v1.RestoredVolumeR\brestoredB\r\n" +
+	"\v_size_bytes\"\xab\x02\n" +
+	"\x0eRestoredVolume\x128\n" +
+	"\x05state\x18\x01 \x01(\tB\"\xbaH\x1fr\x1dR\tRestoringR\bRestoredR\x06FailedR\x05state\x12#\n" +
+	"\bsnapshot\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\bsnapshot\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
+	"\x05bytes\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05bytes\x12&\n" +
+	"\n" +
+	"bytes_done\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\tbytesDone\x12\x1f\n" +
+	"\x06reason\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06reason\x12\"\n" +
+	"\amessage\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\"\xc8\x04\n" +
 	"\n" +
 	"Assignment\x12*\n" +
 	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectR\aproject\x12:\n" +
@@ -1180,7 +1299,7 @@ func file_cara_v1_node_proto_rawDescGZIP() []byte {
 	return file_cara_v1_node_proto_rawDescData
 }
 
-var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_cara_v1_node_proto_goTypes = []any{
 	(*Node)(nil),                  // 0: cara.v1.Node
 	(*NodeSpec)(nil),              // 1: cara.v1.NodeSpec
@@ -1191,45 +1310,48 @@ var file_cara_v1_node_proto_goTypes = []any{
 	(*Heartbeat)(nil),             // 6: cara.v1.Heartbeat
 	(*VolumeInventory)(nil),       // 7: cara.v1.VolumeInventory
 	(*HeldVolume)(nil),            // 8: cara.v1.HeldVolume
-	(*Assignment)(nil),            // 9: cara.v1.Assignment
-	(*PullSecret)(nil),            // 10: cara.v1.PullSecret
-	(*RegistryAuth)(nil),          // 11: cara.v1.RegistryAuth
-	(*Route)(nil),                 // 12: cara.v1.Route
-	nil,                           // 13: cara.v1.NodeInfo.ToolsEntry
-	nil,                           // 14: cara.v1.Assignment.SecretsEntry
-	nil,                           // 15: cara.v1.Assignment.RegistryAuthEntry
-	nil,                           // 16: cara.v1.Assignment.SecretVersionsEntry
-	(*ObjectMeta)(nil),            // 17: cara.v1.ObjectMeta
-	(*Condition)(nil),             // 18: cara.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*Project)(nil),               // 20: cara.v1.Project
+	(*RestoredVolume)(nil),        // 9: cara.v1.RestoredVolume
+	(*Assignment)(nil),            // 10: cara.v1.Assignment
+	(*PullSecret)(nil),            // 11: cara.v1.PullSecret
+	(*RegistryAuth)(nil),          // 12: cara.v1.RegistryAuth
+	(*Route)(nil),                 // 13: cara.v1.Route
+	nil,                           // 14: cara.v1.NodeInfo.ToolsEntry
+	nil,                           // 15: cara.v1.Assignment.SecretsEntry
+	nil,                           // 16: cara.v1.Assignment.RegistryAuthEntry
+	nil,                           // 17: cara.v1.Assignment.SecretVersionsEntry
+	(*ObjectMeta)(nil),            // 18: cara.v1.ObjectMeta
+	(*Condition)(nil),             // 19: cara.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*Project)(nil),               // 21: cara.v1.Project
 }
 var file_cara_v1_node_proto_depIdxs = []int32{
-	17, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
+	18, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Node.spec:type_name -> cara.v1.NodeSpec
 	2,  // 2: cara.v1.Node.status:type_name -> cara.v1.NodeStatus
-	18, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
+	19, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
 	3,  // 4: cara.v1.NodeStatus.info:type_name -> cara.v1.NodeInfo
-	19, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
+	20, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
 	5,  // 6: cara.v1.NodeInfo.capacity:type_name -> cara.v1.NodeCapacity
 	4,  // 7: cara.v1.NodeInfo.host_volumes:type_name -> cara.v1.HostVolume
-	13, // 8: cara.v1.NodeInfo.tools:type_name -> cara.v1.NodeInfo.ToolsEntry
+	14, // 8: cara.v1.NodeInfo.tools:type_name -> cara.v1.NodeInfo.ToolsEntry
 	3,  // 9: cara.v1.Heartbeat.info:type_name -> cara.v1.NodeInfo
-	18, // 10: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
+	19, // 10: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
 	7,  // 11: cara.v1.Heartbeat.volumes:type_name -> cara.v1.VolumeInventory
 	8,  // 12: cara.v1.VolumeInventory.volumes:type_name -> cara.v1.HeldVolume
-	19, // 13: cara.v1.HeldVolume.size_time:type_name -> google.protobuf.Timestamp
-	20, // 14: cara.v1.Assignment.project:type_name -> cara.v1.Project
-	14, // 15: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
-	15, // 16: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
-	16, // 17: cara.v1.Assignment.secret_versions:type_name -> cara.v1.Assignment.SecretVersionsEntry
-	10, // 18: cara.v1.Assignment.pull_secrets:type_name -> cara.v1.PullSecret
-	11, // 19: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	20, // 13: cara.v1.HeldVolume.size_time:type_name -> google.protobuf.Timestamp
+	9,  // 14: cara.v1.HeldVolume.restored:type_name -> cara.v1.RestoredVolume
+	20, // 15: cara.v1.RestoredVolume.time:type_name -> google.protobuf.Timestamp
+	21, // 16: cara.v1.Assignment.project:type_name -> cara.v1.Project
+	15, // 17: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
+	16, // 18: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
+	17, // 19: cara.v1.Assignment.secret_versions:type_name -> cara.v1.Assignment.SecretVersionsEntry
+	11, // 20: cara.v1.Assignment.pull_secrets:type_name -> cara.v1.PullSecret
+	12, // 21: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_node_proto_init() }
@@ -1246,7 +1368,7 @@ func file_cara_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_node_proto_rawDesc), len(file_cara_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -276,8 +276,8 @@ func (x *VolumeSpec) GetReclaim() string {
 // VolumeStatus is the observed state of a volume.
 type VolumeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// State is `InUse`, `Retained` (no project uses the volume), `Lost` (its node or its data is gone), `Copying` (a move
-	// fills it) or `Deleting`.
+	// State is `InUse`, `Retained` (no project uses the volume), `Lost` (its node or its data is gone), `Copying` (a move or a
+	// restore fills it) or `Deleting`.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	// Node that has the data. Empty until the project has a node.
 	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
@@ -296,9 +296,16 @@ type VolumeStatus struct {
 	SizeBytes *int64 `protobuf:"varint,8,opt,name=size_bytes,json=sizeBytes,proto3,oneof" json:"size_bytes,omitempty"`
 	// SizeTime is the time of the measurement.
 	SizeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=size_time,json=sizeTime,proto3" json:"size_time,omitempty"`
-	// MovedTo is the node that has the newer copy, if a move of the project left this volume behind. No project gets the data
-	// by its name until the volume is released.
-	MovedTo       string `protobuf:"bytes,10,opt,name=moved_to,json=movedTo,proto3" json:"moved_to,omitempty"`
+	// MovedTo is the node that has the copy that replaced this volume, if a move or a restore of the project left this volume
+	// behind. No project gets the data by its name until the volume is released.
+	MovedTo string `protobuf:"bytes,10,opt,name=moved_to,json=movedTo,proto3" json:"moved_to,omitempty"`
+	// LastBackup is the time of the data in the volume's last backup. It comes from the status of the project. It is stored
+	// here when the project stops using the volume.
+	LastBackup *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_backup,json=lastBackup,proto3" json:"last_backup,omitempty"`
+	// Snapshot is the id of that backup, as restic prints it.
+	Snapshot string `protobuf:"bytes,12,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// RestoredFrom says which backup the data comes from. Not set if the volume was not restored.
+	RestoredFrom  *RestoredFrom `protobuf:"bytes,13,opt,name=restored_from,json=restoredFrom,proto3" json:"restored_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -403,6 +410,100 @@ func (x *VolumeStatus) GetMovedTo() string {
 	return ""
 }
 
+func (x *VolumeStatus) GetLastBackup() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastBackup
+	}
+	return nil
+}
+
+func (x *VolumeStatus) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *VolumeStatus) GetRestoredFrom() *RestoredFrom {
+	if x != nil {
+		return x.RestoredFrom
+	}
+	return nil
+}
+
+// RestoredFrom is the backup that a volume was restored from.
+type RestoredFrom struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Project whose backup it is.
+	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	// Volume is the name of the volume in that project's spec.
+	Volume string `protobuf:"bytes,2,opt,name=volume,proto3" json:"volume,omitempty"`
+	// Snapshot is the id of the snapshot. Empty until the node has chosen it.
+	Snapshot string `protobuf:"bytes,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Time of the snapshot.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoredFrom) Reset() {
+	*x = RestoredFrom{}
+	mi := &file_cara_v1_objects_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoredFrom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoredFrom) ProtoMessage() {}
+
+func (x *RestoredFrom) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoredFrom.ProtoReflect.Descriptor instead.
+func (*RestoredFrom) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RestoredFrom) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *RestoredFrom) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+func (x *RestoredFrom) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *RestoredFrom) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // Event records something that happened to an object.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -435,7 +536,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_cara_v1_objects_proto_msgTypes[4]
+	mi := &file_cara_v1_objects_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -447,7 +548,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[4]
+	mi := &file_cara_v1_objects_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -460,7 +561,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{4}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Event) GetApiVersion() string {
@@ -555,7 +656,7 @@ type ObjectRef struct {
 
 func (x *ObjectRef) Reset() {
 	*x = ObjectRef{}
-	mi := &file_cara_v1_objects_proto_msgTypes[5]
+	mi := &file_cara_v1_objects_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -567,7 +668,7 @@ func (x *ObjectRef) String() string {
 func (*ObjectRef) ProtoMessage() {}
 
 func (x *ObjectRef) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[5]
+	mi := &file_cara_v1_objects_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -580,7 +681,7 @@ func (x *ObjectRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
 func (*ObjectRef) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ObjectRef) GetKind() string {
@@ -633,7 +734,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_cara_v1_objects_proto_msgTypes[6]
+	mi := &file_cara_v1_objects_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +746,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[6]
+	mi := &file_cara_v1_objects_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +759,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Override) GetMetadata() *ObjectMeta {
@@ -740,7 +841,7 @@ type Tombstone struct {
 
 func (x *Tombstone) Reset() {
 	*x = Tombstone{}
-	mi := &file_cara_v1_objects_proto_msgTypes[7]
+	mi := &file_cara_v1_objects_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +853,7 @@ func (x *Tombstone) String() string {
 func (*Tombstone) ProtoMessage() {}
 
 func (x *Tombstone) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[7]
+	mi := &file_cara_v1_objects_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +866,7 @@ func (x *Tombstone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tombstone.ProtoReflect.Descriptor instead.
 func (*Tombstone) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Tombstone) GetMetadata() *ObjectMeta {
@@ -842,7 +943,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_cara_v1_objects_proto_msgTypes[8]
+	mi := &file_cara_v1_objects_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +955,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[8]
+	mi := &file_cara_v1_objects_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +968,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Revision) GetMetadata() *ObjectMeta {
@@ -957,7 +1058,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_cara_v1_objects_proto_msgTypes[9]
+	mi := &file_cara_v1_objects_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1070,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[9]
+	mi := &file_cara_v1_objects_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1083,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Token) GetMetadata() *ObjectMeta {
@@ -1073,7 +1174,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_cara_v1_objects_proto_msgTypes[10]
+	mi := &file_cara_v1_objects_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1186,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[10]
+	mi := &file_cara_v1_objects_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1199,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Object) GetValue() isObject_Value {
@@ -1323,7 +1424,7 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"VolumeSpec\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\areclaim\x18\x03 \x01(\tR\areclaim\"\xd6\x02\n" +
+	"\areclaim\x18\x03 \x01(\tR\areclaim\"\xeb\x03\n" +
 	"\fVolumeStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -1337,8 +1438,17 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"size_bytes\x18\b \x01(\x03H\x00R\tsizeBytes\x88\x01\x01\x127\n" +
 	"\tsize_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bsizeTime\x12\x19\n" +
 	"\bmoved_to\x18\n" +
-	" \x01(\tR\amovedToB\r\n" +
-	"\v_size_bytes\"\xb5\x03\n" +
+	" \x01(\tR\amovedTo\x12;\n" +
+	"\vlast_backup\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastBackup\x12\x1a\n" +
+	"\bsnapshot\x18\f \x01(\tR\bsnapshot\x12:\n" +
+	"\rrestored_from\x18\r \x01(\v2\x15.cara.v1.RestoredFromR\frestoredFromB\r\n" +
+	"\v_size_bytes\"\x8c\x01\n" +
+	"\fRestoredFrom\x12\x18\n" +
+	"\aproject\x18\x01 \x01(\tR\aproject\x12\x16\n" +
+	"\x06volume\x18\x02 \x01(\tR\x06volume\x12\x1a\n" +
+	"\bsnapshot\x18\x03 \x01(\tR\bsnapshot\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xb5\x03\n" +
 	"\x05Event\x12\x1f\n" +
 	"\vapi_version\x18\x01 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
@@ -1433,73 +1543,77 @@ func file_cara_v1_objects_proto_rawDescGZIP() []byte {
 	return file_cara_v1_objects_proto_rawDescData
 }
 
-var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_cara_v1_objects_proto_goTypes = []any{
 	(*Secret)(nil),                // 0: cara.v1.Secret
 	(*Volume)(nil),                // 1: cara.v1.Volume
 	(*VolumeSpec)(nil),            // 2: cara.v1.VolumeSpec
 	(*VolumeStatus)(nil),          // 3: cara.v1.VolumeStatus
-	(*Event)(nil),                 // 4: cara.v1.Event
-	(*ObjectRef)(nil),             // 5: cara.v1.ObjectRef
-	(*Override)(nil),              // 6: cara.v1.Override
-	(*Tombstone)(nil),             // 7: cara.v1.Tombstone
-	(*Revision)(nil),              // 8: cara.v1.Revision
-	(*Token)(nil),                 // 9: cara.v1.Token
-	(*Object)(nil),                // 10: cara.v1.Object
-	nil,                           // 11: cara.v1.Secret.StringDataEntry
-	nil,                           // 12: cara.v1.Secret.DataEntry
-	nil,                           // 13: cara.v1.Token.LabelsEntry
-	(*ObjectMeta)(nil),            // 14: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*Project)(nil),               // 16: cara.v1.Project
-	(*Origin)(nil),                // 17: cara.v1.Origin
-	(*Node)(nil),                  // 18: cara.v1.Node
-	(*Source)(nil),                // 19: cara.v1.Source
-	(*Claim)(nil),                 // 20: cara.v1.Claim
+	(*RestoredFrom)(nil),          // 4: cara.v1.RestoredFrom
+	(*Event)(nil),                 // 5: cara.v1.Event
+	(*ObjectRef)(nil),             // 6: cara.v1.ObjectRef
+	(*Override)(nil),              // 7: cara.v1.Override
+	(*Tombstone)(nil),             // 8: cara.v1.Tombstone
+	(*Revision)(nil),              // 9: cara.v1.Revision
+	(*Token)(nil),                 // 10: cara.v1.Token
+	(*Object)(nil),                // 11: cara.v1.Object
+	nil,                           // 12: cara.v1.Secret.StringDataEntry
+	nil,                           // 13: cara.v1.Secret.DataEntry
+	nil,                           // 14: cara.v1.Token.LabelsEntry
+	(*ObjectMeta)(nil),            // 15: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*Project)(nil),               // 17: cara.v1.Project
+	(*Origin)(nil),                // 18: cara.v1.Origin
+	(*Node)(nil),                  // 19: cara.v1.Node
+	(*Source)(nil),                // 20: cara.v1.Source
+	(*Claim)(nil),                 // 21: cara.v1.Claim
 }
 var file_cara_v1_objects_proto_depIdxs = []int32{
-	14, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
-	11, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
-	12, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
-	14, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
+	15, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
+	12, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
+	13, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
+	15, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
 	2,  // 4: cara.v1.Volume.spec:type_name -> cara.v1.VolumeSpec
 	3,  // 5: cara.v1.Volume.status:type_name -> cara.v1.VolumeStatus
-	15, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
-	15, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
-	14, // 8: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
-	5,  // 9: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
-	15, // 10: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
-	15, // 11: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
-	14, // 12: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
-	15, // 13: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
-	15, // 14: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
-	15, // 15: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
-	14, // 16: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
-	15, // 17: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
-	15, // 18: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
-	14, // 19: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
-	16, // 20: cara.v1.Revision.project:type_name -> cara.v1.Project
-	17, // 21: cara.v1.Revision.origin:type_name -> cara.v1.Origin
-	15, // 22: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	14, // 23: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
-	15, // 24: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
-	13, // 25: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
-	16, // 26: cara.v1.Object.project:type_name -> cara.v1.Project
-	18, // 27: cara.v1.Object.node:type_name -> cara.v1.Node
-	19, // 28: cara.v1.Object.source:type_name -> cara.v1.Source
-	0,  // 29: cara.v1.Object.secret:type_name -> cara.v1.Secret
-	4,  // 30: cara.v1.Object.event:type_name -> cara.v1.Event
-	20, // 31: cara.v1.Object.claim:type_name -> cara.v1.Claim
-	6,  // 32: cara.v1.Object.override:type_name -> cara.v1.Override
-	7,  // 33: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
-	9,  // 34: cara.v1.Object.token:type_name -> cara.v1.Token
-	8,  // 35: cara.v1.Object.revision:type_name -> cara.v1.Revision
-	1,  // 36: cara.v1.Object.volume:type_name -> cara.v1.Volume
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	16, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
+	16, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
+	16, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
+	4,  // 9: cara.v1.VolumeStatus.restored_from:type_name -> cara.v1.RestoredFrom
+	16, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
+	15, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
+	6,  // 12: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
+	16, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
+	16, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
+	15, // 15: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
+	16, // 16: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
+	16, // 17: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
+	16, // 18: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
+	15, // 19: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
+	16, // 20: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
+	16, // 21: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
+	15, // 22: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
+	17, // 23: cara.v1.Revision.project:type_name -> cara.v1.Project
+	18, // 24: cara.v1.Revision.origin:type_name -> cara.v1.Origin
+	16, // 25: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	15, // 26: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
+	16, // 27: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
+	14, // 28: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
+	17, // 29: cara.v1.Object.project:type_name -> cara.v1.Project
+	19, // 30: cara.v1.Object.node:type_name -> cara.v1.Node
+	20, // 31: cara.v1.Object.source:type_name -> cara.v1.Source
+	0,  // 32: cara.v1.Object.secret:type_name -> cara.v1.Secret
+	5,  // 33: cara.v1.Object.event:type_name -> cara.v1.Event
+	21, // 34: cara.v1.Object.claim:type_name -> cara.v1.Claim
+	7,  // 35: cara.v1.Object.override:type_name -> cara.v1.Override
+	8,  // 36: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
+	10, // 37: cara.v1.Object.token:type_name -> cara.v1.Token
+	9,  // 38: cara.v1.Object.revision:type_name -> cara.v1.Revision
+	1,  // 39: cara.v1.Object.volume:type_name -> cara.v1.Volume
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_objects_proto_init() }
@@ -1512,7 +1626,7 @@ func file_cara_v1_objects_proto_init() {
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
 	file_cara_v1_objects_proto_msgTypes[3].OneofWrappers = []any{}
-	file_cara_v1_objects_proto_msgTypes[10].OneofWrappers = []any{
+	file_cara_v1_objects_proto_msgTypes[11].OneofWrappers = []any{
 		(*Object_Project)(nil),
 		(*Object_Node)(nil),
 		(*Object_Source)(nil),
@@ -1531,7 +1645,7 @@ func file_cara_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_objects_proto_rawDesc), len(file_cara_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -127,7 +127,10 @@ type ProjectSpec struct {
 	// ImagePullSecrets are the names of Secrets of type `registry`.
 	ImagePullSecrets []string `protobuf:"bytes,7,rep,name=image_pull_secrets,json=imagePullSecrets,proto3" json:"image_pull_secrets,omitempty"`
 	// Backup copies the project's Managed volumes to a restic repository. Only a project with Managed volumes can have it.
-	Backup        *Backup `protobuf:"bytes,8,opt,name=backup,proto3" json:"backup,omitempty"`
+	Backup *Backup `protobuf:"bytes,8,opt,name=backup,proto3" json:"backup,omitempty"`
+	// OnNodeLoss says what happens to a project with Managed volumes when its node is lost. `Wait` (the default): the project
+	// waits for the node. `Restore`: another node restores the last backup and runs the project. `Restore` requires backup.
+	OnNodeLoss    string `protobuf:"bytes,9,opt,name=on_node_loss,json=onNodeLoss,proto3" json:"on_node_loss,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -216,6 +219,13 @@ func (x *ProjectSpec) GetBackup() *Backup {
 		return x.Backup
 	}
 	return nil
+}
+
+func (x *ProjectSpec) GetOnNodeLoss() string {
+	if x != nil {
+		return x.OnNodeLoss
+	}
+	return ""
 }
 
 // Backup says where and when the node copies the data of a project's Managed volumes. It uses the node's `restic` program.
@@ -2173,19 +2183,20 @@ func (x *ProjectStatus) GetBackupToken() string {
 	return ""
 }
 
-// Move is the move of a project and its data to another node. The project runs from the old copy of its data until the
-// new copy is verified.
+// Move is the move of a project and its data to another node, or the restore of its data from a backup. The project runs
+// from the old copy of its data until the new copy is verified.
 type Move struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id identifies the move. The node repeats it in its reports.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// From is the node that has the data and runs the project.
+	// From is the node that has the data and runs the project. A restore can begin without one.
 	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
-	// To is the node that receives the data.
+	// To is the node that receives the data. It can be equal to from in a restore. Empty until the scheduler has chosen the
+	// node of a restore.
 	To string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
 	// Step is `Requested` (the scheduler checks whether the project fits on the new node), `Copying` (the project runs while
-	// its data is copied) or `Switching` (the project is stopped while the last changes are copied and the copy is
-	// verified).
+	// its data is copied), `Switching` (the project is stopped while the last changes are copied and the copy is verified)
+	// or `Restoring` (the node restores the volumes from a backup; the project runs if it can).
 	Step string `protobuf:"bytes,4,opt,name=step,proto3" json:"step,omitempty"`
 	// Actor requested the move, such as `user/admin` or `system/scheduler`.
 	Actor string `protobuf:"bytes,5,opt,name=actor,proto3" json:"actor,omitempty"`
@@ -2198,7 +2209,9 @@ type Move struct {
 	// Message explains the last failure to people.
 	Message string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
 	// Address of the new node's agent, as `host:port`. The server sets it only in assignments.
-	Address       string `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`
+	// Restore is set if the data comes from a backup and not from the old node.
+	Restore       *Restore `protobuf:"bytes,11,opt,name=restore,proto3" json:"restore,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2303,6 +2316,78 @@ func (x *Move) GetAddress() string {
 	return ""
 }
 
+func (x *Move) GetRestore() *Restore {
+	if x != nil {
+		return x.Restore
+	}
+	return nil
+}
+
+// Restore says what a restore takes from the project's backups.
+type Restore struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Snapshot is the id of the snapshot, as it was requested. Empty means the newest snapshot of each volume.
+	Snapshot string `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// As is the name of the project that the restored volumes are kept for. Empty means that the project itself continues on
+	// them.
+	As string `protobuf:"bytes,2,opt,name=as,proto3" json:"as,omitempty"`
+	// Volumes are the names of the volumes to restore in the project's spec.
+	Volumes       []string `protobuf:"bytes,3,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restore) Reset() {
+	*x = Restore{}
+	mi := &file_cara_v1_project_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restore) ProtoMessage() {}
+
+func (x *Restore) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restore.ProtoReflect.Descriptor instead.
+func (*Restore) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Restore) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *Restore) GetAs() string {
+	if x != nil {
+		return x.As
+	}
+	return ""
+}
+
+func (x *Restore) GetVolumes() []string {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
 // MovedVolume is one volume of a move.
 type MovedVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2311,14 +2396,16 @@ type MovedVolume struct {
 	// Uid of the volume on the old node.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
 	// NewUid of the copy on the new node.
-	NewUid        string `protobuf:"bytes,3,opt,name=new_uid,json=newUid,proto3" json:"new_uid,omitempty"`
+	NewUid string `protobuf:"bytes,3,opt,name=new_uid,json=newUid,proto3" json:"new_uid,omitempty"`
+	// Snapshot is the id of the snapshot that the node restores. Empty until the node has chosen it, and in a move.
+	Snapshot      string `protobuf:"bytes,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MovedVolume) Reset() {
 	*x = MovedVolume{}
-	mi := &file_cara_v1_project_proto_msgTypes[28]
+	mi := &file_cara_v1_project_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2417,7 @@ func (x *MovedVolume) String() string {
 func (*MovedVolume) ProtoMessage() {}
 
 func (x *MovedVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[28]
+	mi := &file_cara_v1_project_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2430,7 @@ func (x *MovedVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovedVolume.ProtoReflect.Descriptor instead.
 func (*MovedVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *MovedVolume) GetName() string {
@@ -2363,6 +2450,13 @@ func (x *MovedVolume) GetUid() string {
 func (x *MovedVolume) GetNewUid() string {
 	if x != nil {
 		return x.NewUid
+	}
+	return ""
+}
+
+func (x *MovedVolume) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
 	}
 	return ""
 }
@@ -2406,7 +2500,7 @@ type BackupStatus struct {
 
 func (x *BackupStatus) Reset() {
 	*x = BackupStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[29]
+	mi := &file_cara_v1_project_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2512,7 @@ func (x *BackupStatus) String() string {
 func (*BackupStatus) ProtoMessage() {}
 
 func (x *BackupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[29]
+	mi := &file_cara_v1_project_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2525,7 @@ func (x *BackupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupStatus.ProtoReflect.Descriptor instead.
 func (*BackupStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BackupStatus) GetSince() *timestamppb.Timestamp {
@@ -2558,7 +2652,7 @@ type BackupSnapshot struct {
 
 func (x *BackupSnapshot) Reset() {
 	*x = BackupSnapshot{}
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2664,7 @@ func (x *BackupSnapshot) String() string {
 func (*BackupSnapshot) ProtoMessage() {}
 
 func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2677,7 @@ func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupSnapshot.ProtoReflect.Descriptor instead.
 func (*BackupSnapshot) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *BackupSnapshot) GetVolume() string {
@@ -2640,7 +2734,7 @@ type VolumeUse struct {
 
 func (x *VolumeUse) Reset() {
 	*x = VolumeUse{}
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2746,7 @@ func (x *VolumeUse) String() string {
 func (*VolumeUse) ProtoMessage() {}
 
 func (x *VolumeUse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2759,7 @@ func (x *VolumeUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUse.ProtoReflect.Descriptor instead.
 func (*VolumeUse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *VolumeUse) GetName() string {
@@ -2728,7 +2822,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +2834,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +2847,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -2846,7 +2940,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\aProjectR\x04kind\x127\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x120\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.cara.v1.ProjectSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x126\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.cara.v1.ProjectStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\x9f\x04\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.cara.v1.ProjectStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xd9\x04\n" +
 	"\vProjectSpec\x128\n" +
 	"\bservices\x18\x01 \x03(\v2\x10.cara.v1.ServiceB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10dR\bservices\x12:\n" +
@@ -2856,7 +2950,9 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\rnode_selector\x18\x05 \x03(\v2&.cara.v1.ProjectSpec.NodeSelectorEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\fnodeSelector\x122\n" +
 	"\x10reschedule_after\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\x0frescheduleAfter\x126\n" +
 	"\x12image_pull_secrets\x18\a \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\x10imagePullSecrets\x12'\n" +
-	"\x06backup\x18\b \x01(\v2\x0f.cara.v1.BackupR\x06backup\x1a?\n" +
+	"\x06backup\x18\b \x01(\v2\x0f.cara.v1.BackupR\x06backup\x128\n" +
+	"\fon_node_loss\x18\t \x01(\tB\x16\xbaH\x13r\x11R\x00R\x04WaitR\aRestoreR\n" +
+	"onNodeLoss\x1a?\n" +
 	"\x11NodeSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x02\n" +
@@ -3036,7 +3132,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\fbackup_token\x18\x15 \x01(\tR\vbackupToken\x1a;\n" +
 	"\rRestartsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc6\x02\n" +
 	"\x04Move\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -3048,11 +3144,17 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\battempts\x18\b \x01(\x05R\battempts\x12\x18\n" +
 	"\amessage\x18\t \x01(\tR\amessage\x12\x18\n" +
 	"\aaddress\x18\n" +
-	" \x01(\tR\aaddress\"L\n" +
+	" \x01(\tR\aaddress\x12*\n" +
+	"\arestore\x18\v \x01(\v2\x10.cara.v1.RestoreR\arestore\"O\n" +
+	"\aRestore\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x0e\n" +
+	"\x02as\x18\x02 \x01(\tR\x02as\x12\x18\n" +
+	"\avolumes\x18\x03 \x03(\tR\avolumes\"h\n" +
 	"\vMovedVolume\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x17\n" +
-	"\anew_uid\x18\x03 \x01(\tR\x06newUid\"\xfe\x05\n" +
+	"\anew_uid\x18\x03 \x01(\tR\x06newUid\x12\x1a\n" +
+	"\bsnapshot\x18\x04 \x01(\tR\bsnapshot\"\xfe\x05\n" +
 	"\fBackupStatus\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x125\n" +
 	"\blast_due\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\alastDue\x12=\n" +
@@ -3112,7 +3214,7 @@ func file_cara_v1_project_proto_rawDescGZIP() []byte {
 	return file_cara_v1_project_proto_rawDescData
 }
 
-var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_cara_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: cara.v1.Project
 	(*ProjectSpec)(nil),           // 1: cara.v1.ProjectSpec
@@ -3142,28 +3244,29 @@ var file_cara_v1_project_proto_goTypes = []any{
 	(*Ulimit)(nil),                // 25: cara.v1.Ulimit
 	(*ProjectStatus)(nil),         // 26: cara.v1.ProjectStatus
 	(*Move)(nil),                  // 27: cara.v1.Move
-	(*MovedVolume)(nil),           // 28: cara.v1.MovedVolume
-	(*BackupStatus)(nil),          // 29: cara.v1.BackupStatus
-	(*BackupSnapshot)(nil),        // 30: cara.v1.BackupSnapshot
-	(*VolumeUse)(nil),             // 31: cara.v1.VolumeUse
-	(*ServiceStatus)(nil),         // 32: cara.v1.ServiceStatus
-	nil,                           // 33: cara.v1.ProjectSpec.NodeSelectorEntry
-	nil,                           // 34: cara.v1.Service.LabelsEntry
-	nil,                           // 35: cara.v1.ProjectStatus.RestartsEntry
-	(*ObjectMeta)(nil),            // 36: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
-	(*Condition)(nil),             // 38: cara.v1.Condition
-	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*Restore)(nil),               // 28: cara.v1.Restore
+	(*MovedVolume)(nil),           // 29: cara.v1.MovedVolume
+	(*BackupStatus)(nil),          // 30: cara.v1.BackupStatus
+	(*BackupSnapshot)(nil),        // 31: cara.v1.BackupSnapshot
+	(*VolumeUse)(nil),             // 32: cara.v1.VolumeUse
+	(*ServiceStatus)(nil),         // 33: cara.v1.ServiceStatus
+	nil,                           // 34: cara.v1.ProjectSpec.NodeSelectorEntry
+	nil,                           // 35: cara.v1.Service.LabelsEntry
+	nil,                           // 36: cara.v1.ProjectStatus.RestartsEntry
+	(*ObjectMeta)(nil),            // 37: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
+	(*Condition)(nil),             // 39: cara.v1.Condition
+	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
 }
 var file_cara_v1_project_proto_depIdxs = []int32{
-	36, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
+	37, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Project.spec:type_name -> cara.v1.ProjectSpec
 	26, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
 	7,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
 	13, // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.ProjectVolume
 	14, // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
-	37, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
-	33, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
+	38, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
+	34, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
 	2,  // 8: cara.v1.ProjectSpec.backup:type_name -> cara.v1.Backup
 	3,  // 9: cara.v1.Backup.schedule:type_name -> cara.v1.BackupSchedule
 	4,  // 10: cara.v1.Backup.keep:type_name -> cara.v1.BackupKeep
@@ -3177,7 +3280,7 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	22, // 18: cara.v1.Service.resources:type_name -> cara.v1.Resources
 	24, // 19: cara.v1.Service.files:type_name -> cara.v1.File
 	25, // 20: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
-	34, // 21: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
+	35, // 21: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
 	8,  // 22: cara.v1.Service.update:type_name -> cara.v1.Update
 	10, // 23: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
 	11, // 24: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
@@ -3189,32 +3292,33 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	23, // 30: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
 	23, // 31: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
 	11, // 32: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	38, // 33: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
-	32, // 34: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
-	37, // 35: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
-	37, // 36: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
-	35, // 37: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
-	31, // 38: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
+	39, // 33: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
+	33, // 34: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
+	38, // 35: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
+	38, // 36: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
+	36, // 37: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
+	32, // 38: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
 	27, // 39: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
-	29, // 40: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
-	37, // 41: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
-	28, // 42: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
-	37, // 43: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
-	37, // 44: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
-	37, // 45: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
-	37, // 46: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
-	30, // 47: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
-	39, // 48: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
-	39, // 49: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
-	37, // 50: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
-	37, // 51: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
-	37, // 52: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
-	37, // 53: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	30, // 40: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
+	38, // 41: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
+	29, // 42: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
+	28, // 43: cara.v1.Move.restore:type_name -> cara.v1.Restore
+	38, // 44: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
+	38, // 45: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
+	38, // 46: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
+	38, // 47: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
+	31, // 48: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
+	40, // 49: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
+	40, // 50: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
+	38, // 51: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
+	38, // 52: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
+	38, // 53: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
+	38, // 54: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
@@ -3224,14 +3328,14 @@ func file_cara_v1_project_proto_init() {
 	}
 	file_cara_v1_meta_proto_init()
 	file_cara_v1_project_proto_msgTypes[2].OneofWrappers = []any{}
-	file_cara_v1_project_proto_msgTypes[32].OneofWrappers = []any{}
+	file_cara_v1_project_proto_msgTypes[33].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_project_proto_rawDesc), len(file_cara_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

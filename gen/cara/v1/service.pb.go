@@ -1025,7 +1025,7 @@ type ScheduleProjectRequest struct {
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	// Action is `Bind` (assign a Pending project to the node), `Move` (assign the project to another node in one
 	// transaction), `Explain` (only set the condition), `Evict` (back to Pending), `Abandon` (from Terminating to
-	// Terminated, because the node has been lost for too long), `AcceptMove` (begin to copy the project's data to the node)
+	// Terminated, because the node has been lost for too long), `AcceptMove` (begin to copy or restore the project's data on the node)
 	// or `RefuseMove` (end the requested move).
 	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
 	// NodeRef is the node for `Bind` and `Move`.
@@ -1440,6 +1440,90 @@ func (x *AdoptProjectRequest) GetSource() string {
 	return ""
 }
 
+// RestoreProjectRequest says which data of a project is restored, and where.
+type RestoreProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Snapshot is the id of a snapshot of exactly one volume, or `latest`. Empty means `latest`: the newest snapshot of each
+	// volume.
+	Snapshot string `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Volumes are the names of the volumes in the project's spec. Empty means all Managed volumes.
+	Volumes []string `protobuf:"bytes,3,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	// As is the name of another project. The restored volumes are kept for it, and the project itself does not change.
+	As string `protobuf:"bytes,4,opt,name=as,proto3" json:"as,omitempty"`
+	// Node that restores the data and then runs the project. Empty means the project's node if that is Ready, and otherwise a
+	// node that the scheduler chooses.
+	Node          string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreProjectRequest) Reset() {
+	*x = RestoreProjectRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreProjectRequest) ProtoMessage() {}
+
+func (x *RestoreProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreProjectRequest.ProtoReflect.Descriptor instead.
+func (*RestoreProjectRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RestoreProjectRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RestoreProjectRequest) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *RestoreProjectRequest) GetVolumes() []string {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+func (x *RestoreProjectRequest) GetAs() string {
+	if x != nil {
+		return x.As
+	}
+	return ""
+}
+
+func (x *RestoreProjectRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 // MoveProjectRequest names a project and the node that it moves to.
 type MoveProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1453,7 +1537,7 @@ type MoveProjectRequest struct {
 
 func (x *MoveProjectRequest) Reset() {
 	*x = MoveProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1549,7 @@ func (x *MoveProjectRequest) String() string {
 func (*MoveProjectRequest) ProtoMessage() {}
 
 func (x *MoveProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1562,7 @@ func (x *MoveProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveProjectRequest.ProtoReflect.Descriptor instead.
 func (*MoveProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MoveProjectRequest) GetName() string {
@@ -1506,7 +1590,7 @@ type ReleaseProjectRequest struct {
 
 func (x *ReleaseProjectRequest) Reset() {
 	*x = ReleaseProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1602,7 @@ func (x *ReleaseProjectRequest) String() string {
 func (*ReleaseProjectRequest) ProtoMessage() {}
 
 func (x *ReleaseProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1615,7 @@ func (x *ReleaseProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseProjectRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReleaseProjectRequest) GetName() string {
@@ -1556,7 +1640,7 @@ type RollbackProjectRequest struct {
 
 func (x *RollbackProjectRequest) Reset() {
 	*x = RollbackProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1652,7 @@ func (x *RollbackProjectRequest) String() string {
 func (*RollbackProjectRequest) ProtoMessage() {}
 
 func (x *RollbackProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1665,7 @@ func (x *RollbackProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackProjectRequest.ProtoReflect.Descriptor instead.
 func (*RollbackProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RollbackProjectRequest) GetName() string {
@@ -1616,7 +1700,7 @@ type ProjectHistory struct {
 
 func (x *ProjectHistory) Reset() {
 	*x = ProjectHistory{}
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1712,7 @@ func (x *ProjectHistory) String() string {
 func (*ProjectHistory) ProtoMessage() {}
 
 func (x *ProjectHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1725,7 @@ func (x *ProjectHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectHistory.ProtoReflect.Descriptor instead.
 func (*ProjectHistory) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProjectHistory) GetItems() []*Revision {
@@ -1664,7 +1748,7 @@ type Hint struct {
 
 func (x *Hint) Reset() {
 	*x = Hint{}
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +1760,7 @@ func (x *Hint) String() string {
 func (*Hint) ProtoMessage() {}
 
 func (x *Hint) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1689,7 +1773,7 @@ func (x *Hint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hint.ProtoReflect.Descriptor instead.
 func (*Hint) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Hint) GetSource() string {
@@ -1724,7 +1808,7 @@ type OverrideTerms struct {
 
 func (x *OverrideTerms) Reset() {
 	*x = OverrideTerms{}
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1820,7 @@ func (x *OverrideTerms) String() string {
 func (*OverrideTerms) ProtoMessage() {}
 
 func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +1833,7 @@ func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideTerms.ProtoReflect.Descriptor instead.
 func (*OverrideTerms) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OverrideTerms) GetReason() string {
@@ -1795,7 +1879,7 @@ type OverrideProjectRequest struct {
 
 func (x *OverrideProjectRequest) Reset() {
 	*x = OverrideProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1891,7 @@ func (x *OverrideProjectRequest) String() string {
 func (*OverrideProjectRequest) ProtoMessage() {}
 
 func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1904,7 @@ func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideProjectRequest.ProtoReflect.Descriptor instead.
 func (*OverrideProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OverrideProjectRequest) GetName() string {
@@ -1861,7 +1945,7 @@ type ListOverridesResponse struct {
 
 func (x *ListOverridesResponse) Reset() {
 	*x = ListOverridesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +1957,7 @@ func (x *ListOverridesResponse) String() string {
 func (*ListOverridesResponse) ProtoMessage() {}
 
 func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +1970,7 @@ func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesResponse.ProtoReflect.Descriptor instead.
 func (*ListOverridesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListOverridesResponse) GetItems() []*Override {
@@ -1934,7 +2018,7 @@ type ListTombstonesResponse struct {
 
 func (x *ListTombstonesResponse) Reset() {
 	*x = ListTombstonesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2030,7 @@ func (x *ListTombstonesResponse) String() string {
 func (*ListTombstonesResponse) ProtoMessage() {}
 
 func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2043,7 @@ func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTombstonesResponse.ProtoReflect.Descriptor instead.
 func (*ListTombstonesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListTombstonesResponse) GetItems() []*Tombstone {
@@ -2012,7 +2096,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2108,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2121,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LogsRequest) GetName() string {
@@ -2100,7 +2184,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2196,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2209,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -2228,7 +2312,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2324,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2337,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecStart) GetName() string {
@@ -2325,7 +2409,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2337,7 +2421,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +2434,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TerminalSize) GetRows() int32 {
@@ -2384,7 +2468,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2396,7 +2480,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2409,7 +2493,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -2489,7 +2573,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2585,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2598,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PortForwardRequest) GetMessage() isPortForwardRequest_Message {
@@ -2591,7 +2675,7 @@ type PortForwardStart struct {
 
 func (x *PortForwardStart) Reset() {
 	*x = PortForwardStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2687,7 @@ func (x *PortForwardStart) String() string {
 func (*PortForwardStart) ProtoMessage() {}
 
 func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2700,7 @@ func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardStart.ProtoReflect.Descriptor instead.
 func (*PortForwardStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PortForwardStart) GetName() string {
@@ -2657,7 +2741,7 @@ type PortForwardResponse struct {
 
 func (x *PortForwardResponse) Reset() {
 	*x = PortForwardResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2669,7 +2753,7 @@ func (x *PortForwardResponse) String() string {
 func (*PortForwardResponse) ProtoMessage() {}
 
 func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2682,7 +2766,7 @@ func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
 func (*PortForwardResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PortForwardResponse) GetMessage() isPortForwardResponse_Message {
@@ -2759,7 +2843,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +2855,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +2868,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TopRequest) GetName() string {
@@ -2819,7 +2903,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +2915,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +2928,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TopResponse) GetServices() []*ServiceUsage {
@@ -2877,7 +2961,7 @@ type ServiceUsage struct {
 
 func (x *ServiceUsage) Reset() {
 	*x = ServiceUsage{}
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2889,7 +2973,7 @@ func (x *ServiceUsage) String() string {
 func (*ServiceUsage) ProtoMessage() {}
 
 func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2902,7 +2986,7 @@ func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceUsage.ProtoReflect.Descriptor instead.
 func (*ServiceUsage) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ServiceUsage) GetService() string {
@@ -2973,7 +3057,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3069,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3082,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LogLine) GetService() string {
@@ -3058,7 +3142,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3154,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3167,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ApplyRequest) GetObjects() []*Object {
@@ -3139,7 +3223,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3235,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3248,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -3197,7 +3281,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3209,7 +3293,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3222,7 +3306,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ApplyResult) GetKind() string {
@@ -3285,7 +3369,7 @@ type CreateNodeRequest struct {
 
 func (x *CreateNodeRequest) Reset() {
 	*x = CreateNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3297,7 +3381,7 @@ func (x *CreateNodeRequest) String() string {
 func (*CreateNodeRequest) ProtoMessage() {}
 
 func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +3394,7 @@ func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNodeRequest.ProtoReflect.Descriptor instead.
 func (*CreateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateNodeRequest) GetNode() *Node {
@@ -3331,7 +3415,7 @@ type PutNodeRequest struct {
 
 func (x *PutNodeRequest) Reset() {
 	*x = PutNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3343,7 +3427,7 @@ func (x *PutNodeRequest) String() string {
 func (*PutNodeRequest) ProtoMessage() {}
 
 func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3356,7 +3440,7 @@ func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNodeRequest.ProtoReflect.Descriptor instead.
 func (*PutNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PutNodeRequest) GetNode() *Node {
@@ -3383,7 +3467,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3395,7 +3479,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3408,7 +3492,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListNodesResponse) GetItems() []*Node {
@@ -3453,7 +3537,7 @@ type WatchObjectsRequest struct {
 
 func (x *WatchObjectsRequest) Reset() {
 	*x = WatchObjectsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3465,7 +3549,7 @@ func (x *WatchObjectsRequest) String() string {
 func (*WatchObjectsRequest) ProtoMessage() {}
 
 func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3478,7 +3562,7 @@ func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchObjectsRequest.ProtoReflect.Descriptor instead.
 func (*WatchObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WatchObjectsRequest) GetLabelSelector() string {
@@ -3510,7 +3594,7 @@ type NodeEvent struct {
 
 func (x *NodeEvent) Reset() {
 	*x = NodeEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3522,7 +3606,7 @@ func (x *NodeEvent) String() string {
 func (*NodeEvent) ProtoMessage() {}
 
 func (x *NodeEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3535,7 +3619,7 @@ func (x *NodeEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
 func (*NodeEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *NodeEvent) GetType() string {
@@ -3572,7 +3656,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3584,7 +3668,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3597,7 +3681,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *HeartbeatRequest) GetName() string {
@@ -3630,7 +3714,7 @@ type MarkNodeNotReadyRequest struct {
 
 func (x *MarkNodeNotReadyRequest) Reset() {
 	*x = MarkNodeNotReadyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3726,7 @@ func (x *MarkNodeNotReadyRequest) String() string {
 func (*MarkNodeNotReadyRequest) ProtoMessage() {}
 
 func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3739,7 @@ func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeNotReadyRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeNotReadyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *MarkNodeNotReadyRequest) GetName() string {
@@ -3697,7 +3781,7 @@ type MarkNodeDrainedRequest struct {
 
 func (x *MarkNodeDrainedRequest) Reset() {
 	*x = MarkNodeDrainedRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3709,7 +3793,7 @@ func (x *MarkNodeDrainedRequest) String() string {
 func (*MarkNodeDrainedRequest) ProtoMessage() {}
 
 func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3722,7 +3806,7 @@ func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeDrainedRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeDrainedRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *MarkNodeDrainedRequest) GetName() string {
@@ -3772,7 +3856,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3784,7 +3868,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3797,7 +3881,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -3850,7 +3934,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3862,7 +3946,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3875,7 +3959,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -3910,7 +3994,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3922,7 +4006,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3935,7 +4019,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -3961,7 +4045,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3973,7 +4057,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3986,7 +4070,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ConnectRequest) GetHeartbeat() *Heartbeat {
@@ -4025,6 +4109,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_OpenStream
 	//	*ConnectResponse_RemoveVolume
 	//	*ConnectResponse_ReceiveVolume
+	//	*ConnectResponse_RestoreVolume
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4032,7 +4117,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4129,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4142,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -4139,6 +4224,15 @@ func (x *ConnectResponse) GetReceiveVolume() *ReceiveVolume {
 	return nil
 }
 
+func (x *ConnectResponse) GetRestoreVolume() *RestoreVolume {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_RestoreVolume); ok {
+			return x.RestoreVolume
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -4183,6 +4277,11 @@ type ConnectResponse_ReceiveVolume struct {
 	ReceiveVolume *ReceiveVolume `protobuf:"bytes,8,opt,name=receive_volume,json=receiveVolume,proto3,oneof"`
 }
 
+type ConnectResponse_RestoreVolume struct {
+	// RestoreVolume requests that the node restores a volume from a backup.
+	RestoreVolume *RestoreVolume `protobuf:"bytes,9,opt,name=restore_volume,json=restoreVolume,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Assignment) isConnectResponse_Message() {}
@@ -4199,6 +4298,8 @@ func (*ConnectResponse_RemoveVolume) isConnectResponse_Message() {}
 
 func (*ConnectResponse_ReceiveVolume) isConnectResponse_Message() {}
 
+func (*ConnectResponse_RestoreVolume) isConnectResponse_Message() {}
+
 // Welcome is the first message of the server.
 type Welcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4214,7 +4315,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4226,7 +4327,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4239,7 +4340,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -4278,7 +4379,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4290,7 +4391,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4303,7 +4404,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Unassigned) GetName() string {
@@ -4343,7 +4444,7 @@ type RemoveVolume struct {
 
 func (x *RemoveVolume) Reset() {
 	*x = RemoveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4355,7 +4456,7 @@ func (x *RemoveVolume) String() string {
 func (*RemoveVolume) ProtoMessage() {}
 
 func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4368,7 +4469,7 @@ func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolume.ProtoReflect.Descriptor instead.
 func (*RemoveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RemoveVolume) GetUid() string {
@@ -4412,7 +4513,7 @@ type ReceiveVolume struct {
 
 func (x *ReceiveVolume) Reset() {
 	*x = ReceiveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4424,7 +4525,7 @@ func (x *ReceiveVolume) String() string {
 func (*ReceiveVolume) ProtoMessage() {}
 
 func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4437,7 +4538,7 @@ func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveVolume.ProtoReflect.Descriptor instead.
 func (*ReceiveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ReceiveVolume) GetUid() string {
@@ -4475,6 +4576,126 @@ func (x *ReceiveVolume) GetFrom() string {
 	return ""
 }
 
+// RestoreVolume requests that the node creates a volume and fills it from a backup. The agent reports the progress in its
+// inventory. The request ends with RemoveVolume, or when an assignment of this node uses the volume. The server sends it
+// again when the values change.
+type RestoreVolume struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Uid of the Volume object that the data is restored for.
+	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Project that the new volume belongs to.
+	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// Name of the new volume in the spec of that project.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Owner of the project.
+	Owner string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	// FromProject is the project whose backup is restored.
+	FromProject string `protobuf:"bytes,5,opt,name=from_project,json=fromProject,proto3" json:"from_project,omitempty"`
+	// FromVolume is the name of the volume in the backup.
+	FromVolume string `protobuf:"bytes,6,opt,name=from_volume,json=fromVolume,proto3" json:"from_volume,omitempty"`
+	// Snapshot is the id of the snapshot to restore. Empty means the newest one of the volume.
+	Snapshot string `protobuf:"bytes,7,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Values are the values of the Secret of type `backup`, by key. The server sends them only to the node that restores.
+	Values map[string][]byte `protobuf:"bytes,8,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Problem explains why the Secret cannot be used. It contains no part of a value. Empty if the Secret can be used.
+	Problem       string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreVolume) Reset() {
+	*x = RestoreVolume{}
+	mi := &file_cara_v1_service_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreVolume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreVolume) ProtoMessage() {}
+
+func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreVolume.ProtoReflect.Descriptor instead.
+func (*RestoreVolume) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *RestoreVolume) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *RestoreVolume) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *RestoreVolume) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RestoreVolume) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *RestoreVolume) GetFromProject() string {
+	if x != nil {
+		return x.FromProject
+	}
+	return ""
+}
+
+func (x *RestoreVolume) GetFromVolume() string {
+	if x != nil {
+		return x.FromVolume
+	}
+	return ""
+}
+
+func (x *RestoreVolume) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *RestoreVolume) GetValues() map[string][]byte {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *RestoreVolume) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // Released reports that an unassigned project has nothing left on a node.
 type Released struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4490,7 +4711,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4502,7 +4723,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4515,7 +4736,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Released) GetName() string {
@@ -4548,7 +4769,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4560,7 +4781,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4573,7 +4794,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 // Routes is a change of the routing table, or the whole table.
@@ -4596,7 +4817,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4608,7 +4829,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4621,7 +4842,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Routes) GetFull() bool {
@@ -4673,7 +4894,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4685,7 +4906,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4698,7 +4919,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Peer) GetNode() string {
@@ -4737,7 +4958,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4749,7 +4970,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4762,7 +4983,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -4879,7 +5100,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4891,7 +5112,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4904,7 +5125,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -4978,7 +5199,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4990,7 +5211,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5003,7 +5224,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -5038,7 +5259,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5050,7 +5271,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5063,7 +5284,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -5084,7 +5305,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5096,7 +5317,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5109,7 +5330,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -5136,7 +5357,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5148,7 +5369,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5161,7 +5382,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -5207,7 +5428,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5219,7 +5440,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5232,7 +5453,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -5270,7 +5491,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5282,7 +5503,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5295,7 +5516,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -5325,7 +5546,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5337,7 +5558,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5350,7 +5571,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -5386,7 +5607,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5398,7 +5619,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5411,7 +5632,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -5477,7 +5698,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5489,7 +5710,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5502,7 +5723,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -5583,7 +5804,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5595,7 +5816,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5608,7 +5829,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -5649,7 +5870,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5661,7 +5882,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5674,7 +5895,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -5735,7 +5956,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5747,7 +5968,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5760,7 +5981,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -5855,7 +6076,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5867,7 +6088,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5880,7 +6101,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -5936,7 +6157,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5948,7 +6169,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5961,7 +6182,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -5984,7 +6205,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5996,7 +6217,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6009,7 +6230,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -6041,7 +6262,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6053,7 +6274,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6066,7 +6287,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -6101,7 +6322,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6113,7 +6334,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6126,7 +6347,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -6147,7 +6368,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6159,7 +6380,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6172,7 +6393,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -6193,7 +6414,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6205,7 +6426,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6218,7 +6439,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -6239,7 +6460,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6251,7 +6472,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6264,7 +6485,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -6291,7 +6512,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6303,7 +6524,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6316,7 +6537,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -6366,7 +6587,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6378,7 +6599,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6391,7 +6612,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -6446,7 +6667,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6458,7 +6679,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6471,7 +6692,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ListVolumesResponse) GetItems() []*Volume {
@@ -6513,7 +6734,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6525,7 +6746,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6538,7 +6759,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -6565,7 +6786,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6577,7 +6798,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6590,7 +6811,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -6638,7 +6859,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6650,7 +6871,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6663,7 +6884,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -6709,7 +6930,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6721,7 +6942,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6734,7 +6955,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *EventEvent) GetType() string {
@@ -6772,7 +6993,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6784,7 +7005,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6797,7 +7018,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -6829,7 +7050,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6841,7 +7062,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6854,7 +7075,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -6892,7 +7113,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6904,7 +7125,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6917,7 +7138,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -6949,7 +7170,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6961,7 +7182,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6974,7 +7195,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -7011,7 +7232,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7023,7 +7244,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7036,7 +7257,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -7065,7 +7286,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7077,7 +7298,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7090,7 +7311,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -7114,7 +7335,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7126,7 +7347,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7139,7 +7360,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -7173,7 +7394,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7185,7 +7406,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7198,7 +7419,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -7240,7 +7461,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7252,7 +7473,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7265,7 +7486,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -7388,7 +7609,14 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"R\n" +
 	"\x13AdoptProjectRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12\x1f\n" +
-	"\x06source\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06source\"P\n" +
+	"\x06source\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06source\"\xbc\x01\n" +
+	"\x15RestoreProjectRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12#\n" +
+	"\bsnapshot\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\bsnapshot\x12(\n" +
+	"\avolumes\x18\x03 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18?R\avolumes\x12\x17\n" +
+	"\x02as\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\x02as\x12\x1b\n" +
+	"\x04node\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04node\"P\n" +
 	"\x12MoveProjectRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12\x1a\n" +
@@ -7564,7 +7792,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\theartbeat\x18\x01 \x01(\v2\x12.cara.v1.HeartbeatR\theartbeat\x12(\n" +
 	"\vinstance_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
 	"instanceId\x128\n" +
-	"\breleased\x18\x03 \x03(\v2\x11.cara.v1.ReleasedB\t\xbaH\x06\x92\x01\x03\x10\x90NR\breleased\"\xc5\x03\n" +
+	"\breleased\x18\x03 \x03(\v2\x11.cara.v1.ReleasedB\t\xbaH\x06\x92\x01\x03\x10\x90NR\breleased\"\x86\x04\n" +
 	"\x0fConnectResponse\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.cara.v1.WelcomeH\x00R\awelcome\x125\n" +
 	"\n" +
@@ -7578,7 +7806,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\vopen_stream\x18\x06 \x01(\v2\x13.cara.v1.OpenStreamH\x00R\n" +
 	"openStream\x12<\n" +
 	"\rremove_volume\x18\a \x01(\v2\x15.cara.v1.RemoveVolumeH\x00R\fremoveVolume\x12?\n" +
-	"\x0ereceive_volume\x18\b \x01(\v2\x16.cara.v1.ReceiveVolumeH\x00R\rreceiveVolumeB\t\n" +
+	"\x0ereceive_volume\x18\b \x01(\v2\x16.cara.v1.ReceiveVolumeH\x00R\rreceiveVolume\x12?\n" +
+	"\x0erestore_volume\x18\t \x01(\v2\x16.cara.v1.RestoreVolumeH\x00R\rrestoreVolumeB\t\n" +
 	"\amessage\"\xaf\x01\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
@@ -7600,7 +7829,21 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
 	"\x05owner\x18\x04 \x01(\tR\x05owner\x12\x12\n" +
-	"\x04from\x18\x05 \x01(\tR\x04from\"X\n" +
+	"\x04from\x18\x05 \x01(\tR\x04from\"\xd6\x02\n" +
+	"\rRestoreVolume\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x18\n" +
+	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05owner\x18\x04 \x01(\tR\x05owner\x12!\n" +
+	"\ffrom_project\x18\x05 \x01(\tR\vfromProject\x12\x1f\n" +
+	"\vfrom_volume\x18\x06 \x01(\tR\n" +
+	"fromVolume\x12\x1a\n" +
+	"\bsnapshot\x18\a \x01(\tR\bsnapshot\x12:\n" +
+	"\x06values\x18\b \x03(\v2\".cara.v1.RestoreVolume.ValuesEntryR\x06values\x12\x18\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\x1a9\n" +
+	"\vValuesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"X\n" +
 	"\bReleased\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x19\n" +
 	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12\x14\n" +
@@ -7810,7 +8053,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"apiVersion\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x82\x15\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xf2\x15\n" +
 	"\x0eProjectService\x12c\n" +
 	"\rCreateProject\x12\x1d.cara.v1.CreateProjectRequest\x1a\x10.cara.v1.Project\"!\x82\xd3\xe4\x93\x02\x1b:\aproject\"\x10/api/v1/projects\x12u\n" +
 	"\n" +
@@ -7831,7 +8074,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\rListOverrides\x12\x14.cara.v1.ListRequest\x1a\x1e.cara.v1.ListOverridesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/overrides\x12h\n" +
 	"\fAdoptProject\x12\x1c.cara.v1.AdoptProjectRequest\x1a\x10.cara.v1.Project\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/projects/{name}:adopt\x12n\n" +
 	"\x0eReleaseProject\x12\x1e.cara.v1.ReleaseProjectRequest\x1a\x10.cara.v1.Project\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/projects/{name}:release\x12e\n" +
-	"\vMoveProject\x12\x1b.cara.v1.MoveProjectRequest\x1a\x10.cara.v1.Project\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/api/v1/projects/{name}:move\x12b\n" +
+	"\vMoveProject\x12\x1b.cara.v1.MoveProjectRequest\x1a\x10.cara.v1.Project\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/api/v1/projects/{name}:move\x12n\n" +
+	"\x0eRestoreProject\x12\x1e.cara.v1.RestoreProjectRequest\x1a\x10.cara.v1.Project\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/projects/{name}:restore\x12b\n" +
 	"\n" +
 	"CancelMove\x12\x13.cara.v1.GetRequest\x1a\x10.cara.v1.Project\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/api/v1/projects/{name}:cancelMove\x12q\n" +
 	"\x0fRollbackProject\x12\x1f.cara.v1.RollbackProjectRequest\x1a\x10.cara.v1.Project\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/projects/{name}:rollback\x12j\n" +
@@ -7924,7 +8168,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 106)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 109)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*Info)(nil),                       // 0: cara.v1.Info
 	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
@@ -7947,391 +8191,398 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*BackupProjectRequest)(nil),       // 18: cara.v1.BackupProjectRequest
 	(*ExtendProjectRequest)(nil),       // 19: cara.v1.ExtendProjectRequest
 	(*AdoptProjectRequest)(nil),        // 20: cara.v1.AdoptProjectRequest
-	(*MoveProjectRequest)(nil),         // 21: cara.v1.MoveProjectRequest
-	(*ReleaseProjectRequest)(nil),      // 22: cara.v1.ReleaseProjectRequest
-	(*RollbackProjectRequest)(nil),     // 23: cara.v1.RollbackProjectRequest
-	(*ProjectHistory)(nil),             // 24: cara.v1.ProjectHistory
-	(*Hint)(nil),                       // 25: cara.v1.Hint
-	(*OverrideTerms)(nil),              // 26: cara.v1.OverrideTerms
-	(*OverrideProjectRequest)(nil),     // 27: cara.v1.OverrideProjectRequest
-	(*ListOverridesResponse)(nil),      // 28: cara.v1.ListOverridesResponse
-	(*ListTombstonesResponse)(nil),     // 29: cara.v1.ListTombstonesResponse
-	(*LogsRequest)(nil),                // 30: cara.v1.LogsRequest
-	(*ExecRequest)(nil),                // 31: cara.v1.ExecRequest
-	(*ExecStart)(nil),                  // 32: cara.v1.ExecStart
-	(*TerminalSize)(nil),               // 33: cara.v1.TerminalSize
-	(*ExecResponse)(nil),               // 34: cara.v1.ExecResponse
-	(*PortForwardRequest)(nil),         // 35: cara.v1.PortForwardRequest
-	(*PortForwardStart)(nil),           // 36: cara.v1.PortForwardStart
-	(*PortForwardResponse)(nil),        // 37: cara.v1.PortForwardResponse
-	(*TopRequest)(nil),                 // 38: cara.v1.TopRequest
-	(*TopResponse)(nil),                // 39: cara.v1.TopResponse
-	(*ServiceUsage)(nil),               // 40: cara.v1.ServiceUsage
-	(*LogLine)(nil),                    // 41: cara.v1.LogLine
-	(*ApplyRequest)(nil),               // 42: cara.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 43: cara.v1.ApplyResponse
-	(*ApplyResult)(nil),                // 44: cara.v1.ApplyResult
-	(*CreateNodeRequest)(nil),          // 45: cara.v1.CreateNodeRequest
-	(*PutNodeRequest)(nil),             // 46: cara.v1.PutNodeRequest
-	(*ListNodesResponse)(nil),          // 47: cara.v1.ListNodesResponse
-	(*WatchObjectsRequest)(nil),        // 48: cara.v1.WatchObjectsRequest
-	(*NodeEvent)(nil),                  // 49: cara.v1.NodeEvent
-	(*HeartbeatRequest)(nil),           // 50: cara.v1.HeartbeatRequest
-	(*MarkNodeNotReadyRequest)(nil),    // 51: cara.v1.MarkNodeNotReadyRequest
-	(*MarkNodeDrainedRequest)(nil),     // 52: cara.v1.MarkNodeDrainedRequest
-	(*JoinRequest)(nil),                // 53: cara.v1.JoinRequest
-	(*JoinResponse)(nil),               // 54: cara.v1.JoinResponse
-	(*RenewCertificateRequest)(nil),    // 55: cara.v1.RenewCertificateRequest
-	(*ConnectRequest)(nil),             // 56: cara.v1.ConnectRequest
-	(*ConnectResponse)(nil),            // 57: cara.v1.ConnectResponse
-	(*Welcome)(nil),                    // 58: cara.v1.Welcome
-	(*Unassigned)(nil),                 // 59: cara.v1.Unassigned
-	(*RemoveVolume)(nil),               // 60: cara.v1.RemoveVolume
-	(*ReceiveVolume)(nil),              // 61: cara.v1.ReceiveVolume
-	(*Released)(nil),                   // 62: cara.v1.Released
-	(*Synced)(nil),                     // 63: cara.v1.Synced
-	(*Routes)(nil),                     // 64: cara.v1.Routes
-	(*Peer)(nil),                       // 65: cara.v1.Peer
-	(*OpenStream)(nil),                 // 66: cara.v1.OpenStream
-	(*AttachRequest)(nil),              // 67: cara.v1.AttachRequest
-	(*AttachResponse)(nil),             // 68: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),        // 69: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),           // 70: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),        // 71: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                // 72: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),    // 73: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),       // 74: cara.v1.ConfirmSourceRequest
-	(*SourcePlan)(nil),                 // 75: cara.v1.SourcePlan
-	(*PlanStep)(nil),                   // 76: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),          // 77: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),         // 78: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),  // 79: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),     // 80: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),    // 81: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),        // 82: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                // 83: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),     // 84: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),    // 85: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),        // 86: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),           // 87: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),        // 88: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),         // 89: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),        // 90: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),         // 91: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),          // 92: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 93: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                 // 94: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),         // 95: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),        // 96: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),               // 97: cara.v1.WatchRequest
-	(*WatchResponse)(nil),              // 98: cara.v1.WatchResponse
-	(*Change)(nil),                     // 99: cara.v1.Change
-	(*CreateTokenRequest)(nil),         // 100: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 101: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),         // 102: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                // 103: cara.v1.BackupChunk
-	nil,                                // 104: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 105: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 106: google.protobuf.Timestamp
-	(*Project)(nil),                    // 107: cara.v1.Project
-	(*ListMeta)(nil),                   // 108: cara.v1.ListMeta
-	(*Condition)(nil),                  // 109: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 110: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),               // 111: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),        // 112: google.protobuf.Duration
-	(*Revision)(nil),                   // 113: cara.v1.Revision
-	(*Delivery)(nil),                   // 114: cara.v1.Delivery
-	(*Override)(nil),                   // 115: cara.v1.Override
-	(*Tombstone)(nil),                  // 116: cara.v1.Tombstone
-	(*Object)(nil),                     // 117: cara.v1.Object
-	(*FieldDiff)(nil),                  // 118: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 119: cara.v1.Problem
-	(*Node)(nil),                       // 120: cara.v1.Node
-	(*Heartbeat)(nil),                  // 121: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 122: cara.v1.Assignment
-	(*Route)(nil),                      // 123: cara.v1.Route
-	(*Source)(nil),                     // 124: cara.v1.Source
-	(*Claim)(nil),                      // 125: cara.v1.Claim
-	(*PollStatus)(nil),                 // 126: cara.v1.PollStatus
-	(*Run)(nil),                        // 127: cara.v1.Run
-	(*Snapshot)(nil),                   // 128: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 129: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 130: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 131: cara.v1.Secret
-	(*Volume)(nil),                     // 132: cara.v1.Volume
-	(*Event)(nil),                      // 133: cara.v1.Event
-	(*Token)(nil),                      // 134: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 135: google.protobuf.Empty
+	(*RestoreProjectRequest)(nil),      // 21: cara.v1.RestoreProjectRequest
+	(*MoveProjectRequest)(nil),         // 22: cara.v1.MoveProjectRequest
+	(*ReleaseProjectRequest)(nil),      // 23: cara.v1.ReleaseProjectRequest
+	(*RollbackProjectRequest)(nil),     // 24: cara.v1.RollbackProjectRequest
+	(*ProjectHistory)(nil),             // 25: cara.v1.ProjectHistory
+	(*Hint)(nil),                       // 26: cara.v1.Hint
+	(*OverrideTerms)(nil),              // 27: cara.v1.OverrideTerms
+	(*OverrideProjectRequest)(nil),     // 28: cara.v1.OverrideProjectRequest
+	(*ListOverridesResponse)(nil),      // 29: cara.v1.ListOverridesResponse
+	(*ListTombstonesResponse)(nil),     // 30: cara.v1.ListTombstonesResponse
+	(*LogsRequest)(nil),                // 31: cara.v1.LogsRequest
+	(*ExecRequest)(nil),                // 32: cara.v1.ExecRequest
+	(*ExecStart)(nil),                  // 33: cara.v1.ExecStart
+	(*TerminalSize)(nil),               // 34: cara.v1.TerminalSize
+	(*ExecResponse)(nil),               // 35: cara.v1.ExecResponse
+	(*PortForwardRequest)(nil),         // 36: cara.v1.PortForwardRequest
+	(*PortForwardStart)(nil),           // 37: cara.v1.PortForwardStart
+	(*PortForwardResponse)(nil),        // 38: cara.v1.PortForwardResponse
+	(*TopRequest)(nil),                 // 39: cara.v1.TopRequest
+	(*TopResponse)(nil),                // 40: cara.v1.TopResponse
+	(*ServiceUsage)(nil),               // 41: cara.v1.ServiceUsage
+	(*LogLine)(nil),                    // 42: cara.v1.LogLine
+	(*ApplyRequest)(nil),               // 43: cara.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 44: cara.v1.ApplyResponse
+	(*ApplyResult)(nil),                // 45: cara.v1.ApplyResult
+	(*CreateNodeRequest)(nil),          // 46: cara.v1.CreateNodeRequest
+	(*PutNodeRequest)(nil),             // 47: cara.v1.PutNodeRequest
+	(*ListNodesResponse)(nil),          // 48: cara.v1.ListNodesResponse
+	(*WatchObjectsRequest)(nil),        // 49: cara.v1.WatchObjectsRequest
+	(*NodeEvent)(nil),                  // 50: cara.v1.NodeEvent
+	(*HeartbeatRequest)(nil),           // 51: cara.v1.HeartbeatRequest
+	(*MarkNodeNotReadyRequest)(nil),    // 52: cara.v1.MarkNodeNotReadyRequest
+	(*MarkNodeDrainedRequest)(nil),     // 53: cara.v1.MarkNodeDrainedRequest
+	(*JoinRequest)(nil),                // 54: cara.v1.JoinRequest
+	(*JoinResponse)(nil),               // 55: cara.v1.JoinResponse
+	(*RenewCertificateRequest)(nil),    // 56: cara.v1.RenewCertificateRequest
+	(*ConnectRequest)(nil),             // 57: cara.v1.ConnectRequest
+	(*ConnectResponse)(nil),            // 58: cara.v1.ConnectResponse
+	(*Welcome)(nil),                    // 59: cara.v1.Welcome
+	(*Unassigned)(nil),                 // 60: cara.v1.Unassigned
+	(*RemoveVolume)(nil),               // 61: cara.v1.RemoveVolume
+	(*ReceiveVolume)(nil),              // 62: cara.v1.ReceiveVolume
+	(*RestoreVolume)(nil),              // 63: cara.v1.RestoreVolume
+	(*Released)(nil),                   // 64: cara.v1.Released
+	(*Synced)(nil),                     // 65: cara.v1.Synced
+	(*Routes)(nil),                     // 66: cara.v1.Routes
+	(*Peer)(nil),                       // 67: cara.v1.Peer
+	(*OpenStream)(nil),                 // 68: cara.v1.OpenStream
+	(*AttachRequest)(nil),              // 69: cara.v1.AttachRequest
+	(*AttachResponse)(nil),             // 70: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),        // 71: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),           // 72: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),        // 73: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                // 74: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),    // 75: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),       // 76: cara.v1.ConfirmSourceRequest
+	(*SourcePlan)(nil),                 // 77: cara.v1.SourcePlan
+	(*PlanStep)(nil),                   // 78: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),          // 79: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),         // 80: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),  // 81: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),     // 82: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),    // 83: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),        // 84: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                // 85: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),     // 86: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),    // 87: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),        // 88: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),           // 89: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),        // 90: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),         // 91: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),        // 92: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),         // 93: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),          // 94: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 95: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                 // 96: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),         // 97: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),        // 98: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),               // 99: cara.v1.WatchRequest
+	(*WatchResponse)(nil),              // 100: cara.v1.WatchResponse
+	(*Change)(nil),                     // 101: cara.v1.Change
+	(*CreateTokenRequest)(nil),         // 102: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 103: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),         // 104: cara.v1.ListTokensResponse
+	(*BackupChunk)(nil),                // 105: cara.v1.BackupChunk
+	nil,                                // 106: cara.v1.JoinRequest.LabelsEntry
+	nil,                                // 107: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                // 108: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),      // 109: google.protobuf.Timestamp
+	(*Project)(nil),                    // 110: cara.v1.Project
+	(*ListMeta)(nil),                   // 111: cara.v1.ListMeta
+	(*Condition)(nil),                  // 112: cara.v1.Condition
+	(*ServiceStatus)(nil),              // 113: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),               // 114: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),        // 115: google.protobuf.Duration
+	(*Revision)(nil),                   // 116: cara.v1.Revision
+	(*Delivery)(nil),                   // 117: cara.v1.Delivery
+	(*Override)(nil),                   // 118: cara.v1.Override
+	(*Tombstone)(nil),                  // 119: cara.v1.Tombstone
+	(*Object)(nil),                     // 120: cara.v1.Object
+	(*FieldDiff)(nil),                  // 121: cara.v1.FieldDiff
+	(*Problem)(nil),                    // 122: cara.v1.Problem
+	(*Node)(nil),                       // 123: cara.v1.Node
+	(*Heartbeat)(nil),                  // 124: cara.v1.Heartbeat
+	(*Assignment)(nil),                 // 125: cara.v1.Assignment
+	(*Route)(nil),                      // 126: cara.v1.Route
+	(*Source)(nil),                     // 127: cara.v1.Source
+	(*Claim)(nil),                      // 128: cara.v1.Claim
+	(*PollStatus)(nil),                 // 129: cara.v1.PollStatus
+	(*Run)(nil),                        // 130: cara.v1.Run
+	(*Snapshot)(nil),                   // 131: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 132: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 133: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 134: cara.v1.Secret
+	(*Volume)(nil),                     // 135: cara.v1.Volume
+	(*Event)(nil),                      // 136: cara.v1.Event
+	(*Token)(nil),                      // 137: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 138: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	106, // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	107, // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	107, // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	107, // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	108, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	107, // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
-	26,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	109, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	110, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	109, // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	110, // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	110, // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	110, // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	111, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	110, // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	27,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
+	112, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	113, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
 	13,  // 9: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	111, // 10: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	106, // 11: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	112, // 12: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
-	26,  // 13: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	113, // 14: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	114, // 15: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	106, // 16: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	112, // 17: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
-	26,  // 18: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	115, // 19: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	108, // 20: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	116, // 21: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	108, // 22: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	106, // 23: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	32,  // 24: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
-	33,  // 25: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
-	33,  // 26: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
-	36,  // 27: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
-	40,  // 28: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	106, // 29: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	117, // 30: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
-	26,  // 31: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
-	44,  // 32: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	118, // 33: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	119, // 34: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	120, // 35: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	120, // 36: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	120, // 37: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	108, // 38: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	120, // 39: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	121, // 40: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	106, // 41: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	104, // 42: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	121, // 43: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	62,  // 44: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
-	58,  // 45: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	122, // 46: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	59,  // 47: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	63,  // 48: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	64,  // 49: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	66,  // 50: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	60,  // 51: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
-	61,  // 52: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
-	112, // 53: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	106, // 54: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	123, // 55: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	65,  // 56: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	106, // 57: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	30,  // 58: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	32,  // 59: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	36,  // 60: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	38,  // 61: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	41,  // 62: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	34,  // 63: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	37,  // 64: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	39,  // 65: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	31,  // 66: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	35,  // 67: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	124, // 68: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	124, // 69: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	124, // 70: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	108, // 71: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	124, // 72: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	124, // 73: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	76,  // 74: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	118, // 75: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	125, // 76: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	108, // 77: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	109, // 78: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	126, // 79: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	127, // 80: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	128, // 81: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	129, // 82: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	109, // 83: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	83,  // 84: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	130, // 85: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	105, // 86: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	131, // 87: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	131, // 88: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	131, // 89: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	108, // 90: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	132, // 91: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	108, // 92: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	133, // 93: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	133, // 94: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	108, // 95: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	133, // 96: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	106, // 97: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	106, // 98: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	99,  // 99: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	117, // 100: cara.v1.Change.object:type_name -> cara.v1.Object
-	134, // 101: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	134, // 102: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	134, // 103: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	108, // 104: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 105: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 106: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 107: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 108: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 109: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 110: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 111: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	14,  // 112: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	15,  // 113: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	16,  // 114: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	17,  // 115: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	18,  // 116: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	19,  // 117: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	27,  // 118: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 119: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	20,  // 120: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	22,  // 121: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	21,  // 122: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	1,   // 123: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	23,  // 124: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	1,   // 125: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	15,  // 126: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	30,  // 127: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	31,  // 128: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	35,  // 129: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	38,  // 130: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	3,   // 131: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	42,  // 132: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	45,  // 133: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	46,  // 134: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 135: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 136: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	48,  // 137: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 138: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	50,  // 139: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	51,  // 140: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	52,  // 141: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	53,  // 142: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	55,  // 143: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	56,  // 144: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	67,  // 145: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	69,  // 146: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	70,  // 147: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 148: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 149: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	48,  // 150: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 151: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 152: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 153: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 154: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	74,  // 155: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	1,   // 156: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	77,  // 157: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	79,  // 158: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	80,  // 159: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	82,  // 160: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 161: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	135, // 162: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	84,  // 163: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	86,  // 164: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	87,  // 165: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 166: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 167: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 168: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	1,   // 169: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	89,  // 170: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	2,   // 171: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	1,   // 172: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	1,   // 173: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	91,  // 174: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	92,  // 175: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	48,  // 176: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	95,  // 177: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	97,  // 178: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	100, // 179: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 180: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 181: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	135, // 182: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	135, // 183: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	107, // 184: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	107, // 185: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	107, // 186: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 187: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 188: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 189: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	135, // 190: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	107, // 191: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	135, // 192: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	107, // 193: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	107, // 194: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	107, // 195: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	107, // 196: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	115, // 197: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	28,  // 198: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	107, // 199: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	107, // 200: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	107, // 201: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	107, // 202: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	107, // 203: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	24,  // 204: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	135, // 205: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	41,  // 206: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	34,  // 207: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	37,  // 208: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	39,  // 209: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	29,  // 210: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	43,  // 211: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	120, // 212: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	120, // 213: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	120, // 214: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	47,  // 215: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	49,  // 216: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	135, // 217: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	135, // 218: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	120, // 219: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	120, // 220: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	54,  // 221: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	54,  // 222: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	57,  // 223: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	68,  // 224: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	124, // 225: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	124, // 226: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	124, // 227: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	71,  // 228: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	72,  // 229: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	135, // 230: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	73,  // 231: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	124, // 232: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	124, // 233: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	124, // 234: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	75,  // 235: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	78,  // 236: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	124, // 237: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	81,  // 238: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	135, // 239: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	135, // 240: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	25,  // 241: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	85,  // 242: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	131, // 243: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	131, // 244: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	131, // 245: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	88,  // 246: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	135, // 247: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	132, // 248: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	90,  // 249: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	132, // 250: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	132, // 251: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	132, // 252: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	133, // 253: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	93,  // 254: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	94,  // 255: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	96,  // 256: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	98,  // 257: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	101, // 258: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	102, // 259: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	135, // 260: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 261: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	103, // 262: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	184, // [184:263] is the sub-list for method output_type
-	105, // [105:184] is the sub-list for method input_type
-	105, // [105:105] is the sub-list for extension type_name
-	105, // [105:105] is the sub-list for extension extendee
-	0,   // [0:105] is the sub-list for field type_name
+	114, // 10: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	109, // 11: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	115, // 12: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	27,  // 13: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	116, // 14: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	117, // 15: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	109, // 16: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	115, // 17: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	27,  // 18: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	118, // 19: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	111, // 20: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	119, // 21: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	111, // 22: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	109, // 23: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	33,  // 24: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
+	34,  // 25: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
+	34,  // 26: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
+	37,  // 27: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
+	41,  // 28: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
+	109, // 29: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	120, // 30: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	27,  // 31: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
+	45,  // 32: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
+	121, // 33: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	122, // 34: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	123, // 35: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	123, // 36: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	123, // 37: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	111, // 38: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	123, // 39: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	124, // 40: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	109, // 41: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	106, // 42: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	124, // 43: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	64,  // 44: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	59,  // 45: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	125, // 46: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	60,  // 47: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	65,  // 48: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	66,  // 49: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	68,  // 50: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	61,  // 51: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	62,  // 52: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
+	63,  // 53: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
+	115, // 54: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	109, // 55: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	107, // 56: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	126, // 57: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	67,  // 58: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	109, // 59: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	31,  // 60: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	33,  // 61: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	37,  // 62: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	39,  // 63: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	42,  // 64: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	35,  // 65: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	38,  // 66: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	40,  // 67: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	32,  // 68: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	36,  // 69: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	127, // 70: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	127, // 71: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	127, // 72: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	111, // 73: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	127, // 74: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	127, // 75: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	78,  // 76: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	121, // 77: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	128, // 78: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	111, // 79: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	112, // 80: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	129, // 81: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	130, // 82: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	131, // 83: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	132, // 84: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	112, // 85: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	85,  // 86: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	133, // 87: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	108, // 88: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	134, // 89: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	134, // 90: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	134, // 91: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	111, // 92: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	135, // 93: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	111, // 94: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	136, // 95: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	136, // 96: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	111, // 97: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	136, // 98: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	109, // 99: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	109, // 100: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	101, // 101: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	120, // 102: cara.v1.Change.object:type_name -> cara.v1.Object
+	137, // 103: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	137, // 104: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	137, // 105: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	111, // 106: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	4,   // 107: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	5,   // 108: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	1,   // 109: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	6,   // 110: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	8,   // 111: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	10,  // 112: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	12,  // 113: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	14,  // 114: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	15,  // 115: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	16,  // 116: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	17,  // 117: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	18,  // 118: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	19,  // 119: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	28,  // 120: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	3,   // 121: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	20,  // 122: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	23,  // 123: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	22,  // 124: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	21,  // 125: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	1,   // 126: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	24,  // 127: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	1,   // 128: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	15,  // 129: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	31,  // 130: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	32,  // 131: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	36,  // 132: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	39,  // 133: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	3,   // 134: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	43,  // 135: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	46,  // 136: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	47,  // 137: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	1,   // 138: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	3,   // 139: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	49,  // 140: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 141: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	51,  // 142: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	52,  // 143: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	53,  // 144: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	54,  // 145: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	56,  // 146: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	57,  // 147: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	69,  // 148: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	71,  // 149: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	72,  // 150: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 151: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 152: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	49,  // 153: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 154: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 155: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 156: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 157: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	76,  // 158: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	1,   // 159: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	79,  // 160: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	81,  // 161: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	82,  // 162: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	84,  // 163: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 164: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	138, // 165: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	86,  // 166: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	88,  // 167: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	89,  // 168: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 169: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 170: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 171: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	1,   // 172: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	91,  // 173: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	2,   // 174: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	1,   // 175: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	1,   // 176: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	93,  // 177: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	94,  // 178: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	49,  // 179: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	97,  // 180: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	99,  // 181: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	102, // 182: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 183: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 184: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	138, // 185: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	138, // 186: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	110, // 187: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	110, // 188: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	110, // 189: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 190: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 191: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 192: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	138, // 193: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	110, // 194: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	138, // 195: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	110, // 196: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	110, // 197: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	110, // 198: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	110, // 199: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	118, // 200: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	29,  // 201: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	110, // 202: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	110, // 203: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	110, // 204: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	110, // 205: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	110, // 206: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	110, // 207: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	25,  // 208: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	138, // 209: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	42,  // 210: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	35,  // 211: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	38,  // 212: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	40,  // 213: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	30,  // 214: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	44,  // 215: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	123, // 216: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	123, // 217: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	123, // 218: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	48,  // 219: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	50,  // 220: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	138, // 221: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	138, // 222: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	123, // 223: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	123, // 224: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	55,  // 225: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	55,  // 226: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	58,  // 227: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	70,  // 228: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	127, // 229: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	127, // 230: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	127, // 231: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	73,  // 232: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	74,  // 233: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	138, // 234: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	75,  // 235: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	127, // 236: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	127, // 237: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	127, // 238: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	77,  // 239: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	80,  // 240: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	127, // 241: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	83,  // 242: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	138, // 243: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	138, // 244: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	26,  // 245: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	87,  // 246: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	134, // 247: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	134, // 248: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	134, // 249: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	90,  // 250: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	138, // 251: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	135, // 252: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	92,  // 253: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	135, // 254: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	135, // 255: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	135, // 256: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	136, // 257: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	95,  // 258: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	96,  // 259: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	98,  // 260: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	100, // 261: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	103, // 262: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	104, // 263: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	138, // 264: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 265: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	105, // 266: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	187, // [187:267] is the sub-list for method output_type
+	107, // [107:187] is the sub-list for method input_type
+	107, // [107:107] is the sub-list for extension type_name
+	107, // [107:107] is the sub-list for extension extendee
+	0,   // [0:107] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -8344,28 +8595,28 @@ func file_cara_v1_service_proto_init() {
 	file_cara_v1_objects_proto_init()
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
-	file_cara_v1_service_proto_msgTypes[31].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[32].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinClosed)(nil),
 		(*ExecRequest_Resize)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[34].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[35].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_ExitCode)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[35].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[36].OneofWrappers = []any{
 		(*PortForwardRequest_Start)(nil),
 		(*PortForwardRequest_Data)(nil),
 		(*PortForwardRequest_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[37].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[38].OneofWrappers = []any{
 		(*PortForwardResponse_Connected)(nil),
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[57].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[58].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Unassigned)(nil),
@@ -8374,21 +8625,22 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_OpenStream)(nil),
 		(*ConnectResponse_RemoveVolume)(nil),
 		(*ConnectResponse_ReceiveVolume)(nil),
+		(*ConnectResponse_RestoreVolume)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[66].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[68].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[79].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[81].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   106,
+			NumMessages:   109,
 			NumExtensions: 0,
 			NumServices:   10,
 		},

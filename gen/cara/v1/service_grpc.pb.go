@@ -38,6 +38,7 @@ const (
 	ProjectService_AdoptProject_FullMethodName        = "/cara.v1.ProjectService/AdoptProject"
 	ProjectService_ReleaseProject_FullMethodName      = "/cara.v1.ProjectService/ReleaseProject"
 	ProjectService_MoveProject_FullMethodName         = "/cara.v1.ProjectService/MoveProject"
+	ProjectService_RestoreProject_FullMethodName      = "/cara.v1.ProjectService/RestoreProject"
 	ProjectService_CancelMove_FullMethodName          = "/cara.v1.ProjectService/CancelMove"
 	ProjectService_RollbackProject_FullMethodName     = "/cara.v1.ProjectService/RollbackProject"
 	ProjectService_GetProjectHistory_FullMethodName   = "/cara.v1.ProjectService/GetProjectHistory"
@@ -101,8 +102,12 @@ type ProjectServiceClient interface {
 	// MoveProject moves a project and the data of its Managed volumes to another node. It returns as soon as the move is
 	// requested; status.move shows its progress. The status is 409 if the project is moving already.
 	MoveProject(ctx context.Context, in *MoveProjectRequest, opts ...grpc.CallOption) (*Project, error)
-	// CancelMove ends the move of a project. The project continues on its old node, and the incomplete copy is deleted. The
-	// status is 409 if the project is not moving.
+	// RestoreProject restores the Managed volumes of a project from its backups. It returns as soon as the restore is
+	// requested; status.move shows its progress. The project runs on its old data until the restored data is complete and
+	// verified. The status is 409 if the project is moving or being restored already.
+	RestoreProject(ctx context.Context, in *RestoreProjectRequest, opts ...grpc.CallOption) (*Project, error)
+	// CancelMove ends the move or the restore of a project. The project continues with its old data, and the incomplete copy
+	// is deleted. The status is 409 if the project is neither moving nor being restored.
 	CancelMove(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Project, error)
 	// RollbackProject restores one of the project's last specs. If a source owns the project, this is an override and
 	// requires its terms.
@@ -322,6 +327,16 @@ func (c *projectServiceClient) MoveProject(ctx context.Context, in *MoveProjectR
 	return out, nil
 }
 
+func (c *projectServiceClient) RestoreProject(ctx context.Context, in *RestoreProjectRequest, opts ...grpc.CallOption) (*Project, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Project)
+	err := c.cc.Invoke(ctx, ProjectService_RestoreProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *projectServiceClient) CancelMove(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Project, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Project)
@@ -488,8 +503,12 @@ type ProjectServiceServer interface {
 	// MoveProject moves a project and the data of its Managed volumes to another node. It returns as soon as the move is
 	// requested; status.move shows its progress. The status is 409 if the project is moving already.
 	MoveProject(context.Context, *MoveProjectRequest) (*Project, error)
-	// CancelMove ends the move of a project. The project continues on its old node, and the incomplete copy is deleted. The
-	// status is 409 if the project is not moving.
+	// RestoreProject restores the Managed volumes of a project from its backups. It returns as soon as the restore is
+	// requested; status.move shows its progress. The project runs on its old data until the restored data is complete and
+	// verified. The status is 409 if the project is moving or being restored already.
+	RestoreProject(context.Context, *RestoreProjectRequest) (*Project, error)
+	// CancelMove ends the move or the restore of a project. The project continues with its old data, and the incomplete copy
+	// is deleted. The status is 409 if the project is neither moving nor being restored.
 	CancelMove(context.Context, *GetRequest) (*Project, error)
 	// RollbackProject restores one of the project's last specs. If a source owns the project, this is an override and
 	// requires its terms.
@@ -573,6 +592,9 @@ func (UnimplementedProjectServiceServer) ReleaseProject(context.Context, *Releas
 }
 func (UnimplementedProjectServiceServer) MoveProject(context.Context, *MoveProjectRequest) (*Project, error) {
 	return nil, status.Error(codes.Unimplemented, "method MoveProject not implemented")
+}
+func (UnimplementedProjectServiceServer) RestoreProject(context.Context, *RestoreProjectRequest) (*Project, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreProject not implemented")
 }
 func (UnimplementedProjectServiceServer) CancelMove(context.Context, *GetRequest) (*Project, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelMove not implemented")
@@ -939,6 +961,24 @@ func _ProjectService_MoveProject_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProjectService_RestoreProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectServiceServer).RestoreProject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectService_RestoreProject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectServiceServer).RestoreProject(ctx, req.(*RestoreProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ProjectService_CancelMove_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetRequest)
 	if err := dec(in); err != nil {
@@ -1139,6 +1179,10 @@ var ProjectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "MoveProject",
 			Handler:    _ProjectService_MoveProject_Handler,
+		},
+		{
+			MethodName: "RestoreProject",
+			Handler:    _ProjectService_RestoreProject_Handler,
 		},
 		{
 			MethodName: "CancelMove",
