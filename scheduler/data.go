@@ -54,9 +54,13 @@ func (d *Demand) where(nodes []*Candidate) string {
 	}
 	text, at := "; the data is on "+d.Data[0].String(), d.Data[0]
 	if !slices.ContainsFunc(nodes, func(c *Candidate) bool { return c.Name == at.Node }) {
-		text += fmt.Sprintf(", and the cluster has no node %s: let that machine join again under this name, "+
+		restore := ""
+		if d.Backup {
+			restore = fmt.Sprintf("restore its last backup (caractrl restore %s), ", d.Project)
+		}
+		text += fmt.Sprintf(", and the cluster has no node %s: let that machine join again under this name, %s"+
 			"or give up the data and start with %s (caractrl recreate volume %s)",
-			at.Node, map[bool]string{true: "an empty volume", false: "empty volumes"}[len(at.Volumes) == 1], strings.Join(d.names(at), ", "))
+			at.Node, restore, map[bool]string{true: "an empty volume", false: "empty volumes"}[len(at.Volumes) == 1], strings.Join(d.names(at), ", "))
 	}
 	return text
 }

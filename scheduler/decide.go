@@ -13,16 +13,19 @@ import (
 )
 
 // place binds a Pending project to a node, or writes why no node fits.
-func (s *Scheduler) place(ctx context.Context, p *carav1.Project) error {
+func (s *Scheduler) place(ctx context.Context, p *carav1.Project) (time.Duration, error) {
 	name := p.GetMetadata().GetName()
 	d, err := demand(p)
 	if err != nil {
-		return fmt.Errorf("project %s: %w", name, err)
+		return 0, fmt.Errorf("project %s: %w", name, err)
+	}
+	if len(d.Data) == 0 && restoring(p) { // it must not start on empty volumes meanwhile
+		return 0, s.explain(ctx, p, api.StatusFalse, api.ReasonRestoring, "its data is being restored on node "+p.GetStatus().GetMove().GetTo())
 	}
 	s.mu.Lock()
 	if r, ok := s.ledger.reserved[name]; ok && r.revision > api.RevisionOf(p) {
 		s.mu.Unlock()
-		return nil // the mirror is older than our own bind
+		return 0, nil // the mirror is older than our own bind
 	}
 	v := Place(d, s.ledger.order, s.cfg.Strategy)
 	if v.Node == "" {
@@ -33,9 +36,23 @@ func (s *Scheduler) place(ctx context.Context, p *carav1.Project) error {
 	}
 	s.mu.Unlock()
 	if v.Node == "" {
-		return s.explain(ctx, p, api.StatusFalse, api.ReasonUnschedulable, v.Explain())
+		return s.cannotPlace(ctx, p, d, v)
 	}
-	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleBind, NodeRef: v.Node})
+	return 0, s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleBind, NodeRef: v.Node})
+}
+
+// cannotPlace writes why a Pending project fits on no node. If its data is on a lost node, a backup may replace it.
+func (s *Scheduler) cannotPlace(ctx context.Context, p *carav1.Project, d Demand, v Verdict) (time.Duration, error) {
+	say := func(why string) error {
+		return s.explain(ctx, p, api.StatusFalse, api.ReasonUnschedulable, why)
+	}
+	if recovers(p, &d) {
+		n, exists := loop.Get[*carav1.Node](s.mirror, d.Data[0].Node)
+		if !exists || n.GetStatus().GetState() == api.NodeNotReady {
+			return s.restoreLost(ctx, p, d, n, func(why string) error { return say(v.Explain() + "; the project waits, " + why) })
+		}
+	}
+	return 0, say(v.Explain())
 }
 
 // assign writes a reserved assignment, and keeps the reservation until the mirror shows the commit.

@@ -32,6 +32,7 @@ type fakeServer struct {
 	writes   int
 	peak     int          // how many projects that ran once did not, at most
 	moves    atomic.Int32 // how many calls of MoveProject there were
+	restores atomic.Int32 // how many calls of RestoreProject there were
 	refuse   error
 	waits    atomic.Int32 // how often a drain wrote what it waits for
 }
@@ -111,6 +112,8 @@ func (w *fakeServer) Invoke(_ context.Context, method string, args, reply any, _
 		out, err = w.schedule(req)
 	case *carav1.MoveProjectRequest:
 		out, err = w.move(req)
+	case *carav1.RestoreProjectRequest:
+		out, err = w.restore(req)
 	case *carav1.GetRequest:
 		if out, err = w.node(req.Name); err != nil {
 			return err

@@ -28,6 +28,7 @@ type ledger struct {
 type placement struct {
 	node                           string
 	to                             string // the node that the project's data is copied to, where it counts, too
+	stopped                        bool   // on node it has only its network
 	cpu, memory, subnets, projects int64
 	revision                       int64 // of a reservation: dropped when the mirror shows it; 0 while in flight
 }
@@ -42,7 +43,7 @@ func newLedger() *ledger {
 func demand(p *carav1.Project) (Demand, error) {
 	d := Demand{
 		Project: p.GetMetadata().GetName(), Selector: p.GetSpec().GetNodeSelector(), Capabilities: api.ExtraCapabilities(p.GetSpec()),
-		Data: dataOf(p),
+		Data: dataOf(p), Backup: p.GetSpec().GetBackup() != nil,
 	}
 	for _, v := range api.HostVolumes(p.GetSpec()) {
 		d.HostVolumes = append(d.HostVolumes, v.GetHost())
@@ -83,7 +84,7 @@ func (l *ledger) setNode(name string, n *carav1.Node) {
 		c = l.addNode(name)
 	}
 	c.Labels, c.Unfit = n.GetMetadata().GetLabels(), unfit(n)
-	c.Receives = receives(n)
+	c.Receives, c.Restores = receives(n), restores(n)
 	c.Capabilities, c.HostVolumes = n.GetStatus().GetInfo().GetAllowedCapabilities(), n.GetStatus().GetInfo().GetHostVolumes()
 	capacity := n.GetStatus().GetInfo().GetCapacity()
 	c.CPU, _ = quantity(capacity.GetCpu(), api.MilliCPU) // a quantity that does not parse is ignored
@@ -111,6 +112,14 @@ func (l *ledger) addNode(name string) *Candidate {
 
 // on reports whether a placement counts on a node.
 func (h placement) on(node string) bool { return h.node == node || h.to == node }
+
+// at returns what of a placement counts on one of its nodes.
+func (h placement) at(node string) placement {
+	if h.stopped && node == h.node {
+		h.cpu, h.memory, h.projects = 0, 0, 0
+	}
+	return h
+}
 
 // unfit returns why a node takes no new projects.
 func unfit(n *carav1.Node) Why {
@@ -190,17 +199,25 @@ func (l *ledger) setFrom(project, node string) {
 	l.away[node][project] = true
 }
 
-// holding returns what a project uses on its node. A Failed project keeps only its network.
+// holding returns what a project uses on its node. A Failed project keeps only its network. A project that is being restored
+// counts as if it ran, and on its next node, too.
 func holding(p *carav1.Project) placement {
-	st := p.GetStatus()
-	if st.GetNodeRef() == "" || st.GetPhase() == api.PhaseTerminated || st.GetPhase() == api.PhasePending {
+	st, m := p.GetStatus(), p.GetStatus().GetMove()
+	node, restoring := st.GetNodeRef(), restoring(p)
+	if node == "" && restoring {
+		node = m.GetTo()
+	} else if st.GetPhase() == api.PhasePending {
+		node = ""
+	}
+	if node == "" || st.GetPhase() == api.PhaseTerminated {
 		return placement{}
 	}
-	h := placement{node: st.GetNodeRef(), subnets: 1}
-	if m := st.GetMove(); m.GetStep() == api.MoveCopying || m.GetStep() == api.MoveSwitching {
+	h := placement{node: node, subnets: 1}
+	if m.GetStep() == api.MoveCopying || m.GetStep() == api.MoveSwitching || restoring && m.GetTo() != node {
 		h.to = m.GetTo()
 	}
-	if st.GetPhase() == api.PhaseFailed {
+	h.stopped = st.GetPhase() == api.PhaseFailed && h.to != ""
+	if st.GetPhase() == api.PhaseFailed && !restoring {
 		return h
 	}
 	h.projects = 1
@@ -231,6 +248,7 @@ func (l *ledger) countOn(node string, h placement, sign int64) {
 	if c == nil {
 		return
 	}
+	h = h.at(node)
 	c.UsedCPU += sign * h.cpu
 	c.UsedMemory += sign * h.memory
 	c.UsedSubnets += sign * h.subnets
@@ -242,8 +260,13 @@ func (l *ledger) reserve(d Demand, node string) { l.reserveMove(d, node, "") }
 
 // reserveMove counts the decision to copy a project's data to another node, where the project counts, too.
 func (l *ledger) reserveMove(d Demand, node, to string) {
+	l.reservePlacement(d, placement{node: node, to: to})
+}
+
+// reservePlacement counts a decision with the nodes of a placement.
+func (l *ledger) reservePlacement(d Demand, r placement) {
 	l.count(l.effective(d.Project), -1)
-	r := placement{node: node, to: to, cpu: d.CPU, memory: d.Memory, subnets: 1, projects: 1}
+	r.cpu, r.memory, r.subnets, r.projects = d.CPU, d.Memory, 1, 1
 	l.reserved[d.Project] = r
 	l.count(r, +1)
 }

@@ -92,6 +92,13 @@ func (s *Scheduler) keepLost(ctx context.Context, p *carav1.Project, n *carav1.N
 	if err != nil {
 		return 0, err
 	}
+	message := fmt.Sprintf("node %s is lost: %s", node, api.FindCondition(n.GetStatus().GetConditions(), api.CondReady).GetMessage())
+	stay := func(why string) error {
+		return s.explain(ctx, p, api.StatusTrue, api.ReasonNodeLost, message+"; the project stays, "+why)
+	}
+	if d.bound(node) != "" && recovers(p, &d) {
+		return s.restoreLost(ctx, p, d, n, stay)
+	}
 	wait, never, err := api.RescheduleAfter(p.GetSpec().GetRescheduleAfter())
 	bound := d.bound(node) != ""
 	switch {
@@ -103,9 +110,8 @@ func (s *Scheduler) keepLost(ctx context.Context, p *carav1.Project, n *carav1.N
 	if left := time.Until(s.lostSince(n).Add(wait)); left > 0 {
 		return left, nil
 	}
-	message := fmt.Sprintf("node %s is lost: %s", node, api.FindCondition(n.GetStatus().GetConditions(), api.CondReady).GetMessage())
 	if api.UpdateFailed(p) && !bound {
-		return 0, s.explain(ctx, p, api.StatusTrue, api.ReasonNodeLost, message+"; the project stays, "+staysUpdateFailed)
+		return 0, stay(staysUpdateFailed)
 	}
 	s.mu.Lock()
 	to := Relocate(d, node, s.ledger.order, s.cfg.Strategy)
@@ -116,7 +122,7 @@ func (s *Scheduler) keepLost(ctx context.Context, p *carav1.Project, n *carav1.N
 	}
 	s.mu.Unlock()
 	if to.Node == "" {
-		return 0, s.explain(ctx, p, api.StatusTrue, api.ReasonNodeLost, message+"; the project stays, "+to.Why)
+		return 0, stay(to.Why)
 	}
 	return 0, s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: to.Node, Reason: api.ReasonNodeLost, Message: message})
 }

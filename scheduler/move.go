@@ -46,17 +46,23 @@ func receives(n *carav1.Node) bool {
 	return tool && info.GetIngressAddress() != "" && !refused
 }
 
-// requested reports whether a project waits for a decision about its move.
+// requested reports whether a project waits for a decision about its move or its restore.
 func requested(p *carav1.Project) bool {
+	m := p.GetStatus().GetMove()
 	switch p.GetStatus().GetPhase() {
 	case api.PhasePending, api.PhaseScheduled, api.PhaseRunning:
-		return p.GetStatus().GetMove().GetStep() == api.MoveRequested
+		return m.GetStep() == api.MoveRequested
+	case api.PhaseFailed: // a restore can replace the data for which it failed
+		return m.GetStep() == api.MoveRequested && m.GetRestore() != nil
 	}
 	return false
 }
 
-// decideMove accepts or refuses the requested move of a project.
+// decideMove accepts or refuses the requested move or restore of a project.
 func (s *Scheduler) decideMove(ctx context.Context, p *carav1.Project) error {
+	if p.GetStatus().GetMove().GetRestore() != nil {
+		return s.decideRestore(ctx, p)
+	}
 	name, to := p.GetMetadata().GetName(), p.GetStatus().GetMove().GetTo()
 	d, err := demand(p)
 	if err != nil {
@@ -105,20 +111,27 @@ func (a attempt) due() time.Time {
 	return a.at.Add(wait)
 }
 
-// noteMove records how the last move of a project ended. s.mu is held.
+// noteMove records how the last move and the last restore of a project ended. s.mu is held.
 func (s *Scheduler) noteMove(name string, p *carav1.Project) {
 	if revision, ok := s.asked[name]; ok && (p == nil || api.RevisionOf(p) >= revision) {
 		delete(s.asked, name)
 	}
-	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondMoving)
-	switch {
-	case c.GetStatus() == api.StatusTrue:
-	case c.GetReason() == api.ReasonMoveFailed || c.GetReason() == api.ReasonMoveCancelled:
-		if at := c.GetLastTransitionTime().AsTime(); at.After(s.attempts[name].at) {
-			s.attempts[name] = attempt{at: at, failures: s.attempts[name].failures + 1, why: c.GetMessage()}
+	noteAttempt(s.attempts, name, api.FindCondition(p.GetStatus().GetConditions(), api.CondMoving), p == nil)
+	noteAttempt(s.restores, name, api.FindCondition(p.GetStatus().GetConditions(), api.CondRestoring), p == nil)
+}
+
+// noteAttempt records how the last attempt of a project ended, as its condition c says.
+func noteAttempt(attempts map[string]attempt, name string, c *carav1.Condition, gone bool) {
+	switch c.GetReason() {
+	case api.ReasonMoveFailed, api.ReasonMoveCancelled, api.ReasonRestoreFailed, api.ReasonRestoreCancelled:
+		if at := c.GetLastTransitionTime().AsTime(); c.GetStatus() != api.StatusTrue && at.After(attempts[name].at) {
+			attempts[name] = attempt{at: at, failures: attempts[name].failures + 1, why: c.GetMessage()}
 		}
-	case p == nil || c.GetReason() == api.ReasonMoved:
-		delete(s.attempts, name)
+	case api.ReasonMoved, api.ReasonRestored:
+		delete(attempts, name)
+	}
+	if gone {
+		delete(attempts, name)
 	}
 }
 

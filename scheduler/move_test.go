@@ -38,12 +38,18 @@ func (w *fakeServer) move(req *carav1.MoveProjectRequest) (*carav1.Project, erro
 
 // settleMove answers AcceptMove and RefuseMove.
 func (w *fakeServer) settleMove(p *carav1.Project, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
+	restore := p.Status.Move.GetRestore()
 	switch {
+	case restore != nil && req.Action == api.ScheduleRefuseMove && p.Status.Move.Step == api.MoveRestoring:
+		p.Status.Move = nil
+		w.saysRestoring(p, api.StatusFalse, api.ReasonRestoreCancelled, req.Message)
 	case p.Status.Move.GetStep() != api.MoveRequested:
 		return nil, api.Conflict("no move is requested")
 	case req.Action == api.ScheduleRefuseMove:
 		p.Status.Move = nil
 		w.says(p, api.StatusFalse, api.ReasonMoveFailed, req.Message)
+	case restore != nil:
+		p.Status.Move.Step, p.Status.Move.To = api.MoveRestoring, req.NodeRef
 	case len(p.Status.Volumes) == 0:
 		p.Status.NodeRef, p.Status.Move, p.Status.Phase = req.NodeRef, nil, api.PhaseScheduled
 		w.says(p, api.StatusFalse, api.ReasonMoved, "")

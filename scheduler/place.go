@@ -28,8 +28,12 @@ type Demand struct {
 	Capabilities []string
 	// Data is where the project's data is, sorted by node. The project runs only on a node that has all of it.
 	Data []NodeData
-	// Receive is true if the project's data is copied to the node.
-	Receive bool
+	// Receive is true if the project's data is copied to the node, Restore if it is restored there from a backup.
+	Receive, Restore bool
+	// Idle is true if the project does not run on the node, so that it needs no network.
+	Idle bool
+	// Backup is true if the project has backups.
+	Backup bool
 	// HostVolumes are the names of the host volumes that the project mounts.
 	HostVolumes []string
 }
@@ -44,6 +48,8 @@ type Candidate struct {
 	HostVolumes []*carav1.HostVolume
 	// Receives is true if the node can receive the data of a project from another node.
 	Receives bool
+	// Restores is true if the node can restore the data of a project from a backup.
+	Restores bool
 	// Unfit is why the node takes no new projects at all. Fits if it takes them.
 	Unfit Why
 	// CPU, Memory and Subnets are the capacity. 0 means unknown and sets no limit.
@@ -69,6 +75,7 @@ const (
 	Capability
 	HostVolume
 	NoTransfer
+	NoRestic
 	InsufficientCPU
 	InsufficientMemory
 	NoSubnet
@@ -80,7 +87,7 @@ func (w Why) String() string {
 		"fits", "did not have the project's data", api.NodeNotReady, "engine unreachable", "draining", "cordoned", "disk pressure", "memory pressure",
 		"did not match the node selector", "did not allow the capabilities (cara-agent --allow-cap)",
 		"did not offer the host volumes (cara-agent --host-volume)",
-		"cannot receive data (needs rsync and cara-agent --ingress-address)", "insufficient cpu", "insufficient memory", "no free project network",
+		"cannot receive data (needs rsync and cara-agent --ingress-address)", "cannot read backups (needs restic)", "insufficient cpu", "insufficient memory", "no free project network",
 	}[w]
 }
 
@@ -163,11 +170,13 @@ func filter(d *Demand, c *Candidate) Why {
 	switch {
 	case d.Receive && !c.Receives:
 		return NoTransfer
+	case d.Restore && !c.Restores:
+		return NoRestic
 	case exceeds(c.UsedCPU, d.CPU, c.CPU):
 		return InsufficientCPU
 	case exceeds(c.UsedMemory, d.Memory, c.Memory):
 		return InsufficientMemory
-	case exceeds(c.UsedSubnets, 1, c.Subnets):
+	case !d.Idle && exceeds(c.UsedSubnets, 1, c.Subnets):
 		return NoSubnet
 	}
 	return Fits

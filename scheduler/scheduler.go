@@ -77,9 +77,10 @@ type Scheduler struct {
 	mu      sync.Mutex
 	ledger  *ledger
 	waiting map[string]bool // projects that fit on no node
-	// attempts holds the projects whose last move failed. asked holds the moves that a drain has requested and that the
-	// mirror does not show yet, with the revision of the request.
+	// attempts holds the projects whose last move failed, and restores those whose last restore failed. asked holds the moves
+	// and restores that the scheduler has requested and that the mirror does not show yet, with the revision of the request.
 	attempts map[string]attempt
+	restores map[string]attempt
 	asked    map[string]int64
 	// disrupted is true while all nodes are lost. resumed is when the first node returned after that.
 	disrupted bool
@@ -91,7 +92,7 @@ func New(cfg Config) *Scheduler {
 	cfg = cfg.withDefaults()
 	s := &Scheduler{
 		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), nodes: carav1.NewNodeServiceClient(cfg.Conn),
-		ledger: newLedger(), waiting: map[string]bool{}, attempts: map[string]attempt{}, asked: map[string]int64{},
+		ledger: newLedger(), waiting: map[string]bool{}, attempts: map[string]attempt{}, restores: map[string]attempt{}, asked: map[string]int64{},
 	}
 	s.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindProject, api.KindNode},
@@ -185,12 +186,21 @@ func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error)
 	if !ok {
 		return 0, nil
 	}
+	why, left := s.obsolete(p)
+	if why != "" {
+		return 0, s.cancelRestore(ctx, p, why)
+	}
+	again, err := s.passProject(ctx, p)
+	return earlier(left, again), err
+}
+
+func (s *Scheduler) passProject(ctx context.Context, p *carav1.Project) (time.Duration, error) {
 	if requested(p) {
 		return 0, s.decideMove(ctx, p)
 	}
 	switch p.GetStatus().GetPhase() {
 	case api.PhasePending:
-		return 0, s.place(ctx, p)
+		return s.place(ctx, p)
 	case api.PhaseScheduled, api.PhaseRunning:
 		return s.keep(ctx, p)
 	case api.PhaseTerminating:
