@@ -157,6 +157,9 @@ func (d *drainProgress) waits(name string, p *carav1.Project) []string {
 func (d *drainProgress) moves(name string, p *carav1.Project, m *carav1.Move) []string {
 	_, message := kind.Telling(p)
 	text := fmt.Sprintf("project/%s moves to %s with its data: %s", term.Line(name), term.Line(m.GetTo()), m.GetStep())
+	if m.GetRestore() != nil {
+		text = fmt.Sprintf("project/%s is being restored: %s", term.Line(name), m.GetStep())
+	}
 	if !d.once("project/"+name, text) {
 		return nil
 	}

@@ -80,7 +80,7 @@ func (o *moveOptions) run(ctx context.Context) error {
 		return err
 	}
 	if o.wait {
-		return o.follow(ctx, conn, newMoveProgress(o.name, o.to, p.GetStatus().GetMove().GetId()))
+		return o.followMove(ctx, conn, o.timeout, newMoveProgress(o.name, o.to, p.GetStatus().GetMove().GetId()))
 	}
 	o.done(fmt.Sprintf("moves to %s; caractrl move %s --to %s --wait shows the progress", o.to, o.name, o.to))
 	return nil
@@ -99,25 +99,25 @@ func (o *moveOptions) request(ctx context.Context, c carav1.ProjectServiceClient
 	return now, nil
 }
 
-// follow shows the progress of a move until its end. If the connection to the server is lost, it waits for the server, which
-// then continues the move.
-func (o *moveOptions) follow(ctx context.Context, conn grpc.ClientConnInterface, m *moveProgress) error {
+// followMove shows the progress of a move or a restore until its end. If the connection to the server is lost, it waits for
+// the server, which then continues the move.
+func (o *named) followMove(ctx context.Context, conn grpc.ClientConnInterface, timeout time.Duration, m *moveProgress) error {
 	live := term.NewLive(o.Err)
-	err := o.untilEnded(ctx, o.timeout, followed{
-		watch: func(ctx context.Context) error { return o.watch(ctx, conn, m, live) }, remains: m.remains, lost: m.lost,
+	err := o.untilEnded(ctx, timeout, followed{
+		watch: func(ctx context.Context) error { return o.watchMove(ctx, conn, m, live) }, remains: m.remains, lost: m.lost,
 	})
 	if err != nil {
 		return err
 	}
 	if m.failed == nil {
-		o.done("runs on " + o.to)
+		o.done(m.success)
 	}
 	return m.failed
 }
 
-// watch shows the progress until the move or the watch ends. A terminal shows one line that is redrawn, other outputs get
+// watchMove shows the progress until the move or the watch ends. A terminal shows one line that is redrawn, other outputs get
 // lines.
-func (o *moveOptions) watch(ctx context.Context, conn grpc.ClientConnInterface, m *moveProgress, live *term.Live) error {
+func (o *named) watchMove(ctx context.Context, conn grpc.ClientConnInterface, m *moveProgress, live *term.Live) error {
 	stream, err := carav1.NewProjectServiceClient(conn).WatchProjects(ctx, &carav1.WatchProjectsRequest{Name: o.name})
 	if err != nil {
 		return err
@@ -139,9 +139,13 @@ func (o *moveOptions) watch(ctx context.Context, conn grpc.ClientConnInterface, 
 	}
 }
 
-// moveProgress holds what is known about a move. It decides what to show and does no I/O.
+// moveProgress holds what is known about a move or a restore. It decides what to show and does no I/O.
 type moveProgress struct {
 	project, to, id string
+	decide          func(*carav1.Project) // judge or judgeRestore
+	success         string                // what a successful end means
+	still           func() string         // that it continues after this command
+	again           string                // how to see and end it then
 
 	step, message string // as they are now
 	shown         string // the step of the last line
@@ -153,7 +157,11 @@ type moveProgress struct {
 }
 
 func newMoveProgress(project, to, id string) *moveProgress {
-	return &moveProgress{project: project, to: to, id: id}
+	m := &moveProgress{project: project, to: to, id: id, success: "runs on " + to}
+	m.decide = m.judge
+	m.still = func() string { return fmt.Sprintf("project %s still moves to node %s", project, to) }
+	m.again = fmt.Sprintf("caractrl move %s --to %s --wait shows it again, caractrl move %s --cancel ends it", project, to, project)
+	return m
 }
 
 // betweenLines is how long a step is not shown again on an output that is not a terminal.
@@ -170,7 +178,7 @@ func (m *moveProgress) take(e *carav1.ProjectEvent, now time.Time) string {
 		return ""
 	}
 	m.seen, m.away = true, false
-	m.judge(p)
+	m.decide(p)
 	if m.ended || m.step == m.shown && now.Sub(m.shownAt) < betweenLines {
 		return ""
 	}
@@ -217,9 +225,9 @@ func (m *moveProgress) end(code int, message string) {
 
 // remains describes a move that continues after this command ends.
 func (m *moveProgress) remains() string {
-	text := fmt.Sprintf("project %s still moves to node %s", m.project, m.to)
+	text := m.still()
 	if m.step != "" {
 		text += fmt.Sprintf(" (%s: %s)", m.step, term.Line(m.message))
 	}
-	return text + fmt.Sprintf("\n       caractrl move %s --to %s --wait shows it again, caractrl move %s --cancel ends it", m.project, m.to, m.project)
+	return text + "\n       " + m.again
 }

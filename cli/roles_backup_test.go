@@ -7,6 +7,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -32,4 +34,31 @@ func (h *testServer) backed(ctx context.Context, project, state, snapshot string
 		},
 	})
 	return err
+}
+
+// fills reports the restores on a node: all volumes there that a restore fills are in a state.
+func (h *testServer) fills(ctx context.Context, node, state, snapshot, message string) error {
+	conn, err := h.loop(ctx, "scheduler")
+	if err != nil {
+		return err
+	}
+	all, err := carav1.NewVolumeServiceClient(conn).ListVolumes(ctx, &carav1.ListVolumesRequest{Node: node})
+	if err != nil {
+		return err
+	}
+	inventory := &carav1.VolumeInventory{}
+	for _, v := range all.GetItems() {
+		held := &carav1.HeldVolume{Uid: v.GetMetadata().GetUid(), Project: v.GetSpec().GetProject(), Name: v.GetSpec().GetName()}
+		if v.GetStatus().GetState() == api.VolumeCopying {
+			held.Restored = &carav1.RestoredVolume{
+				State: state, Snapshot: snapshot, Time: timestamppb.New(h.clock.now()), Bytes: 20 << 20, BytesDone: 5 << 20, Message: message,
+			}
+		}
+		inventory.Volumes = append(inventory.Volumes, held)
+	}
+	n, err := carav1.NewNodeServiceClient(conn).GetNode(ctx, kind.ByName(node))
+	if err != nil {
+		return err
+	}
+	return h.beat(ctx, node, &carav1.Heartbeat{Info: n.GetStatus().GetInfo(), Volumes: inventory})
 }

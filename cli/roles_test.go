@@ -81,7 +81,7 @@ func (h *testServer) tooled(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	n.Status.Info.Tools = map[string]string{api.ToolRsync: "3.2.7"}
+	n.Status.Info.Tools = map[string]string{api.ToolRsync: "3.2.7", api.ToolRestic: "0.18.0"}
 	return h.beat(ctx, node, &carav1.Heartbeat{Info: n.GetStatus().GetInfo()})
 }
 

@@ -21,7 +21,8 @@ var update = flag.Bool("update", false, "write what caractrl says into the scrip
 //	node NAME [HOSTVOLUME...]                a node joins and is Ready, and offers host volumes
 //	holds NODE [VOLUME[=BYTES]...]           the engine of a node has these Managed volumes
 //	bind PROJECT NODE                        the scheduler chooses a node
-//	tooled NODE                              the machine of a node has rsync
+//	tooled NODE                              the machine of a node has rsync and restic
+//	fills NODE STATE SNAPSHOT MSG            a node restores volumes
 //	decide PROJECT ACTION NODE MESSAGE       the scheduler accepts or refuses a move; NODE may be -
 //	explain PROJECT MESSAGE                  the scheduler finds none
 //	report PROJECT PHASE STATE REASON MSG    the node reports; PHASE may be -
@@ -82,6 +83,9 @@ func TestScripts(t *testing.T) {
 				return h.report(ctx, a[0], a[1], a[2], a[3], a[4])
 			}),
 			"backed": act(3, func(ctx context.Context, h *testServer, a []string) error { return h.backed(ctx, a[0], a[1], a[2]) }),
+			"fills": act(4, func(ctx context.Context, h *testServer, a []string) error {
+				return h.fills(ctx, a[0], a[1], a[2], a[3])
+			}),
 			"remove": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.remove(ctx, a[0]) }),
 			"empty":  act(1, func(ctx context.Context, h *testServer, a []string) error { return h.empty(ctx, a[0]) }),
 			"silent": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.silent(ctx, a[0]) }),

@@ -29,8 +29,12 @@ func volumeText(v *carav1.Volume, now time.Time) string {
 	default:
 		size = cell.Text + " of data"
 	}
-	return fmt.Sprintf("volume %q has %s of project %s on node %s, made %s", v.GetMetadata().GetName(), size,
-		v.GetSpec().GetProject(), v.GetStatus().GetNode(), term.Ago(now, v.GetMetadata().GetCreationTimestamp()).Text)
+	backup := "no backup of it is known"
+	if at := v.GetStatus().GetLastBackup(); at != nil {
+		backup = "it was last backed up " + term.Ago(now, at).Text
+	}
+	return fmt.Sprintf("volume %q has %s of project %s on node %s, made %s; %s", v.GetMetadata().GetName(), size,
+		v.GetSpec().GetProject(), v.GetStatus().GetNode(), term.Ago(now, v.GetMetadata().GetCreationTimestamp()).Text, backup)
 }
 
 // confirm asks a person at a terminal. Without a terminal it needs --yes.

@@ -154,11 +154,11 @@ func TestVolumeText(t *testing.T) {
 		Metadata: &carav1.ObjectMeta{Name: "shop.db", CreationTimestamp: timestamppb.New(now.Add(-34 * 24 * time.Hour))},
 		Spec:     &carav1.VolumeSpec{Project: "shop"}, Status: &carav1.VolumeStatus{Node: "n1"},
 	}
-	if got, want := volumeText(v, now), `volume "shop.db" has data of unknown size of project shop on node n1, made 34d ago`; got != want {
+	if got, want := volumeText(v, now), `volume "shop.db" has data of unknown size of project shop on node n1, made 34d ago; no backup of it is known`; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	v.Status.SizeBytes, v.Status.SizeTime = proto.Int64(0), timestamppb.New(now)
-	if got, want := volumeText(v, now), `volume "shop.db" has 0 bytes of data of project shop on node n1, made 34d ago`; got != want {
+	if got, want := volumeText(v, now), `volume "shop.db" has 0 bytes of data of project shop on node n1, made 34d ago; no backup of it is known`; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -90,19 +90,19 @@ func backupState(p *carav1.Project) term.Cell {
 func snapshotIDs(snapshots []*carav1.BackupSnapshot) string {
 	var ids []string
 	for _, s := range snapshots {
-		ids = append(ids, shortID(s))
+		ids = append(ids, shortID(s.GetId()))
 	}
 	return strings.Join(ids, ",")
 }
 
 // shortID returns as much of an id as restic needs to find the snapshot.
-func shortID(s *carav1.BackupSnapshot) string { return s.GetId()[:min(8, len(s.GetId()))] }
+func shortID(id string) string { return id[:min(8, len(id))] }
 
 // SnapshotsText names the snapshots of a backup.
 func SnapshotsText(snapshots []*carav1.BackupSnapshot) string {
 	var all []string
 	for _, s := range snapshots {
-		all = append(all, fmt.Sprintf("volume %s is snapshot %s", s.GetVolume(), shortID(s)))
+		all = append(all, fmt.Sprintf("volume %s is snapshot %s", s.GetVolume(), shortID(s.GetId())))
 	}
 	return strings.Join(all, ", ")
 }
@@ -127,4 +127,24 @@ func backupField(p *carav1.Project, now time.Time) string {
 		out += ", next " + term.Until(now, s.GetNextRun()).Text
 	}
 	return out
+}
+
+// restoreField describes the restore of a project: `volumes db, media on n2, Restoring, since 5m by user/admin`.
+func restoreField(m *carav1.Move, now time.Time) string {
+	r := m.GetRestore()
+	noun := "volume "
+	if len(r.GetVolumes()) > 1 {
+		noun = "volumes "
+	}
+	text := noun + strings.Join(r.GetVolumes(), ", ")
+	if r.GetSnapshot() != "" {
+		text += " from snapshot " + shortID(r.GetSnapshot())
+	}
+	if m.GetTo() != "" {
+		text += " on " + m.GetTo()
+	}
+	if r.GetAs() != "" {
+		text += " for project " + r.GetAs()
+	}
+	return fmt.Sprintf("%s, %s, since %s by %s", text, m.GetStep(), term.Since(now, m.GetStarted()).Text, m.GetActor())
 }

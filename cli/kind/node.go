@@ -71,7 +71,13 @@ func (p Page) nodeProjects(ctx context.Context, node string) error {
 	for _, m := range projects {
 		project := m.(*carav1.Project)
 		line := "  " + term.Line(project.GetMetadata().GetName()) + " " + term.Line(project.GetStatus().GetPhase())
-		if move := project.GetStatus().GetMove(); move != nil {
+		switch move := project.GetStatus().GetMove(); {
+		case move.GetRestore() != nil:
+			line += ", is being restored"
+			if move.GetTo() != "" {
+				line += " on " + term.Line(move.GetTo())
+			}
+		case move != nil:
 			line += ", moves to " + term.Line(move.GetTo())
 		}
 		fmt.Fprintln(p.Out, line)

@@ -45,7 +45,10 @@ func describeProject(ctx context.Context, p Page, m proto.Message) error {
 	p.meta(meta)
 	p.Field("Phase", PhaseCell(obj, p.Now).Text)
 	p.Field("Node", st.GetNodeRef())
-	if m := st.GetMove(); m != nil {
+	switch m := st.GetMove(); {
+	case m.GetRestore() != nil:
+		p.Field("Restore", restoreField(m, p.Now))
+	case m != nil:
 		p.Field("Move", fmt.Sprintf("from %s to %s, %s, since %s by %s", term.Dash(m.GetFrom()), m.GetTo(), m.GetStep(), term.Since(p.Now, m.GetStarted()).Text, m.GetActor()))
 	}
 	p.Field("Backup", backupField(obj, p.Now))
@@ -165,7 +168,7 @@ func Telling(p *carav1.Project) (reason, message string) {
 			break
 		}
 	}
-	for _, typ := range []string{api.CondMoving, api.CondOverridden, api.CondExpiring} {
+	for _, typ := range []string{api.CondMoving, api.CondRestoring, api.CondOverridden, api.CondExpiring} {
 		if c := api.FindCondition(st.GetConditions(), typ); c.GetStatus() == api.StatusTrue {
 			reason = strings.TrimPrefix(reason+","+typ, ",")
 			message = strings.TrimPrefix(message+"; "+c.Message, "; ")

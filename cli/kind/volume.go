@@ -19,7 +19,7 @@ func Volume() Kind {
 	return Kind{
 		Name: api.KindVolume, Plural: "volumes", aliases: []string{"vol"},
 		Columns: []string{"NAME", "STATE", "NODE", "PROJECT", "SIZE", "AGE"},
-		wide:    []string{"RECLAIM", "OWNER", "UID", "MEASURED"},
+		wide:    []string{"RECLAIM", "OWNER", "UID", "MEASURED", "LAST BACKUP"},
 		Row:     volumeRow, Describe: describeVolume,
 		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
 			return messages(volumes(ctx, conn, f))
@@ -52,7 +52,7 @@ func volumeRow(m proto.Message, now time.Time) []term.Cell {
 		VolumeSize(v),
 		term.Since(now, v.GetMetadata().GetCreationTimestamp()),
 		term.Text(v.GetSpec().GetReclaim()), term.Text(st.GetOwner()), term.Text(v.GetMetadata().GetUid()),
-		term.Ago(now, st.GetSizeTime()),
+		term.Ago(now, st.GetSizeTime()), term.Ago(now, st.GetLastBackup()),
 	}
 }
 
@@ -95,6 +95,12 @@ func describeVolume(_ context.Context, p Page, m proto.Message) error {
 	}
 	if st.GetSizeTime() != nil {
 		p.Field("Size", fmt.Sprintf("%s, measured %s", VolumeSize(v).Text, term.Ago(p.Now, st.GetSizeTime()).Text))
+	}
+	if st.GetLastBackup() != nil {
+		p.Field("Backup", fmt.Sprintf("data of %s, snapshot %s", term.Ago(p.Now, st.GetLastBackup()).Text, shortID(st.GetSnapshot())))
+	}
+	if from := st.GetRestoredFrom(); from.GetSnapshot() != "" {
+		p.Field("Restored", fmt.Sprintf("from snapshot %s of volume %s, data of %s", shortID(from.GetSnapshot()), api.VolumeName(from.GetProject(), from.GetVolume()), term.Ago(p.Now, from.GetTime()).Text))
 	}
 	return nil
 }
