@@ -41,6 +41,7 @@ var libraries = []library{
 	{"buf.build/go/protoyaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
 	{"github.com/compose-spec/", []string{"manifest/compose"}, "a Compose file means what Compose says; behind manifest/compose there are only objects"},
 	{"github.com/robfig/cron/", []string{"api"}, "when a schedule is due is one pure function; the parser has its own ideas of time zones"},
+	{"github.com/landlock-lsm/", []string{"agent/confine"}, "what a program can open is described in our words; one room makes rules for the kernel of them"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd"}, "flags and commands are read at the edge; rooms get a Config"},
 }
 
