@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/caravanserai/cara/agent/confine"
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/probe"
@@ -23,6 +24,7 @@ import (
 // the Agent.
 type Agent struct {
 	cfg         Config
+	log         *slog.Logger
 	disk        *disk
 	images      *image.Book
 	assignments *assignments
@@ -47,7 +49,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	log, nodes := cfg.Logger.With("node", cfg.NodeName), carav1.NewNodeServiceClient(cfg.Conn)
 	beat, relist := make(chan struct{}, 1), make(chan struct{}, 1)
-	a := &Agent{cfg: cfg, disk: &disk{dir: cfg.DataDir}, images: image.NewBook(cfg.DataDir), assignments: newAssignments(cfg, log)}
+	a := &Agent{cfg: cfg, log: log, disk: &disk{dir: cfg.DataDir}, images: image.NewBook(cfg.DataDir), assignments: newAssignments(cfg, log)}
 	a.endpoints = newEndpoints(a.assignments.hint)
 	a.pulls = image.NewPuller(cfg.Engine, a.images, log, cfg.Pulls, a.assignments.hint)
 	a.probes = probe.New(cfg.Engine, cfg.ProbeEvery, a.assignments.hint)
@@ -112,6 +114,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	if err := a.images.Load(); err != nil {
 		return err
+	}
+	if problem := confine.Problem(); problem != "" {
+		a.log.Warn("rsync and restic can read files outside of the volumes that they copy: move and back up only projects whose containers you trust", "problem", problem)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{

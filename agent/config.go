@@ -34,8 +34,6 @@ type Config struct {
 	OnRoutes func(*carav1.Routes)
 	// DialVolumes connects to another node's agent to copy a volume. Without it, this node moves no data.
 	DialVolumes func(ctx context.Context, node, address string) (net.Conn, error)
-	// Helper is the command that runs volume.Pipe.
-	Helper []string
 	// Tools returns the versions of the programs for data on this machine. The default is volume.Tools.
 	Tools  func(context.Context) map[string]string
 	Logger *slog.Logger

@@ -1,12 +1,14 @@
 package agent_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/caravanserai/cara/agent/confine"
 	"github.com/caravanserai/cara/agent/volume"
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
@@ -18,6 +20,10 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == confine.Command {
+		fmt.Fprintln(os.Stderr, confine.Exec(context.Background(), os.Args[2:], os.Environ())) //nolint:forbidigo // it is the main of a process
+		os.Exit(1)
 	}
 	if text := os.Getenv(childEnv); text != "" {
 		if err := runChild(text); err != nil {

@@ -17,7 +17,6 @@ import (
 
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/engine"
-	"github.com/caravanserai/cara/agent/volume"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testneed"
@@ -51,12 +50,10 @@ func newMovePair(t *testing.T) *movePair {
 	m.to.engine.MountVolumes(filepath.Join(dirs, "n2"))
 	m.fromDir = filepath.Join(dirs, "n1", dataName("p", "data"))
 	m.toDir = filepath.Join(dirs, "n2", api.EngineVolume("p", "data", newUID))
-	self, err := os.Executable()
-	if err := errors.Join(err, os.MkdirAll(m.fromDir, 0o755), os.MkdirAll(m.toDir, 0o755), os.WriteFile(filepath.Join(m.fromDir, "file"), []byte("first"), 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(m.fromDir, 0o755), os.MkdirAll(m.toDir, 0o755), os.WriteFile(filepath.Join(m.fromDir, "file"), []byte("first"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	m.to.cfg.NodeName = "n2"
-	m.from.cfg.Helper = []string{self, volume.PipeCommand}
 	m.runTo(t)
 	address := m.serve(t)
 	m.from.cfg.DialVolumes = func(ctx context.Context, _, at string) (net.Conn, error) {

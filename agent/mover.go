@@ -219,7 +219,7 @@ func (m *mover) sender(ctx context.Context, job *moveJob, v *carav1.MovedVolume)
 	}
 	to, address := job.want.Move.GetTo(), job.want.Move.GetAddress()
 	return &volume.Sender{
-		UID: v.GetNewUid(), Node: to, Dir: dir, Helper: m.cfg.Helper, Cache: job.caches[v.GetUid()],
+		UID: v.GetNewUid(), Node: to, Dir: dir, Cache: job.caches[v.GetUid()],
 		Dial: func(ctx context.Context) (net.Conn, error) { return m.cfg.DialVolumes(ctx, to, address) },
 	}, nil
 }

@@ -11,6 +11,7 @@
 //     with it. If the permission ends, its running operation ends, too.
 //   - Nothing that the other side sends selects a path outside of the volume, or an option of rsync that does: the receiving
 //     rsync is a daemon with one module, in a chroot, that refuses all other options.
+//   - rsync can open no file outside of the volume (agent/confine), so that no container gets a copy of other files of its node.
 //   - Two copies are equal only if both were read and compared: names, types, permissions, owners, times, links, devices,
 //     extended attributes and content. A content hash is reused only if the inode, the size and both times of a file are
 //     the same as when it was hashed, and if no write can have gone unnoticed since (see Cache).

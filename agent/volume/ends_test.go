@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -128,12 +129,8 @@ func (e *ends) cut() {
 // senderOf returns the sender of a node.
 func (e *ends) senderOf(t testing.TB, node string) *Sender {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	side := e.tls(t, node)
-	return &Sender{UID: uid, Node: "n2", Dir: e.from, Helper: []string{self, PipeCommand}, Cache: &Cache{}, Dial: func(ctx context.Context) (net.Conn, error) {
+	return &Sender{UID: uid, Node: "n2", Dir: e.from, Cache: &Cache{}, Dial: func(ctx context.Context) (net.Conn, error) {
 		raw, err := new(net.Dialer).DialContext(ctx, "tcp", e.address)
 		if err != nil {
 			return nil, err
@@ -147,6 +144,26 @@ func (e *ends) senderOf(t testing.TB, node string) *Sender {
 		}
 		return secured, nil
 	}}
+}
+
+// helper is the command that an unconfined rsync runs to reach the other side.
+func helper(t testing.TB) []string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{self, PipeCommand}
+}
+
+// hostile returns a command of an unconfined rsync, as a node that somebody else controls runs it.
+func hostile(t testing.TB, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd, err := command(t.Context(), "rsync", args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd
 }
 
 // copy makes one pass.

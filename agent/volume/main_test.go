@@ -1,11 +1,14 @@
 package volume
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/caravanserai/cara/agent/confine"
 )
 
 func TestMain(m *testing.M) {
@@ -15,6 +18,10 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == confine.Command {
+		fmt.Fprintln(os.Stderr, confine.Exec(context.Background(), os.Args[2:], os.Environ())) //nolint:forbidigo // it is the main of a process
+		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
 }

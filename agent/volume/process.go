@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caravanserai/cara/agent/confine"
 	"github.com/caravanserai/cara/api"
 )
 
@@ -35,6 +36,15 @@ func command(ctx context.Context, program string, args ...string) (*exec.Cmd, er
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = endPatience
 	return cmd, nil
+}
+
+// confined returns a command like those of command. It can open only what access names.
+func confined(ctx context.Context, access confine.Access, program string, args ...string) (*exec.Cmd, error) {
+	cmd, err := command(ctx, program, args...)
+	if err != nil {
+		return nil, err
+	}
+	return cmd, confine.Wrap(cmd, access)
 }
 
 // running is a child process.

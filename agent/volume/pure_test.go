@@ -326,7 +326,7 @@ func TestHostileSender(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(e.to, "there"), []byte("data"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	rsh := "--rsh=" + shellWords(e.sender.Helper)
+	rsh := "--rsh=" + shellWords(helper(t))
 	for name, args := range map[string][]string{
 		"backup directory":  {"-a", "--backup", "--backup-dir=" + outside, rsh, e.from + "/", "node::volume/"},
 		"partial directory": {"-a", "--partial-dir=" + outside, rsh, e.from + "/", "node::volume/"},
@@ -348,7 +348,7 @@ func TestHostileSender(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			code, messages, err := rsync(t.Context(), conn, args, func(int64, int64) {})
+			code, messages, err := rsync(t.Context(), conn, hostile(t, args...), func(int64, int64) {})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"sync"
 	"time"
+
+	"github.com/caravanserai/cara/agent/confine"
 )
 
 // Receiver accepts the data of volumes from other nodes.
@@ -191,7 +193,7 @@ func (r *Receiver) copy(ctx context.Context, conn net.Conn, dir string, need int
 	if err := errors.Join(err, write.Close()); err != nil {
 		return answer(conn, err)
 	}
-	cmd, err := command(ctx, "rsync", receiveArgs(fmt.Sprintf("/dev/fd/%d", socketFD))...)
+	cmd, err := confined(ctx, confine.Access{Link: []string{dir}}, "rsync", receiveArgs(fmt.Sprintf("/dev/fd/%d", socketFD))...)
 	if err != nil {
 		return answer(conn, err)
 	}

@@ -8,8 +8,11 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"sync"
 	"syscall"
+
+	"github.com/caravanserai/cara/agent/confine"
 )
 
 // Sender copies one volume of this machine to another node. Its operations run one at a time.
@@ -20,8 +23,6 @@ type Sender struct {
 	UID, Node string
 	// Dir is the directory with the volume's data.
 	Dir string
-	// Helper is the command that runs Pipe.
-	Helper []string
 	// Cache of the original's hashes.
 	Cache *Cache
 }
@@ -62,7 +63,12 @@ func (s *Sender) Copy(ctx context.Context, pass Pass) error {
 			pass.Progress(p)
 		}
 	}
-	code, messages, err := rsync(ctx, conn, sendArgs(s.Dir, s.Helper, pass.Checksum), tell)
+	// Containers change the directory meanwhile. rsync must not follow them to other files of the node.
+	cmd, err := confined(ctx, confine.Access{Read: []string{s.Dir}}, "rsync", sendArgs(s.Dir, []string{confine.Self, PipeCommand}, pass.Checksum)...)
+	if err != nil {
+		return err
+	}
+	code, messages, err := rsync(ctx, conn, cmd, tell)
 	if err != nil {
 		return fmt.Errorf("copy the volume to node %s: %w", s.Node, err)
 	}
@@ -112,12 +118,8 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// rsync runs rsync over a connection to the other side's rsync. It returns the exit code and the error output.
-func rsync(ctx context.Context, conn net.Conn, args []string, tell func(done, files int64)) (code int, messages string, err error) {
-	cmd, err := command(ctx, "rsync", args...)
-	if err != nil {
-		return 0, "", err
-	}
+// rsync runs a command of rsync over a connection to the other side's rsync. It returns the exit code and the error output.
+func rsync(ctx context.Context, conn net.Conn, cmd *exec.Cmd, tell func(done, files int64)) (code int, messages string, err error) {
 	own, child, err := socketPair()
 	if err != nil {
 		return 0, "", err

@@ -37,7 +37,7 @@ func newCommand() *cobra.Command {
 			return cfg.Run(cmd.Context())
 		},
 	}
-	cmd.AddCommand(program.VolumePipe())
+	cmd.AddCommand(program.Hidden()...)
 	log.Add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&cfg.Server, "server", "", "address of cara-server")

@@ -55,7 +55,8 @@ func newCommand() *cobra.Command {
 	p.IntVar(&f.CallsPerCaller, "max-calls-per-caller", 4096, "maximum number of open calls of one caller (token or node), including watches")
 	p.IntVar(&f.StreamsPerCaller, "max-streams-per-caller", 256, "maximum number of open streams of one caller to agents: logs, exec, port-forward and top")
 	p.StringVar(&f.Placement, "placement", "spread", "choice between several nodes that fit a project: spread (the emptiest) or binpack (the fullest)")
-	cmd.AddCommand(newDevCommand(f), program.VolumePipe()) // the agent of dev moves data, too
+	cmd.AddCommand(newDevCommand(f))
+	cmd.AddCommand(program.Hidden()...) // for the agent of dev
 	return cmd
 }
 

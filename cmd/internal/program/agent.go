@@ -222,7 +222,7 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 			return err
 		}
 		peers := who.Peers()
-		cfg.DialVolumes, cfg.Helper = peers.DialVolumes, helper()
+		cfg.DialVolumes = peers.DialVolumes
 		in := ingress.New(ingress.Config{
 			Node: c.NodeName, Logger: c.Logger, AccessLog: lines, Metrics: figures, File: filepath.Join(c.DataDir, "routes.json"),
 			Peers:    peers,
