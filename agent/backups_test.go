@@ -21,7 +21,9 @@ const backupPassword = "correct horse battery staple"
 // and the end of each run, and waits in the second pass while the file gate exists.
 type backedUp struct {
 	*faked
-	dir string
+	dir string // with the volumes, the repository and the script
+	// shared is a directory of the agent that the script can write to, although it is confined: log, gate and waits are there.
+	shared string
 }
 
 func newBackedUp(t *testing.T) *backedUp {
@@ -29,19 +31,20 @@ func newBackedUp(t *testing.T) *backedUp {
 	testneed.NotShort(t)
 	restic := testneed.Program(t, "restic", "restic")
 	b := &backedUp{faked: newFaked(t), dir: t.TempDir()}
+	b.shared = filepath.Join(b.cfg.DataDir, "backup", "cache")
 	b.engine.MountVolumes(b.dir)
-	b.write(t, filepath.Join(dataName("p", "data"), "rows"), "1")
+	b.write(t, filepath.Join(b.dir, dataName("p", "data"), "rows"), "1")
 	b.cfg.BackupDirs, b.cfg.Restic = []string{b.dir}, filepath.Join(b.dir, "restic")
 	script := fmt.Sprintf(`#!/bin/bash
-cd_to=%[1]s
-echo "begin $$" >>$cd_to/log
+shared=%[1]s
+echo "begin $$" >>$shared/log
 trap 'kill $child 2>/dev/null' INT TERM
-case "$*" in *--parent*) while [ -e $cd_to/gate ]; do touch $cd_to/waits; sleep 0.01; done;; esac
+case "$*" in *--parent*) while [ -e $shared/gate ]; do touch $shared/waits; sleep 0.01; done;; esac
 %[2]s "$@" & child=$!
 wait $child; code=$?
-echo "end $$" >>$cd_to/log
+echo "end $$" >>$shared/log
 exit $code
-`, b.dir, restic)
+`, b.shared, restic)
 	if err := os.WriteFile(b.cfg.Restic, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -54,9 +57,8 @@ exit $code
 	return b
 }
 
-func (b *backedUp) write(t *testing.T, name, text string) {
+func (b *backedUp) write(t *testing.T, path, text string) {
 	t.Helper()
-	path := filepath.Join(b.dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +68,7 @@ func (b *backedUp) write(t *testing.T, name, text string) {
 }
 
 func (b *backedUp) exists(name string) bool {
-	_, err := os.Stat(filepath.Join(b.dir, name))
+	_, err := os.Stat(filepath.Join(b.shared, name))
 	return err == nil
 }
 
@@ -138,7 +140,7 @@ func TestBackupByRequest(t *testing.T) {
 // TestThePausedProjectIsLeftAlone: the worker does not resume what a backup has paused, while it works for other projects.
 func TestThePausedProjectIsLeftAlone(t *testing.T) {
 	b := newBackedUp(t)
-	b.write(t, "gate", "")
+	b.write(t, filepath.Join(b.shared, "gate"), "")
 	b.ask("t1")
 	waitUntil(t, func() bool { return b.exists("waits") })
 	b.put("q", services("job"))
@@ -148,7 +150,7 @@ func TestThePausedProjectIsLeftAlone(t *testing.T) {
 	if got := b.state(t); got != engine.StatePaused {
 		t.Errorf("the container is %s", got)
 	}
-	if err := os.Remove(filepath.Join(b.dir, "gate")); err != nil {
+	if err := os.Remove(filepath.Join(b.shared, "gate")); err != nil {
 		t.Fatal(err)
 	}
 	b.ended(t, "t1", api.BackupSucceeded)
@@ -158,7 +160,7 @@ func TestThePausedProjectIsLeftAlone(t *testing.T) {
 // TestTheEndOfAProjectEndsItsBackup: a project that ends while it is paused is removed, and does not wait for the backup.
 func TestTheEndOfAProjectEndsItsBackup(t *testing.T) {
 	b := newBackedUp(t)
-	b.write(t, "gate", "")
+	b.write(t, filepath.Join(b.shared, "gate"), "")
 	b.ask("t1")
 	waitUntil(t, func() bool { return b.exists("waits") })
 	b.terminate("p")
@@ -171,18 +173,18 @@ func TestTheEndOfAProjectEndsItsBackup(t *testing.T) {
 // TestBackupsNeverOverlap: a request during a backup causes another one after it.
 func TestBackupsNeverOverlap(t *testing.T) {
 	b := newBackedUp(t)
-	b.write(t, "gate", "")
+	b.write(t, filepath.Join(b.shared, "gate"), "")
 	b.ask("t1")
 	waitUntil(t, func() bool { return b.exists("waits") })
 	b.ask("t2")
 	b.edit("p", func(p *carav1.Project) { p.Status.BackupToken = "t3" })
 	b.put("q", services("job"))
 	b.wait(t, "q", phase(api.PhaseRunning))
-	if err := os.Remove(filepath.Join(b.dir, "gate")); err != nil {
+	if err := os.Remove(filepath.Join(b.shared, "gate")); err != nil {
 		t.Fatal(err)
 	}
 	b.ended(t, "t3", api.BackupSucceeded)
-	log, err := os.ReadFile(filepath.Join(b.dir, "log"))
+	log, err := os.ReadFile(filepath.Join(b.shared, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,9 @@
 //   - Whatever happens, containers that a backup paused are resumed. The record of a pause is on disk before the first container
 //     is paused, so that the next agent resumes them after a crash.
 //   - No value of a Secret is in an argument, in a file on disk or in a log. Credentials are in restic's environment, and the
-//     password and the ssh key are in memory files that restic and ssh open through /proc.
+//     password and the ssh key are in memory files that only restic and the ssh that it starts can open.
+//   - restic can open no file of the node but the volumes, the repository and its own files (agent/confine), so that no container
+//     gets other files of the node into a snapshot.
 //   - restic's environment has only what this package puts there. It never uses credentials of the machine.
 //   - The snapshots of a project are found by their tags, and only these are ever removed.
 //   - A snapshot that was made while the project ran is marked with a tag, and is removed after each backup. A snapshot without

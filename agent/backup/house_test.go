@@ -30,7 +30,7 @@ func newSite(t *testing.T, values map[string][]byte) *site {
 	testneed.NotShort(t)
 	restic := testneed.Program(t, "restic", "restic")
 	dir := t.TempDir()
-	s := &site{volume: filepath.Join(dir, "volumes", "cara-shop.db-0123", "_data"), log: filepath.Join(dir, "restic.log")}
+	s := &site{volume: filepath.Join(dir, "volumes", "cara-shop.db-0123", "_data"), log: filepath.Join(dir, "agent", temporaryDir, "restic.log")}
 	s.Runner = &Runner{Dir: filepath.Join(dir, "agent"), Dirs: []string{dir}, Restic: filepath.Join(dir, "restic"), Environ: []string{"RESTIC_PASSWORD=of the machine"}}
 	script(t, s.Restic, `{ printf '%s\n' "$@"; env; } >>`+s.log+"\nexec "+restic+` "$@"`)
 	if values == nil {

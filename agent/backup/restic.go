@@ -80,14 +80,14 @@ const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 // inherited are the variables that restic gets from the agent: how to reach the network, and whom to trust.
 func inherited() []string {
-	return []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "TMPDIR"}
+	return []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 }
 
 // environment returns the whole environment of restic. dir is a directory of the agent's own: it is the home, so that restic and
 // ssh find no configuration there. passwordFile is where restic reads the password.
 func environment(agent []string, values map[string][]byte, dir, passwordFile string) []string {
 	env := []string{
-		"PATH=" + searchPath, "HOME=" + dir, "LC_ALL=C", "RESTIC_CACHE_DIR=" + filepath.Join(dir, "cache"), "RESTIC_PROGRESS_FPS=0.1",
+		"PATH=" + searchPath, "HOME=" + dir, "LC_ALL=C", "RESTIC_CACHE_DIR=" + filepath.Join(dir, cacheDir), "TMPDIR=" + filepath.Join(dir, temporaryDir), "RESTIC_PROGRESS_FPS=0.1",
 		"AWS_EC2_METADATA_DISABLED=true",
 		"RESTIC_REPOSITORY=" + text(values, api.BackupRepository), "RESTIC_PASSWORD_FILE=" + passwordFile,
 	}

@@ -62,7 +62,7 @@ func TestEnvironment(t *testing.T) {
 		"LD_PRELOAD": []byte("/evil.so"), "PATH": []byte("/evil"),
 	}
 	want := []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/data", "LC_ALL=C", "RESTIC_CACHE_DIR=/data/cache", "RESTIC_PROGRESS_FPS=0.1",
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/data", "LC_ALL=C", "RESTIC_CACHE_DIR=/data/cache", "TMPDIR=/data/tmp", "RESTIC_PROGRESS_FPS=0.1",
 		"AWS_EC2_METADATA_DISABLED=true", "RESTIC_REPOSITORY=s3:https://s3/bucket", "RESTIC_PASSWORD_FILE=/proc/1/fd/7", "HTTPS_PROXY=http://proxy:3128",
 		"AWS_ACCESS_KEY_ID=id", "AWS_SECRET_ACCESS_KEY=key",
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caravanserai/cara/agent/confine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -69,7 +70,7 @@ func (r *Runner) Run(ctx context.Context, job Job, c Containers) (*Result, *Fail
 			return nil, fail(api.ReasonVolumeUnreadable, "the data of volume %s cannot be read from where the agent runs: the agent must run on the engine's machine, as root", v.Name)
 		}
 	}
-	s, f := r.open(job.Values)
+	s, f := r.open(job.Values, confine.Access{Read: paths(job.Volumes)})
 	if f != nil {
 		return nil, f
 	}
@@ -82,6 +83,15 @@ func (r *Runner) Run(ctx context.Context, job Job, c Containers) (*Result, *Fail
 		result.Warning = s.tidy(ctx, r.Dir, job)
 	}
 	return result, f
+}
+
+// paths returns the directories of volumes.
+func paths(volumes []Volume) []string {
+	out := make([]string, len(volumes))
+	for i, v := range volumes {
+		out[i] = v.Path
+	}
+	return out
 }
 
 // hooked runs the hooks around the passes. The second hook runs whenever the first one has begun.
@@ -243,14 +253,14 @@ func (s *session) tidy(ctx context.Context, dir string, job Job) *Failure {
 // scratch returns the directory for the verification of a project.
 func (r *Runner) scratch(project string) string { return filepath.Join(r.Dir, "verify-"+project) }
 
-// Sweep removes what a killed agent has left of verifications.
+// Sweep removes what a killed agent has left of verifications, and restic's temporary files. No backup may run.
 func (r *Runner) Sweep() error {
 	entries, err := os.ReadDir(r.Dir)
 	if err != nil {
 		return nil //nolint:nilerr // without the directory there is nothing to remove
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "verify-") {
+		if strings.HasPrefix(e.Name(), "verify-") || e.Name() == temporaryDir {
 			if err := os.RemoveAll(filepath.Join(r.Dir, e.Name())); err != nil {
 				return err
 			}

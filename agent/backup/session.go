@@ -10,9 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/caravanserai/cara/agent/confine"
 	"github.com/caravanserai/cara/api"
 )
 
@@ -26,24 +28,35 @@ const (
 	longLimit  = 24 * time.Hour   // for commands that read or write data
 )
 
+// firstFile is the number of the first open file that a program gets besides its standard streams.
+const firstFile = 3
+
+// Directories in Runner.Dir that restic can write to.
+const (
+	cacheDir     = "cache"
+	temporaryDir = "tmp"
+)
+
 // session runs restic with the credentials of one repository. It must be closed.
 type session struct {
 	restic string // path of the program
 	env    []string
-	global []string // options of every run
-	files  []*memory
-	log    *memory // what ssh says: restic may end before it has passed that on. Nil without ssh.
+	global []string  // options of every run
+	files  []*memory // those of memoryFiles
+	access confine.Access
+	local  string // path of the repository if it is a directory
 }
 
-// open prepares a session. The values are those of a Secret of type backup.
-func (r *Runner) open(values map[string][]byte) (*session, *Failure) {
+// open prepares a session. The values are those of a Secret of type backup. access has what restic can open besides the
+// repository and what every run needs.
+func (r *Runner) open(values map[string][]byte, access confine.Access) (*session, *Failure) {
 	if problem := api.BackupProblem(values); problem != "" {
 		return nil, fail(api.ReasonBackupSecret, "the Secret of spec.backup.secretRef cannot be used: %s", problem)
 	}
 	if err := allowed(text(values, api.BackupRepository), r.Dirs); err != nil {
 		return nil, fail(api.ReasonRepositoryNotAllowed, "%v", err)
 	}
-	s := &session{}
+	s := &session{access: access}
 	var err error
 	if s.restic = r.Restic; s.restic == "" {
 		s.restic, err = find("restic")
@@ -54,32 +67,67 @@ func (r *Runner) open(values map[string][]byte) (*session, *Failure) {
 	if err != nil {
 		return nil, fail(api.ReasonResticMissing, "restic is not installed on this node: install the package restic (apt-get install restic)")
 	}
-	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
+	if err := s.grant(r.Dir, text(values, api.BackupRepository)); err != nil {
 		return nil, fail(api.ReasonBackupFailed, "make the agent's directory for backups: %v", err)
 	}
-	memory := func(key string) string {
-		if err != nil {
-			return ""
-		}
-		var m *memory
-		if m, err = newMemory(key, append(bytes.TrimSpace(values[key]), '\n')); err != nil {
-			return ""
-		}
-		s.files = append(s.files, m)
-		return m.path()
-	}
-	s.env = environment(r.Environ, values, r.Dir, memory(api.BackupPassword))
-	if _, ok := api.ParseSFTP(text(values, api.BackupRepository)); ok {
-		s.global = sshArgs(values, memory(api.BackupSSHKey), memory(api.BackupKnownHosts), memory("log"))
-		if err == nil {
-			s.log = s.files[len(s.files)-1]
-		}
-	}
-	if err != nil {
+	if err := s.hold(values); err != nil {
 		s.close()
 		return nil, fail(api.ReasonBackupFailed, "%v", err)
 	}
+	s.env = environment(r.Environ, values, r.Dir, memoryPath("self", api.BackupPassword))
+	s.global = sshArgs(values, memoryPath(confine.PID, api.BackupSSHKey), memoryPath(confine.PID, api.BackupKnownHosts), memoryPath(confine.PID, sshLog))
 	return s, nil
+}
+
+// grant adds what every run of restic opens. The rest of the agent's directory has data of other projects while their backups
+// are verified.
+func (s *session) grant(dir, repository string) error {
+	s.access.Network = true
+	for _, name := range []string{cacheDir, temporaryDir} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return err
+		}
+		s.access.Write = append(s.access.Write, path)
+	}
+	if api.IsLocalBackup(repository) {
+		s.local = repository
+		s.access.Write = append(s.access.Write, repository)
+	}
+	return nil
+}
+
+// sshLog is the file to which ssh writes its messages: restic may end before it has passed them on.
+const sshLog = "ssh-log"
+
+// memoryFiles are the files in memory that restic and ssh use, in the order of the open files of restic: keys of the Secret, and
+// sshLog.
+func memoryFiles() []string {
+	return []string{api.BackupPassword, api.BackupSSHKey, api.BackupKnownHosts, sshLog}
+}
+
+// hold makes the files in memory, with the values of the keys.
+func (s *session) hold(values map[string][]byte) error {
+	for _, key := range memoryFiles() {
+		m, err := newMemory(key, append(bytes.TrimSpace(values[key]), '\n'))
+		if err != nil {
+			return err
+		}
+		s.files = append(s.files, m)
+	}
+	return nil
+}
+
+// memoryPath returns the path at which restic, or ssh, can open a file in memory. process is the process ID of restic, or "self" for
+// restic itself: it cannot open files of the agent, because it is confined. ssh closes the files that it inherits, but it can
+// open those of restic.
+func memoryPath(process, name string) string {
+	return fmt.Sprintf("/proc/%s/fd/%d", process, firstFile+slices.Index(memoryFiles(), name))
+}
+
+// messages returns what ssh has written since the last call.
+func (s *session) messages() string {
+	return s.files[slices.Index(memoryFiles(), sshLog)].take(maxStderr)
 }
 
 func (s *session) close() {
@@ -107,13 +155,16 @@ func (s *session) run(ctx context.Context, limit time.Duration, dir string, args
 	cmd.Env, cmd.Dir, cmd.WaitDelay = s.env, dir, killAfter
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.SysProcAttr = childAttributes()
+	for _, f := range s.files {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, f.file)
+	}
 	stdout, stderr := &tail{limit: maxOutput}, &tail{limit: maxStderr}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	err := runPinned(cmd)
-	out := outcome{stdout: stdout.data, stderr: string(stderr.data)}
-	if s.log != nil {
-		out.stderr = s.log.take(maxStderr) + out.stderr
+	err := confine.Wrap(cmd, s.access)
+	if err == nil {
+		err = runPinned(cmd)
 	}
+	out := outcome{stdout: stdout.data, stderr: s.messages() + string(stderr.data)}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		out.code = exit.ExitCode()
 	} else if err != nil {
@@ -157,7 +208,13 @@ func (s *session) prepare(ctx context.Context, dir string) *Failure {
 	if f == nil || f.Reason != reasonMissing {
 		return f
 	}
-	_, f = s.do(ctx, shortLimit, dir, "making the repository", "init")
+	const doing = "making the repository"
+	if s.local != "" {
+		if err := os.MkdirAll(s.local, 0o700); err != nil { // a confined restic can only write into it
+			return judge(doing, outcome{code: 1, stderr: err.Error()})
+		}
+	}
+	_, f = s.do(ctx, shortLimit, dir, doing, "init")
 	return f
 }
 

@@ -8,8 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memory is a file in memory. Its path is valid in other processes of the same user until it is closed. ssh and restic read a
-// password and a key from files; a descriptor that a child inherits does not work for ssh, which closes all of them.
+// memory is a file in memory. restic gets it as an open file, and ssh opens that of restic.
 type memory struct{ file *os.File }
 
 // newMemory returns a memory file with this content, which only the agent's user can read.
@@ -27,8 +26,6 @@ func newMemory(name string, content []byte) (*memory, error) {
 	}
 	return m, nil
 }
-
-func (m *memory) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), m.file.Fd()) }
 
 // take returns the last bytes that programs have written to the file, and empties it. The programs must append.
 func (m *memory) take(limit int64) string {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caravanserai/cara/agent/confine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -20,7 +21,7 @@ import (
 // from the repository and checked against its hash; the restored bytes are counted; and each file that has not changed in the
 // volume since then must be equal there.
 func (r *Runner) Verify(ctx context.Context, job Job, snapshots []*carav1.BackupSnapshot) *Failure {
-	s, f := r.open(job.Values)
+	s, f := r.open(job.Values, confine.Access{Link: []string{r.scratch(job.Project)}})
 	if f != nil {
 		return f
 	}
