@@ -87,6 +87,31 @@ func TestRestoreAfterItsNodeIsDeleted(t *testing.T) {
 	}
 }
 
+// TestTheSchedulerReplacesAStrandedRestore: a restore on a node that is lost meanwhile cannot go on. One on a node that is
+// there goes on.
+func TestTheSchedulerReplacesAStrandedRestore(t *testing.T) {
+	r := newRestoring(t, "")
+	conn, err := r.Client("scheduler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheduler := carav1.NewProjectServiceClient(conn)
+	first := r.ask(t, &carav1.RestoreProjectRequest{})
+	_, err = scheduler.RestoreProject(t.Context(), &carav1.RestoreProjectRequest{Name: "shop", Node: "n2"})
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleConflict)
+	r.lose(t, "n1")
+	p, err := scheduler.RestoreProject(t.Context(), &carav1.RestoreProjectRequest{Name: "shop", Node: "n2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := p.GetStatus().GetMove(); m.GetId() == first.GetId() || m.GetTo() != "n2" || m.GetStep() != api.MoveRequested {
+		t.Errorf("the restore is %v", m)
+	}
+	if v := r.volume(t, api.AsideName("shop", "db", first.GetVolumes()[0].GetNewUid())); v.GetStatus().GetState() != api.VolumeDeleting {
+		t.Errorf("the volume of the first restore is %v", v)
+	}
+}
+
 // TestDeletionEndsARestore also of a project that has no node.
 func TestDeletionEndsARestore(t *testing.T) {
 	r := newRestoring(t, "")

@@ -117,7 +117,7 @@ type Recovery struct {
 // Recover decides whether and where the last backup of a project replaces the data on a lost node. It is a pure function.
 func Recover(p *carav1.Project, d Demand, nodes []*Candidate, how Strategy) Recovery {
 	from := d.Data[0].Node
-	if m := p.GetStatus().GetMove(); m.GetRestore() != nil {
+	if m := p.GetStatus().GetMove(); m.GetRestore() != nil && m.GetTo() != from {
 		return Recovery{Why: strings.TrimSuffix("its data is being restored on node "+m.GetTo(), " on node ")}
 	}
 	if missing := notBackedUp(p, d.Data[0].Volumes); len(missing) > 0 {

@@ -115,6 +115,7 @@ func TestRecover(t *testing.T) {
 			[]*Candidate{lost, able},
 			Recovery{Why: "its data is being restored on node n2"},
 		},
+		{"in progress on the lost node", func(p *carav1.Project) { p.Status.Move = &carav1.Move{To: "n1", Restore: &carav1.Restore{}} }, []*Candidate{lost, able}, Recovery{Node: "n2"}},
 		{
 			"requested", func(p *carav1.Project) { p.Status.Move = &carav1.Move{Restore: &carav1.Restore{}} },
 			[]*Candidate{lost, able},

@@ -34,8 +34,8 @@ const (
 // RestoreProject requests the restore of a project's data from its backups.
 func (s Projects) RestoreProject(ctx context.Context, req *carav1.RestoreProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
-		if m := p.GetStatus().GetMove(); m != nil && m.GetRestore() == nil && t.Actor.Role == api.RoleScheduler {
-			endMove(t, p, api.ReasonMoveCancelled, "node "+m.GetFrom()+" is lost, and the last backup is restored instead")
+		if t.Actor.Role == api.RoleScheduler {
+			endStranded(t, p)
 		}
 		r, err := restoreOf(p, req)
 		if err != nil {
@@ -61,6 +61,23 @@ func (s Projects) RestoreProject(ctx context.Context, req *carav1.RestoreProject
 		showMove(t, p, api.MoveRequested, message+"; waiting for the scheduler")
 		return nil
 	})
+}
+
+// endStranded ends a move or a restore that cannot go on, because the node with the data is lost: the scheduler restores the
+// project's last backup on another node instead. p is the transaction's own copy.
+func endStranded(t *state.Tx, p *carav1.Project) {
+	m := p.GetStatus().GetMove()
+	if m == nil || m.GetTo() == "" {
+		return
+	}
+	lost := m.GetFrom()
+	if m.GetRestore() != nil {
+		lost = m.GetTo()
+		if n, ok := state.Read[*carav1.Node](t, lost); ok && n.GetStatus().GetState() != api.NodeNotReady {
+			return
+		}
+	}
+	endMove(t, p, api.ReasonMoveCancelled, "node "+lost+" is lost, and the last backup is restored on another node instead")
 }
 
 // restoreOf returns what a request restores, or why it cannot, with what to do. It depends only on the project.
