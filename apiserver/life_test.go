@@ -145,7 +145,7 @@ func TestLifeOfAProject(t *testing.T) {
 
 func TestDeleteWaitsForTheEnd(t *testing.T) {
 	w := newTown(t)
-	w.cfg.DeleteWait = 10 * time.Second
+	w.objects.DeleteWait = time.Minute
 	fillWith(t, w.house, web("shop"))
 	w.running(t, "shop")
 	go func() {
