@@ -130,6 +130,15 @@ const (
 	ReasonWrongPassword         = "WrongPassword"
 )
 
+// Reasons of failed restores, in addition to those of failed backups.
+const (
+	// ReasonDiskFull means that the node's disk has no room for the data.
+	ReasonDiskFull         = "DiskFull"
+	ReasonSnapshotNotFound = "SnapshotNotFound"
+	// ReasonVolumeInUse means that a project has used the volume already, so its data may be newer than the snapshot.
+	ReasonVolumeInUse = "VolumeInUse"
+)
+
 // Reasons of a node's conditions and events.
 const (
 	ReasonAboveLimit        = "AboveLimit"

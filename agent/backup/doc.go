@@ -1,5 +1,5 @@
-// Package backup copies the data of one project's Managed volumes to a restic repository, and checks such copies. The agent
-// decides when; this package knows how. It comes after the containers run, beside the line from a push to containers.
+// Package backup copies the data of one project's Managed volumes to a restic repository, checks such copies, and restores
+// them. The agent decides when; this package knows how. It comes after the containers run, beside the line from a push to containers.
 //
 // Invariants:
 //
@@ -11,6 +11,8 @@
 //     gets other files of the node into a snapshot.
 //   - restic's environment has only what this package puts there. It never uses credentials of the machine.
 //   - The snapshots of a project are found by their tags, and only these are ever removed.
+//   - A restore only uses complete snapshots of the volume that it is asked for, and changes nothing outside of the directory that
+//     it fills. The directory counts as restored only after its content was compared with the repository.
 //   - A snapshot that was made while the project ran is marked with a tag, and is removed after each backup. A snapshot without
 //     this tag is complete.
 package backup
