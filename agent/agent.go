@@ -34,6 +34,7 @@ type Agent struct {
 	machine     *machine
 	inventory   *inventory
 	receiving   *receiving
+	restoring   *restoring
 	mover       *mover
 	backups     *backups
 	watcher     *watcher
@@ -60,6 +61,7 @@ func New(cfg Config) (*Agent, error) {
 	a.machine = newMachine(cfg, log, a.disk, a.inventory, beat)
 	events := &events{client: carav1.NewEventServiceClient(cfg.Conn), node: cfg.NodeName, log: log}
 	a.backups = newBackups(cfg, log, a.assignments, a.disk, events)
+	a.restoring = newRestoring(cfg, log, a.assignments, a.disk, a.inventory, a.backups)
 	released := &released{beat: beat}
 	kept := stream.KeptLogsIn(filepath.Join(cfg.DataDir, "logs"))
 	a.assignments.queue = newQueue(cfg, log, a.machine, &worker{
@@ -70,7 +72,7 @@ func New(cfg Config) (*Agent, error) {
 	})
 	a.watcher = &watcher{cfg: cfg, log: log, assignments: a.assignments, machine: a.machine, events: events, relist: relist}
 	a.server = &connection{
-		cfg: cfg, log: log, nodes: nodes, instance: uuid.NewString(), assignments: a.assignments, machine: a.machine, inventory: a.inventory, receiving: a.receiving, backups: a.backups,
+		cfg: cfg, log: log, nodes: nodes, instance: uuid.NewString(), assignments: a.assignments, machine: a.machine, inventory: a.inventory, receiving: a.receiving, restoring: a.restoring, backups: a.backups,
 		reports: a.reports, released: released, relist: relist, beat: beat,
 		streams: &stream.Server{
 			Nodes: nodes, Engine: cfg.Engine, Node: cfg.node(), Log: log, Kept: kept,
@@ -122,7 +124,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, run := range []func(context.Context) error{
 		a.assignments.queue.Run, a.assignments.releaseHeld, a.reports.run, a.pulls.Run, a.probes.Run, a.machine.run, a.watcher.listen,
 		a.watcher.relistLoop, a.server.run, a.collector.Run, a.backups.run, a.inventory.run, a.inventory.measure,
-		a.receiving.run, a.mover.queue.Run, a.machine.watchTools,
+		a.receiving.run, a.restoring.run, a.mover.queue.Run, a.machine.watchTools,
 	} {
 		g.Go(func() error { return run(ctx) })
 	}

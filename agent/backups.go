@@ -23,7 +23,7 @@ import (
 
 // backups makes the backups of this node's projects when they are due. Invariants: a project has at most one backup or
 // verification at a time; while a backup has paused the containers, the worker leaves the project alone; and no backup runs
-// while the project moves.
+// while the project moves or is restored here.
 type backups struct {
 	cfg         Config
 	log         *slog.Logger
@@ -32,7 +32,9 @@ type backups struct {
 	disk        *disk
 	runner      *backup.Runner
 	wake        chan struct{} // requests a look at all projects
-	slots       chan struct{} // limits the backups that run at the same time
+	slots       chan struct{} // limits the backups and restores that run at the same time
+	// restores reports whether a project's data is being restored here.
+	restores func(project string) bool
 
 	mu    sync.Mutex
 	known map[string]*backedUp // by project
@@ -97,12 +99,13 @@ func (b *backups) run(ctx context.Context) error {
 
 // look decides about one project, and begins what is due. It returns when to look again.
 func (b *backups) look(ctx context.Context, a backupAssignment, running *sync.WaitGroup) time.Time {
+	restored := b.restores(a.want.Project)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	known := b.find(a)
 	kind, status, again := backup.Decide(backup.View{
 		Spec: a.want.Spec.GetBackup(), Status: known.status, Token: a.token, Now: time.Now(),
-		Busy: known.running || b.left[a.want.Project] || !a.want.HaveSecrets || a.want.Move != nil || a.want.Remove,
+		Busy: known.running || b.left[a.want.Project] || !a.want.HaveSecrets || a.want.Move != nil || a.want.Remove || restored,
 	})
 	if kind == backup.Nothing {
 		b.set(a.want.Project, known, status)

@@ -18,11 +18,11 @@ import (
 const backupPassword = "correct horse battery staple"
 
 // backedUp is an agent over the engine in memory, with data of project p on disk and the real restic. Its script logs the begin
-// and the end of each run, and waits in the second pass while the file gate exists.
+// and the end of each run, and waits in the second pass while the file gate exists, and in a restore while the file restore-gate exists.
 type backedUp struct {
 	*faked
 	dir string // with the volumes, the repository and the script
-	// shared is a directory of the agent that the script can write to, although it is confined: log, gate and waits are there.
+	// shared is a directory of the agent that the script can write to, although it is confined: log, the gates and waits are there.
 	shared string
 }
 
@@ -33,13 +33,20 @@ func newBackedUp(t *testing.T) *backedUp {
 	b := &backedUp{faked: newFaked(t), dir: t.TempDir()}
 	b.shared = filepath.Join(b.cfg.DataDir, "backup", "cache")
 	b.engine.MountVolumes(b.dir)
-	b.write(t, filepath.Join(b.dir, dataName("p", "data"), "rows"), "1")
+	b.write(t, filepath.Join(b.dir, dataName("p", "data"), "_data", "rows"), "1")
 	b.cfg.BackupDirs, b.cfg.Restic = []string{b.dir}, filepath.Join(b.dir, "restic")
 	script := fmt.Sprintf(`#!/bin/bash
 shared=%[1]s
 echo "begin $$" >>$shared/log
-trap 'kill $child 2>/dev/null' INT TERM
-case "$*" in *--parent*) while [ -e $shared/gate ]; do touch $shared/waits; sleep 0.01; done;; esac
+trap 'stop=1; kill $child 2>/dev/null' INT TERM
+await() { while [ -e $shared/$1 ] && [ -z "$stop" ]; do touch $shared/$2; sleep 0.01; done; [ -z "$stop" ] || exit 130; }
+case "$*" in *--parent*) await gate waits;; esac
+case "$1" in restore)
+  echo "$@" >>$shared/restores
+  await restore-gate restore-waits;;
+snapshots)
+  if [ -e $shared/locked ]; then echo "repository is already locked by PID 1" >&2; exit 1; fi;;
+esac
 %[2]s "$@" & child=$!
 wait $child; code=$?
 echo "end $$" >>$shared/log

@@ -38,6 +38,7 @@ type connection struct {
 	machine     *machine
 	inventory   *inventory
 	receiving   *receiving
+	restoring   *restoring
 	backups     *backups
 	reports     *reporter
 	released    *released
@@ -124,6 +125,7 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 			c.assignments.link(true)
 			c.reports.renew()
 			c.receiving.begin()
+			c.restoring.begin()
 			c.log.Info("connected")
 			interval <- w.GetHeartbeatInterval().AsDuration()
 			continue
@@ -138,6 +140,7 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 	case *carav1.ConnectResponse_Assignment:
 		if name := m.Assignment.GetProject().GetMetadata().GetName(); !c.refuses(name) {
 			named[name] = true
+			c.restoring.assigned(m.Assignment.GetProject())
 			c.assignments.assign(m.Assignment)
 			c.receiving.assigned(m.Assignment.GetProject())
 			kick(c.backups.wake)
@@ -149,6 +152,7 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 	case *carav1.ConnectResponse_Synced:
 		c.assignments.sync(named)
 		c.receiving.synced()
+		c.restoring.synced()
 		kick(c.relist)
 	case *carav1.ConnectResponse_Routes:
 		if c.cfg.OnRoutes != nil {
@@ -156,9 +160,12 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 		}
 	case *carav1.ConnectResponse_RemoveVolume:
 		c.receiving.end(m.RemoveVolume.GetUid())
+		c.restoring.end(m.RemoveVolume.GetUid())
 		c.inventory.ask(m.RemoveVolume)
 	case *carav1.ConnectResponse_ReceiveVolume:
 		c.receiving.ask(m.ReceiveVolume)
+	case *carav1.ConnectResponse_RestoreVolume:
+		c.restoring.ask(m.RestoreVolume)
 	case *carav1.ConnectResponse_OpenStream:
 		serve(func(outer context.Context) { c.streams.Serve(ctx, outer, m.OpenStream) })
 	}

@@ -35,6 +35,7 @@ type inventory struct {
 	version  int             // of what the server is told; 0 before the first listing
 	sizes    map[string]size // by uid
 	removals map[string]*removal
+	restored map[string]*carav1.RestoredVolume // by uid
 }
 
 // removal is a volume that the server wants to be removed.
@@ -55,7 +56,7 @@ const removalPause = time.Second
 func newInventory(cfg Config, log *slog.Logger, a *assignments, beat chan<- struct{}) *inventory {
 	return &inventory{
 		cfg: cfg, log: log, assignments: a, beat: beat, wake: make(chan struct{}, 1), due: make(chan struct{}, 1), known: make(chan struct{}),
-		sizes: map[string]size{}, removals: map[string]*removal{},
+		sizes: map[string]size{}, removals: map[string]*removal{}, restored: map[string]*carav1.RestoredVolume{},
 	}
 }
 
@@ -187,6 +188,22 @@ func (i *inventory) confirm(uid string) {
 	kick(i.beat)
 }
 
+// setRestored sets the state of the restore of a volume, or removes it. The server hears of it with the volume, and never before
+// the first listing.
+func (i *inventory) setRestored(uid string, state *carav1.RestoredVolume) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if state == nil {
+		delete(i.restored, uid)
+		return
+	}
+	i.restored[uid] = state
+	if i.version > 0 {
+		i.version++
+		kick(i.beat)
+	}
+}
+
 // news returns the inventory for the next heartbeat of a connection, and its version. It returns nil if the server was told
 // this version on the connection, or if the engine was not listed yet.
 func (i *inventory) news(told int) (*carav1.VolumeInventory, int) {
@@ -202,6 +219,7 @@ func (i *inventory) news(told int) (*carav1.VolumeInventory, int) {
 		if !api.IsName(project) || !api.IsName(name) || held.GetUid() == "" || len(held.GetUid()) > maxUID || len(held.GetOwner()) > maxOwner {
 			continue // not from an agent; the server would reject the heartbeat
 		}
+		held.Restored = i.restored[held.GetUid()]
 		if s := i.sizes[held.GetUid()]; s.known {
 			held.SizeBytes, held.SizeTime = &s.bytes, timestamppb.New(s.at)
 		}

@@ -48,8 +48,8 @@ func newMovePair(t *testing.T) *movePair {
 	dirs := t.TempDir()
 	m.from.engine.MountVolumes(filepath.Join(dirs, "n1"))
 	m.to.engine.MountVolumes(filepath.Join(dirs, "n2"))
-	m.fromDir = filepath.Join(dirs, "n1", dataName("p", "data"))
-	m.toDir = filepath.Join(dirs, "n2", api.EngineVolume("p", "data", newUID))
+	m.fromDir = filepath.Join(dirs, "n1", dataName("p", "data"), "_data")
+	m.toDir = filepath.Join(dirs, "n2", api.EngineVolume("p", "data", newUID), "_data")
 	if err := errors.Join(os.MkdirAll(m.fromDir, 0o755), os.MkdirAll(m.toDir, 0o755), os.WriteFile(filepath.Join(m.fromDir, "file"), []byte("first"), 0o600)); err != nil {
 		t.Fatal(err)
 	}

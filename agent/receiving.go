@@ -157,23 +157,32 @@ func (r *receiving) dir(ctx context.Context, uid string) (string, error) {
 // unused returns an error if a container of this node mounts the volume. That happens if the server was restored from a backup
 // that was made during the move: the data here may be newer.
 func (r *receiving) unused(ctx context.Context, q *carav1.ReceiveVolume) error {
-	list, err := r.engine.ListContainers(ctx, r.node.ProjectLabels(q.GetProject()))
-	if err != nil {
+	container, err := mounted(ctx, r.engine, r.node, q.GetProject(), engineName(q))
+	if err != nil || container == "" {
 		return err
 	}
+	return volume.Final(fmt.Errorf("the container %s mounts the volume %s, so its data here is in use and may be newer; it is not overwritten",
+		container, engineName(q)))
+}
+
+// mounted returns the name of a container of a project that mounts a volume, or an empty string.
+func mounted(ctx context.Context, e engine.Engine, node step.Node, project, name string) (string, error) {
+	list, err := e.ListContainers(ctx, node.ProjectLabels(project))
+	if err != nil {
+		return "", err
+	}
 	for _, c := range list {
-		c, err := r.engine.InspectContainer(ctx, c.ID)
+		c, err := e.InspectContainer(ctx, c.ID)
 		if err != nil && !errors.Is(err, engine.ErrNotFound) {
-			return err
+			return "", err
 		}
 		for _, source := range c.Mounts {
-			if source.Volume == engineName(q) {
-				return volume.Final(fmt.Errorf("the container %s mounts the volume %s, so its data here is in use and may be newer; it is not overwritten",
-					c.Name, source.Volume))
+			if source.Volume == name {
+				return c.Name, nil
 			}
 		}
 	}
-	return nil
+	return "", nil
 }
 
 // dataDir returns the directory with the data of a Managed volume on this machine.

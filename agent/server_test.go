@@ -150,12 +150,7 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 	for name := range s.projects {
 		out <- s.assignment(name)
 	}
-	for _, r := range s.receives {
-		out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_ReceiveVolume{ReceiveVolume: r}}
-	}
-	for _, r := range s.removals {
-		out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_RemoveVolume{RemoveVolume: r}}
-	}
+	s.volumeRequests(out)
 	out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}}
 	s.conns[out] = cancel
 	s.mu.Unlock()

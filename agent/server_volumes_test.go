@@ -16,6 +16,20 @@ type heldVolumes struct {
 	deaf     bool                    // inventories do not change what the server says of volumes
 	removals map[string]*carav1.RemoveVolume
 	receives map[string]*carav1.ReceiveVolume
+	restores map[string]*carav1.RestoreVolume
+}
+
+// volumeRequests sends what the server requests about volumes. mu is held.
+func (s *server) volumeRequests(out chan<- *carav1.ConnectResponse) {
+	for _, r := range s.receives {
+		out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_ReceiveVolume{ReceiveVolume: r}}
+	}
+	for _, r := range s.restores {
+		out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_RestoreVolume{RestoreVolume: r}}
+	}
+	for _, r := range s.removals {
+		out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_RemoveVolume{RemoveVolume: r}}
+	}
 }
 
 // receive allows another node to send a volume, now and on each connection.
@@ -27,6 +41,24 @@ func (s *server) receive(r *carav1.ReceiveVolume) {
 	}
 	s.receives[r.GetUid()] = r
 	s.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_ReceiveVolume{ReceiveVolume: r}})
+}
+
+// restore requests that a volume is restored, now and on each connection.
+func (s *server) restore(r *carav1.RestoreVolume) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.restores == nil {
+		s.restores = map[string]*carav1.RestoreVolume{}
+	}
+	s.restores[r.GetUid()] = r
+	s.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_RestoreVolume{RestoreVolume: r}})
+}
+
+// restoreEnds ends the requests for a volume.
+func (s *server) restoreEnds(uid string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.restores, uid)
 }
 
 // moveReports counts the reports about a move with a result.

@@ -360,10 +360,10 @@ func TestVolumeSizes(t *testing.T) {
 	root := t.TempDir()
 	f.engine.Root(root)
 	dir := filepath.Join(root, "volumes")
-	if err := os.MkdirAll(filepath.Join(dir, dataName("p", "data")), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, dataName("p", "data"), "_data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, dataName("p", "data"), "file"), make([]byte, 3<<20), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, dataName("p", "data"), "_data", "file"), make([]byte, 3<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f.engine.MountVolumes(dir)
@@ -383,7 +383,7 @@ func TestVolumeSizes(t *testing.T) {
 	if got := gathered(t, f)["cara_agent_volume_bytes p data"]; got < 3<<20 {
 		t.Errorf("metric %v", got)
 	}
-	if err := os.Remove(filepath.Join(dir, dataName("p", "data"), "file")); err != nil {
+	if err := os.Remove(filepath.Join(dir, dataName("p", "data"), "_data", "file")); err != nil {
 		t.Fatal(err)
 	}
 	waitUntil(t, func() bool { return size() > 0 && size() < 1<<20 })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 
 	"github.com/caravanserai/cara/agent/engine"
@@ -50,7 +51,7 @@ func (e *Engine) Root(dir string) {
 	e.root = dir
 }
 
-// MountVolumes sets the directory in which new volumes have their data.
+// MountVolumes sets the directory in which new volumes have their data: NAME/_data, as with Docker.
 func (e *Engine) MountVolumes(dir string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -61,7 +62,7 @@ func (e *Engine) MountVolumes(dir string) {
 func (e *Engine) volume(name string, labels map[string]string) engine.Volume {
 	v := engine.Volume{Name: name, Labels: maps.Clone(labels)}
 	if e.data != "" {
-		v.Mountpoint = filepath.Join(e.data, name)
+		v.Mountpoint = filepath.Join(e.data, name, "_data")
 	}
 	return v
 }
@@ -78,7 +79,13 @@ func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[strin
 		}
 		return conflict("volume", name, v.Labels, labels)
 	}
-	e.volumes[name] = e.volume(name, labels)
+	v := e.volume(name, labels)
+	if v.Mountpoint != "" {
+		if err := os.MkdirAll(v.Mountpoint, 0o755); err != nil {
+			return err
+		}
+	}
+	e.volumes[name] = v
 	return nil
 }
 
