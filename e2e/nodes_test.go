@@ -14,6 +14,12 @@ import (
 // twoNodes is a cluster with n1 on the engine that the tests share, and n2 on one in a network namespace.
 func twoNodes(t *testing.T, serverFlags ...string) (*testCluster, *testdocker.Second) {
 	t.Helper()
+	return twoNodesWith(t, nil, serverFlags...)
+}
+
+// twoNodesWith is the same with additional flags of both agents.
+func twoNodesWith(t *testing.T, agentFlags []string, serverFlags ...string) (*testCluster, *testdocker.Second) {
+	t.Helper()
 	first := testdocker.Engine(t)
 	t.Parallel()
 	second := secondEngine(t)
@@ -26,8 +32,8 @@ func twoNodes(t *testing.T, serverFlags ...string) (*testCluster, *testdocker.Se
 	w.pools["n1"] = <-pools
 	w.engines = append(w.engines, first)
 	// n2 must reach the ingress of n1, so that listens where the namespace sees this machine.
-	w.startAgent(testcluster.Agent{Name: "n1", DockerHost: first, Pool: w.pools["n1"], Ingress: net.JoinHostPort(second.Gateway, port)})
-	w.agent("n2", second.Host, second)
+	w.startAgent(testcluster.Agent{Name: "n1", DockerHost: first, Pool: w.pools["n1"], Ingress: net.JoinHostPort(second.Gateway, port), Flags: agentFlags})
+	w.agent("n2", second.Host, second, agentFlags...)
 	return w, second
 }
 
