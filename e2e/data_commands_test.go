@@ -250,7 +250,7 @@ func (w *dataRounds) fault(ctx context.Context) error {
 		return w.killContainer(ctx, node)
 	case 5:
 		w.tell("fault", "kill the engine of n2 for %s", away)
-		start := w.stopEngine(w.second, "-KILL")
+		start := w.stopEngine(w.second, "-KILL") //nolint:contextcheck // the test has it
 		pass(ctx, away)
 		start()
 		return nil

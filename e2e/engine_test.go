@@ -149,7 +149,7 @@ func (w *testCluster) stopEngine(second *testdocker.Second, signal string) (star
 			// dockerd gives up if containerd is not there within 15 s, which happens on a busy machine; systemd starts it again, too.
 			if !dockerdLives(dir) && time.Since(begun) > 5*time.Second {
 				begun = time.Now()
-				w.inside(second, append(append([]string{"setsid", "--fork", "env", "-i"}, env...), argv...)...)
+				w.inside(second, append(append([]string{"setsid", "--fork", "env", "-i"}, env...), argv...)...) //nolint:contextcheck // the test has it
 			}
 			_, err := testdocker.List(ctx, second.Host, nil)
 			return err
