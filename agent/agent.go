@@ -55,8 +55,8 @@ func New(cfg Config) (*Agent, error) {
 	a.pulls = image.NewPuller(cfg.Engine, a.images, log, cfg.Pulls, a.assignments.hint)
 	a.probes = probe.New(cfg.Engine, cfg.ProbeEvery, a.assignments.hint)
 	a.reports = newReporter(cfg, log, a.assignments.reported)
-	a.inventory = newInventory(cfg, log, a.assignments, beat)
-	a.receiving = newReceiving(cfg, log, a.assignments, a.inventory.look)
+	a.inventory = newInventory(cfg, log, a.assignments, a.disk, beat)
+	a.receiving = newReceiving(cfg, log, a.assignments, a.disk, a.inventory.look)
 	a.mover = newMover(cfg, log, a.assignments.hint)
 	a.machine = newMachine(cfg, log, a.disk, a.inventory, beat)
 	events := &events{client: carav1.NewEventServiceClient(cfg.Conn), node: cfg.NodeName, log: log}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/renameio/v2"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -122,6 +123,40 @@ func (d *disk) try() error {
 	return d.notKept(err)
 }
 
+func (d *disk) usedPath(uid string) string { return filepath.Join(d.dir, "used", uid) }
+
+// markUsed records that a project of this node uses a volume. Containers are created afterwards. From then on, no move and no
+// restore fills the volume, and nobody deletes it as the copy of one that ended: a server that was restored from a backup may
+// not know about the project's use.
+func (d *disk) markUsed(uid string) error {
+	if _, err := os.Lstat(d.usedPath(uid)); err == nil {
+		return nil
+	}
+	return d.write(d.usedPath(uid), nil, nil)
+}
+
+// isUsed reports whether a project of this node has used a volume.
+func (d *disk) isUsed(uid string) bool {
+	_, err := os.Lstat(d.usedPath(uid))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// forgetUsed drops what is known about volumes that the engine does not have. A volume may have been created just now, so what
+// was recorded lately stays.
+func (d *disk) forgetUsed(held map[string]bool, before time.Time) error {
+	entries, err := os.ReadDir(filepath.Dir(d.usedPath("")))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		if info, err := e.Info(); !held[e.Name()] && err == nil && info.ModTime().Before(before) {
+			errs = append(errs, os.Remove(d.usedPath(e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (d *disk) remove(project string) error {
 	for _, path := range []string{d.path(project), d.recordPath(project), d.backupPath(project)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -146,7 +181,13 @@ func (d *disk) loadRecord(project string) step.Record {
 	return r
 }
 
+// saveRecord keeps a project's record, and before it which volumes the project uses: that outlives the record.
 func (d *disk) saveRecord(project string, r step.Record) error {
+	for uid := range r.Made {
+		if err := d.markUsed(uid); err != nil {
+			return err
+		}
+	}
 	data, err := json.Marshal(r)
 	return d.write(d.recordPath(project), data, err)
 }

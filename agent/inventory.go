@@ -25,6 +25,7 @@ type inventory struct {
 	cfg         Config
 	log         *slog.Logger
 	assignments *assignments
+	disk        *disk
 	beat        chan<- struct{} // requests a heartbeat
 	wake        chan struct{}   // requests a listing
 	due         chan struct{}   // tells measure that there are other volumes
@@ -53,9 +54,9 @@ const (
 // removalPause is how often the removal of a volume is tried while something still uses it.
 const removalPause = time.Second
 
-func newInventory(cfg Config, log *slog.Logger, a *assignments, beat chan<- struct{}) *inventory {
+func newInventory(cfg Config, log *slog.Logger, a *assignments, d *disk, beat chan<- struct{}) *inventory {
 	return &inventory{
-		cfg: cfg, log: log, assignments: a, beat: beat, wake: make(chan struct{}, 1), due: make(chan struct{}, 1), known: make(chan struct{}),
+		cfg: cfg, log: log, assignments: a, disk: d, beat: beat, wake: make(chan struct{}, 1), due: make(chan struct{}, 1), known: make(chan struct{}),
 		sizes: map[string]size{}, removals: map[string]*removal{}, restored: map[string]*carav1.RestoredVolume{},
 	}
 }
@@ -92,6 +93,9 @@ func (i *inventory) list(ctx context.Context) error {
 	defer i.mu.Unlock()
 	changed := changedVolumes(i.volumes, listed)
 	i.volumes = listed
+	if len(changed) > 0 || i.version == 0 {
+		i.forgetUsed(listed)
+	}
 	switch {
 	case i.version == 0:
 		close(i.known)
@@ -105,6 +109,20 @@ func (i *inventory) list(ctx context.Context) error {
 		i.assignments.hint(project)
 	}
 	return nil
+}
+
+// usedFor is how long it is remembered at least that a volume was used.
+const usedFor = time.Hour
+
+// forgetUsed drops the marks of volumes that are gone.
+func (i *inventory) forgetUsed(listed []engine.Volume) {
+	held := map[string]bool{}
+	for _, v := range listed {
+		held[v.Labels[api.LabelVolumeUID]] = true
+	}
+	if err := i.disk.forgetUsed(held, time.Now().Add(-usedFor)); err != nil {
+		i.log.Warn("the marks of volumes that are gone were not removed", "error", err)
+	}
 }
 
 // changedVolumes returns the projects with a volume that is in one of two listings only.
@@ -155,6 +173,11 @@ func (i *inventory) remove(ctx context.Context) (more bool) {
 		if i.assignments.mayUse(uid) {
 			continue
 		}
+		if r.GetUnused() && i.disk.isUsed(uid) {
+			i.log.Error("refused to remove a volume that a project has used, as an unused copy", "volume", api.VolumeName(r.GetProject(), r.GetName()), "uid", uid)
+			i.confirm(uid)
+			continue
+		}
 		switch err := i.cfg.Engine.RemoveVolume(ctx, name); {
 		case err == nil:
 			i.log.Info("removed a volume", "volume", api.VolumeName(r.GetProject(), r.GetName()), "uid", uid)
@@ -179,7 +202,7 @@ func (i *inventory) find(r *removal) string {
 	return ""
 }
 
-// confirm sends the inventory again, which does not have the volume.
+// confirm sends the inventory again, which shows what has become of the volume.
 func (i *inventory) confirm(uid string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -219,7 +242,7 @@ func (i *inventory) news(told int) (*carav1.VolumeInventory, int) {
 		if !api.IsName(project) || !api.IsName(name) || held.GetUid() == "" || len(held.GetUid()) > maxUID || len(held.GetOwner()) > maxOwner {
 			continue // not from an agent; the server would reject the heartbeat
 		}
-		held.Restored = i.restored[held.GetUid()]
+		held.Restored, held.Used = i.restored[held.GetUid()], i.disk.isUsed(held.GetUid())
 		if s := i.sizes[held.GetUid()]; s.known {
 			held.SizeBytes, held.SizeTime = &s.bytes, timestamppb.New(s.at)
 		}

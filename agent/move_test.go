@@ -258,6 +258,14 @@ func TestMoveCannotSucceed(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "in use and may be newer"},
+		"a project there has used it": {func(t *testing.T, m *movePair) {
+			if err := os.MkdirAll(filepath.Join(m.to.cfg.DataDir, "used"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(m.to.cfg.DataDir, "used", newUID), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "has used the volume"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMovePair(t)

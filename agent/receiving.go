@@ -24,6 +24,7 @@ type receiving struct {
 	engine      engine.Engine
 	log         *slog.Logger
 	assignments *assignments
+	disk        *disk
 	created     func() // is called when a volume was created
 	receiver    *volume.Receiver
 	wake        chan struct{}
@@ -34,9 +35,9 @@ type receiving struct {
 	made     map[string]bool                  // uids whose volume was created
 }
 
-func newReceiving(cfg Config, log *slog.Logger, a *assignments, created func()) *receiving {
+func newReceiving(cfg Config, log *slog.Logger, a *assignments, d *disk, created func()) *receiving {
 	r := &receiving{
-		node: cfg.node(), engine: cfg.Engine, log: log, assignments: a, created: created, wake: make(chan struct{}, 1),
+		node: cfg.node(), engine: cfg.Engine, log: log, assignments: a, disk: d, created: created, wake: make(chan struct{}, 1),
 		requests: map[string]*carav1.ReceiveVolume{}, named: map[string]bool{}, made: map[string]bool{},
 	}
 	r.receiver = &volume.Receiver{Node: cfg.NodeName, Dir: r.dir, Log: log}
@@ -158,8 +159,13 @@ func (r *receiving) dir(ctx context.Context, uid string) (string, error) {
 // that was made during the move: the data here may be newer.
 func (r *receiving) unused(ctx context.Context, q *carav1.ReceiveVolume) error {
 	container, err := mounted(ctx, r.engine, r.node, q.GetProject(), engineName(q))
-	if err != nil || container == "" {
+	switch {
+	case err != nil:
 		return err
+	case container == "" && r.disk.isUsed(q.GetUid()):
+		return volume.Final(fmt.Errorf("a project has used the volume %s on this node, so its data here may be newer; it is not overwritten", engineName(q)))
+	case container == "":
+		return nil
 	}
 	return volume.Final(fmt.Errorf("the container %s mounts the volume %s, so its data here is in use and may be newer; it is not overwritten",
 		container, engineName(q)))

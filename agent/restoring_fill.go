@@ -68,11 +68,11 @@ func (r *restoring) mayFill(ctx context.Context, q *carav1.RestoreVolume) error 
 	if err != nil {
 		return fmt.Errorf("look for containers that mount the volume %s: %w", nameInEngine(q), err)
 	}
-	if container == "" && !r.assignments.holds(q.GetUid()) && !r.disk.loadRecord(q.GetProject()).Made[q.GetUid()] {
+	if container == "" && !r.assignments.holds(q.GetUid()) && !r.disk.isUsed(q.GetUid()) {
 		return nil
 	}
 	return &backup.Failure{Reason: api.ReasonVolumeInUse, Message: fmt.Sprintf(
-		"project %s uses the volume %s already, so its data on this node may be newer than the backup; it is not overwritten", q.GetProject(), nameInEngine(q))}
+		"project %s has used the volume %s already, so its data on this node may be newer than the backup; it is not overwritten", q.GetProject(), nameInEngine(q))}
 }
 
 // fill restores the data.

@@ -169,6 +169,12 @@ func TestRestoreNeverChangesAUsedVolume(t *testing.T) {
 			r.switchTo(volumeUID("p", "data"))
 			r.wait(t, "p", phase(api.PhaseRunning))
 		}},
+		"a project that is gone has used it": {"p", func(t *testing.T, r *toRestore) {
+			r.switchTo(newUID)
+			r.wait(t, "p", phase(api.PhaseRunning))
+			r.terminate("p")
+			r.wait(t, "p", gone)
+		}},
 		"a container mounts it": {"q", func(t *testing.T, r *toRestore) {
 			r.stop()
 			r.cfg.OrphanGrace = 1 << 40

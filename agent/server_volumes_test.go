@@ -135,9 +135,17 @@ func (s *server) holds() (map[string]*carav1.HeldVolume, int) {
 
 // removeVolume asks the agent to remove the first data of a project's volume, now and on each connection until it is gone.
 func (s *server) removeVolume(project, volume string) {
+	s.remove(&carav1.RemoveVolume{Uid: volumeUID(project, volume), Project: project, Name: volume})
+}
+
+// removeCopy asks for the same, if the volume is the copy of a move that no project has used.
+func (s *server) removeCopy(project, volume string) {
+	s.remove(&carav1.RemoveVolume{Uid: volumeUID(project, volume), Project: project, Name: volume, Unused: true})
+}
+
+func (s *server) remove(r *carav1.RemoveVolume) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := &carav1.RemoveVolume{Uid: volumeUID(project, volume), Project: project, Name: volume}
 	if s.removals == nil {
 		s.removals = map[string]*carav1.RemoveVolume{}
 	}

@@ -151,6 +151,37 @@ func TestRemovalSurvivesRestart(t *testing.T) {
 	}
 }
 
+// TestAUsedVolumeIsNoUnusedCopy: a server that was restored from a backup may take the data of a project that has ended here for
+// the copy of a move. The agent says that it was used, also after a restart, and removes it only as what it is.
+func TestAUsedVolumeIsNoUnusedCopy(t *testing.T) {
+	f, uid := newFaked(t), volumeUID("p", "data")
+	f.up(t, withData("web"))
+	f.terminate("p")
+	f.wait(t, "p", gone)
+	f.stop()
+	f.run(t)
+	used := func() bool {
+		held, _ := f.holds()
+		return held[uid].GetUsed()
+	}
+	waitUntil(t, used)
+	_, before := f.holds()
+	removals := f.engine.Calls("RemoveVolume") // of the project's other volume
+	f.removeCopy("p", "data")
+	waitUntil(t, func() bool { // it answers with its inventory
+		_, taken := f.holds()
+		return taken > before
+	})
+	if !used() || f.engine.Calls("RemoveVolume") > removals {
+		t.Errorf("a used volume was removed as an unused copy; left: %v", f.volumes(t))
+	}
+	f.removeVolume("p", "data")
+	waitUntil(t, func() bool { return f.removing() == 0 })
+	if !f.empty(t) {
+		t.Errorf("left: %v", f.volumes(t))
+	}
+}
+
 // TestDataIsNeverReplaced: data that was made and is gone makes the project fail, whoever knows that it was made.
 func TestDataIsNeverReplaced(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -230,6 +230,37 @@ func TestTheCopyIsLeftAlone(t *testing.T) {
 	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleConflict)
 }
 
+// TestAUsedCopyIsKept: a server that was restored from a backup of before the end of a move hears that the new node has used the
+// copy since. The copy may have newer data, so it is kept, whether the move is in progress or was cancelled.
+func TestAUsedCopyIsKept(t *testing.T) {
+	for _, cancelled := range []bool{false, true} {
+		m := newMoving(t, "")
+		m.request(t)
+		now := m.accept(t)
+		m.copies(t, now)
+		uid := now.GetVolumes()[0].GetNewUid()
+		if cancelled {
+			if _, err := m.project.CancelMove(t.Context(), &carav1.GetRequest{Name: "shop"}); err != nil {
+				t.Fatal(err)
+			}
+			if got := m.two.doomed(); got.GetUid() != uid || !got.GetUnused() {
+				t.Errorf("n2 is asked to delete %v", got)
+			}
+		}
+		list := &carav1.VolumeInventory{Volumes: []*carav1.HeldVolume{{Uid: uid, Project: "shop", Name: "db", Owner: "user/admin", Used: true}}}
+		if err := m.two.stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Volumes: list}}); err != nil {
+			t.Fatal(err)
+		}
+		m.becomes(t, api.AsideName("shop", "db", uid), api.VolumeRetained)
+		if v := m.volume(t, api.AsideName("shop", "db", uid)); v.GetStatus().GetCopy() || !v.GetStatus().GetMade() {
+			t.Errorf("the copy is %v", v)
+		}
+		if u := api.VolumeUse(m.shop(t), "db"); u.GetUid() != m.uid || m.shop(t).GetStatus().GetMove() != nil {
+			t.Errorf("shop uses %v, its move is %v", u, m.shop(t).GetStatus().GetMove())
+		}
+	}
+}
+
 // TestCancelRacesWithVerified: one of the two transactions wins, and the other is told.
 func TestCancelRacesWithVerified(t *testing.T) {
 	for range 5 {

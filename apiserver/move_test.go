@@ -135,7 +135,7 @@ func (m *moving) copies(t *testing.T, now *carav1.Move) {
 	m.inventory(t, m.two, uid)
 	eventually(t, "the copy is made", func() bool {
 		v, _ := state.Get[*carav1.Volume](m.db.Cache, api.AsideName("shop", "db", uid))
-		return v.GetStatus().GetMade()
+		return v.GetStatus().GetMade() && m.objects.Live.Inventories.Of("n2") // the second comes last
 	})
 }
 
@@ -269,7 +269,7 @@ func (m *moving) moved(t *testing.T, moved *carav1.MovedVolume) {
 		t.Errorf("the project uses %v", u)
 	}
 	v, old := m.volume(t, "shop.db").GetStatus(), m.volume(t, api.AsideName("shop", "db", m.uid))
-	if v.GetState() != api.VolumeInUse || v.GetNode() != "n2" || v.GetProjectUid() != m.shop(t).GetMetadata().GetUid() || !v.GetMade() {
+	if v.GetState() != api.VolumeInUse || v.GetNode() != "n2" || v.GetProjectUid() != m.shop(t).GetMetadata().GetUid() || !v.GetMade() || v.GetCopy() {
 		t.Errorf("the new volume is %v", v)
 	}
 	if old.GetStatus().GetState() != api.VolumeRetained || old.GetMetadata().GetUid() != m.uid || old.GetStatus().GetProjectUid() != "" || old.GetStatus().GetMovedTo() != "n2" || old.GetStatus().GetNode() != "n1" {

@@ -41,7 +41,7 @@ func dataTests() map[string][]string {
 		"`docker volume prune`":                                             {"agent.TestRealDataSurvives"},
 		"the Docker volume is removed by hand":                              {"e2e.TestLostDataIsNeverReplaced", "agent.TestRealDataIsNotReplaced"},
 		"the node's disk fails":                                             {"agent.TestDataIsNeverReplaced"},
-		"the server is restored from an older backup":                       {"apiserver.TestFoundDataGoesToAProjectThatWaits", "apiserver.TestNewerDataOfARestoredServer", "apiserver.TestPlantedVolume"},
+		"the server is restored from an older backup":                       {"apiserver.TestFoundDataGoesToAProjectThatWaits", "apiserver.TestNewerDataOfARestoredServer", "apiserver.TestPlantedVolume", "apiserver.TestAUsedCopyIsKept", "agent.TestAUsedVolumeIsNoUnusedCopy"},
 		"the server's state is lost completely":                             {"agent.TestSweepLeavesData"},
 		"`caractrl delete volume`":                                          {"cli.TestDeleteVolumeNamesTheData", "apiserver.TestDeletedDataIsGoneWhenItsNodeSaysSo"},
 		"`caractrl recreate volume`":                                        {"apiserver.TestLostData", "e2e.TestLostDataIsNeverReplaced"},

@@ -121,7 +121,7 @@ func (a *assignments) volume(name string) error {
 	case st == api.VolumeDeleting && !a.doomed[uid]:
 		a.doomed[uid] = true
 		return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_RemoveVolume{RemoveVolume: &carav1.RemoveVolume{
-			Uid: uid, Project: v.GetSpec().GetProject(), Name: v.GetSpec().GetName(),
+			Uid: uid, Project: v.GetSpec().GetProject(), Name: v.GetSpec().GetName(), Unused: v.GetStatus().GetCopy(),
 		}}})
 	case st == api.VolumeCopying && v.GetStatus().GetRestoredFrom() != nil:
 		return a.restore(v)

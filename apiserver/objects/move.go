@@ -268,7 +268,7 @@ func newCopy(t *state.Tx, p *carav1.Project, u *carav1.VolumeUse, m *carav1.Move
 		ApiVersion: api.APIVersion, Kind: api.KindVolume,
 		Metadata: &carav1.ObjectMeta{Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)},
 		Spec:     proto.CloneOf(old.GetSpec()),
-		Status:   &carav1.VolumeStatus{Node: m.GetTo(), Owner: p.GetMetadata().GetOwner()},
+		Status:   &carav1.VolumeStatus{Node: m.GetTo(), Owner: p.GetMetadata().GetOwner(), Copy: true},
 	}
 	setVolumeState(t, v, api.VolumeCopying, "project "+p.GetMetadata().GetName()+" moves from node "+m.GetFrom()+" to node "+m.GetTo())
 	v.Metadata.Name = asideName(v)

@@ -135,7 +135,7 @@ func moveVolume(t *state.Tx, p *carav1.Project, m *carav1.Move, old, v *carav1.V
 func swapVolume(t *state.Tx, p *carav1.Project, old, v *carav1.Volume) {
 	t.Remove(api.KindVolume, v.GetMetadata().GetName())
 	v.Metadata.Name, v.Spec = old.GetMetadata().GetName(), proto.CloneOf(old.GetSpec())
-	v.Status.ProjectUid, v.Status.Owner = p.GetMetadata().GetUid(), p.GetMetadata().GetOwner()
+	v.Status.ProjectUid, v.Status.Owner, v.Status.Copy = p.GetMetadata().GetUid(), p.GetMetadata().GetOwner(), false
 	setVolumeState(t, v, api.VolumeInUse, "")
 	t.Put(v)
 }
@@ -167,9 +167,8 @@ func FilledBy(v *carav1.Volume) string {
 	return cmp.Or(v.GetStatus().GetRestoredFrom().GetProject(), v.GetSpec().GetProject())
 }
 
-// loseCopy ends the move whose copy is no longer on its node. v is the transaction's own copy of the volume.
-func loseCopy(t *state.Tx, v *carav1.Volume) {
-	why := fmt.Sprintf("the copy of volume %s is no longer on node %s", v.GetSpec().GetName(), v.GetStatus().GetNode())
+// loseCopy ends the move whose copy cannot be completed. v is the transaction's own copy of the volume.
+func loseCopy(t *state.Tx, v *carav1.Volume, why string) {
 	old, ok := state.Read[*carav1.Project](t, FilledBy(v))
 	if ok {
 		p := proto.CloneOf(old)
@@ -182,5 +181,20 @@ func loseCopy(t *state.Tx, v *carav1.Volume) {
 		}
 	}
 	setVolumeState(t, v, api.VolumeDeleting, why)
+	t.Put(v)
+}
+
+// keepUsedCopy retains the copy of a move that a project has used, and ends the move if it is still in progress. The server was
+// restored from a backup that was made during the move: the copy may have newer data than the project has now. v is the
+// transaction's own copy of the volume.
+func keepUsedCopy(t *state.Tx, v *carav1.Volume) {
+	node := v.GetStatus().GetNode()
+	if v.GetStatus().GetState() == api.VolumeCopying {
+		loseCopy(t, proto.CloneOf(v), "a project has used the new volume on node "+node+" already: the server was restored from a backup that was made before")
+	}
+	v.Status.Made, v.Status.Copy = true, false
+	why := fmt.Sprintf("a project has used it on node %s after the backup from which the server was restored: it may have newer data", node)
+	setVolumeState(t, v, api.VolumeRetained, why)
+	RecordEvent(t, RefTo(v), api.EventWarning, api.ReasonVolumeRetained, why)
 	t.Put(v)
 }

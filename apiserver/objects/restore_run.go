@@ -48,7 +48,7 @@ func newRestored(t *state.Tx, p *carav1.Project, m *carav1.Move, name string) *c
 		Metadata: &carav1.ObjectMeta{Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)},
 		Spec:     spec,
 		Status: &carav1.VolumeStatus{
-			Node: m.GetTo(), Owner: p.GetMetadata().GetOwner(),
+			Node: m.GetTo(), Owner: p.GetMetadata().GetOwner(), Copy: true,
 			RestoredFrom: &carav1.RestoredFrom{Project: project, Volume: name},
 		},
 	}
@@ -311,7 +311,7 @@ func keepRestored(t *state.Tx, p *carav1.Project, m *carav1.Move, copies []*cara
 			t.Remove(api.KindVolume, v.GetMetadata().GetName())
 			v.Metadata.Name = name
 		}
-		v.Status.Made = true
+		v.Status.Made, v.Status.Copy = true, false
 		why := fmt.Sprintf("restored from %s of project %s, for the next project %s", snapshotText(v), project, as)
 		setVolumeState(t, v, api.VolumeRetained, why)
 		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonRestored, why)

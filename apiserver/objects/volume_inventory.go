@@ -23,13 +23,16 @@ const (
 	found         // its data is there again
 	lost          // its data is gone
 	copyLost      // it is the copy of a move, and its data is gone
+	copyUsed      // it is the copy of a move, and a project has used it, of which a restored server does not know
 	removed       // its deletion is done, or it never had data and no project uses it
 )
 
-// fateOf decides what it means for a volume that its node has it or not.
-func fateOf(v *carav1.Volume, held bool) fate {
-	st := v.GetStatus()
+// fateOf decides what it means for a volume that its node has it or not. h is nil if the node does not have it.
+func fateOf(v *carav1.Volume, h *carav1.HeldVolume) fate {
+	st, held := v.GetStatus(), h != nil
 	switch {
+	case st.GetCopy() && h.GetUsed() && (st.GetState() == api.VolumeCopying || st.GetState() == api.VolumeDeleting):
+		return copyUsed
 	case st.GetState() == api.VolumeDeleting && !held:
 		return removed
 	case st.GetState() == api.VolumeDeleting:
@@ -75,7 +78,7 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 		uid := v.GetMetadata().GetUid()
 		known[uid] = true
 		h := held[uid]
-		if fateOf(v, h != nil) != stays {
+		if fateOf(v, h) != stays {
 			changed = append(changed, name)
 		}
 		switch {
@@ -145,7 +148,7 @@ func (s *Service) settleVolumes(ctx context.Context, node string, names []string
 	return s.DB.Transact(ctx, func(t *state.Tx) error {
 		for _, name := range names {
 			if v, ok := state.Read[*carav1.Volume](t, name); ok && v.GetStatus().GetNode() == node {
-				settleVolume(t, proto.CloneOf(v), fateOf(v, held[v.GetMetadata().GetUid()] != nil))
+				settleVolume(t, proto.CloneOf(v), fateOf(v, held[v.GetMetadata().GetUid()]))
 			}
 		}
 		return nil
@@ -175,7 +178,10 @@ func settleVolume(t *state.Tx, v *carav1.Volume, f fate) {
 		setVolumeState(t, v, to, "")
 		recordOfVolume(t, v, userOf(t, v), api.EventNormal, api.ReasonVolumeFound, fmt.Sprintf("the data of volume %s is on node %s again", name, node))
 	case copyLost:
-		loseCopy(t, v)
+		loseCopy(t, v, fmt.Sprintf("the copy of volume %s is no longer on node %s", v.GetSpec().GetName(), node))
+		return
+	case copyUsed:
+		keepUsedCopy(t, v)
 		return
 	case lost:
 		message := fmt.Sprintf("the data of volume %s is no longer on node %s: somebody removed it from the engine there, or the engine has another data directory", name, node)

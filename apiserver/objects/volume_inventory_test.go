@@ -34,8 +34,36 @@ func TestFateOf(t *testing.T) {
 		{"deleted", api.VolumeDeleting, true, "", false, removed},
 	} {
 		v := &carav1.Volume{Status: &carav1.VolumeStatus{State: test.state, Made: test.made, ProjectUid: test.project}}
-		if got := fateOf(v, test.held); got != test.want {
+		var held *carav1.HeldVolume
+		if test.held {
+			held = &carav1.HeldVolume{Used: true} // as most are, which says nothing of a volume that is no copy
+		}
+		if got := fateOf(v, held); got != test.want {
 			t.Errorf("%s: %d, want %d", test.name, got, test.want)
+		}
+	}
+}
+
+// TestFateOfCopies: a copy that a project has used is nobody's to delete.
+func TestFateOfCopies(t *testing.T) {
+	for _, test := range []struct {
+		name, state string
+		made, used  bool
+		want        fate
+	}{
+		{"being filled", api.VolumeCopying, true, false, stays},
+		{"used, and the server was restored", api.VolumeCopying, true, true, copyUsed},
+		{"used before the server knows that it was made", api.VolumeCopying, false, true, copyUsed},
+		{"being deleted", api.VolumeDeleting, true, false, stays},
+		{"being deleted, and used", api.VolumeDeleting, true, true, copyUsed},
+		{"in use in spite of its name", api.VolumeInUse, true, true, stays},
+	} {
+		v := &carav1.Volume{Status: &carav1.VolumeStatus{State: test.state, Made: test.made, Copy: true}}
+		if got := fateOf(v, &carav1.HeldVolume{Used: test.used}); got != test.want {
+			t.Errorf("%s: %d, want %d", test.name, got, test.want)
+		}
+		if got := fateOf(v, nil); got == copyUsed {
+			t.Errorf("%s, and gone: %d", test.name, got)
 		}
 	}
 }

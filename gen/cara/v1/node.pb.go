@@ -669,7 +669,9 @@ type HeldVolume struct {
 	// SizeTime is the time of the measurement.
 	SizeTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=size_time,json=sizeTime,proto3" json:"size_time,omitempty"`
 	// Restored is the state of the restore that fills the volume. Not set if no restore has filled it.
-	Restored      *RestoredVolume `protobuf:"bytes,7,opt,name=restored,proto3" json:"restored,omitempty"`
+	Restored *RestoredVolume `protobuf:"bytes,7,opt,name=restored,proto3" json:"restored,omitempty"`
+	// Used is true if a project of this node has used the volume.
+	Used          bool `protobuf:"varint,8,opt,name=used,proto3" json:"used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +753,13 @@ func (x *HeldVolume) GetRestored() *RestoredVolume {
 		return x.Restored
 	}
 	return nil
+}
+
+func (x *HeldVolume) GetUsed() bool {
+	if x != nil {
+		return x.Used
+	}
+	return false
 }
 
 // RestoredVolume is the state of the restore of one volume.
@@ -1231,7 +1240,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"conditions\x122\n" +
 	"\avolumes\x18\x03 \x01(\v2\x18.cara.v1.VolumeInventoryR\avolumes\"K\n" +
 	"\x0fVolumeInventory\x128\n" +
-	"\avolumes\x18\x01 \x03(\v2\x13.cara.v1.HeldVolumeB\t\xbaH\x06\x92\x01\x03\x10\x90NR\avolumes\"\xb4\x02\n" +
+	"\avolumes\x18\x01 \x03(\v2\x13.cara.v1.HeldVolumeB\t\xbaH\x06\x92\x01\x03\x10\x90NR\avolumes\"\xc8\x02\n" +
 	"\n" +
 	"HeldVolume\x12\x1c\n" +
 	"\x03uid\x18\x01 \x01(\tB\n" +
@@ -1242,7 +1251,8 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\tsizeBytes\x88\x01\x01\x127\n" +
 	"\tsize_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bsizeTime\x123\n" +
-	"\brestored\x18\a \x01(\v2\x17.cara.v1.RestoredVolumeR\brestoredB\r\n" +
+	"\brestored\x18\a \x01(\v2\x17.cara.v1.RestoredVolumeR\brestored\x12\x12\n" +
+	"\x04used\x18\b \x01(\bR\x04usedB\r\n" +
 	"\v_size_bytes\"\xab\x02\n" +
 	"\x0eRestoredVolume\x128\n" +
 	"\x05state\x18\x01 \x01(\tB\"\xbaH\x1fr\x1dR\tRestoringR\bRestoredR\x06FailedR\x05state\x12#\n" +

@@ -305,7 +305,9 @@ type VolumeStatus struct {
 	// Snapshot is the id of that backup, as restic prints it.
 	Snapshot string `protobuf:"bytes,12,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	// RestoredFrom says which backup the data comes from. Not set if the volume was not restored.
-	RestoredFrom  *RestoredFrom `protobuf:"bytes,13,opt,name=restored_from,json=restoredFrom,proto3" json:"restored_from,omitempty"`
+	RestoredFrom *RestoredFrom `protobuf:"bytes,13,opt,name=restored_from,json=restoredFrom,proto3" json:"restored_from,omitempty"`
+	// Copy is true for a volume that a move or a restore has created and that no project has used since.
+	Copy          bool `protobuf:"varint,14,opt,name=copy,proto3" json:"copy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -429,6 +431,13 @@ func (x *VolumeStatus) GetRestoredFrom() *RestoredFrom {
 		return x.RestoredFrom
 	}
 	return nil
+}
+
+func (x *VolumeStatus) GetCopy() bool {
+	if x != nil {
+		return x.Copy
+	}
+	return false
 }
 
 // RestoredFrom is the backup that a volume was restored from.
@@ -1424,7 +1433,7 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"VolumeSpec\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\areclaim\x18\x03 \x01(\tR\areclaim\"\xeb\x03\n" +
+	"\areclaim\x18\x03 \x01(\tR\areclaim\"\xff\x03\n" +
 	"\fVolumeStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -1442,7 +1451,8 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\vlast_backup\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"lastBackup\x12\x1a\n" +
 	"\bsnapshot\x18\f \x01(\tR\bsnapshot\x12:\n" +
-	"\rrestored_from\x18\r \x01(\v2\x15.cara.v1.RestoredFromR\frestoredFromB\r\n" +
+	"\rrestored_from\x18\r \x01(\v2\x15.cara.v1.RestoredFromR\frestoredFrom\x12\x12\n" +
+	"\x04copy\x18\x0e \x01(\bR\x04copyB\r\n" +
 	"\v_size_bytes\"\x8c\x01\n" +
 	"\fRestoredFrom\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x16\n" +

@@ -4437,7 +4437,11 @@ type RemoveVolume struct {
 	// Project that the agent created the volume for.
 	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
 	// Name of the volume in that project's spec.
-	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Unused limits the deletion to a volume that no project of the node has ever used. The server sets it for the copy of a
+	// move or a restore that ended: a server that was restored from a backup may not know that a project has used the copy
+	// since.
+	Unused        bool `protobuf:"varint,4,opt,name=unused,proto3" json:"unused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4491,6 +4495,13 @@ func (x *RemoveVolume) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RemoveVolume) GetUnused() bool {
+	if x != nil {
+		return x.Unused
+	}
+	return false
 }
 
 // ReceiveVolume allows another node to copy the data of a volume to this node. The agent creates the volume and accepts
@@ -7819,11 +7830,12 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"Unassigned\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"N\n" +
+	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"f\n" +
 	"\fRemoveVolume\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"y\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
+	"\x06unused\x18\x04 \x01(\bR\x06unused\"y\n" +
 	"\rReceiveVolume\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
