@@ -137,7 +137,7 @@ func TestExecTerminal(t *testing.T) {
 	tm.resize(30, 100)
 	tm.types("until [ \"$(stty size)\" = '30 100' ]; do sleep 0.1; done; echo si''zed\n")
 	tm.shows("sized")
-	tm.types("echo be''gun; sleep 1000\n")
+	tm.types("sh -c \"echo be''gun; exec sleep 1000\"\n") // once it speaks, it is in the foreground
 	tm.shows("begun")
 	tm.types("\x03")
 	tm.types("echo st''ill here; exit 5\n")

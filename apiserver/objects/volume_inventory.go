@@ -72,14 +72,14 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 	}
 	view := s.DB.Cache.View()
 	names, known := view.VolumesOnNode(node), map[string]bool{}
-	var changed []string
+	var changed []*carav1.Volume
 	for _, name := range names {
 		v, _ := state.Get[*carav1.Volume](view, name)
 		uid := v.GetMetadata().GetUid()
 		known[uid] = true
 		h := held[uid]
 		if fateOf(v, h) != stays {
-			changed = append(changed, name)
+			changed = append(changed, v)
 		}
 		switch {
 		case h == nil:
@@ -144,15 +144,27 @@ func (s *Service) awaitInventories(req *carav1.ScheduleProjectRequest) error {
 }
 
 // settleVolumes writes what an inventory means for some volumes of a node. held is the inventory, by uid.
-func (s *Service) settleVolumes(ctx context.Context, node string, names []string, held map[string]*carav1.HeldVolume) error {
+func (s *Service) settleVolumes(ctx context.Context, node string, volumes []*carav1.Volume, held map[string]*carav1.HeldVolume) error {
 	return s.DB.Transact(ctx, func(t *state.Tx) error {
-		for _, name := range names {
-			if v, ok := state.Read[*carav1.Volume](t, name); ok && v.GetStatus().GetNode() == node {
+		for _, seen := range volumes {
+			if v := sameVolume(t, seen); v.GetStatus().GetNode() == node {
 				settleVolume(t, proto.CloneOf(v), fateOf(v, held[v.GetMetadata().GetUid()]))
 			}
 		}
 		return nil
 	})
+}
+
+// sameVolume returns a volume by its uid, or nil if it is gone. It may have another name than before: a new project of the name
+// sets a volume aside that is being deleted, and takes a retained one back.
+func sameVolume(t *state.Tx, seen *carav1.Volume) *carav1.Volume {
+	plain := api.VolumeName(seen.GetSpec().GetProject(), seen.GetSpec().GetName())
+	for _, name := range []string{seen.GetMetadata().GetName(), plain, asideName(seen)} {
+		if v, ok := state.Read[*carav1.Volume](t, name); ok && v.GetMetadata().GetUid() == seen.GetMetadata().GetUid() {
+			return v
+		}
+	}
+	return nil
 }
 
 // settleVolume writes the fate of a volume. v is the transaction's own copy.

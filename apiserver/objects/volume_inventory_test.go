@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -64,6 +65,36 @@ func TestFateOfCopies(t *testing.T) {
 		}
 		if got := fateOf(v, nil); got == copyUsed {
 			t.Errorf("%s, and gone: %d", test.name, got)
+		}
+	}
+}
+
+// TestSameVolume: a volume is known by its uid, whatever its name has become between two looks.
+func TestSameVolume(t *testing.T) {
+	volume := func(name, uid string) *carav1.Volume {
+		return &carav1.Volume{
+			Metadata: &carav1.ObjectMeta{Name: name, Uid: uid}, Spec: &carav1.VolumeSpec{Project: "shop", Name: "db"}, Status: &carav1.VolumeStatus{},
+		}
+	}
+	const old, other = "12345678-old", "87654321-new"
+	aside := api.AsideName("shop", "db", old)
+	for name, tt := range map[string]struct {
+		seen string // name of then
+		now  []*carav1.Volume
+		want string
+	}{
+		"as before":                      {"shop.db", []*carav1.Volume{volume("shop.db", old)}, "shop.db"},
+		"set aside for a new one":        {"shop.db", []*carav1.Volume{volume("shop.db", other), volume(aside, old)}, aside},
+		"given back":                     {aside, []*carav1.Volume{volume("shop.db", old)}, "shop.db"},
+		"gone":                           {"shop.db", nil, ""},
+		"gone, and there is another one": {"shop.db", []*carav1.Volume{volume("shop.db", other)}, ""},
+	} {
+		x := state.Begin(state.NewCache(1).View())
+		for _, v := range tt.now {
+			x.Put(v)
+		}
+		if got := sameVolume(x, volume(tt.seen, old)); got.GetMetadata().GetName() != tt.want {
+			t.Errorf("%s: %v, want %q", name, got, tt.want)
 		}
 	}
 }
