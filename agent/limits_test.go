@@ -23,10 +23,14 @@ func changesLimits(t *testing.T, r *rig, image string) {
 	t.Helper()
 	project := name(t)
 	containers := func() map[string]engine.Container {
-		list, err := r.cfg.Engine.ListContainers(t.Context(), map[string]string{api.LabelProject: project})
-		if err != nil {
-			t.Fatal(err)
-		}
+		var list []engine.Container
+		waitUntil(t, func() (done bool) { // what was replaced may still be on its way out
+			var err error
+			if list, err = r.cfg.Engine.ListContainers(t.Context(), map[string]string{api.LabelProject: project}); err != nil {
+				t.Fatal(err)
+			}
+			return len(list) == 2
+		})
 		out := map[string]engine.Container{}
 		for _, c := range list {
 			c, err := r.cfg.Engine.InspectContainer(t.Context(), c.ID)
