@@ -125,7 +125,7 @@ func (r *receiving) create(ctx context.Context) error {
 	var errs []error
 	for uid, q := range requests {
 		labels := r.node.VolumeLabels(q.GetProject(), q.GetName(), uid, q.GetOwner())
-		if err := r.engine.CreateVolume(ctx, engineName(q), labels); err != nil {
+		if err := r.engine.CreateVolume(ctx, nameInEngine(q), labels); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -137,7 +137,15 @@ func (r *receiving) create(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func engineName(q *carav1.ReceiveVolume) string {
+// volumeRequest is a message about a volume: ReceiveVolume or RestoreVolume.
+type volumeRequest interface {
+	GetProject() string
+	GetName() string
+	GetUid() string
+}
+
+// nameInEngine returns the name in the engine of a volume that the server asks for.
+func nameInEngine(q volumeRequest) string {
 	return api.EngineVolume(q.GetProject(), q.GetName(), q.GetUid())
 }
 
@@ -152,23 +160,23 @@ func (r *receiving) dir(ctx context.Context, uid string) (string, error) {
 	if err := r.unused(ctx, q); err != nil {
 		return "", err
 	}
-	return dataDir(ctx, r.engine, engineName(q), uid)
+	return dataDir(ctx, r.engine, nameInEngine(q), uid)
 }
 
 // unused returns an error if a container of this node mounts the volume. That happens if the server was restored from a backup
 // that was made during the move: the data here may be newer.
 func (r *receiving) unused(ctx context.Context, q *carav1.ReceiveVolume) error {
-	container, err := mounted(ctx, r.engine, r.node, q.GetProject(), engineName(q))
+	container, err := mounted(ctx, r.engine, r.node, q.GetProject(), nameInEngine(q))
 	switch {
 	case err != nil:
 		return err
 	case container == "" && r.disk.isUsed(q.GetUid()):
-		return volume.Final(fmt.Errorf("a project has used the volume %s on this node, so its data here may be newer; it is not overwritten", engineName(q)))
+		return volume.Final(fmt.Errorf("a project has used the volume %s on this node, so its data here may be newer; it is not overwritten", nameInEngine(q)))
 	case container == "":
 		return nil
 	}
 	return volume.Final(fmt.Errorf("the container %s mounts the volume %s, so its data here is in use and may be newer; it is not overwritten",
-		container, engineName(q)))
+		container, nameInEngine(q)))
 }
 
 // mounted returns the name of a container of a project that mounts a volume, or an empty string.

@@ -279,8 +279,3 @@ func (r *restoring) tell(job *restoreJob, state *carav1.RestoredVolume) {
 		kick(r.backups.wake)
 	}
 }
-
-// nameInEngine returns the name of the volume to restore in the engine.
-func nameInEngine(q *carav1.RestoreVolume) string {
-	return api.EngineVolume(q.GetProject(), q.GetName(), q.GetUid())
-}

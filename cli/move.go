@@ -69,11 +69,7 @@ func (o *moveOptions) run(ctx context.Context) error {
 	}
 	c := carav1.NewProjectServiceClient(conn)
 	if o.cancel {
-		if _, err := c.CancelMove(ctx, kind.ByName(o.name)); err != nil {
-			return err
-		}
-		o.done("stays on its node: the move is cancelled")
-		return nil
+		return o.cancelMove(ctx, c, "stays on its node: the move is cancelled")
 	}
 	p, err := o.request(ctx, c)
 	if err != nil {
@@ -97,6 +93,15 @@ func (o *moveOptions) request(ctx context.Context, c carav1.ProjectServiceClient
 		return nil, err
 	}
 	return now, nil
+}
+
+// cancelMove ends the move or the restore of the project.
+func (o *named) cancelMove(ctx context.Context, c carav1.ProjectServiceClient, done string) error {
+	if _, err := c.CancelMove(ctx, kind.ByName(o.name)); err != nil {
+		return err
+	}
+	o.done(done)
+	return nil
 }
 
 // followMove shows the progress of a move or a restore until its end. If the connection to the server is lost, it waits for
@@ -201,13 +206,22 @@ func (m *moveProgress) judge(p *carav1.Project) {
 		m.step, m.message = st.GetMove().GetStep(), moving.GetMessage()
 	case st.GetNodeRef() != m.to:
 		m.end(exitFailed, fmt.Sprintf("project %q is not moved: %s", m.project, moving.GetMessage()))
+	default:
+		m.judgeStart(p, fmt.Sprintf("project %q moved to node %s and failed there", m.project, m.to))
+	}
+}
+
+// judgeStart decides how far the start of the project is after its move or its restore. failed says what it means if the project
+// has failed.
+func (m *moveProgress) judgeStart(p *carav1.Project, failed string) {
+	st := p.GetStatus()
+	reason, message := kind.Telling(p)
+	switch {
 	case st.GetPhase() == api.PhaseFailed:
-		reason, message := kind.Telling(p)
-		m.end(exitFailed, fmt.Sprintf("project %q moved to node %s and failed there: %s: %s", m.project, m.to, reason, message))
+		m.end(exitFailed, fmt.Sprintf("%s: %s: %s", failed, reason, message))
 	case st.GetPhase() == api.PhaseRunning && st.GetObservedGeneration() >= p.GetMetadata().GetGeneration():
 		m.ended = true
 	default:
-		_, message := kind.Telling(p)
 		m.step, m.message = st.GetPhase(), message
 	}
 }

@@ -76,11 +76,7 @@ func (o *restoreOptions) run(ctx context.Context) error {
 	}
 	c := carav1.NewProjectServiceClient(conn)
 	if o.cancel {
-		if _, err := c.CancelMove(ctx, kind.ByName(o.name)); err != nil {
-			return err
-		}
-		o.done("keeps its data: the restore is cancelled")
-		return nil
+		return o.cancelMove(ctx, c, "keeps its data: the restore is cancelled")
 	}
 	p, err := o.request(ctx, c)
 	if err != nil {
@@ -138,13 +134,7 @@ func (m *moveProgress) judgeRestore(p *carav1.Project, as string) {
 		m.end(exitFailed, fmt.Sprintf("project %q is not restored: %s", m.project, term.Line(c.GetMessage())))
 	case as != "":
 		m.ended = true
-	case st.GetPhase() == api.PhaseFailed:
-		reason, message := kind.Telling(p)
-		m.end(exitFailed, fmt.Sprintf("the data of project %q is restored, and the project failed: %s: %s", m.project, reason, message))
-	case st.GetPhase() == api.PhaseRunning && st.GetObservedGeneration() >= p.GetMetadata().GetGeneration():
-		m.ended = true
 	default:
-		_, message := kind.Telling(p)
-		m.step, m.message = st.GetPhase(), message
+		m.judgeStart(p, fmt.Sprintf("the data of project %q is restored, and the project failed", m.project))
 	}
 }

@@ -14,9 +14,6 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// latest is another text for the newest snapshot.
-const latest = "latest"
-
 // listed is a snapshot in the output of restic snapshots --json.
 type listed struct {
 	ID   string    `json:"id"`
@@ -54,7 +51,7 @@ func chooseSnapshot(list []listed, job Restoration) (listed, *Failure) {
 	what := fmt.Sprintf("volume %s of project %s", job.Volume, job.Project)
 	own := slices.DeleteFunc(slices.Clone(list), func(l listed) bool { return !l.of(job.Project, job.Volume) })
 	usable := slices.DeleteFunc(slices.Clone(own), func(l listed) bool { return !l.complete() })
-	if job.Snapshot == "" || job.Snapshot == latest {
+	if job.Snapshot == "" || job.Snapshot == api.SnapshotLatest {
 		if len(usable) == 0 {
 			return listed{}, fail(api.ReasonSnapshotNotFound, "the repository has no snapshot of %s: check the Secret of spec.backup.secretRef, and make a backup first", what)
 		}
