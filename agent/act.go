@@ -81,7 +81,7 @@ func (a *actor) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 	case step.KindStartContainer:
 		err = a.start(ctx, want, x)
 	case step.KindRestartContainer:
-		err = eng.StartContainer(ctx, x.ID)
+		err = a.restart(ctx, want, have, x)
 	case step.KindRenameContainer:
 		err = eng.RenameContainer(ctx, x.ID, x.Name)
 	case step.KindUnpauseContainer:
@@ -100,10 +100,7 @@ func (a *actor) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 			err = eng.StopContainer(ctx, x.ID, have.Grace(x.ID))
 		}
 		if err == nil {
-			if kept := a.kept.Keep(ctx, eng, want, have.Find(x.ID)); kept != nil {
-				a.log.Warn("the log of a container that is removed could not be kept", "project", want.Project, "service", x.Service, "error", want.Values.Error(kept))
-			}
-			err = eng.RemoveContainer(ctx, x.ID)
+			err = a.remove(ctx, want, have, x)
 		}
 	default:
 		err = fmt.Errorf("act: unknown kind %s", x.Kind)
@@ -140,6 +137,27 @@ func (a *actor) create(ctx context.Context, want *step.Want, x step.Action) erro
 	return nil
 }
 
+// restart starts a container that has run before. The engine refuses that forever if it was killed during an earlier start,
+// so such a container is removed, and the next attempt uses a new one.
+func (a *actor) restart(ctx context.Context, want *step.Want, have *step.Have, x step.Action) error {
+	err := a.engine.StartContainer(ctx, x.ID)
+	if !errors.Is(err, engine.ErrStuck) {
+		return err
+	}
+	if gone := a.remove(ctx, want, have, x); gone != nil {
+		return fmt.Errorf("%w; %w", err, gone)
+	}
+	return err
+}
+
+// remove removes a container and keeps the end of its log.
+func (a *actor) remove(ctx context.Context, want *step.Want, have *step.Have, x step.Action) error {
+	if err := a.kept.Keep(ctx, a.engine, want, have.Find(x.ID)); err != nil {
+		a.log.Warn("the log of a container that is removed could not be kept", "project", want.Project, "service", x.Service, "error", want.Values.Error(err))
+	}
+	return a.engine.RemoveContainer(ctx, x.ID)
+}
+
 // start first copies the service's files into the container. An agent that was killed between create and copy leaves a
 // container without files, and this cannot be detected, so start copies them before every first start.
 func (a *actor) start(ctx context.Context, want *step.Want, x step.Action) error {
@@ -152,8 +170,7 @@ func (a *actor) start(ctx context.Context, want *step.Want, x step.Action) error
 	if err == nil || errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrInvalid) || ctx.Err() != nil {
 		return err
 	}
-	// The container has never run, and another start may fail forever: an engine that went down during a start keeps refusing
-	// that container ("task already exists"). So the next attempt uses a new container.
+	// The container has never run, and another start may fail forever (engine.ErrStuck). So the next attempt uses a new one.
 	if gone := a.engine.RemoveContainer(ctx, x.ID); gone != nil {
 		return fmt.Errorf("%w; %w", err, gone)
 	}

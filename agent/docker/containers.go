@@ -144,7 +144,16 @@ func (e *containers) StartContainer(ctx context.Context, id string) error {
 	if err != nil && strings.Contains(err.Error(), "is ambiguous") { // two networks with the same name
 		return fmt.Errorf("start container %.12s: %w", id, tidy(err))
 	}
+	if err != nil && stuck(err, id) {
+		return fmt.Errorf("start container %.12s: %w: %w", id, engine.ErrStuck, tidy(err))
+	}
 	return wrap(err, "start container %.12s", id)
+}
+
+// stuck reports whether a killed engine left a task in containerd for a container that it was just starting. The engine does
+// not remove such a task, neither when it comes back nor before another start.
+func stuck(err error, id string) bool {
+	return strings.Contains(err.Error(), "task "+id+": already exists")
 }
 
 // StopContainer implements engine.Lifecycle.

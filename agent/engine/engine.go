@@ -2,7 +2,7 @@
 // implements it.
 //
 // An error says whether the engine answered (ErrUnavailable) and what it answered (ErrNotFound, ErrForeign, ErrInvalid,
-// ErrNoRoom), so no caller parses an error's text. agent/enginetest is the contract suite for every engine.
+// ErrNoRoom, ErrStuck), so no caller parses an error's text. agent/enginetest is the contract suite for every engine.
 package engine
 
 import (
@@ -27,6 +27,8 @@ var (
 	ErrInvalid = errors.New("refused")
 	// ErrNoRoom means that the node has none of a resource left until something else releases it.
 	ErrNoRoom = errors.New("no room")
+	// ErrStuck means that the engine will never start this container again. A new container can take its place.
+	ErrStuck = errors.New("the engine lost this container during an earlier start")
 	// ErrRegistry means that the registry did not answer, or is unavailable now.
 	ErrRegistry = errors.New("registry unavailable")
 )
