@@ -164,7 +164,7 @@ func TestJoinPinsTheAuthority(t *testing.T) {
 	}
 	token.CAHash = strings.Repeat("ab", 32)
 	cfg.Token = token.String()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := join.Join(ctx, cfg); !errors.Is(err, join.ErrPin) || strings.Contains(err.Error(), token.Secret) {
 		t.Errorf("%v", err)

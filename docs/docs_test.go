@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long a command may take until it says what the page says.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // guide is the machine on which a reader follows the page: a home, the programs, an engine, and processes that stay.
 type guide struct {

@@ -106,7 +106,7 @@ func TestServerKilledDuringAnApply(t *testing.T) {
 				for n := range perApply {
 					batch = append(batch, api.Wrap(plain(fmt.Sprintf("p%d-%03d", caller, at+n))))
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				resp, err := client.Apply(ctx, &carav1.ApplyRequest{Objects: batch})
 				cancel()
 				if err != nil {

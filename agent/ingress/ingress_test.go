@@ -137,7 +137,7 @@ func get(t *testing.T, addr, host string, header http.Header) (int, string) {
 	}
 	req.Host = host
 	maps.Copy(req.Header, header)
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)

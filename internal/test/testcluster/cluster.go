@@ -206,7 +206,7 @@ func (c *Cluster) Close(ctx context.Context) error {
 		if p == nil || p.Exited() {
 			continue
 		}
-		stop, cancel := context.WithTimeout(ctx, 20*time.Second)
+		stop, cancel := context.WithTimeout(ctx, time.Minute)
 		errs = append(errs, p.Stop(stop))
 		cancel()
 	}

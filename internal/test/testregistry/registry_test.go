@@ -79,7 +79,7 @@ func TestPullThroughFaults(t *testing.T) {
 				r.Login(tt.user, "p")
 			}
 			if tt.patience == 0 {
-				tt.patience = 20 * time.Second
+				tt.patience = time.Minute
 			}
 			got := pull(t, host, ref, tt.auth, tt.patience)
 			if tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
@@ -97,11 +97,11 @@ func TestPullAfterOutage(t *testing.T) {
 	r := New(t)
 	ref := r.PushPadded(t, testimage.Job, "job:v1", 1000)
 	restore := r.Outage(t)
-	if got := pull(t, host, ref, "", 10*time.Second); !strings.Contains(got, "connection refused") {
+	if got := pull(t, host, ref, "", time.Minute); !strings.Contains(got, "connection refused") {
 		t.Errorf("while down: %q, want connection refused", got)
 	}
 	restore()
-	if got := pull(t, host, ref, "", 10*time.Second); got != "" {
+	if got := pull(t, host, ref, "", time.Minute); got != "" {
 		t.Errorf("up again: %q", got)
 	}
 }
