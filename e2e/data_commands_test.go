@@ -19,12 +19,14 @@ import (
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
-// carryOut carries out a command. All but writes and moves are repeated until they are acknowledged.
+// carryOut carries out a command. Writes may fail, and moves, backups and restores may be refused. The others are repeated until
+// they are acknowledged.
 func (w *dataRounds) carryOut(ctx context.Context, p *player, c command) error {
 	p.begin(c)
 	switch c.verb {
 	case verbApply:
 		w.tell(p.name, "%s as manifest %d", c, p.manifest)
+		p.restarts = false // nothing is written in containers of older manifests
 		return w.insist(ctx, c, func(ctx context.Context) error { return w.applyManifest(ctx, p, c) })
 	case verbWrite:
 		return w.writeFile(ctx, p, time.Duration(1000+p.r.IntN(6000))*time.Millisecond)
@@ -44,6 +46,10 @@ func (w *dataRounds) carryOut(ctx context.Context, p *player, c command) error {
 		return w.move(ctx, p)
 	case verbTake:
 		return w.takeAway(ctx, p)
+	case verbSave:
+		return w.backUp(ctx, p, c)
+	case verbBack:
+		return w.restore(ctx, p, c)
 	}
 	return fmt.Errorf("unknown command %s", c)
 }
@@ -150,6 +156,7 @@ func (w *dataRounds) applyManifest(ctx context.Context, p *player, c command) er
 	}
 	spec := &carav1.ProjectSpec{Services: []*carav1.Service{service}}
 	if c.mounts {
+		spec.Backup = &carav1.Backup{SecretRef: p.name}
 		reclaim := map[bool]string{false: api.ReclaimRetain, true: api.ReclaimDelete}[c.reclaim]
 		spec.Volumes = []*carav1.ProjectVolume{{Name: "data", Type: api.VolumeManaged, Reclaim: reclaim}, {Name: "witness", Type: api.VolumeHost, Host: "witness"}}
 		service.VolumeMounts = []*carav1.VolumeMount{{Name: "data", MountPath: "/data"}, {Name: "witness", MountPath: "/witness"}}
@@ -177,6 +184,9 @@ func (w *dataRounds) writeFile(ctx context.Context, p *player, tries time.Durati
 	short, cancel := context.WithTimeout(ctx, tries)
 	defer cancel()
 	err := testcluster.WaitFor(short, "the write is acknowledged", func(ctx context.Context) error {
+		if err := w.restarted(ctx, p); err != nil {
+			return err
+		}
 		_, err := w.exec(ctx, p.name, "sh", "-c", inVolume, strconv.Itoa(p.manifest), p.file(), value)
 		return err
 	})

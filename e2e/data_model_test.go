@@ -22,7 +22,9 @@ const (
 	verbDrop  verb = "delete project" // the data is deleted if the newest manifest says so
 	verbErase verb = "delete volume"  // only a volume that no project uses
 	verbMove  verb = "move"           // to the other node, with its data
-	verbTake  verb = "take away"      // somebody removes a retained volume from the engine; a new project must not start without it
+	verbSave  verb = "back up"
+	verbBack  verb = "restore"   // from a backup
+	verbTake  verb = "take away" // somebody removes a retained volume from the engine; a new project must not start without it
 )
 
 // command is one step of a project.
@@ -31,10 +33,16 @@ type command struct {
 	mounts  bool // the manifest has the volume
 	reclaim bool // the manifest deletes the data with the project
 	image   int
+	way     way // of a restore
+	pick    int // chooses among older snapshots
 }
 
 func (c command) String() string {
-	if c.verb != verbApply {
+	switch c.verb {
+	case verbApply:
+	case verbBack:
+		return fmt.Sprintf("restore (%s)", c.way)
+	default:
 		return string(c.verb)
 	}
 	return fmt.Sprintf("apply (mounts %t, reclaim %t, image %d)", c.mounts, c.reclaim, c.image)
@@ -44,15 +52,16 @@ func (c command) String() string {
 // written, and no command since then deletes the data.
 type ledger struct {
 	exists, mounts, reclaim bool
-	manifest                int               // number of the newest manifest
-	files                   int               // number of files that were begun
-	acknowledged            map[string]string // value by name
-	begun                   map[string]bool   // files of this data, acknowledged or not
-	before                  map[int][]string  // by manifest: the files that were acknowledged before it was applied
+	manifest                int // number of the newest manifest
+	files                   int // number of files that were begun
+	content
+	before map[int][]string // by manifest: the files that were acknowledged before it was applied
+	snapshots
+	kept []keptVolume // from before restores, or restored for other projects
 }
 
 func newLedger() *ledger {
-	return &ledger{acknowledged: map[string]string{}, begun: map[string]bool{}, before: map[int][]string{}}
+	return &ledger{content: newContent(), before: map[int][]string{}, snapshots: snapshots{byID: map[string]content{}}}
 }
 
 // next chooses a command that is possible now. It depends on the commands before, and not on their results.
@@ -69,12 +78,16 @@ func (l *ledger) next(r *rand.Rand) command {
 		return command{verb: verbErase}
 	case !l.mounts:
 		return command{verb: verbDrop}
-	case n < 50:
+	case n < 44:
 		return command{verb: verbWrite}
-	case n < 70:
+	case n < 58:
 		return apply
-	case n < 88:
+	case n < 72:
 		return command{verb: verbMove}
+	case n < 81, n < 90 && !l.saved:
+		return command{verb: verbSave}
+	case n < 90:
+		return command{verb: verbBack, way: ways()[r.IntN(len(ways()))], pick: r.IntN(100)}
 	}
 	return command{verb: verbDrop}
 }
@@ -98,7 +111,11 @@ func (l *ledger) begin(c command) {
 		l.exists, l.mounts = false, false
 	case verbErase:
 		l.forget()
+	case verbSave:
+		l.saved = true
+		l.unsure = append(l.unsure, l.clone())
 	case verbMove: // wherever the data is, it is the same
+	case verbBack: // only its end has an effect, see restored
 	case verbTake: // its parts are commands, too
 	}
 }
@@ -109,28 +126,8 @@ func (l *ledger) file() string { return fmt.Sprintf("f%d", l.files) }
 // acknowledge records that the newest file has a value.
 func (l *ledger) acknowledge(value string) { l.acknowledged[l.file()] = value }
 
-// forget drops the data, because a command deletes it.
-func (l *ledger) forget() {
-	l.acknowledged, l.begun = map[string]string{}, map[string]bool{}
-}
-
-// wrong compares the files of a volume with what was acknowledged.
-func (l *ledger) wrong(found map[string]string) []string {
-	var out []string
-	for _, name := range slices.Sorted(maps.Keys(l.acknowledged)) {
-		if got, ok := found[name]; !ok {
-			out = append(out, fmt.Sprintf("file %s was acknowledged and is lost", name))
-		} else if want := l.acknowledged[name]; got != want {
-			out = append(out, fmt.Sprintf("file %s has %q, and %q was acknowledged", name, got, want))
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		if !l.begun[name] {
-			out = append(out, fmt.Sprintf("file %s is of data that was deleted", name))
-		}
-	}
-	return out
-}
+// forget drops the data, because a command deletes it. Backups and kept volumes stay.
+func (l *ledger) forget() { l.content = newContent() }
 
 // wrongStart compares the files that a container of a manifest found at its start with those that were acknowledged before.
 func (l *ledger) wrongStart(manifest int, found []string) []string {
@@ -159,7 +156,7 @@ func misplaced(objects []*carav1.Volume, engines map[string][]string) []string {
 		uid, name, st := v.GetMetadata().GetUid(), v.GetMetadata().GetName(), v.GetStatus()
 		known[uid] = true
 		switch {
-		case st.GetState() == api.VolumeDeleting || st.GetState() == api.VolumeLost:
+		case slices.Contains([]string{api.VolumeDeleting, api.VolumeLost, api.VolumeCopying}, st.GetState()):
 			out = append(out, fmt.Sprintf("volume %s (%s) is %s: %s", name, uid, st.GetState(), st.GetMessage()))
 		case st.GetMade() != (at[uid] != "") || st.GetMade() && at[uid] != st.GetNode():
 			out = append(out, fmt.Sprintf("volume %s (%s) is on node %q (made %t), and its data is on %q", name, uid, st.GetNode(), st.GetMade(), at[uid]))
@@ -191,7 +188,7 @@ func TestLedger(t *testing.T) {
 		"unmounted":             {[]command{create, write, unmount, drop}, nil, "file f1 was acknowledged and is lost"},
 		"reclaimed":             {[]command{retain, write, create, drop}, nil, ""},
 		"erased":                {[]command{retain, write, drop, erase}, nil, ""},
-		"back from the dead":    {[]command{create, write, drop, create}, map[string]string{"f1": "v1"}, "file f1 is of data that was deleted"},
+		"back from the dead":    {[]command{create, write, drop, create}, map[string]string{"f1": "v1"}, "file f1 was never written to this data"},
 		"new after the old":     {[]command{create, write, drop, create, write}, map[string]string{"f2": "v2"}, ""},
 	}
 	for name, tt := range tests {
@@ -233,7 +230,7 @@ func TestLedgerChoosesPossibleCommands(t *testing.T) {
 		l, r, said := newLedger(), rand.New(rand.NewPCG(seed, 0)), ""
 		for range 200 {
 			c := l.next(r)
-			if (c.verb == verbWrite || c.verb == verbMove) && !l.mounts || c.verb == verbDrop && !l.exists ||
+			if slices.Contains([]verb{verbWrite, verbMove, verbSave, verbBack}, c.verb) && !l.mounts || c.verb == verbBack && !l.saved || c.verb == verbDrop && !l.exists ||
 				c.verb == verbErase && l.mounts || c.verb == verbTake && l.exists {
 				t.Errorf("seed %d: %s, while exists is %t and mounts is %t", seed, c, l.exists, l.mounts)
 			}
@@ -244,7 +241,7 @@ func TestLedgerChoosesPossibleCommands(t *testing.T) {
 	}
 	for seed := range uint64(20) {
 		said := run(seed)
-		for _, v := range []verb{verbApply, verbWrite, verbDrop, verbErase, verbMove, verbTake} {
+		for _, v := range []verb{verbApply, verbWrite, verbDrop, verbErase, verbMove, verbTake, verbSave, verbBack} {
 			if !strings.Contains(said, string(v)) {
 				t.Errorf("seed %d never chooses %q", seed, v)
 			}
@@ -275,6 +272,7 @@ func TestMisplaced(t *testing.T) {
 		"elsewhere":     {[]*carav1.Volume{object("a", "n1", true, "")}, map[string][]string{"n2": {"a"}}, `volume p.data (a) is on node "n1" (made true), and its data is on "n2"`},
 		"in two places": {[]*carav1.Volume{object("a", "n2", true, "")}, map[string][]string{"n1": {"a"}, "n2": {"a"}}, "data a is on node n1 and on node n2"},
 		"lost":          {[]*carav1.Volume{object("a", "n1", true, api.VolumeLost)}, nil, "volume p.data (a) is Lost: "},
+		"left behind":   {[]*carav1.Volume{object("a", "n1", false, api.VolumeCopying)}, nil, "volume p.data (a) is Copying: "},
 		"unknown":       {nil, map[string][]string{"n1": {"a"}}, "data a on node n1 has no Volume object"},
 	}
 	for name, tt := range tests {

@@ -25,6 +25,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testimage"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 const (
@@ -38,6 +39,8 @@ const (
 	roundProjects = 4
 	// A settlement follows so many rounds.
 	roundsSettle = 6
+	// roundsPatience is how long the commands of roundsSettle rounds, and the settlement after them, may take.
+	roundsPatience = 10 * time.Minute
 )
 
 // dataRounds is a cluster of two nodes with some projects, each of which has a Managed volume at /data.
@@ -50,6 +53,8 @@ type dataRounds struct {
 	faults    *rand.Rand
 	writes    atomic.Int64 // acknowledged ones
 	moves     atomic.Int64 // accepted ones
+	saves     atomic.Int64 // backups that succeeded
+	restores  atomic.Int64 // successful ones
 	starts    int          // of containers
 	projects  carav1.ProjectServiceClient
 	applier   carav1.ApplyServiceClient
@@ -60,8 +65,10 @@ type dataRounds struct {
 // player carries out the commands of one project, one after the other.
 type player struct {
 	*ledger
-	name string
-	r    *rand.Rand
+	name     string
+	r        *rand.Rand
+	others   int  // restores for other projects
+	restarts bool // on restored data, and was not seen to run there yet
 }
 
 // TestDataRounds: no acknowledged byte is lost, is in two places or is hidden by an empty volume, whatever happens to
@@ -90,13 +97,15 @@ func TestDataRounds(t *testing.T) {
 			t.Fatalf("after round %d with %s=%d", min(round+roundsSettle, rounds), seedEnv, seed)
 		}
 	}
-	t.Logf("%d rounds in %s: %d acknowledged writes, %d moves, %d starts of containers", rounds, time.Since(w.beginning).Round(time.Second), w.writes.Load(), w.moves.Load(), w.starts)
+	t.Logf("%d rounds in %s: %d acknowledged writes, %d moves, %d backups, %d restores, %d starts of containers", rounds, time.Since(w.beginning).Round(time.Second),
+		w.writes.Load(), w.moves.Load(), w.saves.Load(), w.restores.Load(), w.starts)
 	if w.writes.Load() == 0 || w.starts == 0 {
 		t.Error("nothing was written, or nothing was started")
 	}
 }
 
 func newDataRounds(t *testing.T, seed uint64) *dataRounds {
+	testneed.Program(t, "restic", "restic")
 	first := testdocker.Engine(t)
 	t.Parallel()
 	second := testdocker.SecondEngine(t) // which is killed now and then
@@ -104,7 +113,8 @@ func newDataRounds(t *testing.T, seed uint64) *dataRounds {
 		testCluster: newWorld(t, options{listen: wildcard(t)}), nodes: map[string]string{"n1": first, "n2": second.Host},
 		second: second, witness: t.TempDir(), faults: rand.New(rand.NewPCG(seed, 0)), beginning: time.Now(),
 	}
-	offer := "witness=" + w.witness
+	repositories := t.TempDir()
+	flags := []string{"--host-volume", "witness=" + w.witness, "--backup-dir", repositories}
 	free, err := testcluster.FreeAddress()
 	w.must(err)
 	_, port, err := net.SplitHostPort(free)
@@ -112,9 +122,9 @@ func newDataRounds(t *testing.T, seed uint64) *dataRounds {
 	w.pools["n1"] = <-pools
 	w.engines = append(w.engines, first)
 	w.startAgent(testcluster.Agent{
-		Name: "n1", DockerHost: first, Pool: w.pools["n1"], Ingress: net.JoinHostPort(second.Gateway, port), Flags: []string{"--host-volume", offer},
+		Name: "n1", DockerHost: first, Pool: w.pools["n1"], Ingress: net.JoinHostPort(second.Gateway, port), Flags: flags,
 	})
-	w.agent("n2", second.Host, second, "--host-volume", offer)
+	w.agent("n2", second.Host, second, flags...)
 	for _, host := range w.nodes {
 		testdocker.Images(t, host, testimage.Busybox)
 		docker, err := testdocker.Client(host)
@@ -127,6 +137,7 @@ func newDataRounds(t *testing.T, seed uint64) *dataRounds {
 	w.projects, w.applier, w.volumes = carav1.NewProjectServiceClient(conn), carav1.NewApplyServiceClient(conn), carav1.NewVolumeServiceClient(conn)
 	for n := range uint64(roundProjects) {
 		w.players = append(w.players, &player{ledger: newLedger(), name: w.name(fmt.Sprintf("r%d", n)), r: rand.New(rand.NewPCG(seed, n+1))})
+		w.backupSecret(w.players[n].name, repositories)
 	}
 	return w
 }
@@ -140,7 +151,7 @@ func (w *dataRounds) tell(who, format string, args ...any) {
 func (w *dataRounds) play(round, rounds int) {
 	w.Helper()
 	w.tell("rounds", "%d to %d", round+1, round+rounds)
-	ctx, cancel := w.patience()
+	ctx, cancel := context.WithTimeout(w.Context(), roundsPatience)
 	defer cancel()
 	var all errgroup.Group
 	for _, p := range w.players {
@@ -168,7 +179,7 @@ func (w *dataRounds) play(round, rounds int) {
 // settle waits until all is as the newest commands want it, checks the data of all projects, and adds some.
 func (w *dataRounds) settle() {
 	w.Helper()
-	ctx, cancel := w.patience()
+	ctx, cancel := context.WithTimeout(w.Context(), roundsPatience)
 	defer cancel()
 	for _, node := range []string{"n1", "n2"} {
 		w.must(w.cordon(ctx, "uncordon", node))
@@ -191,6 +202,7 @@ func (w *dataRounds) settle() {
 		for _, problem := range p.wrong(found) {
 			w.Errorf("project %s: %s", p.name, problem)
 		}
+		w.checkKept(ctx, p, volumes)
 	}
 	w.readWitness()
 	for _, p := range w.players { // the next rounds begin with data
@@ -221,7 +233,7 @@ func (w *dataRounds) awaitRuns(ctx context.Context, p *player) error {
 // awaitPlaces waits until the Volume objects are those of the engines, and returns them by name.
 func (w *dataRounds) awaitPlaces(ctx context.Context) map[string]*carav1.Volume {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	byName := map[string]*carav1.Volume{}
 	var problems []string
