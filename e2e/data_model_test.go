@@ -57,7 +57,8 @@ type ledger struct {
 	content
 	before map[int][]string // by manifest: the files that were acknowledged before it was applied
 	snapshots
-	kept []keptVolume // from before restores, or restored for other projects
+	kept []keptVolume // from before moves and restores, or restored for other projects
+	used keptVolume   // had the data after the last settlement
 }
 
 func newLedger() *ledger {
@@ -121,13 +122,15 @@ func (l *ledger) begin(c command) {
 }
 
 // file is the name of the file that was begun last.
-func (l *ledger) file() string { return fmt.Sprintf("f%d", l.files) }
+func (l *ledger) file() string { return fileName(l.files) }
+
+func fileName(n int) string { return fmt.Sprintf("f%d", n) }
 
 // acknowledge records that the newest file has a value.
 func (l *ledger) acknowledge(value string) { l.acknowledged[l.file()] = value }
 
 // forget drops the data, because a command deletes it. Backups and kept volumes stay.
-func (l *ledger) forget() { l.content = newContent() }
+func (l *ledger) forget() { l.content, l.used = newContent(), keptVolume{} }
 
 // wrongStart compares the files that a container of a manifest found at its start with those that were acknowledged before.
 func (l *ledger) wrongStart(manifest int, found []string) []string {

@@ -202,6 +202,7 @@ func (w *dataRounds) settle() {
 		for _, problem := range p.wrong(found) {
 			w.Errorf("project %s: %s", p.name, problem)
 		}
+		p.settled(volumes[api.VolumeName(p.name, "data")].GetMetadata().GetUid())
 		w.checkKept(ctx, p, volumes)
 	}
 	w.readWitness()

@@ -109,6 +109,23 @@ func (l *ledger) restored(snapshot content, old string) {
 	l.content = snapshot.clone()
 }
 
+// settled records which volume has the data after a settlement. If it is not the one that had it after the last settlement, the
+// project has moved with its data or was restored, and the old volume is kept. Files may have been written there in between.
+func (l *ledger) settled(uid string) {
+	old := l.used
+	moved := func(kept keptVolume) bool { return kept.uid == old.uid }
+	if old.uid != "" && old.uid != uid && !slices.ContainsFunc(l.kept, moved) {
+		for n := range l.files {
+			old.begun[fileName(n+1)] = true
+		}
+		l.kept = append(l.kept, old)
+	}
+	l.used = keptVolume{}
+	if len(l.acknowledged) > 0 {
+		l.used = keptVolume{uid, l.clone()}
+	}
+}
+
 // way is how a project is restored.
 type way string
 
@@ -201,6 +218,57 @@ func TestLedgerOfStartsAfterARestore(t *testing.T) {
 	for manifest, want := range map[int][]string{2: {"f1"}, 3: {"f1", "f4"}} {
 		if got := l.before[manifest]; !slices.Equal(got, want) {
 			t.Errorf("a container of manifest %d must find %q, want %q", manifest, got, want)
+		}
+	}
+}
+
+// TestLedgerOfMoves: the volume that a project had at a settlement is kept when it has another one at the next settlement,
+// unless a command deleted the data meanwhile.
+func TestLedgerOfMoves(t *testing.T) {
+	retain, write, drop := command{verb: verbApply, mounts: true}, command{verb: verbWrite}, command{verb: verbDrop}
+	reclaim := command{verb: verbApply, mounts: true, reclaim: true}
+	tests := map[string]struct {
+		before, after []command
+		uid           string
+		want          string // the kept volumes
+	}{
+		"stays":       {[]command{retain, write}, []command{write}, "a", ""},
+		"moved":       {[]command{retain, write}, []command{write}, "b", "a: file f1 was acknowledged and is lost"},
+		"has no data": {[]command{retain}, []command{write}, "b", ""},
+		"deleted":     {[]command{reclaim, write}, []command{drop, retain}, "b", ""},
+		"kept by a restore": {
+			[]command{retain, write},
+			[]command{{verb: verbSave}, {verb: verbBack}},
+			"b", "a: file f1 was acknowledged and is lost",
+		},
+	}
+	for name, tt := range tests {
+		l := newLedger()
+		play := func(commands []command, uid string) {
+			for _, c := range commands {
+				l.begin(c)
+				switch c.verb {
+				case verbWrite:
+					l.acknowledge("v")
+				case verbSave:
+					l.succeeded("s1")
+				case verbBack:
+					l.restored(l.byID["s1"], "a")
+				}
+			}
+			l.settled(uid)
+		}
+		play(tt.before, "a")
+		play(tt.after, tt.uid)
+		var got []string
+		for _, kept := range l.kept {
+			got = append(got, kept.uid+": "+strings.Join(kept.wrong(nil), "; "))
+			if problems := kept.wrong(map[string]string{"f1": "v", "f2": "v"}); tt.uid == "b" && l.files == 2 && len(problems) > 0 {
+				t.Errorf("%s: %q about a file that was written before the move", name, problems)
+			}
+		}
+		if got := strings.Join(got, ", "); got != tt.want {
+			t.Errorf("%s: the kept volumes are %q, want %q", name, got, tt.want)
 		}
 	}
 }
