@@ -54,7 +54,7 @@ func (o *observer) read(ctx context.Context, want *step.Want, ws *workspace) (*s
 		})
 	}
 	have.Managed = ws.managed
-	if have.Managed == nil && len(want.Uses) > 0 {
+	if !want.HasData(have.Managed) { // a restore or a move fills volumes without the worker
 		g.Go(func() (err error) {
 			have.Managed, err = o.managed(gctx, want.Project)
 			return err

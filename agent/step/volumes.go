@@ -105,6 +105,16 @@ func (w *Want) Holds(uid string) bool {
 	return false
 }
 
+// HasData reports whether each Managed volume of an assignment is in a list of the engine's volumes.
+func (w *Want) HasData(list []engine.Volume) bool {
+	for volume, use := range w.Uses {
+		if !listed(list, w.source(volume).Volume, use.GetUid()) {
+			return false
+		}
+	}
+	return true
+}
+
 // Disposable reports whether a volume belongs to the assignment and is no Managed volume, so that it may be removed.
 func (w *Want) Disposable(v engine.Volume) bool {
 	return v.Labels[api.LabelVolumeUID] == "" && v.Labels[api.LabelProject] == w.Project && w.sameAssignment(v.Labels)
@@ -155,8 +165,10 @@ func (s *plan) managed(volume, name string) bool {
 }
 
 // inEngine reports whether the engine has a Managed volume with this uid.
-func (h *Have) inEngine(name, uid string) bool {
-	return slices.ContainsFunc(h.Managed, func(v engine.Volume) bool {
+func (h *Have) inEngine(name, uid string) bool { return listed(h.Managed, name, uid) }
+
+func listed(list []engine.Volume, name, uid string) bool {
+	return slices.ContainsFunc(list, func(v engine.Volume) bool {
 		return v.Name == name && v.Labels[api.LabelVolumeUID] == uid
 	})
 }
