@@ -247,12 +247,12 @@ func TestLedgerOfMoves(t *testing.T) {
 		play := func(commands []command, uid string) {
 			for _, c := range commands {
 				l.begin(c)
-				switch c.verb {
-				case verbWrite:
+				switch {
+				case c.verb == verbWrite:
 					l.acknowledge("v")
-				case verbSave:
+				case c.verb == verbSave:
 					l.succeeded("s1")
-				case verbBack:
+				case c.verb == verbBack:
 					l.restored(l.byID["s1"], "a")
 				}
 			}
