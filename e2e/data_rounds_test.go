@@ -193,6 +193,9 @@ func (w *dataRounds) settle() {
 		}
 	}
 	volumes := w.awaitPlaces(ctx)
+	if w.Failed() { // what does not run cannot be read, except after a long wait
+		return
+	}
 	for _, p := range w.players {
 		found, err := w.files(ctx, p, volumes)
 		if err != nil {
