@@ -46,7 +46,7 @@ e2e: ## the end-to-end tests alone; what they need must be there
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 && go test -count=1 -timeout 15m ./e2e/...
 
 soak: ## the tests that take long: thousands of cycles, hundreds of projects, a thousand rounds with data, the agent killed at each moment of each call
-	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 CARA_SOAK=1 && go test -count=1 -v -timeout 3h -run 'Cycles|TwoHundred|ManyProjectsInOnePush|PortForward|StormOfPushes|StartFirst|DataRounds|RealMany|KilledAtEachCall|UnderKills|RestartKilled|OverRotation' ./e2e ./agent
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 CARA_SOAK=1 && go test -count=1 -v -timeout 6h -run 'Cycles|TwoHundred|ManyProjectsInOnePush|PortForward|StormOfPushes|StartFirst|DataRounds|RealMany|KilledAtEachCall|UnderKills|RestartKilled|OverRotation' ./e2e ./agent
 
 fuzz: ## each fuzz target for FUZZTIME
 	hack/fuzz $(FUZZTIME)
