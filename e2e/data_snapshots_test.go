@@ -247,13 +247,14 @@ func TestLedgerOfMoves(t *testing.T) {
 		play := func(commands []command, uid string) {
 			for _, c := range commands {
 				l.begin(c)
-				switch {
-				case c.verb == verbWrite:
+				switch c.verb {
+				case verbWrite:
 					l.acknowledge("v")
-				case c.verb == verbSave:
+				case verbSave:
 					l.succeeded("s1")
-				case c.verb == verbBack:
+				case verbBack:
 					l.restored(l.byID["s1"], "a")
+				default:
 				}
 			}
 			l.settled(uid)
