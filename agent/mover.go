@@ -49,8 +49,9 @@ type moveJob struct {
 	done   chan struct{}            // closed when another job takes its place
 
 	// Guarded by mover.mu.
-	state step.Moving
-	told  time.Time // when a progress was last told
+	state    step.Moving
+	told     time.Time // when a progress was last told
+	failures int       // of rsync, one after the other
 }
 
 // concurrentMoves is how many projects are copied at the same time.
@@ -145,6 +146,9 @@ func (m *mover) do(ctx context.Context, project string) (time.Duration, error) {
 	if ctx.Err() != nil {
 		return 0, nil // another job has taken its place, or the agent ends
 	}
+	if volume.IsCopyError(err) {
+		err = m.failed(job, err)
+	}
 	result, message := moveResult(job.key.step, err)
 	message, err = job.want.Values.Text(message), job.want.Values.Error(err)
 	if err != nil {
@@ -157,6 +161,26 @@ func (m *mover) do(ctx context.Context, project string) (time.Duration, error) {
 		return 0, err
 	}
 	return 0, nil
+}
+
+// maxCopyFailures is how often rsync may fail one after the other, apart from broken connections, before a move ends. Each try
+// can copy what the one before could not, for example a file that changed meanwhile.
+const maxCopyFailures = 5
+
+// failed counts a failure of rsync. The last one is final.
+func (m *mover) failed(job *moveJob, err error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	job.failures++
+	return copyFailure(job.failures, err)
+}
+
+// copyFailure returns what a failure of rsync means for a move, after a number of failures.
+func copyFailure(failures int, err error) error {
+	if failures < maxCopyFailures {
+		return fmt.Errorf("%w (attempt %d of %d)", err, failures, maxCopyFailures)
+	}
+	return volume.Final(fmt.Errorf("%w (%d attempts failed)", err, failures))
 }
 
 // moveResult returns the result of a step for the server, and the message of a failure. Without a result, the step is tried

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -215,19 +218,49 @@ func TestOutcome(t *testing.T) {
 		running  bool
 		want     string
 		final    bool
+		counts   bool // IsCopyError
 	}{
-		"success":                        {0, "", false, "", false},
-		"files vanished":                 {24, "file has vanished", true, "", false},
-		"files vanished at a standstill": {24, "file has vanished: x", false, "exit code 24: file has vanished: x", false},
-		"the disk is full":               {11, `rsync: [receiver] write failed on "x" (in volume): No space left on device (28)`, true, "no space left", true},
-		"the quota is used up":           {11, `rsync: write failed on "x": Disk quota exceeded (122)`, true, "no space left", true},
-		"no attributes there":            {23, `rsync: [generator] rsync_xal_set: lsetxattr("x","user.a") failed: Operation not supported (95)`, false, "cannot store everything", true},
-		"the connection broke":           {12, "a\n\nb\nc\nd", true, "exit code 12: a; b; c", false},
-		"without a message":              {30, "", true, "no message", false},
+		"success":                        {0, "", false, "", false, false},
+		"files vanished":                 {24, "file has vanished", true, "", false, false},
+		"files vanished at a standstill": {24, "file has vanished: x", false, "exit code 24: file has vanished: x", false, true},
+		"the disk is full":               {11, `rsync: [receiver] write failed on "x" (in volume): No space left on device (28)`, true, "no space left", true, false},
+		"the quota is used up":           {11, `rsync: write failed on "x": Disk quota exceeded (122)`, true, "no space left", true, false},
+		"no attributes there":            {23, `rsync: [generator] rsync_xal_set: lsetxattr("x","user.a") failed: Operation not supported (95)`, false, "cannot store everything", true, false},
+		"a disk cannot be read":          {23, `rsync: [sender] read errors mapping "/v/x": Input/output error (5)`, true, "a disk cannot be read or written", true, false},
+		"a disk became read-only":        {23, `rsync: [receiver] mkstemp "/.x.1" (in volume) failed: Read-only file system (30)`, true, "a disk cannot be read or written", true, false},
+		"an option is unknown":           {1, "rsync: --x: unknown option", true, "exit code 1: rsync: --x: unknown option", true, false},
+		"the versions differ":            {2, "protocol version mismatch -- is your shell clean?", true, "exit code 2", true, false},
+		"an option is not supported":     {4, "x", true, "exit code 4", true, false},
+		"a file changes all the time":    {23, "WARNING: x failed verification -- update discarded", true, "exit code 23", false, true},
+		"a file cannot be written":       {11, "rsync: write failed", true, "exit code 11", false, true},
+		"the connection broke":           {12, "a\n\nb\nc\nd", true, "exit code 12: a; b; c", false, false},
+		"the socket broke":               {10, "x", true, "exit code 10", false, false},
+		"it was stopped":                 {20, "x", true, "exit code 20", false, false},
+		"nothing arrives":                {30, "", true, "no message", false, false},
+		"no connection":                  {35, "x", true, "exit code 35", false, false},
 	} {
 		err := outcome(tt.code, tt.messages, tt.running)
-		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) || IsFinal(err) != tt.final {
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) || IsFinal(err) != tt.final || IsCopyError(err) != tt.counts {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestIsFinal: an error of the disk is final on both nodes, and a broken connection is not.
+func TestIsFinal(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"marked":              {fmt.Errorf("copy: %w", final("no")), true},
+		"a bad disk":          {fmt.Errorf("read: %w", &fs.PathError{Op: "read", Path: "x", Err: syscall.EIO}), true},
+		"a read-only disk":    {&fs.PathError{Op: "open", Path: "x", Err: syscall.EROFS}, true},
+		"a bad disk there":    {replyOf(&fs.PathError{Op: "read", Path: "x", Err: syscall.EIO}).err("n2"), true},
+		"a broken connection": {fmt.Errorf("ask: %w", syscall.ECONNRESET), false},
+		"none":                {nil, false},
+	} {
+		if IsFinal(tt.err) != tt.want {
+			t.Errorf("%s: %v is final: %t", name, tt.err, !tt.want)
 		}
 	}
 }

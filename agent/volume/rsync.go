@@ -62,8 +62,16 @@ func receiveConfig(dir string) (string, error) {
 
 // exits of rsync, from its manual.
 const (
-	exitPartial  = 23 // some files could not be copied
-	exitVanished = 24 // some files disappeared meanwhile
+	exitUsage      = 1
+	exitProtocol   = 2 // the versions cannot work together
+	exitAction     = 4 // an option is not supported
+	exitSocket     = 10
+	exitStream     = 12 // the connection broke, or the other side ended
+	exitSignal     = 20
+	exitPartial    = 23 // some files could not be copied
+	exitVanished   = 24 // some files disappeared meanwhile
+	exitTimeout    = 30
+	exitConnection = 35 // no connection within the time-out
 )
 
 // Outcome judges how the sending rsync ended: with an exit code, and with messages in its error output. While the project
@@ -76,8 +84,17 @@ func outcome(code int, messages string, running bool) error {
 		return errNoSpace
 	case strings.Contains(messages, "Operation not supported") && code == exitPartial:
 		return final("the file system there cannot store everything that the volume has: %s", firstLines(messages))
+	case strings.Contains(messages, "Input/output error"), strings.Contains(messages, "Read-only file system"):
+		return final("a disk cannot be read or written: %s", firstLines(messages))
 	}
-	return fmt.Errorf("rsync ended with exit code %d: %s", code, firstLines(messages))
+	err := fmt.Errorf("rsync ended with exit code %d: %s", code, firstLines(messages))
+	switch code {
+	case exitUsage, exitProtocol, exitAction:
+		return Final(err)
+	case exitSocket, exitStream, exitSignal, exitTimeout, exitConnection:
+		return err
+	}
+	return copyError{err}
 }
 
 // errNoSpace means that the copy does not fit.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 )
 
 // Operations of a connection between two agents. Each connection is for one operation on one volume.
@@ -93,9 +94,22 @@ func Final(err error) error { return finalError{err} }
 // final returns an error that will not go away by itself.
 func final(format string, args ...any) error { return finalError{fmt.Errorf(format, args...)} }
 
-// IsFinal reports whether an operation failed for a reason that will not go away by itself, so that a retry is pointless.
+// IsFinal reports whether an operation failed for a reason that will not go away by itself, so that a retry is pointless. A
+// disk that cannot be read or written does not repair itself.
 func IsFinal(err error) bool {
 	_, ok := errors.AsType[finalError](err)
+	return ok || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EROFS)
+}
+
+// copyError means that rsync failed on one of the two nodes, and not because the connection between them broke.
+type copyError struct{ error }
+
+func (e copyError) Unwrap() error { return e.error }
+
+// IsCopyError reports whether rsync failed for a reason that may be temporary, such as a file that changes while it is copied,
+// but that no other node and no network causes.
+func IsCopyError(err error) bool {
+	_, ok := errors.AsType[copyError](err)
 	return ok
 }
 
