@@ -40,6 +40,8 @@ type backups struct {
 	known map[string]*backedUp // by project
 	// left are the projects that a backup has left paused.
 	left map[string]bool
+	// problem is why no project can be backed up here, or nil.
+	problem *backup.Failure
 }
 
 // backedUp is what is known about the backups of one project.
@@ -83,6 +85,7 @@ func (b *backups) run(ctx context.Context) error {
 		wait := backupIdle
 		assigned := b.assignments.backedUp()
 		b.forget(assigned)
+		b.check(assigned)
 		for _, v := range assigned {
 			if again := b.look(ctx, v, &running); !again.IsZero() {
 				wait = min(wait, max(time.Until(again), 0)+time.Millisecond)
@@ -138,6 +141,20 @@ func (b *backups) forget(assigned []backupAssignment) {
 	})
 }
 
+// check looks for what every backup needs, and makes the projects report a change.
+func (b *backups) check(assigned []backupAssignment) {
+	problem := b.runner.Problem()
+	b.mu.Lock()
+	changed := (problem == nil) != (b.problem == nil)
+	b.problem = problem
+	b.mu.Unlock()
+	if changed {
+		for _, a := range assigned {
+			b.assignments.hint(a.want.Project)
+		}
+	}
+}
+
 // find returns what is known about a project. At first that is the newer one of the server's status and the one on disk.
 func (b *backups) find(a backupAssignment) *backedUp {
 	known := b.known[a.want.Project]
@@ -150,6 +167,7 @@ func (b *backups) find(a backupAssignment) *backedUp {
 	}
 	known = &backedUp{uid: a.want.UID, status: backup.Interrupted(status)}
 	b.known[a.want.Project] = known
+	b.assignments.hint(a.want.Project) // earlier reports had nothing about the backups
 	return known
 }
 
@@ -174,8 +192,8 @@ func (b *backups) change(project string, known *backedUp, change func(*carav1.Ba
 	b.set(project, known, status)
 }
 
-// report returns the status for the next report about a project, and the condition of one whose backups fail.
-func (b *backups) report(want *step.Want, now time.Time) (*carav1.BackupStatus, *carav1.Condition) {
+// report returns the status for the next report about a project, and the conditions that warn of missing backups.
+func (b *backups) report(want *step.Want, now time.Time) (*carav1.BackupStatus, []*carav1.Condition) {
 	spec := want.Spec.GetBackup()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -183,7 +201,8 @@ func (b *backups) report(want *step.Want, now time.Time) (*carav1.BackupStatus, 
 	if spec == nil || known == nil || known.uid != want.UID {
 		return nil, nil
 	}
-	return known.status, backup.Stale(spec, known.status, now)
+	warnings := []*carav1.Condition{backup.Stale(spec, known.status, now), backup.Blocked(spec, b.cfg.NodeName, b.problem)}
+	return known.status, slices.DeleteFunc(warnings, func(c *carav1.Condition) bool { return c == nil })
 }
 
 // states returns the status by project.

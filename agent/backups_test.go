@@ -144,6 +144,35 @@ func TestBackupByRequest(t *testing.T) {
 	}
 }
 
+// TestBackupBlocked: a project on a node without restic says so before a backup is due, until restic is installed.
+func TestBackupBlocked(t *testing.T) {
+	b := newBackedUp(t)
+	b.ask("t1")
+	b.ended(t, "t1", api.BackupSucceeded)
+	b.stop()
+	away := b.cfg.Restic + ".away"
+	if err := os.Rename(b.cfg.Restic, away); err != nil {
+		t.Fatal(err)
+	}
+	b.run(t)
+	blocked := func(p *carav1.Project) *carav1.Condition {
+		return api.FindCondition(p.GetStatus().GetConditions(), api.CondBackupBlocked)
+	}
+	p := b.wait(t, "p", func(p *carav1.Project) bool { return blocked(p) != nil })
+	if c := blocked(p); c.GetReason() != api.ReasonResticMissing || !strings.Contains(c.GetMessage(), "install the package restic") {
+		t.Errorf("condition %v", c)
+	}
+	if s := p.GetStatus().GetBackup(); s.GetState() != api.BackupSucceeded {
+		t.Errorf("the last backup is %s", s.GetState())
+	}
+	if err := os.Rename(away, b.cfg.Restic); err != nil {
+		t.Fatal(err)
+	}
+	b.ask("t2")
+	b.ended(t, "t2", api.BackupSucceeded)
+	b.wait(t, "p", func(p *carav1.Project) bool { return blocked(p) == nil })
+}
+
 // TestThePausedProjectIsLeftAlone: the worker does not resume what a backup has paused, while it works for other projects.
 func TestThePausedProjectIsLeftAlone(t *testing.T) {
 	b := newBackedUp(t)

@@ -265,6 +265,7 @@ func (s *server) UpdateProjectStatus(_ context.Context, r *carav1.UpdateProjectS
 		s.moved = append(s.moved, r.GetMove())
 	}
 	p = proto.CloneOf(p)
+	p.Status.Conditions, _ = api.RemoveCondition(p.Status.Conditions, api.CondBackupBlocked)
 	for _, c := range r.GetConditions() {
 		p.Status.Conditions, _ = api.SetCondition(p.Status.Conditions, c, time.Now())
 	}

@@ -276,11 +276,9 @@ func (w *worker) note(want *step.Want, ws *workspace, next step.Record) error {
 func (w *worker) report(want *step.Want, have *step.Have, actions []step.Action, now time.Time) {
 	if step.Reportable(want, have) {
 		report := step.Report(want, have, actions, now)
-		status, stale := w.backups.report(want, now)
+		status, warnings := w.backups.report(want, now)
 		report.Backup = status
-		if stale != nil {
-			report.Conditions = append(report.Conditions, stale)
-		}
+		report.Conditions = append(report.Conditions, warnings...)
 		w.reports.put(report)
 	}
 }

@@ -34,6 +34,8 @@ const (
 	CondUnmountedVolume = "UnmountedVolume"
 	// CondBackupStale means that no backup has succeeded for two intervals of the schedule.
 	CondBackupStale = "BackupStale"
+	// CondBackupBlocked means that the next backup will fail, because its node lacks a program.
+	CondBackupBlocked = "BackupBlocked"
 )
 
 // Condition types of a source.

@@ -106,7 +106,7 @@ const (
 	ReasonVolumeRetained   = "VolumeRetained"
 )
 
-// Reasons of a project's backups: of their events, of their failures, and of CondBackupStale.
+// Reasons of a project's backups: of their events, of their failures, and of CondBackupStale and CondBackupBlocked.
 const (
 	ReasonBackupRequested   = "BackupRequested"
 	ReasonBackupSucceeded   = "BackupSucceeded"

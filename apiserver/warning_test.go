@@ -10,7 +10,7 @@ import (
 
 // TestWarnings: warnings exist as long as each report has them, and each begins with one event.
 func TestWarnings(t *testing.T) {
-	for _, warning := range []string{api.CondSecretChanged, api.CondUnmountedVolume} {
+	for _, warning := range []string{api.CondSecretChanged, api.CondUnmountedVolume, api.CondBackupBlocked} {
 		t.Run(warning, func(t *testing.T) {
 			w := newTown(t)
 			fillWith(t, w.house, web("shop"))

@@ -119,6 +119,15 @@ func Interrupted(status *carav1.BackupStatus) *carav1.BackupStatus {
 	return out
 }
 
+// Blocked returns the condition of a project whose next backup will fail because of a problem of its node, or nil. The condition
+// exists before the first backup is due, and also if backups are made only by request.
+func Blocked(spec *carav1.Backup, node string, problem *Failure) *carav1.Condition {
+	if spec == nil || problem == nil {
+		return nil
+	}
+	return api.NewCondition(api.CondBackupBlocked, api.StatusTrue, problem.Reason, "the project cannot be backed up on node "+node+": "+problem.Message)
+}
+
 // Stale returns the condition of a project whose backups have not succeeded for two intervals of the schedule, or nil.
 func Stale(spec *carav1.Backup, status *carav1.BackupStatus, now time.Time) *carav1.Condition {
 	s, err := api.ParseSchedule(spec.GetSchedule())

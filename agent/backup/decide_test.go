@@ -131,3 +131,29 @@ func TestStale(t *testing.T) {
 		})
 	}
 }
+
+func TestBlocked(t *testing.T) {
+	missing := &Failure{Reason: api.ReasonResticMissing, Message: "restic is not installed on this node: install the package restic"}
+	tests := []struct {
+		name    string
+		spec    *carav1.Backup
+		problem *Failure
+		want    string
+	}{
+		{"no backups", nil, missing, ""},
+		{"no problem", &carav1.Backup{}, nil, ""},
+		{"by request only", &carav1.Backup{}, missing, "the project cannot be backed up on node n1: restic is not installed on this node: install the package restic"},
+		{"by schedule", &carav1.Backup{Schedule: &carav1.BackupSchedule{Cron: "0 3 * * *"}}, missing, "the project cannot be backed up on node n1: restic is not installed on this node: install the package restic"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := Blocked(tt.spec, "n1", tt.problem)
+			if got.GetMessage() != tt.want {
+				t.Errorf("message %q, want %q", got.GetMessage(), tt.want)
+			}
+			if got != nil && (got.GetType() != api.CondBackupBlocked || got.GetStatus() != api.StatusTrue || got.GetReason() != api.ReasonResticMissing) {
+				t.Errorf("condition %v", got)
+			}
+		})
+	}
+}

@@ -56,17 +56,11 @@ func (r *Runner) open(values map[string][]byte, access confine.Access) (*session
 	if err := allowed(text(values, api.BackupRepository), r.Dirs); err != nil {
 		return nil, fail(api.ReasonRepositoryNotAllowed, "%v", err)
 	}
-	s := &session{access: access}
-	var err error
-	if s.restic = r.Restic; s.restic == "" {
-		s.restic, err = find("restic")
+	restic, f := r.find()
+	if f != nil {
+		return nil, f
 	}
-	if err == nil {
-		_, err = os.Stat(s.restic)
-	}
-	if err != nil {
-		return nil, fail(api.ReasonResticMissing, "restic is not installed on this node: install the package restic (apt-get install restic)")
-	}
+	s := &session{access: access, restic: restic}
 	if err := s.grant(r.Dir, text(values, api.BackupRepository)); err != nil {
 		return nil, fail(api.ReasonBackupFailed, "make the agent's directory for backups: %v", err)
 	}
@@ -134,6 +128,27 @@ func (s *session) close() {
 	for _, f := range s.files {
 		f.close()
 	}
+}
+
+// Problem returns why this node cannot make backups of any project, with what to do, or nil.
+func (r *Runner) Problem() *Failure {
+	_, f := r.find()
+	return f
+}
+
+// find returns the path of restic.
+func (r *Runner) find() (string, *Failure) {
+	path, err := r.Restic, error(nil)
+	if path == "" {
+		path, err = find("restic")
+	}
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	if err != nil {
+		return "", fail(api.ReasonResticMissing, "restic is not installed on this node: install the package restic (apt-get install restic)")
+	}
+	return path, nil
 }
 
 // find returns the path of a program. The agent's own PATH does not count.

@@ -77,7 +77,7 @@ func mayReport(actor identity.Actor, p *carav1.Project, req *carav1.UpdateProjec
 
 // warnings returns the conditions that exist while each report has them, and that begin with an event.
 func warnings() []string {
-	return []string{api.CondSecretChanged, api.CondUnmountedVolume, api.CondBackupStale}
+	return []string{api.CondSecretChanged, api.CondUnmountedVolume, api.CondBackupStale, api.CondBackupBlocked}
 }
 
 // applyReport writes the agent's part of the status. The reason of a phase change is in the report's condition `Phase`, or
@@ -88,7 +88,7 @@ func applyReport(t *state.Tx, p *carav1.Project, req *carav1.UpdateProjectStatus
 		switch c.GetType() {
 		case api.CondPhase:
 			why = c
-		case api.CondReady, api.CondImagesReady, api.CondSecretChanged, api.CondUnmountedVolume, api.CondBackupStale:
+		case api.CondReady, api.CondImagesReady, api.CondSecretChanged, api.CondUnmountedVolume, api.CondBackupStale, api.CondBackupBlocked:
 			mine := proto.CloneOf(c)
 			mine.ObservedGeneration = req.GetObservedGeneration()
 			if c.GetReason() == api.ReasonUpdateFailed && !api.UpdateFailed(p) {
@@ -104,7 +104,7 @@ func applyReport(t *state.Tx, p *carav1.Project, req *carav1.UpdateProjectStatus
 		case api.CondMoving:
 			showProgress(t, p, c)
 		default:
-			return api.Invalid("the report", api.Field("conditions", "has %q; an agent sets Ready, ImagesReady, SecretChanged, UnmountedVolume, BackupStale, Moving and, for a change of the phase, Phase", c.GetType()))
+			return api.Invalid("the report", api.Field("conditions", "has %q; an agent sets Ready, ImagesReady, SecretChanged, UnmountedVolume, BackupStale, BackupBlocked, Moving and, for a change of the phase, Phase", c.GetType()))
 		}
 	}
 	for _, warning := range warnings() {
