@@ -182,3 +182,33 @@ func TestTheSchedulerCancelsItsOwnRestore(t *testing.T) {
 		t.Errorf("the condition is %v", c)
 	}
 }
+
+// TestACancelledRestoreIsDeclined until somebody requests one: the scheduler leaves the project alone meanwhile.
+func TestACancelledRestoreIsDeclined(t *testing.T) {
+	r := newRestoring(t, "")
+	cancelled := func() *carav1.ProjectStatus {
+		t.Helper()
+		p, err := r.project.CancelMove(t.Context(), &carav1.GetRequest{Name: "shop"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.GetStatus()
+	}
+	r.ask(t, &carav1.RestoreProjectRequest{As: "other"})
+	if st := cancelled(); st.GetRestoreDeclined() != nil {
+		t.Errorf("a cancelled restore for another project declines that of this one at %v", st.GetRestoreDeclined())
+	}
+	r.ask(t, &carav1.RestoreProjectRequest{})
+	if st := cancelled(); st.GetRestoreDeclined() == nil {
+		t.Error("a cancelled restore is not declined")
+	}
+	r.ask(t, &carav1.RestoreProjectRequest{As: "other"})
+	if st := cancelled(); st.GetRestoreDeclined() == nil {
+		t.Error("a restore for another project is a request to restore this one")
+	}
+	r.ask(t, &carav1.RestoreProjectRequest{})
+	p, err := r.project.GetProject(t.Context(), &carav1.GetRequest{Name: "shop"})
+	if err != nil || p.GetStatus().GetRestoreDeclined() != nil {
+		t.Errorf("after a request, the restore is declined at %v (%v)", p.GetStatus().GetRestoreDeclined(), err)
+	}
+}

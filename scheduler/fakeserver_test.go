@@ -97,6 +97,7 @@ func (w *fakeServer) beat(node string) {
 	if n := w.nodes[node]; n != nil && n.Status.State == api.NodeNotReady {
 		n = proto.CloneOf(n)
 		n.Status.State = api.NodeReady
+		n.Status.Conditions, _ = api.SetCondition(n.Status.Conditions, &carav1.Condition{Type: api.CondReady, Status: api.StatusTrue, Reason: api.ReasonHeartbeat}, time.Now())
 		w.put(false, n)
 	}
 }

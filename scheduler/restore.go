@@ -195,6 +195,9 @@ func (s *Scheduler) restoreLost(ctx context.Context, p *carav1.Project, d Demand
 	switch {
 	case asked:
 		return 0, nil // the mirror is older than our own request
+	case declined(p, lost):
+		return 0, say(fmt.Sprintf("and waits until the node returns, because a restore was cancelled at %s; caractrl restore %s restores %s",
+			p.GetStatus().GetRestoreDeclined().AsTime().UTC().Format(time.RFC3339), d.Project, backup))
 	case to.Node == "":
 		return 0, say(to.Why + "; " + backup)
 	case never:
@@ -205,6 +208,13 @@ func (s *Scheduler) restoreLost(ctx context.Context, p *carav1.Project, d Demand
 		return time.Until(again), say(fmt.Sprintf("%s; the restore of %s is tried again at %s", failed.why, backup, again.UTC().Format(time.RFC3339)))
 	}
 	return 0, s.requestRestore(ctx, p, to.Node)
+}
+
+// declined reports whether somebody has cancelled a restore of the project since its node was lost. Then only a request restores
+// the project, until the node is lost again. lost is nil if the node was deleted.
+func declined(p *carav1.Project, lost *carav1.Node) bool {
+	at, since := p.GetStatus().GetRestoreDeclined(), lostAt(lost)
+	return at != nil && (since == nil || !at.AsTime().Before(since.AsTime()))
 }
 
 // requestRestore requests the restore of a project on a node. A refusal counts as a failed restore.

@@ -275,6 +275,71 @@ func TestAFailedRestoreIsTriedAgainLater(t *testing.T) {
 	}
 }
 
+// cancelled ends a restore as a person's request does.
+func (w *fakeServer) cancelled(name string) {
+	w.change(name, func(p *carav1.Project) {
+		p.Status.Move, p.Status.RestoreDeclined = nil, timestamppb.Now()
+		w.saysRestoring(p, api.StatusFalse, api.ReasonRestoreCancelled, "cancelled by user/ann")
+	})
+}
+
+// TestACancelledRestoreIsNotRepeated for the same loss of the node, but for the next one.
+func TestACancelledRestoreIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFakeServer()
+		w.Put(node("n1", "8Gi"), restorer(node("n2", "8Gi")), backedUp(withData(running("p", "n1", ""), "n1", "db")))
+		defer live(w, "n2")()
+		silence := live(w, "n1")
+		stop := run(t, w, Config{})
+		pass(30 * time.Second)
+		silence()
+		pass(2 * time.Minute)
+		if got := w.step("p"); got != "Restoring n2" {
+			t.Fatalf("the restore is %q", got)
+		}
+		w.cancelled("p")
+		pass(3 * time.Hour)
+		if n := w.restores.Load(); n != 1 || w.step("p") != "" {
+			t.Errorf("%d restores, the last is %q", n, w.step("p"))
+		}
+		wantScheduled(t, w, "p", "because a restore was cancelled at ")
+		wantScheduled(t, w, "p", "caractrl restore p restores the backup of 1999-12-31T19:00:00Z")
+		silence = live(w, "n1")
+		pass(time.Minute)
+		silence()
+		pass(2 * time.Minute)
+		if n := w.restores.Load(); n != 2 {
+			t.Errorf("%d restores after the next loss, want 2", n)
+		}
+		stop()
+	})
+}
+
+func TestDeclined(t *testing.T) {
+	at := func(hour int) *timestamppb.Timestamp {
+		return timestamppb.New(time.Date(2000, 1, 1, hour, 0, 0, 0, time.UTC))
+	}
+	lost := node("n1", "8Gi")
+	lost.Status.Conditions = []*carav1.Condition{{Type: api.CondReady, Status: api.StatusFalse, LastTransitionTime: at(5)}}
+	for name, tt := range map[string]struct {
+		at   *timestamppb.Timestamp
+		lost *carav1.Node
+		want bool
+	}{
+		"nobody cancelled":                   {nil, lost, false},
+		"nobody cancelled, node deleted":     {nil, nil, false},
+		"cancelled before the loss":          {at(4), lost, false},
+		"cancelled when the node was lost":   {at(5), lost, true},
+		"cancelled after the loss":           {at(6), lost, true},
+		"cancelled, and the node is deleted": {at(4), nil, true},
+	} {
+		p := &carav1.Project{Status: &carav1.ProjectStatus{RestoreDeclined: tt.at}}
+		if got := declined(p, tt.lost); got != tt.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 // TestARestoreIsCancelledWhenTheNodeReturns: the project continues with its newest data.
 func TestARestoreIsCancelledWhenTheNodeReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

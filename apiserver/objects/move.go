@@ -203,6 +203,9 @@ func (s Projects) CancelMove(ctx context.Context, req *carav1.GetRequest) (*cara
 		if p.GetStatus().GetMove() == nil {
 			return api.BadState("project %q is neither moving nor being restored: it is on %s", req.GetName(), orNoNode(p.GetStatus().GetNodeRef()))
 		}
+		if r := p.GetStatus().GetMove().GetRestore(); r != nil && r.GetAs() == "" {
+			p.Status.RestoreDeclined = timestamppb.New(t.Now)
+		}
 		endMove(t, p, api.ReasonMoveCancelled, "cancelled by "+t.Actor.Name)
 		return nil
 	})

@@ -53,6 +53,9 @@ func (s Projects) RestoreProject(ctx context.Context, req *carav1.RestoreProject
 			Actor: t.Actor.Name, Started: timestamppb.New(t.Now), Restore: r,
 		}
 		p.Status.Move = m
+		if r.GetAs() == "" {
+			p.Status.RestoreDeclined = nil
+		}
 		message := "restore of " + restoredWhat(m) + " requested by " + t.Actor.Name
 		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonRestoring, message)
 		if needsNoRoom(p, m) {

@@ -2001,9 +2001,12 @@ type ProjectStatus struct {
 	// Backup is the state of the project's backups, as the agent reports it. Not set if the project has no backups.
 	Backup *BackupStatus `protobuf:"bytes,20,opt,name=backup,proto3" json:"backup,omitempty"`
 	// BackupToken is the token of the last request for a backup.
-	BackupToken   string `protobuf:"bytes,21,opt,name=backup_token,json=backupToken,proto3" json:"backup_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	BackupToken string `protobuf:"bytes,21,opt,name=backup_token,json=backupToken,proto3" json:"backup_token,omitempty"`
+	// RestoreDeclined is when a restore of the project was last cancelled by request. The scheduler does not restore the project
+	// for the same loss of its node then. Not set if a restore was requested afterwards.
+	RestoreDeclined *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=restore_declined,json=restoreDeclined,proto3" json:"restore_declined,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ProjectStatus) Reset() {
@@ -2181,6 +2184,13 @@ func (x *ProjectStatus) GetBackupToken() string {
 		return x.BackupToken
 	}
 	return ""
+}
+
+func (x *ProjectStatus) GetRestoreDeclined() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RestoreDeclined
+	}
+	return nil
 }
 
 // Move is the move of a project and its data to another node, or the restore of its data from a backup. The project runs
@@ -3103,7 +3113,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x05R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\x8e\a\n" +
+	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xd5\a\n" +
 	"\rProjectStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x19\n" +
 	"\bnode_ref\x18\x02 \x01(\tR\anodeRef\x12\x14\n" +
@@ -3129,7 +3139,8 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\avolumes\x18\x12 \x03(\v2\x12.cara.v1.VolumeUseR\avolumes\x12!\n" +
 	"\x04move\x18\x13 \x01(\v2\r.cara.v1.MoveR\x04move\x12-\n" +
 	"\x06backup\x18\x14 \x01(\v2\x15.cara.v1.BackupStatusR\x06backup\x12!\n" +
-	"\fbackup_token\x18\x15 \x01(\tR\vbackupToken\x1a;\n" +
+	"\fbackup_token\x18\x15 \x01(\tR\vbackupToken\x12E\n" +
+	"\x10restore_declined\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\x0frestoreDeclined\x1a;\n" +
 	"\rRestartsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc6\x02\n" +
@@ -3300,25 +3311,26 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	32, // 38: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
 	27, // 39: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
 	30, // 40: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
-	38, // 41: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
-	29, // 42: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
-	28, // 43: cara.v1.Move.restore:type_name -> cara.v1.Restore
-	38, // 44: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
-	38, // 45: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
-	38, // 46: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
-	38, // 47: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
-	31, // 48: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
-	40, // 49: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
-	40, // 50: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
-	38, // 51: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
-	38, // 52: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
-	38, // 53: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
-	38, // 54: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	38, // 41: cara.v1.ProjectStatus.restore_declined:type_name -> google.protobuf.Timestamp
+	38, // 42: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
+	29, // 43: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
+	28, // 44: cara.v1.Move.restore:type_name -> cara.v1.Restore
+	38, // 45: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
+	38, // 46: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
+	38, // 47: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
+	38, // 48: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
+	31, // 49: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
+	40, // 50: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
+	40, // 51: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
+	38, // 52: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
+	38, // 53: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
+	38, // 54: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
+	38, // 55: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
