@@ -207,6 +207,10 @@ func TestCannotSwitch(t *testing.T) {
 		p, to := restorable()
 		r := &carav1.Restore{Volumes: []string{"db", "media"}}
 		test.change(p, r, to)
+		other := &carav1.Restore{Volumes: r.Volumes, As: "other"}
+		if got := restoresOther(p, &carav1.Move{To: "n2", Restore: other}); p.Spec.Backup != nil && got != "" {
+			t.Errorf("%s: the restore for another project cannot continue: %s", test.name, got)
+		}
 		if got := cannotSwitch(p, &carav1.Move{To: "n2", Restore: r}, to); got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
 		}
