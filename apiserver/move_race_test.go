@@ -261,6 +261,30 @@ func TestAUsedCopyIsKept(t *testing.T) {
 	}
 }
 
+// TestACopyIsDeletedAlthoughItsNodeDidNotListIt: a node can send a list from before it made the copy of a move, after the move was
+// cancelled. If a later list has the copy, its deletion continues: it does not become data that somebody may have lost.
+func TestACopyIsDeletedAlthoughItsNodeDidNotListIt(t *testing.T) {
+	m := newMoving(t, "")
+	m.request(t)
+	uid := m.accept(t).GetVolumes()[0].GetNewUid()
+	aside := api.AsideName("shop", "db", uid)
+	if _, err := m.project.CancelMove(t.Context(), &carav1.GetRequest{Name: "shop"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.two.doomed(); got.GetUid() != uid || !got.GetUnused() {
+		t.Errorf("n2 is asked to delete %v", got)
+	}
+	m.inventory(t, m.two) // from before
+	m.vanishes(t, aside)
+	m.inventory(t, m.two, uid)
+	m.becomes(t, aside, api.VolumeDeleting)
+	if got := m.two.doomed(); got.GetUid() != uid || !got.GetUnused() {
+		t.Errorf("n2 is asked to delete %v again", got)
+	}
+	m.inventory(t, m.two)
+	m.vanishes(t, aside)
+}
+
 // TestCancelRacesWithVerified: one of the two transactions wins, and the other is told.
 func TestCancelRacesWithVerified(t *testing.T) {
 	for range 5 {

@@ -21,7 +21,7 @@ type assignments struct {
 	me     *Session
 	sent   map[string]sentAssignment // by project
 	asked  map[string]int32          // by project that this node holds: the epoch that it was asked to release
-	doomed map[string]bool           // uids of the volumes that it was asked to delete
+	doomed map[string]bool           // volumes that it was asked to delete, by uid: whether it had reported them
 	copies map[string]bool           // uids of the volumes that it was told to receive
 	// restores holds the requests to restore a volume, by uid, so that a changed Secret is sent again.
 	restores map[string]restoreRequest
@@ -110,6 +110,14 @@ func (a *assignments) held(name string, p *carav1.Project) error {
 	}})
 }
 
+// dooms reports whether to ask the agent now to delete a volume, and records that. If the agent has a volume after all that it
+// did not have at first, it has forgotten the first request.
+func (a *assignments) dooms(uid string, made bool) bool {
+	before, asked := a.doomed[uid]
+	a.doomed[uid] = made
+	return !asked || made && !before
+}
+
 // volume asks the agent to delete a volume, to receive it from another node or to restore it, once in a session.
 func (a *assignments) volume(name string) error {
 	v, _ := state.Get[*carav1.Volume](a.server.DB.Cache, name)
@@ -118,8 +126,7 @@ func (a *assignments) volume(name string) error {
 		return nil
 	}
 	switch st := v.GetStatus().GetState(); {
-	case st == api.VolumeDeleting && !a.doomed[uid]:
-		a.doomed[uid] = true
+	case st == api.VolumeDeleting && a.dooms(uid, v.GetStatus().GetMade()):
 		return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_RemoveVolume{RemoveVolume: &carav1.RemoveVolume{
 			Uid: uid, Project: v.GetSpec().GetProject(), Name: v.GetSpec().GetName(), Unused: v.GetStatus().GetCopy(),
 		}}})

@@ -22,6 +22,7 @@ type Live struct {
 	Hints *Hints
 
 	Inventories latest[bool] // whether a node has sent an inventory of its volumes
+	unseen      unseenVolumes
 	started     time.Time
 }
 
@@ -85,6 +86,35 @@ func (s *Service) OverlayNode(n *carav1.Node) *carav1.Node {
 		out.Status.Info = info
 	}
 	return out
+}
+
+// maxUnseen limits the volumes that are remembered after their deletion.
+const maxUnseen = 1000
+
+// unseenVolumes are the last volumes whose deletion ended before their node had ever reported them. The node may have made
+// such a volume, but listed its volumes before: then a later inventory has it, and the deletion must go on.
+type unseenVolumes struct {
+	mu   sync.Mutex
+	last []*carav1.Volume
+}
+
+func (u *unseenVolumes) note(volumes ...*carav1.Volume) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.last = append(u.last, volumes...)
+	u.last = u.last[max(0, len(u.last)-maxUnseen):]
+}
+
+// of returns the volume of a node with this uid, or nil.
+func (u *unseenVolumes) of(node, uid string) *carav1.Volume {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, v := range u.last {
+		if v.GetStatus().GetNode() == node && v.GetMetadata().GetUid() == uid {
+			return v
+		}
+	}
+	return nil
 }
 
 // latest holds the newest value for each object of a kind. The values change with every heartbeat or poll and are not

@@ -145,14 +145,26 @@ func (s *Service) awaitInventories(req *carav1.ScheduleProjectRequest) error {
 
 // settleVolumes writes what an inventory means for some volumes of a node. held is the inventory, by uid.
 func (s *Service) settleVolumes(ctx context.Context, node string, volumes []*carav1.Volume, held map[string]*carav1.HeldVolume) error {
-	return s.DB.Transact(ctx, func(t *state.Tx) error {
+	var unseen []*carav1.Volume
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		unseen = nil
 		for _, seen := range volumes {
-			if v := sameVolume(t, seen); v.GetStatus().GetNode() == node {
-				settleVolume(t, proto.CloneOf(v), fateOf(v, held[v.GetMetadata().GetUid()]))
+			v := sameVolume(t, seen)
+			if v.GetStatus().GetNode() != node {
+				continue
+			}
+			f := fateOf(v, held[v.GetMetadata().GetUid()])
+			settleVolume(t, proto.CloneOf(v), f)
+			if f == removed && v.GetStatus().GetState() == api.VolumeDeleting && !v.GetStatus().GetMade() {
+				unseen = append(unseen, v)
 			}
 		}
 		return nil
 	})
+	if err == nil {
+		s.Live.unseen.note(unseen...)
+	}
+	return err
 }
 
 // sameVolume returns a volume by its uid, or nil if it is gone. It may have another name than before: a new project of the name
@@ -232,6 +244,10 @@ func (s *Service) adoptVolumes(ctx context.Context, node string, found []*carav1
 	for part := range slices.Chunk(found, volumesAtATime) {
 		err := s.DB.Transact(ctx, func(t *state.Tx) error {
 			for _, h := range part {
+				if v := s.Live.unseen.of(node, h.GetUid()); v != nil && !h.GetUsed() {
+					deleteAgain(t, v)
+					continue
+				}
 				adoptVolume(t, node, h, restored)
 			}
 			return nil
@@ -241,6 +257,16 @@ func (s *Service) adoptVolumes(ctx context.Context, node string, found []*carav1
 		}
 	}
 	return nil
+}
+
+// deleteAgain continues the deletion of a volume that its node has after all.
+func deleteAgain(t *state.Tx, gone *carav1.Volume) {
+	v := proto.CloneOf(gone)
+	v.Metadata = &carav1.ObjectMeta{Name: asideName(gone), Uid: gone.GetMetadata().GetUid(), CreationTimestamp: gone.GetMetadata().GetCreationTimestamp()}
+	if _, exists := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); !exists {
+		v.Status.Made = true
+		t.Put(v)
+	}
 }
 
 // adoptVolume creates the object of one volume. Only soon after the server's start, when the server may have been restored
