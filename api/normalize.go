@@ -50,6 +50,10 @@ func eachDefault(s *carav1.ProjectSpec, str func(*string, string), num func(*int
 			in.Access = &carav1.IngressAccess{}
 		}
 		str(&in.Access.Scope, ScopeInternal)
+		str(&in.Path, DefaultIngressPath)
+		if in.Redirect != nil {
+			num(&in.Redirect.Code, DefaultRedirectCode)
+		}
 	}
 	for _, svc := range s.GetServices() {
 		eachServiceDefault(svc, str, num)
@@ -119,6 +123,9 @@ func canonSpec(s *carav1.ProjectSpec) {
 	}
 	for _, in := range s.GetIngress() {
 		in.Host = strings.ToLower(strings.TrimSuffix(in.GetHost(), "."))
+		if in.Path != "" {
+			in.Path = IngressPath(in.GetPath())
+		}
 	}
 	for _, svc := range s.GetServices() {
 		canonService(svc)

@@ -168,6 +168,9 @@ func (e *fieldErrors) constraintText(v *protovalidate.Violation) string {
 		return fmt.Sprintf("has %d entries, at most %d are allowed; take some away", v.FieldValue.List().Len(), v.RuleValue.Uint())
 	case "map.max_pairs":
 		return fmt.Sprintf("has %d entries, at most %d are allowed; take some away", v.FieldValue.Map().Len(), v.RuleValue.Uint())
+	case "int32.in": // 0 stands for a field that is not set
+		words := slices.DeleteFunc(choices(v.RuleValue.List()), func(word string) bool { return word == "0" })
+		return fmt.Sprintf("is %d; it must be %s", v.FieldValue.Int(), oneOf(words))
 	case "int32.gte_lte", "int32.gte", "int32.lte":
 		return fmt.Sprintf("is %d; it %s", v.FieldValue.Int(), plainBounds(v.Proto.GetMessage()))
 	}

@@ -1,12 +1,10 @@
 package api
 
 import (
-	"net"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -85,46 +83,6 @@ func (e *fieldErrors) unique(seen map[string]int, name, what, list string, i int
 		return
 	}
 	seen[name] = i
-}
-
-func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {
-	names, hosts := map[string]int{}, map[string]int{}
-	for i, in := range rules {
-		at := elem("spec.ingress", i)
-		e.dnsLabel(at+".name", in.GetName())
-		e.unique(names, in.GetName(), "ingress name", "spec.ingress", i, ".name")
-		e.host(at+".host", in.GetHost())
-		e.unique(hosts, HostTemplate{}.Host(in.GetHost()), "host", "spec.ingress", i, ".host")
-		if svc := in.GetTarget().GetService(); svc != "" {
-			if _, ok := x.services[svc]; !ok {
-				e.add(at+".target.service", "no service is named %q; name one of %s", clip(svc), known(x.services))
-			}
-		}
-	}
-}
-
-func (e projectErrors) host(field, host string) {
-	full := strings.HasSuffix(host, ".")
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	switch {
-	case host == "":
-	case full && !strings.Contains(host, "."):
-		e.add(field, "is %q, which names a whole top-level domain; leave out the dot for a short host", clip(host+"."))
-	case strings.ContainsAny(host, "/:"):
-		e.add(field, "is %q; it must be a host name alone, without scheme, port or path", clip(host))
-	case strings.Contains(host, "*"):
-		e.add(field, "is %q; wildcards are not supported, name each host", clip(host))
-	case net.ParseIP(host) != nil:
-		e.add(field, "is the address %s; it must be a host name", host)
-	case len(validation.IsDNS1123Subdomain(host)) > 0:
-		e.add(field, "is %q; it must be a host name: labels of letters, digits and -, separated by dots", clip(host))
-	default:
-		for label := range strings.SplitSeq(host, ".") {
-			if len(label) > validation.DNS1123LabelMaxLength {
-				e.add(field, "has a label of %d characters, at most %d are allowed between two dots; shorten it", len(label), validation.DNS1123LabelMaxLength)
-			}
-		}
-	}
 }
 
 // cycles rejects services that wait for each other, and shows the cycle.

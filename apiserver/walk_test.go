@@ -66,7 +66,10 @@ func randomCall(t *testing.T, h *house, rnd *rand.Rand, c caller) {
 	in := web(name)
 	in.Spec.Services[0].Image = "nginx:" + strconv.Itoa(rnd.IntN(3))
 	if rnd.IntN(2) == 0 {
-		in.Spec.Ingress = []*carav1.Ingress{{Name: "web", Host: "h" + strconv.Itoa(rnd.IntN(3)), Target: &carav1.IngressTarget{Service: "web", Port: 80}}}
+		in.Spec.Ingress = []*carav1.Ingress{{
+			Name: "web", Host: "h" + strconv.Itoa(rnd.IntN(3)), Path: []string{"", "/a", "/b"}[rnd.IntN(3)],
+			Target: &carav1.IngressTarget{Service: "web", Port: 80},
+		}}
 	}
 	ctx := t.Context()
 	epoch := seen.GetStatus().GetEpoch() + int32(rnd.IntN(3)) - 1
@@ -222,24 +225,33 @@ func (j *judge) finish(t *testing.T, h *house) {
 	if j.n < 200 {
 		t.Errorf("only %d changes of projects: the walk proves nothing", j.n)
 	}
-	hosts := map[string]string{}
+	claims := map[string]string{}
 	projects, _ := state.Page[*carav1.Project](h.db.Cache, "", "", 0, nil)
 	for _, p := range projects {
-		for _, host := range p.GetStatus().GetHosts() {
-			if other, twice := hosts[host]; twice {
-				t.Errorf("host %s belongs to %s and %s", host, other, p.GetMetadata().GetName())
+		for host, paths := range h.db.Hosts.Paths(p.GetSpec()) {
+			for _, path := range paths {
+				if other, twice := claims[host+path]; twice {
+					t.Errorf("%s%s belongs to %s and %s", host, path, other, p.GetMetadata().GetName())
+				}
+				claims[host+path] = p.GetMetadata().GetName()
 			}
-			hosts[host] = p.GetMetadata().GetName()
 		}
 	}
 	h.db.Cache.View().Ascend(state.KindHost, "", "", func(e *state.Entry) bool {
-		if hosts[e.Name] != e.Msg.(*carav1.ObjectRef).GetName() {
-			t.Errorf("host %s is claimed by %v, and its project is %q", e.Name, e.Msg, hosts[e.Name])
+		claim := e.Msg.(*carav1.HostClaim)
+		paths := claim.GetPaths()
+		if len(paths) == 0 {
+			paths = []*carav1.PathClaim{{Path: "/", Project: claim.GetName()}}
 		}
-		delete(hosts, e.Name)
+		for _, c := range paths {
+			if claims[e.Name+c.GetPath()] != c.GetProject() {
+				t.Errorf("%s%s is claimed by %v, and its project is %q", e.Name, c.GetPath(), c, claims[e.Name+c.GetPath()])
+			}
+			delete(claims, e.Name+c.GetPath())
+		}
 		return true
 	})
-	if len(hosts) > 0 {
-		t.Errorf("hosts without a claim: %v", hosts)
+	if len(claims) > 0 {
+		t.Errorf("paths without a claim: %v", claims)
 	}
 }

@@ -51,6 +51,55 @@ func TestWhatPassesTheIngress(t *testing.T) {
 	}))
 }
 
+// TestPathsAndRedirects: two projects share a host, and a third path of it is a redirect.
+func TestPathsAndRedirects(t *testing.T) {
+	w := oneNode(t)
+	front, env := w.name("front"), w.name("env")
+	host := front + ".test"
+	w.apply(w.web(front, testimage.WebV1) + `  - name: old
+    host: ` + host + `
+    path: /old
+    redirect: {to: /env, code: 307}
+`)
+	w.apply(project(env, `
+services:
+- name: web
+  image: `+testimage.WebV2+`
+  env: [{name: MARK, value: second}]
+ingress:
+- name: env
+  host: `+host+`
+  path: /env
+  target: {service: web, port: 8080}`))
+	w.running(front)
+	w.running(env)
+	w.answers("n1", host, "/", 200, "web v1")
+	w.answers("n1", host, "/env", 200, "MARK=second")
+	w.answers("n1", host, "/environment", 404, "page not found") // by the service of the other project
+	w.answers("n1", host, "/x/../env", 400, "The path can be read in several ways")
+	w.answers("n1", host, "/old/x?a=b", 200, "MARK=second") // the client follows the redirect
+	if status, location := w.location("n1", host, "/old/x?a=b"); status != http.StatusTemporaryRedirect || location != "/env?a=b" {
+		t.Errorf("the redirect is %d to %q", status, location)
+	}
+	w.says("describe", w.ctl("", "describe", "project", front).Stdout, "/old", "307 /env")
+
+	w.ctl("", "delete", "project", env)
+	w.gone(env)
+	w.answers("n1", host, "/env", 200, "PATH=") // the host's own project has the path now
+}
+
+// location returns the answer to a request, without following it.
+func (w *testCluster) location(node, host, target string) (int, string) {
+	w.Helper()
+	req, err := http.NewRequestWithContext(w.Context(), http.MethodGet, "http://"+w.ingress[node]+target, nil)
+	w.must(err)
+	req.Host = host
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	w.must(err)
+	w.must(resp.Body.Close())
+	return resp.StatusCode, resp.Header.Get("Location")
+}
+
 // logged looks for the line of one request.
 func logged(file, project string) error {
 	text, err := os.ReadFile(file)

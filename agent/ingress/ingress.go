@@ -1,5 +1,5 @@
 // Package ingress serves HTTP for every host in the cluster. It is the last step after a push: browsers reach the running
-// containers here by host name. If the host's project runs on this node, the request is proxied to the container, otherwise
+// containers here by host name and path. If the project runs on this node, the request is proxied to the container, otherwise
 // to the agent of the other node.
 //
 // Invariants:
@@ -12,6 +12,7 @@
 //   - A request is forwarded between agents at most once. A request from another agent is answered here or fails.
 //   - Agents connect to each other only over mutual TLS, and each verifies the other's node (agent/peer). Headers about the
 //     client are trusted only from a verified agent.
+//   - A request reaches a service only if every service would read its path as the route does (site).
 //   - A status is sent only if the service or this agent has responded. Otherwise the connection is closed.
 //   - Everything that a client or a service may occupy has a limit (Limits). The access log and the metrics never delay a
 //     request.
@@ -80,7 +81,7 @@ type Ingress struct {
 
 // table is immutable once it is stored.
 type table struct {
-	hosts  map[string]*carav1.Route
+	hosts  map[string]site         // by host in lower case
 	peers  map[string]*carav1.Peer // by node
 	agents map[string]string       // ingress addresses of other nodes' agents, by node
 }
@@ -121,7 +122,7 @@ func (i *Ingress) Apply(change *carav1.Routes) {
 
 // apply builds and stores the new table. mu is held.
 func (i *Ingress) apply(change *carav1.Routes) {
-	next := &table{hosts: map[string]*carav1.Route{}, agents: map[string]string{}, peers: map[string]*carav1.Peer{}}
+	next := &table{hosts: map[string]site{}, agents: map[string]string{}, peers: map[string]*carav1.Peer{}}
 	if !change.Full {
 		maps.Copy(next.hosts, i.table.Load().hosts)
 		maps.Copy(next.peers, i.table.Load().peers)
@@ -137,11 +138,18 @@ func (i *Ingress) apply(change *carav1.Routes) {
 		delete(next.hosts, strings.ToLower(host))
 	}
 	for _, r := range change.Upserts {
-		next.hosts[strings.ToLower(r.Host)] = r
+		next.hosts[strings.ToLower(r.Host)] = newSite([]*carav1.Route{r})
 	}
-	for _, r := range next.hosts {
-		if r.Node != i.cfg.Node && r.IngressAddress != "" {
-			next.agents[r.Node] = r.IngressAddress
+	for _, h := range change.Hosts {
+		if len(h.Routes) > 0 {
+			next.hosts[strings.ToLower(h.Host)] = newSite(h.Routes)
+		}
+	}
+	for _, s := range next.hosts {
+		for _, r := range s {
+			if r.Node != i.cfg.Node && r.IngressAddress != "" {
+				next.agents[r.Node] = r.IngressAddress
+			}
 		}
 	}
 	i.table.Store(next)
@@ -221,16 +229,35 @@ type backend struct {
 	release func() // ends the hold on addr; nil if remote
 }
 
-// serve routes one request by its Host header.
+// serve routes one request by its Host header and its path.
 func (i *Ingress) serve(w *exchange, r *http.Request) {
 	t := i.table.Load()
 	host := hostname(r.Host)
-	route, ok := t.hosts[host]
+	site, ok := t.hosts[host]
 	if !ok {
 		page(w, r, http.StatusNotFound, "No project claims the host "+quoteHost(host)+".")
 		return
 	}
+	route, ok := site.route(r.URL)
+	switch {
+	case !ok:
+		page(w, r, http.StatusBadRequest, "The path can be read in several ways, which lead to different routes. Send it without "+
+			`escaped slashes, backslashes, ";", and segments that are empty, "." or "..".`)
+		return
+	case route == nil:
+		page(w, r, http.StatusNotFound, "No project claims this path of the host "+quoteHost(host)+".")
+		return
+	}
 	i.found(w, route)
+	if route.Redirect != nil {
+		redirect(w, r, route.Redirect)
+		return
+	}
+	i.forward(w, r, t, route)
+}
+
+// forward sends a request to the service of its route, or responds if the service cannot get it.
+func (i *Ingress) forward(w *exchange, r *http.Request, t *table, route *carav1.Route) {
 	b := backend{route: route}
 	ip, release, up := i.cfg.Endpoint(route.Project, route.Service)
 	switch {

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // metrics counts requests by project and service. There are never more series than routed services: the series of a service
@@ -24,7 +22,7 @@ type metrics struct {
 	series map[seriesKey]*series
 }
 
-// target is the destination of hosts.
+// target is the destination of routes. A redirect has no service.
 type target struct{ project, service string }
 
 // seriesKey separates requests from clients and requests forwarded by another agent, which that agent has counted too.
@@ -84,13 +82,15 @@ func newMetrics(into prometheus.Registerer, connections func() float64, lost fun
 }
 
 // route updates the routed services and drops the series of others.
-func (f *metrics) route(hosts map[string]*carav1.Route) {
+func (f *metrics) route(hosts map[string]site) {
 	if f == nil {
 		return
 	}
 	routed := map[target]bool{}
-	for _, r := range hosts {
-		routed[target{r.Project, r.Service}] = true
+	for _, s := range hosts {
+		for _, r := range s {
+			routed[target{r.Project, r.Service}] = true
+		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

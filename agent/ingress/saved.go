@@ -88,8 +88,8 @@ func (i *Ingress) keepSaved(ctx context.Context) {
 
 func (i *Ingress) save() error {
 	all := &carav1.Routes{Full: true}
-	for _, r := range i.table.Load().hosts {
-		all.Upserts = append(all.Upserts, r)
+	for host, s := range i.table.Load().hosts {
+		s.save(host, all)
 	}
 	for _, p := range i.table.Load().peers {
 		all.Peers = append(all.Peers, p)

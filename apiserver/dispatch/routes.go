@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -33,15 +32,15 @@ type routeFeed struct {
 	nodes map[string]struct{} // nodes whose accepted certificates may have changed
 
 	sending sync.Mutex                 // held while sending; guards the fields below
-	hosts   map[string]*carav1.Route   // by host
-	of      map[string][]*carav1.Route // by project
+	table   routeTable                 // of all projects
+	sent    map[string][]*carav1.Route // what the agent knows, by host
 	peers   map[string]*carav1.Peer    // by node
 }
 
 func newRouteFeed(s *Dispatcher, me *Session) *routeFeed {
 	return &routeFeed{
 		server: s, me: me, noted: make(chan struct{}, 1), dirty: map[string]struct{}{}, nodes: map[string]struct{}{},
-		hosts: map[string]*carav1.Route{}, of: map[string][]*carav1.Route{}, peers: map[string]*carav1.Peer{},
+		table: newRouteTable(), sent: map[string][]*carav1.Route{}, peers: map[string]*carav1.Peer{},
 	}
 }
 
@@ -112,44 +111,31 @@ func (f *routeFeed) flush(full bool) error {
 	f.dirty, f.nodes = map[string]struct{}{}, map[string]struct{}{}
 	f.mu.Unlock()
 
-	// before holds what the agent knows about every host that may have changed; nil if it knows nothing.
-	before := map[string]*carav1.Route{}
+	changed := map[string]struct{}{}
 	for name := range dirty {
-		for _, r := range f.of[name] {
-			before[r.GetHost()] = f.hosts[r.GetHost()]
-		}
-	}
-	for host := range before {
-		delete(f.hosts, host)
-	}
-	for name := range dirty {
-		routes := f.server.routes(name, f.me.here)
-		for _, r := range routes {
-			if _, ok := before[r.GetHost()]; !ok {
-				before[r.GetHost()] = f.hosts[r.GetHost()]
-			}
-			f.hosts[r.GetHost()] = r
-		}
-		if f.of[name] = routes; len(routes) == 0 {
-			delete(f.of, name)
-		}
+		f.table.put(name, f.server.routes(name, f.me.here), changed)
 	}
 	msg := &carav1.Routes{Full: full}
-	for host, old := range before {
-		switch now, ok := f.hosts[host]; {
-		case !ok:
-			msg.RemovedHosts = append(msg.RemovedHosts, host)
-		case !proto.Equal(now, old):
-			msg.Upserts = append(msg.Upserts, now)
-		}
+	for _, host := range slices.Sorted(maps.Keys(changed)) {
+		f.flushHost(msg, host)
 	}
 	f.flushPeers(msg, nodes)
-	if !full && len(msg.GetUpserts())+len(msg.GetRemovedHosts())+len(msg.GetPeers())+len(msg.GetRemovedPeers()) == 0 {
+	if !full && proto.Size(msg) == 0 {
 		return nil
 	}
-	slices.Sort(msg.RemovedHosts)
-	slices.SortFunc(msg.Upserts, func(a, b *carav1.Route) int { return strings.Compare(a.GetHost(), b.GetHost()) })
 	return f.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Routes{Routes: msg}})
+}
+
+// flushHost adds the routes of a host if they differ from those that the agent knows. sending must be held.
+func (f *routeFeed) flushHost(msg *carav1.Routes, host string) {
+	now, old := f.table.host(host), f.sent[host]
+	if slices.EqualFunc(now, old, func(a, b *carav1.Route) bool { return proto.Equal(a, b) }) {
+		return
+	}
+	addHost(msg, host, now)
+	if f.sent[host] = now; len(now) == 0 {
+		delete(f.sent, host)
+	}
 }
 
 // flushPeers adds the nodes whose accepted certificates differ from those that the agent knows. sending must be held.
@@ -203,10 +189,14 @@ func (d *Dispatcher) routes(name string, here bool) []*carav1.Route {
 		if !slices.Contains(st.GetHosts(), host) {
 			continue
 		}
-		routes = append(routes, &carav1.Route{
+		r := &carav1.Route{
 			Host: host, Project: name, Service: in.GetTarget().GetService(), Port: in.GetTarget().GetPort(),
-			Node: st.GetNodeRef(), IngressAddress: ingressAddress(node, here),
-		})
+			Node: st.GetNodeRef(), IngressAddress: ingressAddress(node, here), Redirect: in.GetRedirect(),
+		}
+		if path := api.IngressPath(in.GetPath()); path != api.DefaultIngressPath {
+			r.Path = path
+		}
+		routes = append(routes, r)
 	}
 	return routes
 }

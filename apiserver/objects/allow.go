@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -132,29 +130,6 @@ func unusedByProjects(t *state.Tx, old, in *carav1.Source) error {
 				return api.BadState("project %q uses Secret %q, so source %q cannot use it for git or webhooks; give the source a Secret of its own",
 					p.GetMetadata().GetName(), secret, in.GetMetadata().GetName())
 			}
-		}
-	}
-	return nil
-}
-
-// claimHosts claims the hosts of p and releases those that only old has. It returns an error if another project has a host.
-// Each host is one key, hosts/HOST, so two concurrent claims conflict. old or p may be nil.
-func claimHosts(t *state.Tx, old, p *carav1.Project) error {
-	wanted := p.GetStatus().GetHosts()
-	for _, host := range old.GetStatus().GetHosts() {
-		if !slices.Contains(wanted, host) {
-			t.Remove(state.KindHost, host)
-		}
-	}
-	for _, host := range wanted {
-		holder, taken := state.Read[*carav1.ObjectRef](t, host)
-		name := p.GetMetadata().GetName()
-		if taken && holder.GetName() != name {
-			return api.Errorf(codes.AlreadyExists, api.TitleConflict,
-				"ingress host %q belongs to project %q: choose another host, or delete that project first", host, holder.GetName())
-		}
-		if !taken || holder.GetUid() != p.GetMetadata().GetUid() {
-			t.Write(state.Key(state.KindHost, host), &carav1.ObjectRef{Kind: api.KindProject, Name: name, Uid: p.GetMetadata().GetUid()})
 		}
 	}
 	return nil

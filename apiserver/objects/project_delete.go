@@ -149,9 +149,7 @@ func removeProject(t *state.Tx, p *carav1.Project, by api.Role, why string) erro
 	t.Remove(api.KindProject, meta.GetName())
 	dropRevisions(t, p)
 	leaveVolumes(t, p)
-	for _, host := range st.GetHosts() {
-		t.Remove(state.KindHost, host)
-	}
+	releaseHosts(t, p)
 	if o, ok := state.Read[*carav1.Override](t, meta.GetName()); ok && o.GetScope() != api.OverrideDeletion {
 		endOverride(t, o, "the project is gone")
 	}

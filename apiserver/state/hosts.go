@@ -24,6 +24,18 @@ func (h Hosts) Of(spec *carav1.ProjectSpec) []string {
 	return slices.Compact(hosts)
 }
 
+// Paths returns the claimed paths of a spec's full ingress hosts, by host.
+func (h Hosts) Paths(spec *carav1.ProjectSpec) map[string][]string {
+	paths := map[string][]string{}
+	for _, in := range spec.GetIngress() {
+		host := h.Template.Host(in.GetHost())
+		if path := api.IngressPath(in.GetPath()); !slices.Contains(paths[host], path) {
+			paths[host] = append(paths[host], path)
+		}
+	}
+	return paths
+}
+
 // Reserves reports whether a full host name is the server's own or reserved by its operator.
 func (h Hosts) Reserves(host string) bool {
 	return api.MatchAny(h.Own, host) || h.Template.MatchHost(h.Reserved, host)

@@ -10,8 +10,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// KindHost is a project's claim on an ingress host: hosts/HOST refers to the project. It is not a kind of the API.
-const KindHost = "ObjectRef"
+// KindHost is the projects' claims on an ingress host: hosts/HOST refers to the projects. It is not a kind of the API.
+const KindHost = "HostClaim"
 
 // KindGuard is a key without content that represents many objects: every change of claims writes guards/claims. A
 // transaction that depends on the absence of claims has it as a condition. It is not a kind of the API.
@@ -41,7 +41,7 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{api.KindSecret, "secrets/", &carav1.Secret{}, false},
 	{api.KindToken, "tokens/", &carav1.Token{}, false},
 	{KindStaged, "staged/", &carav1.StagedClaim{}, false},
-	{KindHost, "hosts/", &carav1.ObjectRef{}, false},
+	{KindHost, "hosts/", &carav1.HostClaim{}, false},
 	{KindGuard, "guards/", &carav1.ObjectMeta{}, false},
 }
 

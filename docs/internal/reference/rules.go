@@ -26,7 +26,7 @@ func rulesOf(f protoreflect.FieldDescriptor) []string {
 		out = append(out, fmt.Sprintf("at most %d bytes", b.GetMaxLen()))
 	}
 	if i := r.GetInt32(); i != nil {
-		out = append(out, fmt.Sprintf("%d to %d", i.GetGte(), i.GetLte()))
+		out = append(out, intRules(i))
 	}
 	if l := r.GetRepeated(); l != nil {
 		if l.HasMinItems() {
@@ -40,6 +40,19 @@ func rulesOf(f protoreflect.FieldDescriptor) []string {
 		out = append(out, fmt.Sprintf("at most %d", m.GetMaxPairs()))
 	}
 	return out
+}
+
+func intRules(i *validate.Int32Rules) string {
+	var choices []string
+	for _, n := range i.GetIn() {
+		if n != 0 { // stands for a field that is not set
+			choices = append(choices, fmt.Sprintf("`%d`", n))
+		}
+	}
+	if len(choices) > 0 {
+		return strings.Join(choices, " or ")
+	}
+	return fmt.Sprintf("%d to %d", i.GetGte(), i.GetLte())
 }
 
 func stringRules(s *validate.StringRules) []string {

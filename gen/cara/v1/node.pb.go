@@ -1086,14 +1086,69 @@ func (x *RegistryAuth) GetPassword() string {
 	return ""
 }
 
-// Route maps an ingress host to a service.
+// HostRoutes are all routes of one ingress host.
+type HostRoutes struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Host in lower case, as in the Host header of HTTP.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// Routes of the host, each with a different path.
+	Routes        []*Route `protobuf:"bytes,2,rep,name=routes,proto3" json:"routes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostRoutes) Reset() {
+	*x = HostRoutes{}
+	mi := &file_cara_v1_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostRoutes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostRoutes) ProtoMessage() {}
+
+func (x *HostRoutes) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostRoutes.ProtoReflect.Descriptor instead.
+func (*HostRoutes) Descriptor() ([]byte, []int) {
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *HostRoutes) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HostRoutes) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+// Route maps an ingress host, or some paths of it, to a service or to another URL.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Host in lower case, as in the Host header of HTTP.
 	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
 	// Project that claims the host.
 	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
-	// Service of the project that receives the requests.
+	// Service of the project that receives the requests. Empty if redirect is set.
 	Service string `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
 	// Port of the service in its container.
 	Port int32 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
@@ -1101,13 +1156,17 @@ type Route struct {
 	Node string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
 	// IngressAddress of that node's agent.
 	IngressAddress string `protobuf:"bytes,6,opt,name=ingress_address,json=ingressAddress,proto3" json:"ingress_address,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Path is the prefix of the paths that the route applies to, as in `spec.ingress[].path`. Empty means all paths.
+	Path string `protobuf:"bytes,7,opt,name=path,proto3" json:"path,omitempty"`
+	// Redirect answers the requests.
+	Redirect      *IngressRedirect `protobuf:"bytes,8,opt,name=redirect,proto3" json:"redirect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_cara_v1_node_proto_msgTypes[13]
+	mi := &file_cara_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1178,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[13]
+	mi := &file_cara_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1191,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Route) GetHost() string {
@@ -1175,6 +1234,20 @@ func (x *Route) GetIngressAddress() string {
 		return x.IngressAddress
 	}
 	return ""
+}
+
+func (x *Route) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Route) GetRedirect() *IngressRedirect {
+	if x != nil {
+		return x.Redirect
+	}
+	return nil
 }
 
 var File_cara_v1_node_proto protoreflect.FileDescriptor
@@ -1288,14 +1361,20 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\aproblem\x18\x04 \x01(\tR\aproblem\"F\n" +
 	"\fRegistryAuth\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
-	"\bpassword\x18\x02 \x01(\tR\bpassword\"\xa0\x01\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\"H\n" +
+	"\n" +
+	"HostRoutes\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12&\n" +
+	"\x06routes\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\x06routes\"\xea\x01\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x18\n" +
 	"\aservice\x18\x03 \x01(\tR\aservice\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\x05R\x04port\x12\x12\n" +
 	"\x04node\x18\x05 \x01(\tR\x04node\x12'\n" +
-	"\x0fingress_address\x18\x06 \x01(\tR\x0eingressAddressB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
+	"\x0fingress_address\x18\x06 \x01(\tR\x0eingressAddress\x12\x12\n" +
+	"\x04path\x18\a \x01(\tR\x04path\x124\n" +
+	"\bredirect\x18\b \x01(\v2\x18.cara.v1.IngressRedirectR\bredirectB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
 	file_cara_v1_node_proto_rawDescOnce sync.Once
@@ -1309,7 +1388,7 @@ func file_cara_v1_node_proto_rawDescGZIP() []byte {
 	return file_cara_v1_node_proto_rawDescData
 }
 
-var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_cara_v1_node_proto_goTypes = []any{
 	(*Node)(nil),                  // 0: cara.v1.Node
 	(*NodeSpec)(nil),              // 1: cara.v1.NodeSpec
@@ -1324,44 +1403,48 @@ var file_cara_v1_node_proto_goTypes = []any{
 	(*Assignment)(nil),            // 10: cara.v1.Assignment
 	(*PullSecret)(nil),            // 11: cara.v1.PullSecret
 	(*RegistryAuth)(nil),          // 12: cara.v1.RegistryAuth
-	(*Route)(nil),                 // 13: cara.v1.Route
-	nil,                           // 14: cara.v1.NodeInfo.ToolsEntry
-	nil,                           // 15: cara.v1.Assignment.SecretsEntry
-	nil,                           // 16: cara.v1.Assignment.RegistryAuthEntry
-	nil,                           // 17: cara.v1.Assignment.SecretVersionsEntry
-	(*ObjectMeta)(nil),            // 18: cara.v1.ObjectMeta
-	(*Condition)(nil),             // 19: cara.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*Project)(nil),               // 21: cara.v1.Project
+	(*HostRoutes)(nil),            // 13: cara.v1.HostRoutes
+	(*Route)(nil),                 // 14: cara.v1.Route
+	nil,                           // 15: cara.v1.NodeInfo.ToolsEntry
+	nil,                           // 16: cara.v1.Assignment.SecretsEntry
+	nil,                           // 17: cara.v1.Assignment.RegistryAuthEntry
+	nil,                           // 18: cara.v1.Assignment.SecretVersionsEntry
+	(*ObjectMeta)(nil),            // 19: cara.v1.ObjectMeta
+	(*Condition)(nil),             // 20: cara.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Project)(nil),               // 22: cara.v1.Project
+	(*IngressRedirect)(nil),       // 23: cara.v1.IngressRedirect
 }
 var file_cara_v1_node_proto_depIdxs = []int32{
-	18, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
+	19, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Node.spec:type_name -> cara.v1.NodeSpec
 	2,  // 2: cara.v1.Node.status:type_name -> cara.v1.NodeStatus
-	19, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
+	20, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
 	3,  // 4: cara.v1.NodeStatus.info:type_name -> cara.v1.NodeInfo
-	20, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
+	21, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
 	5,  // 6: cara.v1.NodeInfo.capacity:type_name -> cara.v1.NodeCapacity
 	4,  // 7: cara.v1.NodeInfo.host_volumes:type_name -> cara.v1.HostVolume
-	14, // 8: cara.v1.NodeInfo.tools:type_name -> cara.v1.NodeInfo.ToolsEntry
+	15, // 8: cara.v1.NodeInfo.tools:type_name -> cara.v1.NodeInfo.ToolsEntry
 	3,  // 9: cara.v1.Heartbeat.info:type_name -> cara.v1.NodeInfo
-	19, // 10: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
+	20, // 10: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
 	7,  // 11: cara.v1.Heartbeat.volumes:type_name -> cara.v1.VolumeInventory
 	8,  // 12: cara.v1.VolumeInventory.volumes:type_name -> cara.v1.HeldVolume
-	20, // 13: cara.v1.HeldVolume.size_time:type_name -> google.protobuf.Timestamp
+	21, // 13: cara.v1.HeldVolume.size_time:type_name -> google.protobuf.Timestamp
 	9,  // 14: cara.v1.HeldVolume.restored:type_name -> cara.v1.RestoredVolume
-	20, // 15: cara.v1.RestoredVolume.time:type_name -> google.protobuf.Timestamp
-	21, // 16: cara.v1.Assignment.project:type_name -> cara.v1.Project
-	15, // 17: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
-	16, // 18: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
-	17, // 19: cara.v1.Assignment.secret_versions:type_name -> cara.v1.Assignment.SecretVersionsEntry
+	21, // 15: cara.v1.RestoredVolume.time:type_name -> google.protobuf.Timestamp
+	22, // 16: cara.v1.Assignment.project:type_name -> cara.v1.Project
+	16, // 17: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
+	17, // 18: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
+	18, // 19: cara.v1.Assignment.secret_versions:type_name -> cara.v1.Assignment.SecretVersionsEntry
 	11, // 20: cara.v1.Assignment.pull_secrets:type_name -> cara.v1.PullSecret
-	12, // 21: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	14, // 21: cara.v1.HostRoutes.routes:type_name -> cara.v1.Route
+	23, // 22: cara.v1.Route.redirect:type_name -> cara.v1.IngressRedirect
+	12, // 23: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_node_proto_init() }
@@ -1378,7 +1461,7 @@ func file_cara_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_node_proto_rawDesc), len(file_cara_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -714,6 +714,143 @@ func (x *ObjectRef) GetUid() string {
 	return ""
 }
 
+// HostClaim records which projects have claimed an ingress host. Its name is the host. Only the server uses it.
+type HostClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Kind is `Project`.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Name of the project that has claimed the first path. Servers of older versions read only kind, name and uid.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Uid of that project.
+	Uid string `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Paths are the claimed paths, sorted by path. Empty means that the project above has claimed the path `/`.
+	Paths         []*PathClaim `protobuf:"bytes,4,rep,name=paths,proto3" json:"paths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostClaim) Reset() {
+	*x = HostClaim{}
+	mi := &file_cara_v1_objects_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostClaim) ProtoMessage() {}
+
+func (x *HostClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostClaim.ProtoReflect.Descriptor instead.
+func (*HostClaim) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HostClaim) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *HostClaim) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HostClaim) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *HostClaim) GetPaths() []*PathClaim {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+// PathClaim is one project's claim on a path of a host.
+type PathClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path as in `spec.ingress[].path`.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Project that has claimed the path.
+	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// Uid of the project.
+	Uid           string `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathClaim) Reset() {
+	*x = PathClaim{}
+	mi := &file_cara_v1_objects_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathClaim) ProtoMessage() {}
+
+func (x *PathClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathClaim.ProtoReflect.Descriptor instead.
+func (*PathClaim) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PathClaim) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PathClaim) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *PathClaim) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
 // Override records the decision of a person that takes precedence over git for one project. It has the name of the
 // project.
 type Override struct {
@@ -743,7 +880,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_cara_v1_objects_proto_msgTypes[7]
+	mi := &file_cara_v1_objects_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +892,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[7]
+	mi := &file_cara_v1_objects_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +905,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Override) GetMetadata() *ObjectMeta {
@@ -850,7 +987,7 @@ type Tombstone struct {
 
 func (x *Tombstone) Reset() {
 	*x = Tombstone{}
-	mi := &file_cara_v1_objects_proto_msgTypes[8]
+	mi := &file_cara_v1_objects_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +999,7 @@ func (x *Tombstone) String() string {
 func (*Tombstone) ProtoMessage() {}
 
 func (x *Tombstone) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[8]
+	mi := &file_cara_v1_objects_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1012,7 @@ func (x *Tombstone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tombstone.ProtoReflect.Descriptor instead.
 func (*Tombstone) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Tombstone) GetMetadata() *ObjectMeta {
@@ -952,7 +1089,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_cara_v1_objects_proto_msgTypes[9]
+	mi := &file_cara_v1_objects_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1101,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[9]
+	mi := &file_cara_v1_objects_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1114,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Revision) GetMetadata() *ObjectMeta {
@@ -1067,7 +1204,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_cara_v1_objects_proto_msgTypes[10]
+	mi := &file_cara_v1_objects_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1216,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[10]
+	mi := &file_cara_v1_objects_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1229,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Token) GetMetadata() *ObjectMeta {
@@ -1183,7 +1320,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_cara_v1_objects_proto_msgTypes[11]
+	mi := &file_cara_v1_objects_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1332,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[11]
+	mi := &file_cara_v1_objects_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1345,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Object) GetValue() isObject_Value {
@@ -1479,7 +1616,16 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04kind\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xc8\x01R\x04name\x12\x19\n" +
-	"\x03uid\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\"\xbb\x02\n" +
+	"\x03uid\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\"o\n" +
+	"\tHostClaim\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\x12(\n" +
+	"\x05paths\x18\x04 \x03(\v2\x12.cara.v1.PathClaimR\x05paths\"K\n" +
+	"\tPathClaim\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
+	"\aproject\x18\x02 \x01(\tR\aproject\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\"\xbb\x02\n" +
 	"\bOverride\x12/\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x14\n" +
@@ -1553,7 +1699,7 @@ func file_cara_v1_objects_proto_rawDescGZIP() []byte {
 	return file_cara_v1_objects_proto_rawDescData
 }
 
-var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_cara_v1_objects_proto_goTypes = []any{
 	(*Secret)(nil),                // 0: cara.v1.Secret
 	(*Volume)(nil),                // 1: cara.v1.Volume
@@ -1562,68 +1708,71 @@ var file_cara_v1_objects_proto_goTypes = []any{
 	(*RestoredFrom)(nil),          // 4: cara.v1.RestoredFrom
 	(*Event)(nil),                 // 5: cara.v1.Event
 	(*ObjectRef)(nil),             // 6: cara.v1.ObjectRef
-	(*Override)(nil),              // 7: cara.v1.Override
-	(*Tombstone)(nil),             // 8: cara.v1.Tombstone
-	(*Revision)(nil),              // 9: cara.v1.Revision
-	(*Token)(nil),                 // 10: cara.v1.Token
-	(*Object)(nil),                // 11: cara.v1.Object
-	nil,                           // 12: cara.v1.Secret.StringDataEntry
-	nil,                           // 13: cara.v1.Secret.DataEntry
-	nil,                           // 14: cara.v1.Token.LabelsEntry
-	(*ObjectMeta)(nil),            // 15: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*Project)(nil),               // 17: cara.v1.Project
-	(*Origin)(nil),                // 18: cara.v1.Origin
-	(*Node)(nil),                  // 19: cara.v1.Node
-	(*Source)(nil),                // 20: cara.v1.Source
-	(*Claim)(nil),                 // 21: cara.v1.Claim
+	(*HostClaim)(nil),             // 7: cara.v1.HostClaim
+	(*PathClaim)(nil),             // 8: cara.v1.PathClaim
+	(*Override)(nil),              // 9: cara.v1.Override
+	(*Tombstone)(nil),             // 10: cara.v1.Tombstone
+	(*Revision)(nil),              // 11: cara.v1.Revision
+	(*Token)(nil),                 // 12: cara.v1.Token
+	(*Object)(nil),                // 13: cara.v1.Object
+	nil,                           // 14: cara.v1.Secret.StringDataEntry
+	nil,                           // 15: cara.v1.Secret.DataEntry
+	nil,                           // 16: cara.v1.Token.LabelsEntry
+	(*ObjectMeta)(nil),            // 17: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*Project)(nil),               // 19: cara.v1.Project
+	(*Origin)(nil),                // 20: cara.v1.Origin
+	(*Node)(nil),                  // 21: cara.v1.Node
+	(*Source)(nil),                // 22: cara.v1.Source
+	(*Claim)(nil),                 // 23: cara.v1.Claim
 }
 var file_cara_v1_objects_proto_depIdxs = []int32{
-	15, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
-	12, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
-	13, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
-	15, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
+	17, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
+	14, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
+	15, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
+	17, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
 	2,  // 4: cara.v1.Volume.spec:type_name -> cara.v1.VolumeSpec
 	3,  // 5: cara.v1.Volume.status:type_name -> cara.v1.VolumeStatus
-	16, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
-	16, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
-	16, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
+	18, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
+	18, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
+	18, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
 	4,  // 9: cara.v1.VolumeStatus.restored_from:type_name -> cara.v1.RestoredFrom
-	16, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
-	15, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
+	18, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
+	17, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
 	6,  // 12: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
-	16, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
-	16, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
-	15, // 15: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
-	16, // 16: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
-	16, // 17: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
-	16, // 18: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
-	15, // 19: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
-	16, // 20: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
-	16, // 21: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
-	15, // 22: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
-	17, // 23: cara.v1.Revision.project:type_name -> cara.v1.Project
-	18, // 24: cara.v1.Revision.origin:type_name -> cara.v1.Origin
-	16, // 25: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	15, // 26: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
-	16, // 27: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
-	14, // 28: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
-	17, // 29: cara.v1.Object.project:type_name -> cara.v1.Project
-	19, // 30: cara.v1.Object.node:type_name -> cara.v1.Node
-	20, // 31: cara.v1.Object.source:type_name -> cara.v1.Source
-	0,  // 32: cara.v1.Object.secret:type_name -> cara.v1.Secret
-	5,  // 33: cara.v1.Object.event:type_name -> cara.v1.Event
-	21, // 34: cara.v1.Object.claim:type_name -> cara.v1.Claim
-	7,  // 35: cara.v1.Object.override:type_name -> cara.v1.Override
-	8,  // 36: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
-	10, // 37: cara.v1.Object.token:type_name -> cara.v1.Token
-	9,  // 38: cara.v1.Object.revision:type_name -> cara.v1.Revision
-	1,  // 39: cara.v1.Object.volume:type_name -> cara.v1.Volume
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	18, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
+	18, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
+	8,  // 15: cara.v1.HostClaim.paths:type_name -> cara.v1.PathClaim
+	17, // 16: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
+	18, // 17: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
+	18, // 18: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
+	18, // 19: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
+	17, // 20: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
+	18, // 21: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
+	18, // 22: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
+	17, // 23: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
+	19, // 24: cara.v1.Revision.project:type_name -> cara.v1.Project
+	20, // 25: cara.v1.Revision.origin:type_name -> cara.v1.Origin
+	18, // 26: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	17, // 27: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
+	18, // 28: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
+	16, // 29: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
+	19, // 30: cara.v1.Object.project:type_name -> cara.v1.Project
+	21, // 31: cara.v1.Object.node:type_name -> cara.v1.Node
+	22, // 32: cara.v1.Object.source:type_name -> cara.v1.Source
+	0,  // 33: cara.v1.Object.secret:type_name -> cara.v1.Secret
+	5,  // 34: cara.v1.Object.event:type_name -> cara.v1.Event
+	23, // 35: cara.v1.Object.claim:type_name -> cara.v1.Claim
+	9,  // 36: cara.v1.Object.override:type_name -> cara.v1.Override
+	10, // 37: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
+	12, // 38: cara.v1.Object.token:type_name -> cara.v1.Token
+	11, // 39: cara.v1.Object.revision:type_name -> cara.v1.Revision
+	1,  // 40: cara.v1.Object.volume:type_name -> cara.v1.Volume
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_objects_proto_init() }
@@ -1636,7 +1785,7 @@ func file_cara_v1_objects_proto_init() {
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
 	file_cara_v1_objects_proto_msgTypes[3].OneofWrappers = []any{}
-	file_cara_v1_objects_proto_msgTypes[11].OneofWrappers = []any{
+	file_cara_v1_objects_proto_msgTypes[13].OneofWrappers = []any{
 		(*Object_Project)(nil),
 		(*Object_Node)(nil),
 		(*Object_Source)(nil),
@@ -1655,7 +1804,7 @@ func file_cara_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_objects_proto_rawDesc), len(file_cara_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1207,18 +1207,25 @@ func (x *ProjectVolume) GetHost() string {
 	return ""
 }
 
-// Ingress routes the HTTP requests for one host name to a service.
+// Ingress routes the HTTP requests for one host name, or for some paths of it, to a service or to another URL.
 type Ingress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name is a DNS label of at most 63 characters, unique in the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Host is the host name. A name with a dot is used unchanged. A name without a dot becomes
-	// `{host}.{environment}.{baseDomain}`, with the server's settings. Only one project in the cluster can claim a host.
+	// `{host}.{environment}.{baseDomain}`, with the server's settings. Only one project in the cluster can claim a host and
+	// a path. Only projects of the same owner can claim paths of the same host.
 	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
-	// Target is the service and the port that receive the requests.
+	// Target is the service and the port that receive the requests. Set either target or redirect.
 	Target *IngressTarget `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
 	// Access says who can reach the host.
-	Access        *IngressAccess `protobuf:"bytes,4,opt,name=access,proto3" json:"access,omitempty"`
+	Access *IngressAccess `protobuf:"bytes,4,opt,name=access,proto3" json:"access,omitempty"`
+	// Path is a prefix of the request's path, `/` by default. It matches whole segments: `/api` matches `/api` and `/api/x`,
+	// but not `/apix`. If several paths of a host match, the longest one applies. Requests are forwarded with their path
+	// unchanged.
+	Path string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
+	// Redirect answers the requests with a redirect. No service gets them.
+	Redirect      *IngressRedirect `protobuf:"bytes,6,opt,name=redirect,proto3" json:"redirect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1281,6 +1288,20 @@ func (x *Ingress) GetAccess() *IngressAccess {
 	return nil
 }
 
+func (x *Ingress) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Ingress) GetRedirect() *IngressRedirect {
+	if x != nil {
+		return x.Redirect
+	}
+	return nil
+}
+
 // IngressTarget is a port of a service.
 type IngressTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1336,6 +1357,63 @@ func (x *IngressTarget) GetPort() int32 {
 	return 0
 }
 
+// IngressRedirect sends clients to another URL.
+type IngressRedirect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// To is the new location: a URL that begins with `http://` or `https://`, or a path of the same host. The request's query
+	// is added, unless To has a query of its own. The request's path is not added.
+	To string `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	// Code is the HTTP status of the answer, 308 by default. With 307 and 308, clients repeat the request's method and body.
+	// With 303, they use GET.
+	Code          int32 `protobuf:"varint,2,opt,name=code,proto3" json:"code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IngressRedirect) Reset() {
+	*x = IngressRedirect{}
+	mi := &file_cara_v1_project_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IngressRedirect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IngressRedirect) ProtoMessage() {}
+
+func (x *IngressRedirect) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IngressRedirect.ProtoReflect.Descriptor instead.
+func (*IngressRedirect) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *IngressRedirect) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *IngressRedirect) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
 // IngressAccess says who can reach a host.
 type IngressAccess struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1347,7 +1425,7 @@ type IngressAccess struct {
 
 func (x *IngressAccess) Reset() {
 	*x = IngressAccess{}
-	mi := &file_cara_v1_project_proto_msgTypes[16]
+	mi := &file_cara_v1_project_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1437,7 @@ func (x *IngressAccess) String() string {
 func (*IngressAccess) ProtoMessage() {}
 
 func (x *IngressAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[16]
+	mi := &file_cara_v1_project_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1450,7 @@ func (x *IngressAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressAccess.ProtoReflect.Descriptor instead.
 func (*IngressAccess) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{16}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *IngressAccess) GetScope() string {
@@ -1408,7 +1486,7 @@ type Healthcheck struct {
 
 func (x *Healthcheck) Reset() {
 	*x = Healthcheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[17]
+	mi := &file_cara_v1_project_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1498,7 @@ func (x *Healthcheck) String() string {
 func (*Healthcheck) ProtoMessage() {}
 
 func (x *Healthcheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[17]
+	mi := &file_cara_v1_project_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1511,7 @@ func (x *Healthcheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healthcheck.ProtoReflect.Descriptor instead.
 func (*Healthcheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{17}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Healthcheck) GetHttp() *HTTPCheck {
@@ -1505,7 +1583,7 @@ type HTTPCheck struct {
 
 func (x *HTTPCheck) Reset() {
 	*x = HTTPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[18]
+	mi := &file_cara_v1_project_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1595,7 @@ func (x *HTTPCheck) String() string {
 func (*HTTPCheck) ProtoMessage() {}
 
 func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[18]
+	mi := &file_cara_v1_project_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1608,7 @@ func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPCheck.ProtoReflect.Descriptor instead.
 func (*HTTPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{18}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HTTPCheck) GetPath() string {
@@ -1558,7 +1636,7 @@ type TCPCheck struct {
 
 func (x *TCPCheck) Reset() {
 	*x = TCPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[19]
+	mi := &file_cara_v1_project_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1648,7 @@ func (x *TCPCheck) String() string {
 func (*TCPCheck) ProtoMessage() {}
 
 func (x *TCPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[19]
+	mi := &file_cara_v1_project_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1661,7 @@ func (x *TCPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TCPCheck.ProtoReflect.Descriptor instead.
 func (*TCPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{19}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TCPCheck) GetPort() int32 {
@@ -1604,7 +1682,7 @@ type ExecCheck struct {
 
 func (x *ExecCheck) Reset() {
 	*x = ExecCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[20]
+	mi := &file_cara_v1_project_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1694,7 @@ func (x *ExecCheck) String() string {
 func (*ExecCheck) ProtoMessage() {}
 
 func (x *ExecCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[20]
+	mi := &file_cara_v1_project_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1707,7 @@ func (x *ExecCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecCheck.ProtoReflect.Descriptor instead.
 func (*ExecCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{20}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExecCheck) GetCommand() []string {
@@ -1652,7 +1730,7 @@ type Dependency struct {
 
 func (x *Dependency) Reset() {
 	*x = Dependency{}
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1742,7 @@ func (x *Dependency) String() string {
 func (*Dependency) ProtoMessage() {}
 
 func (x *Dependency) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1755,7 @@ func (x *Dependency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
 func (*Dependency) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Dependency) GetService() string {
@@ -1708,7 +1786,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1798,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1811,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Resources) GetRequests() *ResourceList {
@@ -1766,7 +1844,7 @@ type ResourceList struct {
 
 func (x *ResourceList) Reset() {
 	*x = ResourceList{}
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1856,7 @@ func (x *ResourceList) String() string {
 func (*ResourceList) ProtoMessage() {}
 
 func (x *ResourceList) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +1869,7 @@ func (x *ResourceList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceList.ProtoReflect.Descriptor instead.
 func (*ResourceList) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResourceList) GetCpu() string {
@@ -1832,7 +1910,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_cara_v1_project_proto_msgTypes[24]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +1922,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[24]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +1935,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{24}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *File) GetPath() string {
@@ -1903,7 +1981,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_cara_v1_project_proto_msgTypes[25]
+	mi := &file_cara_v1_project_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +1993,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[25]
+	mi := &file_cara_v1_project_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +2006,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{25}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Ulimit) GetName() string {
@@ -2011,7 +2089,7 @@ type ProjectStatus struct {
 
 func (x *ProjectStatus) Reset() {
 	*x = ProjectStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[26]
+	mi := &file_cara_v1_project_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2101,7 @@ func (x *ProjectStatus) String() string {
 func (*ProjectStatus) ProtoMessage() {}
 
 func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[26]
+	mi := &file_cara_v1_project_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2114,7 @@ func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectStatus.ProtoReflect.Descriptor instead.
 func (*ProjectStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{26}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProjectStatus) GetPhase() string {
@@ -2228,7 +2306,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_cara_v1_project_proto_msgTypes[27]
+	mi := &file_cara_v1_project_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2318,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[27]
+	mi := &file_cara_v1_project_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2331,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{27}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Move) GetId() string {
@@ -2349,7 +2427,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_cara_v1_project_proto_msgTypes[28]
+	mi := &file_cara_v1_project_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2439,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[28]
+	mi := &file_cara_v1_project_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2452,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Restore) GetSnapshot() string {
@@ -2415,7 +2493,7 @@ type MovedVolume struct {
 
 func (x *MovedVolume) Reset() {
 	*x = MovedVolume{}
-	mi := &file_cara_v1_project_proto_msgTypes[29]
+	mi := &file_cara_v1_project_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2427,7 +2505,7 @@ func (x *MovedVolume) String() string {
 func (*MovedVolume) ProtoMessage() {}
 
 func (x *MovedVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[29]
+	mi := &file_cara_v1_project_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2440,7 +2518,7 @@ func (x *MovedVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovedVolume.ProtoReflect.Descriptor instead.
 func (*MovedVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MovedVolume) GetName() string {
@@ -2510,7 +2588,7 @@ type BackupStatus struct {
 
 func (x *BackupStatus) Reset() {
 	*x = BackupStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2600,7 @@ func (x *BackupStatus) String() string {
 func (*BackupStatus) ProtoMessage() {}
 
 func (x *BackupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2613,7 @@ func (x *BackupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupStatus.ProtoReflect.Descriptor instead.
 func (*BackupStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *BackupStatus) GetSince() *timestamppb.Timestamp {
@@ -2662,7 +2740,7 @@ type BackupSnapshot struct {
 
 func (x *BackupSnapshot) Reset() {
 	*x = BackupSnapshot{}
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +2752,7 @@ func (x *BackupSnapshot) String() string {
 func (*BackupSnapshot) ProtoMessage() {}
 
 func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2687,7 +2765,7 @@ func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupSnapshot.ProtoReflect.Descriptor instead.
 func (*BackupSnapshot) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *BackupSnapshot) GetVolume() string {
@@ -2744,7 +2822,7 @@ type VolumeUse struct {
 
 func (x *VolumeUse) Reset() {
 	*x = VolumeUse{}
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2756,7 +2834,7 @@ func (x *VolumeUse) String() string {
 func (*VolumeUse) ProtoMessage() {}
 
 func (x *VolumeUse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2769,7 +2847,7 @@ func (x *VolumeUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUse.ProtoReflect.Descriptor instead.
 func (*VolumeUse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *VolumeUse) GetName() string {
@@ -2832,7 +2910,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[33]
+	mi := &file_cara_v1_project_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +2922,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[33]
+	mi := &file_cara_v1_project_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +2935,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -3061,17 +3139,22 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x125\n" +
 	"\x04type\x18\x02 \x01(\tB!\xbaH\x1er\x1cR\x00R\tEphemeralR\aManagedR\x04HostR\x04type\x121\n" +
 	"\areclaim\x18\x03 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06RetainR\x06DeleteR\areclaim\x12\x1b\n" +
-	"\x04host\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04host\"\xb2\x01\n" +
+	"\x04host\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04host\"\xfe\x01\n" +
 	"\aIngress\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12\x1f\n" +
-	"\x04host\x18\x02 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x04host\x126\n" +
-	"\x06target\x18\x03 \x01(\v2\x16.cara.v1.IngressTargetB\x06\xbaH\x03\xc8\x01\x01R\x06target\x12.\n" +
-	"\x06access\x18\x04 \x01(\v2\x16.cara.v1.IngressAccessR\x06access\"V\n" +
+	"\x04host\x18\x02 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x04host\x12.\n" +
+	"\x06target\x18\x03 \x01(\v2\x16.cara.v1.IngressTargetR\x06target\x12.\n" +
+	"\x06access\x18\x04 \x01(\v2\x16.cara.v1.IngressAccessR\x06access\x12\x1c\n" +
+	"\x04path\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x04path\x124\n" +
+	"\bredirect\x18\x06 \x01(\v2\x18.cara.v1.IngressRedirectR\bredirect\"V\n" +
 	"\rIngressTarget\x12$\n" +
 	"\aservice\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\aservice\x12\x1f\n" +
-	"\x04port\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01R\x04port\"8\n" +
+	"\x04port\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01R\x04port\"Z\n" +
+	"\x0fIngressRedirect\x12\x1b\n" +
+	"\x02to\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x10R\x02to\x12*\n" +
+	"\x04code\x18\x02 \x01(\x05B\x16\xbaH\x13\x1a\x110\x000\xad\x020\xae\x020\xaf\x020\xb3\x020\xb4\x02R\x04code\"8\n" +
 	"\rIngressAccess\x12'\n" +
 	"\x05scope\x18\x01 \x01(\tB\x11\xbaH\x0er\fR\x00R\bInternalR\x05scope\"\xb6\x02\n" +
 	"\vHealthcheck\x12&\n" +
@@ -3225,7 +3308,7 @@ func file_cara_v1_project_proto_rawDescGZIP() []byte {
 	return file_cara_v1_project_proto_rawDescData
 }
 
-var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_cara_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: cara.v1.Project
 	(*ProjectSpec)(nil),           // 1: cara.v1.ProjectSpec
@@ -3243,41 +3326,42 @@ var file_cara_v1_project_proto_goTypes = []any{
 	(*ProjectVolume)(nil),         // 13: cara.v1.ProjectVolume
 	(*Ingress)(nil),               // 14: cara.v1.Ingress
 	(*IngressTarget)(nil),         // 15: cara.v1.IngressTarget
-	(*IngressAccess)(nil),         // 16: cara.v1.IngressAccess
-	(*Healthcheck)(nil),           // 17: cara.v1.Healthcheck
-	(*HTTPCheck)(nil),             // 18: cara.v1.HTTPCheck
-	(*TCPCheck)(nil),              // 19: cara.v1.TCPCheck
-	(*ExecCheck)(nil),             // 20: cara.v1.ExecCheck
-	(*Dependency)(nil),            // 21: cara.v1.Dependency
-	(*Resources)(nil),             // 22: cara.v1.Resources
-	(*ResourceList)(nil),          // 23: cara.v1.ResourceList
-	(*File)(nil),                  // 24: cara.v1.File
-	(*Ulimit)(nil),                // 25: cara.v1.Ulimit
-	(*ProjectStatus)(nil),         // 26: cara.v1.ProjectStatus
-	(*Move)(nil),                  // 27: cara.v1.Move
-	(*Restore)(nil),               // 28: cara.v1.Restore
-	(*MovedVolume)(nil),           // 29: cara.v1.MovedVolume
-	(*BackupStatus)(nil),          // 30: cara.v1.BackupStatus
-	(*BackupSnapshot)(nil),        // 31: cara.v1.BackupSnapshot
-	(*VolumeUse)(nil),             // 32: cara.v1.VolumeUse
-	(*ServiceStatus)(nil),         // 33: cara.v1.ServiceStatus
-	nil,                           // 34: cara.v1.ProjectSpec.NodeSelectorEntry
-	nil,                           // 35: cara.v1.Service.LabelsEntry
-	nil,                           // 36: cara.v1.ProjectStatus.RestartsEntry
-	(*ObjectMeta)(nil),            // 37: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
-	(*Condition)(nil),             // 39: cara.v1.Condition
-	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
+	(*IngressRedirect)(nil),       // 16: cara.v1.IngressRedirect
+	(*IngressAccess)(nil),         // 17: cara.v1.IngressAccess
+	(*Healthcheck)(nil),           // 18: cara.v1.Healthcheck
+	(*HTTPCheck)(nil),             // 19: cara.v1.HTTPCheck
+	(*TCPCheck)(nil),              // 20: cara.v1.TCPCheck
+	(*ExecCheck)(nil),             // 21: cara.v1.ExecCheck
+	(*Dependency)(nil),            // 22: cara.v1.Dependency
+	(*Resources)(nil),             // 23: cara.v1.Resources
+	(*ResourceList)(nil),          // 24: cara.v1.ResourceList
+	(*File)(nil),                  // 25: cara.v1.File
+	(*Ulimit)(nil),                // 26: cara.v1.Ulimit
+	(*ProjectStatus)(nil),         // 27: cara.v1.ProjectStatus
+	(*Move)(nil),                  // 28: cara.v1.Move
+	(*Restore)(nil),               // 29: cara.v1.Restore
+	(*MovedVolume)(nil),           // 30: cara.v1.MovedVolume
+	(*BackupStatus)(nil),          // 31: cara.v1.BackupStatus
+	(*BackupSnapshot)(nil),        // 32: cara.v1.BackupSnapshot
+	(*VolumeUse)(nil),             // 33: cara.v1.VolumeUse
+	(*ServiceStatus)(nil),         // 34: cara.v1.ServiceStatus
+	nil,                           // 35: cara.v1.ProjectSpec.NodeSelectorEntry
+	nil,                           // 36: cara.v1.Service.LabelsEntry
+	nil,                           // 37: cara.v1.ProjectStatus.RestartsEntry
+	(*ObjectMeta)(nil),            // 38: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*Condition)(nil),             // 40: cara.v1.Condition
+	(*durationpb.Duration)(nil),   // 41: google.protobuf.Duration
 }
 var file_cara_v1_project_proto_depIdxs = []int32{
-	37, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
+	38, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Project.spec:type_name -> cara.v1.ProjectSpec
-	26, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
+	27, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
 	7,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
 	13, // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.ProjectVolume
 	14, // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
-	38, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
-	34, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
+	39, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
+	35, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
 	2,  // 8: cara.v1.ProjectSpec.backup:type_name -> cara.v1.Backup
 	3,  // 9: cara.v1.Backup.schedule:type_name -> cara.v1.BackupSchedule
 	4,  // 10: cara.v1.Backup.keep:type_name -> cara.v1.BackupKeep
@@ -3286,51 +3370,52 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	6,  // 13: cara.v1.BackupHooks.after:type_name -> cara.v1.BackupHook
 	9,  // 14: cara.v1.Service.env:type_name -> cara.v1.EnvVar
 	12, // 15: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
-	17, // 16: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
-	21, // 17: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
-	22, // 18: cara.v1.Service.resources:type_name -> cara.v1.Resources
-	24, // 19: cara.v1.Service.files:type_name -> cara.v1.File
-	25, // 20: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
-	35, // 21: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
+	18, // 16: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
+	22, // 17: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
+	23, // 18: cara.v1.Service.resources:type_name -> cara.v1.Resources
+	25, // 19: cara.v1.Service.files:type_name -> cara.v1.File
+	26, // 20: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
+	36, // 21: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
 	8,  // 22: cara.v1.Service.update:type_name -> cara.v1.Update
 	10, // 23: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
 	11, // 24: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
 	15, // 25: cara.v1.Ingress.target:type_name -> cara.v1.IngressTarget
-	16, // 26: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
-	18, // 27: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
-	19, // 28: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
-	20, // 29: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
-	23, // 30: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
-	23, // 31: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
-	11, // 32: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	39, // 33: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
-	33, // 34: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
-	38, // 35: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
-	38, // 36: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
-	36, // 37: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
-	32, // 38: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
-	27, // 39: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
-	30, // 40: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
-	38, // 41: cara.v1.ProjectStatus.restore_declined:type_name -> google.protobuf.Timestamp
-	38, // 42: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
-	29, // 43: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
-	28, // 44: cara.v1.Move.restore:type_name -> cara.v1.Restore
-	38, // 45: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
-	38, // 46: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
-	38, // 47: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
-	38, // 48: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
-	31, // 49: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
-	40, // 50: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
-	40, // 51: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
-	38, // 52: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
-	38, // 53: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
-	38, // 54: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
-	38, // 55: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	17, // 26: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
+	16, // 27: cara.v1.Ingress.redirect:type_name -> cara.v1.IngressRedirect
+	19, // 28: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
+	20, // 29: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
+	21, // 30: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
+	24, // 31: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
+	24, // 32: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
+	11, // 33: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	40, // 34: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
+	34, // 35: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
+	39, // 36: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
+	39, // 37: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
+	37, // 38: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
+	33, // 39: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
+	28, // 40: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
+	31, // 41: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
+	39, // 42: cara.v1.ProjectStatus.restore_declined:type_name -> google.protobuf.Timestamp
+	39, // 43: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
+	30, // 44: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
+	29, // 45: cara.v1.Move.restore:type_name -> cara.v1.Restore
+	39, // 46: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
+	39, // 47: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
+	39, // 48: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
+	39, // 49: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
+	32, // 50: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
+	41, // 51: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
+	41, // 52: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
+	39, // 53: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
+	39, // 54: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
+	39, // 55: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
+	39, // 56: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
@@ -3340,14 +3425,14 @@ func file_cara_v1_project_proto_init() {
 	}
 	file_cara_v1_meta_proto_init()
 	file_cara_v1_project_proto_msgTypes[2].OneofWrappers = []any{}
-	file_cara_v1_project_proto_msgTypes[33].OneofWrappers = []any{}
+	file_cara_v1_project_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_project_proto_rawDesc), len(file_cara_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

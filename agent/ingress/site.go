@@ -1,0 +1,82 @@
+package ingress
+
+import (
+	"cmp"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// site holds the routes of one host, the longest path first. It is immutable.
+type site []*carav1.Route
+
+func newSite(routes []*carav1.Route) site {
+	s := slices.Clone(routes)
+	slices.SortStableFunc(s, func(a, b *carav1.Route) int { return cmp.Compare(len(b.Path), len(a.Path)) })
+	return s
+}
+
+// save adds the site to a stored table. An agent of an older version reads only upserts, and serves them for all paths.
+func (s site) save(host string, all *carav1.Routes) {
+	if r := s[0]; len(s) == 1 && r.Path == "" && r.Redirect == nil {
+		all.Upserts = append(all.Upserts, r)
+		return
+	}
+	all.Hosts = append(all.Hosts, &carav1.HostRoutes{Host: host, Routes: s})
+}
+
+// route returns the route of a request, or nil if no route has its path.
+//
+// Services read some paths in different ways: one takes `/x/../admin`, `/x;y/../admin`, `//admin` or `/admin%2Fusers` as a page
+// below `/admin`, another does not. If the routes differ between two readings, ok is false: otherwise a client could reach
+// a part of a service that another route leads to on purpose.
+func (s site) route(u *url.URL) (route *carav1.Route, ok bool) {
+	if len(s) == 1 && s[0].Path == "" {
+		return s[0], true
+	}
+	if plain(u) {
+		return s.match(u.Path), true
+	}
+	route = s.match(literal(u))
+	return route, route == s.match(lenient(u.Path))
+}
+
+// match returns the route with the longest path that is a prefix of p by whole segments.
+func (s site) match(p string) *carav1.Route {
+	for _, r := range s {
+		if rest, ok := strings.CutPrefix(p, strings.TrimSuffix(r.Path, "/")); ok && (rest == "" || rest[0] == '/' || r.Path == "") {
+			return r
+		}
+	}
+	return nil
+}
+
+// plain reports whether a path has only one reading.
+func plain(u *url.URL) bool {
+	return u.RawPath == "" && !strings.ContainsAny(u.Path, `\;`) && !strings.Contains(u.Path, "//") && !strings.Contains(u.Path, "/.")
+}
+
+// literal returns a path in the reading in which an escaped slash is a character of a segment, and segments such as `..` have
+// no meaning. Escaped slashes stay escaped; routes never contain them.
+func literal(u *url.URL) string {
+	segments := strings.Split(u.EscapedPath(), "/")
+	for i, escaped := range segments {
+		if segment, err := url.PathUnescape(escaped); err == nil && !strings.Contains(segment, "/") {
+			segments[i] = segment
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
+// lenient returns a decoded path in the reading that gives meaning to the most characters: a backslash is a slash, a semicolon
+// begins a parameter of a segment, and `.` and `..` and empty segments are resolved.
+func lenient(decoded string) string {
+	segments := strings.Split(strings.ReplaceAll(decoded, `\`, "/"), "/")
+	for i, segment := range segments {
+		segments[i], _, _ = strings.Cut(segment, ";")
+	}
+	return path.Clean("/" + strings.Join(segments, "/"))
+}

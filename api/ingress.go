@@ -1,0 +1,135 @@
+package api
+
+import (
+	"net"
+	"net/url"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// DefaultIngressPath is the path of an ingress rule that applies to all paths of its host.
+const DefaultIngressPath = "/"
+
+// DefaultRedirectCode is the HTTP status of a redirect. Clients repeat the request with the same method and body.
+const DefaultRedirectCode = 308
+
+// IngressPath returns a rule's path as it is claimed and compared: `/` for an empty one, and no slash at the end of others.
+func IngressPath(path string) string {
+	if path = strings.TrimRight(path, "/"); path != "" {
+		return path
+	}
+	return DefaultIngressPath
+}
+
+func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {
+	names, hosts := map[string]int{}, map[string]int{}
+	for i, in := range rules {
+		at := elem("spec.ingress", i)
+		e.dnsLabel(at+".name", in.GetName())
+		e.unique(names, in.GetName(), "ingress name", "spec.ingress", i, ".name")
+		e.host(at+".host", in.GetHost())
+		e.ingressPath(at+".path", in.GetPath())
+		if host, path := (HostTemplate{}).Host(in.GetHost()), IngressPath(in.GetPath()); path == DefaultIngressPath {
+			e.unique(hosts, host, "host", "spec.ingress", i, ".host")
+		} else if host != "" {
+			e.unique(hosts, host+path, "path", "spec.ingress", i, ".path")
+		}
+		e.destination(at, in, x)
+	}
+}
+
+// destination validates where a rule leads: either to a service or to another URL.
+func (e projectErrors) destination(at string, in *carav1.Ingress, x specIndex) {
+	switch {
+	case in.GetTarget() != nil && in.GetRedirect() != nil:
+		e.add(at, "has both target and redirect; keep one of them")
+	case in.GetTarget() == nil && in.GetRedirect() == nil:
+		e.add(at+".target", "is required; name the service and the port that receive the requests, or set redirect")
+	}
+	if svc := in.GetTarget().GetService(); svc != "" {
+		if _, ok := x.services[svc]; !ok {
+			e.add(at+".target.service", "no service is named %q; name one of %s", clip(svc), known(x.services))
+		}
+	}
+	if to := in.GetRedirect().GetTo(); to != "" {
+		if why := redirectProblem(to, IngressPath(in.GetPath())); why != "" {
+			e.add(at+".redirect.to", "%s", why)
+		}
+	}
+}
+
+// pathCharacters may be in a rule's path: those that every client sends unescaped. The percent sign, the backslash and the
+// semicolon are missing because services read them in different ways.
+const pathCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,=:@/"
+
+func (e projectErrors) ingressPath(field, path string) {
+	if path == "" || path == DefaultIngressPath {
+		return
+	}
+	switch {
+	case !strings.HasPrefix(path, "/"):
+		e.add(field, "is %q; it must begin with /", clip(path))
+	case strings.Trim(path, pathCharacters) != "":
+		e.add(field, "is %q; it must be a path of letters, digits and -._~!$&'()*+,=:@, without query and escapes", clip(path))
+	default:
+		for segment := range strings.SplitSeq(strings.TrimSuffix(path[1:], "/"), "/") {
+			if segment == "" || segment == "." || segment == ".." {
+				e.add(field, "is %q; it must have no empty segment and no segment . or ..", clip(path))
+			}
+		}
+	}
+}
+
+// redirectProblem returns what is wrong with the new location of a rule with the given path, or "". The location is sent to
+// clients in a header, so it has only printable ASCII characters. A path must not begin with two slashes: browsers read it
+// as another host.
+func redirectProblem(to, path string) string {
+	for _, c := range []byte(to) {
+		if c <= ' ' || c > '~' || strings.IndexByte("\"<>\\^`{|}", c) >= 0 {
+			return "has a character that a URL cannot contain; escape it with % and two hexadecimal digits"
+		}
+	}
+	u, err := url.Parse(to)
+	switch {
+	case err != nil:
+		return "is no URL; write one such as https://www.example.com/new, or a path such as /new"
+	case strings.HasPrefix(to, "//"):
+		return "begins with //, which browsers read as another host; write https:// before the host, or one / before a path"
+	case strings.HasPrefix(to, "/"):
+		if IngressPath(u.Path) == path {
+			return "is the path of this rule, so the redirect would never end; choose another path"
+		}
+	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return "must begin with http:// or https:// and a host, or with / for a path of the same host"
+	case u.User != nil:
+		return "contains a user name or a password, which every client would see; remove it"
+	}
+	return ""
+}
+
+func (e projectErrors) host(field, host string) {
+	full := strings.HasSuffix(host, ".")
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	switch {
+	case host == "":
+	case full && !strings.Contains(host, "."):
+		e.add(field, "is %q, which names a whole top-level domain; leave out the dot for a short host", clip(host+"."))
+	case strings.ContainsAny(host, "/:"):
+		e.add(field, "is %q; it must be a host name alone, without scheme, port or path", clip(host))
+	case strings.Contains(host, "*"):
+		e.add(field, "is %q; wildcards are not supported, name each host", clip(host))
+	case net.ParseIP(host) != nil:
+		e.add(field, "is the address %s; it must be a host name", host)
+	case len(validation.IsDNS1123Subdomain(host)) > 0:
+		e.add(field, "is %q; it must be a host name: labels of letters, digits and -, separated by dots", clip(host))
+	default:
+		for label := range strings.SplitSeq(host, ".") {
+			if len(label) > validation.DNS1123LabelMaxLength {
+				e.add(field, "has a label of %d characters, at most %d are allowed between two dots; shorten it", len(label), validation.DNS1123LabelMaxLength)
+			}
+		}
+	}
+}

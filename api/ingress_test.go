@@ -1,0 +1,128 @@
+package api_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// problemsOf returns what is wrong with the ingress rules of an otherwise valid project, a line each.
+func problemsOf(rules ...*carav1.Ingress) string {
+	p := validProject()
+	p.Spec.Ingress = rules
+	var lines []string
+	for _, e := range api.Validate(p) {
+		lines = append(lines, e.GetField()+": "+e.GetMessage())
+	}
+	return strings.Join(lines, "\n")
+}
+
+func rule(name, host, path string) *carav1.Ingress {
+	return &carav1.Ingress{Name: name, Host: host, Path: path, Target: &carav1.IngressTarget{Service: "web", Port: 80}}
+}
+
+func redirect(path, to string) *carav1.Ingress {
+	return &carav1.Ingress{Name: "a", Host: "a.test", Path: path, Redirect: &carav1.IngressRedirect{To: to}}
+}
+
+func TestIngressPaths(t *testing.T) {
+	for name, tt := range map[string]struct {
+		rules []*carav1.Ingress
+		want  string // the beginning of the only message; empty if there is none
+	}{
+		"no path":               {[]*carav1.Ingress{rule("a", "a.test", "")}, ""},
+		"all paths":             {[]*carav1.Ingress{rule("a", "a.test", "/")}, ""},
+		"two paths of a host":   {[]*carav1.Ingress{rule("a", "a.test", "/"), rule("b", "a.test", "/api")}, ""},
+		"one path of two hosts": {[]*carav1.Ingress{rule("a", "a.test", "/api"), rule("b", "b.test", "/api")}, ""},
+		"every character":       {[]*carav1.Ingress{rule("a", "a.test", "/A-z._~!$&'()*+,=:@/..x/.well-known/")}, ""},
+		"a host twice":          {[]*carav1.Ingress{rule("a", "a.test", ""), rule("b", "A.test", "/")}, `spec.ingress[1].host: host "a.test" appears twice`},
+		"a path twice":          {[]*carav1.Ingress{rule("a", "a.test", "/api"), rule("b", "A.test", "/api/")}, `spec.ingress[1].path: path "a.test/api" appears twice: ingress[0] and ingress[1]`},
+		"relative":              {[]*carav1.Ingress{rule("a", "a.test", "api")}, `spec.ingress[0].path: is "api"; it must begin with /`},
+		"a query":               {[]*carav1.Ingress{rule("a", "a.test", "/a?b")}, `spec.ingress[0].path: is "/a?b"; it must be a path`},
+		"an escape":             {[]*carav1.Ingress{rule("a", "a.test", "/a%2fb")}, `spec.ingress[0].path: is "/a%2fb"; it must be a path`},
+		"a backslash":           {[]*carav1.Ingress{rule("a", "a.test", `/a\b`)}, `spec.ingress[0].path: is "/a\\b"; it must be a path`},
+		"a semicolon":           {[]*carav1.Ingress{rule("a", "a.test", "/a;b")}, `spec.ingress[0].path: is "/a;b"; it must be a path`},
+		"not ASCII":             {[]*carav1.Ingress{rule("a", "a.test", "/ä")}, `spec.ingress[0].path: is "/ä"; it must be a path`},
+		"an empty segment":      {[]*carav1.Ingress{rule("a", "a.test", "/a//b")}, `spec.ingress[0].path: is "/a//b"; it must have no empty segment`},
+		"an empty last segment": {[]*carav1.Ingress{rule("a", "a.test", "/a//")}, `spec.ingress[0].path: is "/a//"; it must have no empty segment`},
+		"slashes":               {[]*carav1.Ingress{rule("a", "a.test", "//")}, `spec.ingress[0].path: is "//"; it must have no empty segment`},
+		"up":                    {[]*carav1.Ingress{rule("a", "a.test", "/a/../b")}, `spec.ingress[0].path: is "/a/../b"; it must have no empty segment and no segment . or ..`},
+		"long":                  {[]*carav1.Ingress{rule("a", "a.test", "/"+strings.Repeat("a", 512))}, "spec.ingress[0].path: has 513 characters"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := problemsOf(tt.rules...); !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") || strings.Contains(got, "\n") {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestIngressRedirects(t *testing.T) {
+	both, neither, code := redirect("", "/x"), redirect("", "/x"), redirect("", "/x")
+	both.Target = &carav1.IngressTarget{Service: "web", Port: 80}
+	neither.Redirect = nil
+	code.Redirect.Code = 200
+	for name, tt := range map[string]struct {
+		rule *carav1.Ingress
+		want string // the beginning of the only message; empty if there is none
+	}{
+		"another host":        {redirect("", "https://www.example.com"), ""},
+		"port, path, query":   {redirect("/a", "http://www.example.com:8080/a?b=c#d"), ""},
+		"an address":          {redirect("", "http://[2001:db8::1]/"), ""},
+		"a path":              {redirect("/old", "/old/new"), ""},
+		"an escape":           {redirect("/old", "/%2F/new"), ""},
+		"target and redirect": {both, "spec.ingress[0]: has both target and redirect; keep one of them"},
+		"nothing":             {neither, "spec.ingress[0].target: is required; name the service"},
+		"code":                {code, "spec.ingress[0].redirect.code: is 200; it must be 301, 302, 303, 307 or 308"},
+		"no location":         {redirect("", ""), "spec.ingress[0].redirect.to: is required"},
+		"itself":              {redirect("/old", "/old/?a=b"), "spec.ingress[0].redirect.to: is the path of this rule"},
+		"itself, escaped":     {redirect("/old", "/%6fld"), "spec.ingress[0].redirect.to: is the path of this rule"},
+		"a header":            {redirect("", "/x\r\nSet-Cookie: a=b"), "spec.ingress[0].redirect.to: has a character that a URL cannot contain"},
+		"a space":             {redirect("", "/x y"), "spec.ingress[0].redirect.to: has a character that a URL cannot contain"},
+		"not ASCII":           {redirect("", "https://bücher.example/"), "spec.ingress[0].redirect.to: has a character that a URL cannot contain"},
+		"a backslash":         {redirect("", `/\evil.example`), "spec.ingress[0].redirect.to: has a character that a URL cannot contain"},
+		"another scheme":      {redirect("", "javascript:alert(1)"), "spec.ingress[0].redirect.to: must begin with http:// or https://"},
+		"no scheme":           {redirect("", "www.example.com"), "spec.ingress[0].redirect.to: must begin with http:// or https://"},
+		"two slashes":         {redirect("/a", "//evil.example/"), "spec.ingress[0].redirect.to: begins with //"},
+		"no host":             {redirect("", "https:///x"), "spec.ingress[0].redirect.to: must begin with http:// or https://"},
+		"a password":          {redirect("", "https://me:secret@example.com/"), "spec.ingress[0].redirect.to: contains a user name or a password"},
+		"a bad escape":        {redirect("", "/%zz"), "spec.ingress[0].redirect.to: is no URL"},
+		"long":                {redirect("", "/"+strings.Repeat("a", 2048)), "spec.ingress[0].redirect.to: has 2049 characters"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := problemsOf(tt.rule)
+			if !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") || strings.Contains(got, "\n") || strings.Contains(got, "secret") {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// Different spellings of a path and of the defaults are the same project.
+func TestIngressSpellings(t *testing.T) {
+	spec := func(path string, code int32) *carav1.ProjectSpec {
+		s := fullSpec()
+		s.Ingress = []*carav1.Ingress{{Name: "a", Host: "a.test", Path: path, Redirect: &carav1.IngressRedirect{To: "/x", Code: code}}}
+		return s
+	}
+	for name, tt := range map[string]struct{ a, b *carav1.ProjectSpec }{
+		"all paths":        {spec("", 0), spec("/", 308)},
+		"slash at the end": {spec("/a", 308), spec("/a/", 0)},
+	} {
+		if api.Hash(tt.a) != api.Hash(tt.b) {
+			t.Errorf("%s: the hashes differ", name)
+		}
+		if diff := cmp.Diff(api.Normalize(tt.a), api.Normalize(tt.b), protocmp.Transform()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	if a, b := spec("/a", 0), proto.CloneOf(spec("/a", 301)); api.Hash(a) == api.Hash(b) || api.Hash(a) == api.Hash(spec("/b", 0)) {
+		t.Error("another code or another path has the same hash")
+	}
+}

@@ -1,0 +1,33 @@
+package kind
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// ingress shows where the requests for a project's hosts and paths go, as the spec says it.
+func (p Page) ingress(rules []*carav1.Ingress) {
+	if len(rules) == 0 {
+		return
+	}
+	p.section("Ingress")
+	var rows [][]term.Cell
+	for _, in := range rules {
+		rows = append(rows, []term.Cell{
+			term.Text(in.GetName()), term.Text(in.GetHost()), term.Text(api.IngressPath(in.GetPath())), term.Text(destination(in)),
+		})
+	}
+	p.table([]string{"NAME", "HOST", "PATH", "TO"}, rows)
+}
+
+// destination formats where an ingress rule leads: `web:8080`, or `308 https://www.example.com`.
+func destination(in *carav1.Ingress) string {
+	if r := in.GetRedirect(); r != nil {
+		return fmt.Sprintf("%d %s", cmp.Or(r.GetCode(), api.DefaultRedirectCode), term.Short(r.GetTo(), 100))
+	}
+	return fmt.Sprintf("%s:%d", in.GetTarget().GetService(), in.GetTarget().GetPort())
+}
