@@ -1,7 +1,9 @@
 package api
 
 import (
+	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -38,7 +40,26 @@ func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {
 			e.unique(hosts, host+path, "path", "spec.ingress", i, ".path")
 		}
 		e.destination(at, in, x)
+		for j, network := range in.GetAccess().GetAllow() {
+			if why := networkProblem(network); why != "" {
+				e.add(elem(at+".access.allow", j), "%s", why)
+			}
+		}
 	}
+}
+
+// networkProblem returns what is wrong with an entry of an access list, or "".
+func networkProblem(network string) string {
+	p, err := netip.ParsePrefix(network)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("is %q; it must be a network such as 10.0.0.0/8, 192.0.2.7/32 or 2001:db8::/32", clip(network))
+	case p.Addr().Is4In6():
+		return fmt.Sprintf("is %s; write IPv4 networks without ::ffff:", network)
+	case p != p.Masked():
+		return fmt.Sprintf("is %s, which has bits beyond its length; write %s, or a single address as %s/%d", network, p.Masked(), p.Addr(), p.Addr().BitLen())
+	}
+	return ""
 }
 
 // destination validates where a rule leads: either to a service or to another URL.

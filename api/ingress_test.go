@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,6 +102,37 @@ func TestIngressRedirects(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestIngressAccessLists(t *testing.T) {
+	for entry, want := range map[string]string{ // the beginning of the only message; empty if there is none
+		"10.0.0.0/8":            "",
+		"0.0.0.0/0":             "",
+		"192.0.2.7/32":          "",
+		"2001:db8::/32":         "",
+		"10.1.2.3/8":            "is 10.1.2.3/8, which has bits beyond its length; write 10.0.0.0/8, or a single address as 10.1.2.3/32",
+		"10.1.2.3":              `is "10.1.2.3"; it must be a network`,
+		"10.0.0.0/33":           `is "10.0.0.0/33"; it must be a network`,
+		"":                      `is ""; it must be a network`,
+		"example.com":           `is "example.com"; it must be a network`,
+		"fe80::%eth0/64":        `is "fe80::%eth0/64"; it must be a network`,
+		"::ffff:10.0.0.0/104":   "is ::ffff:10.0.0.0/104; write IPv4 networks without ::ffff:",
+		strings.Repeat("1", 44): "has 44 characters, at most 43 are allowed",
+	} {
+		r := rule("a", "a.test", "")
+		r.Access = &carav1.IngressAccess{Allow: []string{"127.0.0.0/8", entry}}
+		if want != "" {
+			want = "spec.ingress[0].access.allow[1]: " + want
+		}
+		if got := problemsOf(r); !strings.HasPrefix(got, want) || (got == "") != (want == "") || strings.Contains(got, "\n") {
+			t.Errorf("%q: got %s, want %s", entry, got, want)
+		}
+	}
+	many := rule("a", "a.test", "")
+	many.Access = &carav1.IngressAccess{Allow: slices.Repeat([]string{"10.0.0.0/8"}, 101)}
+	if got := problemsOf(many); !strings.HasPrefix(got, "spec.ingress[0].access.allow: has 101 entries, at most 100") {
+		t.Errorf("101 networks: %s", got)
 	}
 }
 

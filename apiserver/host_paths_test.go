@@ -59,12 +59,14 @@ func TestRoutesOfPaths(t *testing.T) {
 	one.synced()
 	redirect := atPath("old", "shop", "/old")
 	redirect.Spec.Ingress[0].Target, redirect.Spec.Ingress[0].Redirect = nil, &carav1.IngressRedirect{To: "/new", Code: 301}
+	redirect.Spec.Ingress[0].Access = &carav1.IngressAccess{Allow: []string{"192.0.2.0/24"}}
 	c.create(t, at("front", "shop"))
 	c.create(t, redirect)
 	const host = "shop.dev.example.test"
 	routes := one.routes(func(r *carav1.Routes) bool { return len(r.GetHosts()) == 1 && len(r.GetHosts()[0].GetRoutes()) == 2 })
 	if got := routes.GetHosts()[0]; got.GetHost() != host || got.GetRoutes()[0].GetProject() != "front" || got.GetRoutes()[0].GetPath() != "" ||
-		got.GetRoutes()[1].GetPath() != "/old" || got.GetRoutes()[1].GetRedirect().GetTo() != "/new" || got.GetRoutes()[1].GetRedirect().GetCode() != 301 {
+		got.GetRoutes()[1].GetPath() != "/old" || got.GetRoutes()[1].GetRedirect().GetTo() != "/new" || got.GetRoutes()[1].GetRedirect().GetCode() != 301 ||
+		!slices.Equal(got.GetRoutes()[1].GetAllow(), []string{"192.0.2.0/24"}) || len(got.GetRoutes()[0].GetAllow()) > 0 {
 		t.Errorf("routes %v", got)
 	}
 	if !slices.Equal(routes.GetRemovedHosts(), []string{host}) || len(routes.GetUpserts()) > 0 {

@@ -51,7 +51,7 @@ func TestWhatPassesTheIngress(t *testing.T) {
 	}))
 }
 
-// TestPathsAndRedirects: two projects share a host, and a third path of it is a redirect.
+// TestPathsAndRedirects: two projects share a host, a third path of it is a redirect, and a fourth is for other networks.
 func TestPathsAndRedirects(t *testing.T) {
 	w := oneNode(t)
 	front, env := w.name("front"), w.name("env")
@@ -60,6 +60,11 @@ func TestPathsAndRedirects(t *testing.T) {
     host: ` + host + `
     path: /old
     redirect: {to: /env, code: 307}
+  - name: far
+    host: ` + host + `
+    path: /healthz
+    target: {service: web, port: 8080}
+    access: {allow: [192.0.2.0/24]}
 `)
 	w.apply(project(env, `
 services:
@@ -78,6 +83,7 @@ ingress:
 	w.answers("n1", host, "/environment", 404, "page not found") // by the service of the other project
 	w.answers("n1", host, "/x/../env", 400, "The path can be read in several ways")
 	w.answers("n1", host, "/old/x?a=b", 200, "MARK=second") // the client follows the redirect
+	w.answers("n1", host, "/healthz", 403, `"127.0.0.1" cannot use this host and path`)
 	if status, location := w.location("n1", host, "/old/x?a=b"); status != http.StatusTemporaryRedirect || location != "/env?a=b" {
 		t.Errorf("the redirect is %d to %q", status, location)
 	}

@@ -12,6 +12,7 @@
 //   - A request is forwarded between agents at most once. A request from another agent is answered here or fails.
 //   - Agents connect to each other only over mutual TLS, and each verifies the other's node (agent/peer). Headers about the
 //     client are trusted only from a verified agent.
+//   - The agent that a client connects to checks the access list, and so does the agent that runs the project.
 //   - A request reaches a service only if every service would read its path as the route does (site).
 //   - A status is sent only if the service or this agent has responded. Otherwise the connection is closed.
 //   - Everything that a client or a service may occupy has a limit (Limits). The access log and the metrics never delay a
@@ -248,12 +249,15 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 		page(w, r, http.StatusNotFound, "No project claims this path of the host "+quoteHost(host)+".")
 		return
 	}
-	i.found(w, route)
-	if route.Redirect != nil {
+	i.found(w, route.Route)
+	switch {
+	case !route.allow.has(w.client()):
+		page(w, r, http.StatusForbidden, "Clients with the address "+strconv.QuoteToASCII(w.client())+" cannot use this host and path.")
+	case route.Redirect != nil:
 		redirect(w, r, route.Redirect)
-		return
+	default:
+		i.forward(w, r, t, route.Route)
 	}
-	i.forward(w, r, t, route)
 }
 
 // forward sends a request to the service of its route, or responds if the service cannot get it.

@@ -115,7 +115,7 @@ func TestARequestThatLostItsRoute(t *testing.T) {
 	r := prometheus.NewRegistry()
 	zero := func() float64 { return 0 }
 	f := newMetrics(r, zero, zero)
-	f.route(map[string]site{"a.b": {{Project: "p", Service: "w"}}})
+	f.route(map[string]site{"a.b": newSite([]*carav1.Route{{Project: "p", Service: "w"}})})
 	f.route(nil)
 	x := &exchange{route: &carav1.Route{Project: "p", Service: "w"}, status: http.StatusOK}
 	x.series = f.of(x)

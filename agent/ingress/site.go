@@ -11,29 +11,42 @@ import (
 )
 
 // site holds the routes of one host, the longest path first. It is immutable.
-type site []*carav1.Route
+type site []*rule
+
+// rule is a route with its access list.
+type rule struct {
+	*carav1.Route
+	allow networks
+}
 
 func newSite(routes []*carav1.Route) site {
-	s := slices.Clone(routes)
-	slices.SortStableFunc(s, func(a, b *carav1.Route) int { return cmp.Compare(len(b.Path), len(a.Path)) })
+	s := make(site, 0, len(routes))
+	for _, r := range routes {
+		s = append(s, &rule{r, newNetworks(r.Allow)})
+	}
+	slices.SortStableFunc(s, func(a, b *rule) int { return cmp.Compare(len(b.Path), len(a.Path)) })
 	return s
 }
 
 // save adds the site to a stored table. An agent of an older version reads only upserts, and serves them for all paths.
 func (s site) save(host string, all *carav1.Routes) {
-	if r := s[0]; len(s) == 1 && r.Path == "" && r.Redirect == nil {
+	if r := s[0].Route; len(s) == 1 && r.Path == "" && r.Redirect == nil && len(r.Allow) == 0 {
 		all.Upserts = append(all.Upserts, r)
 		return
 	}
-	all.Hosts = append(all.Hosts, &carav1.HostRoutes{Host: host, Routes: s})
+	h := &carav1.HostRoutes{Host: host}
+	for _, r := range s {
+		h.Routes = append(h.Routes, r.Route)
+	}
+	all.Hosts = append(all.Hosts, h)
 }
 
-// route returns the route of a request, or nil if no route has its path.
+// route returns the rule of a request, or nil if no route has its path.
 //
 // Services read some paths in different ways: one takes `/x/../admin`, `/x;y/../admin`, `//admin` or `/admin%2Fusers` as a page
 // below `/admin`, another does not. If the routes differ between two readings, ok is false: otherwise a client could reach
 // a part of a service that another route leads to on purpose.
-func (s site) route(u *url.URL) (route *carav1.Route, ok bool) {
+func (s site) route(u *url.URL) (route *rule, ok bool) {
 	if len(s) == 1 && s[0].Path == "" {
 		return s[0], true
 	}
@@ -45,7 +58,7 @@ func (s site) route(u *url.URL) (route *carav1.Route, ok bool) {
 }
 
 // match returns the route with the longest path that is a prefix of p by whole segments.
-func (s site) match(p string) *carav1.Route {
+func (s site) match(p string) *rule {
 	for _, r := range s {
 		if rest, ok := strings.CutPrefix(p, strings.TrimSuffix(r.Path, "/")); ok && (rest == "" || rest[0] == '/' || r.Path == "") {
 			return r

@@ -60,5 +60,8 @@ func addHost(msg *carav1.Routes, host string, routes []*carav1.Route) {
 	}
 }
 
-// simple reports whether agents of older versions can serve a route: it applies to all paths and leads to a service.
-func simple(r *carav1.Route) bool { return r.GetPath() == "" && r.GetRedirect() == nil }
+// simple reports whether agents of older versions can serve a route: it applies to all paths, leads to a service, and all
+// clients can use it.
+func simple(r *carav1.Route) bool {
+	return r.GetPath() == "" && r.GetRedirect() == nil && len(r.GetAllow()) == 0
+}

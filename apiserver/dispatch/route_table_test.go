@@ -52,6 +52,7 @@ func TestRouteTable(t *testing.T) {
 func TestAddHost(t *testing.T) {
 	whole, path := &carav1.Route{Host: "a"}, &carav1.Route{Host: "a", Path: "/x"}
 	redirect := &carav1.Route{Host: "a", Redirect: &carav1.IngressRedirect{To: "/x"}}
+	limited := &carav1.Route{Host: "a", Allow: []string{"10.0.0.0/8"}}
 	hosts := func(routes ...*carav1.Route) *carav1.Routes {
 		return &carav1.Routes{RemovedHosts: []string{"a"}, Hosts: []*carav1.HostRoutes{{Host: "a", Routes: routes}}}
 	}
@@ -63,6 +64,7 @@ func TestAddHost(t *testing.T) {
 		"all paths":         {[]*carav1.Route{whole}, &carav1.Routes{Upserts: []*carav1.Route{whole}}},
 		"a path":            {[]*carav1.Route{path}, hosts(path)},
 		"a redirect":        {[]*carav1.Route{redirect}, hosts(redirect)},
+		"an access list":    {[]*carav1.Route{limited}, hosts(limited)},
 		"a path and others": {[]*carav1.Route{whole, path}, hosts(whole, path)},
 	} {
 		got := &carav1.Routes{}

@@ -191,7 +191,7 @@ func (d *Dispatcher) routes(name string, here bool) []*carav1.Route {
 		}
 		r := &carav1.Route{
 			Host: host, Project: name, Service: in.GetTarget().GetService(), Port: in.GetTarget().GetPort(),
-			Node: st.GetNodeRef(), IngressAddress: ingressAddress(node, here), Redirect: in.GetRedirect(),
+			Node: st.GetNodeRef(), IngressAddress: ingressAddress(node, here), Redirect: in.GetRedirect(), Allow: in.GetAccess().GetAllow(),
 		}
 		if path := api.IngressPath(in.GetPath()); path != api.DefaultIngressPath {
 			r.Path = path

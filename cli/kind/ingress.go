@@ -3,6 +3,7 @@ package kind
 import (
 	"cmp"
 	"fmt"
+	"strings"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/term"
@@ -18,10 +19,18 @@ func (p Page) ingress(rules []*carav1.Ingress) {
 	var rows [][]term.Cell
 	for _, in := range rules {
 		rows = append(rows, []term.Cell{
-			term.Text(in.GetName()), term.Text(in.GetHost()), term.Text(api.IngressPath(in.GetPath())), term.Text(destination(in)),
+			term.Text(in.GetName()), term.Text(in.GetHost()), term.Text(api.IngressPath(in.GetPath())), term.Text(destination(in)), term.Text(allowed(in)),
 		})
 	}
-	p.table([]string{"NAME", "HOST", "PATH", "TO"}, rows)
+	p.table([]string{"NAME", "HOST", "PATH", "TO", "ALLOWED"}, rows)
+}
+
+// allowed formats from where clients can use a rule.
+func allowed(in *carav1.Ingress) string {
+	if networks := in.GetAccess().GetAllow(); len(networks) > 0 {
+		return term.Short(strings.Join(networks, ","), 100)
+	}
+	return "all"
 }
 
 // destination formats where an ingress rule leads: `web:8080`, or `308 https://www.example.com`.

@@ -1159,7 +1159,9 @@ type Route struct {
 	// Path is the prefix of the paths that the route applies to, as in `spec.ingress[].path`. Empty means all paths.
 	Path string `protobuf:"bytes,7,opt,name=path,proto3" json:"path,omitempty"`
 	// Redirect answers the requests.
-	Redirect      *IngressRedirect `protobuf:"bytes,8,opt,name=redirect,proto3" json:"redirect,omitempty"`
+	Redirect *IngressRedirect `protobuf:"bytes,8,opt,name=redirect,proto3" json:"redirect,omitempty"`
+	// Allow are the networks from which clients can use the route, as in `spec.ingress[].access.allow`. Empty means all.
+	Allow         []string `protobuf:"bytes,9,rep,name=allow,proto3" json:"allow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1246,6 +1248,13 @@ func (x *Route) GetPath() string {
 func (x *Route) GetRedirect() *IngressRedirect {
 	if x != nil {
 		return x.Redirect
+	}
+	return nil
+}
+
+func (x *Route) GetAllow() []string {
+	if x != nil {
+		return x.Allow
 	}
 	return nil
 }
@@ -1365,7 +1374,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"HostRoutes\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12&\n" +
-	"\x06routes\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\x06routes\"\xea\x01\n" +
+	"\x06routes\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\x06routes\"\x80\x02\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x18\n" +
@@ -1374,7 +1383,8 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x04node\x18\x05 \x01(\tR\x04node\x12'\n" +
 	"\x0fingress_address\x18\x06 \x01(\tR\x0eingressAddress\x12\x12\n" +
 	"\x04path\x18\a \x01(\tR\x04path\x124\n" +
-	"\bredirect\x18\b \x01(\v2\x18.cara.v1.IngressRedirectR\bredirectB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
+	"\bredirect\x18\b \x01(\v2\x18.cara.v1.IngressRedirectR\bredirect\x12\x14\n" +
+	"\x05allow\x18\t \x03(\tR\x05allowB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
 	file_cara_v1_node_proto_rawDescOnce sync.Once

@@ -1218,7 +1218,7 @@ type Ingress struct {
 	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
 	// Target is the service and the port that receive the requests. Set either target or redirect.
 	Target *IngressTarget `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
-	// Access says who can reach the host.
+	// Access says who can reach the host and path.
 	Access *IngressAccess `protobuf:"bytes,4,opt,name=access,proto3" json:"access,omitempty"`
 	// Path is a prefix of the request's path, `/` by default. It matches whole segments: `/api` matches `/api` and `/api/x`,
 	// but not `/apix`. If several paths of a host match, the longest one applies. Requests are forwarded with their path
@@ -1414,11 +1414,15 @@ func (x *IngressRedirect) GetCode() int32 {
 	return 0
 }
 
-// IngressAccess says who can reach a host.
+// IngressAccess says who can reach a host and path.
 type IngressAccess struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Scope is `Internal`: all clients that can reach the agents' ingress address.
-	Scope         string `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	Scope string `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Allow are the networks from which clients can reach the host and path, such as `10.0.0.0/8` or `2001:db8::/32`. Others
+	// get the status 403. The address of the client's connection counts, and no header. Empty means all networks. Other rules
+	// of the host are not limited by it.
+	Allow         []string `protobuf:"bytes,2,rep,name=allow,proto3" json:"allow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1458,6 +1462,13 @@ func (x *IngressAccess) GetScope() string {
 		return x.Scope
 	}
 	return ""
+}
+
+func (x *IngressAccess) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
 }
 
 // Healthcheck defines when a service is healthy. Set exactly one of http, tcp, exec and disable. A service without a
@@ -3154,9 +3165,10 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04port\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01R\x04port\"Z\n" +
 	"\x0fIngressRedirect\x12\x1b\n" +
 	"\x02to\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x10R\x02to\x12*\n" +
-	"\x04code\x18\x02 \x01(\x05B\x16\xbaH\x13\x1a\x110\x000\xad\x020\xae\x020\xaf\x020\xb3\x020\xb4\x02R\x04code\"8\n" +
+	"\x04code\x18\x02 \x01(\x05B\x16\xbaH\x13\x1a\x110\x000\xad\x020\xae\x020\xaf\x020\xb3\x020\xb4\x02R\x04code\"^\n" +
 	"\rIngressAccess\x12'\n" +
-	"\x05scope\x18\x01 \x01(\tB\x11\xbaH\x0er\fR\x00R\bInternalR\x05scope\"\xb6\x02\n" +
+	"\x05scope\x18\x01 \x01(\tB\x11\xbaH\x0er\fR\x00R\bInternalR\x05scope\x12$\n" +
+	"\x05allow\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18+R\x05allow\"\xb6\x02\n" +
 	"\vHealthcheck\x12&\n" +
 	"\x04http\x18\x01 \x01(\v2\x12.cara.v1.HTTPCheckR\x04http\x12#\n" +
 	"\x03tcp\x18\x02 \x01(\v2\x11.cara.v1.TCPCheckR\x03tcp\x12&\n" +

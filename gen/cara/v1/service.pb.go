@@ -4814,7 +4814,7 @@ type Routes struct {
 	// Full is true if the message has the whole table.
 	Full bool `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"`
 	// Upserts are new or changed routes. Each replaces all routes of its host. The server uses it for hosts with one route
-	// that applies to all paths and leads to a service: agents of older versions know only such routes.
+	// that applies to all paths, leads to a service and is open to all clients: agents of older versions know only such routes.
 	Upserts []*Route `protobuf:"bytes,2,rep,name=upserts,proto3" json:"upserts,omitempty"`
 	// RemovedHosts are hosts that no longer have a route, and hosts that are in hosts: an agent of an older version does not
 	// read hosts, and must forget what it knew about them. An agent handles removed_hosts first.
