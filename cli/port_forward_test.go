@@ -42,7 +42,8 @@ func (e *echoPort) PortForward(stream carav1.ProjectService_PortForwardServer) e
 	}
 }
 
-// breaking accepts connections and breaks the first ones after the HTTP/2 settings were exchanged, like a busy server.
+// breaking accepts connections and breaks the first ones without an answer, like a busy server. The client has sent its call by
+// then: otherwise gRPC sometimes repeats the call by itself.
 type breaking struct {
 	net.Listener
 	left int
@@ -55,8 +56,15 @@ func (b *breaking) Accept() (net.Conn, error) {
 			return conn, err
 		}
 		b.left--
-		_ = http2.NewFramer(conn, conn).WriteSettings()
-		_, _ = io.ReadFull(conn, make([]byte, len(http2.ClientPreface)+9+9))
+		framer := http2.NewFramer(conn, conn)
+		_ = framer.WriteSettings()
+		_, _ = io.ReadFull(conn, make([]byte, len(http2.ClientPreface)))
+		for called := false; err == nil && !called; {
+			var frame http2.Frame
+			if frame, err = framer.ReadFrame(); err == nil {
+				_, called = frame.(*http2.HeadersFrame)
+			}
+		}
 		_ = conn.Close()
 	}
 }
