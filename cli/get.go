@@ -34,7 +34,7 @@ func newGet(a *app) *cobra.Command {
 		Use: "get KIND [NAME...] | get KIND/NAME...", Short: "Show objects as a table, or as JSON or YAML",
 		Long: "Show objects as a table, or as JSON or YAML. Kinds are " + kindWords() + ".",
 		Example: "  caractrl get projects -l team=shop\n  caractrl get project/web -o json\n  caractrl get projects --phase Failed -w\n" +
-			"  caractrl get volumes --project shop -o wide",
+			"  caractrl get volumes --project shop -o wide\n  caractrl get routes",
 		ValidArgsFunction: a.completeRefs(func(kind.Kind) bool { return true }),
 	}, o)
 	f := cmd.Flags()
@@ -43,9 +43,9 @@ func newGet(a *app) *cobra.Command {
 	f.StringVar(&o.sortBy, "sort-by", "", "column such as AGE, or jsonpath such as .metadata.creationTimestamp (default: by name)")
 	f.BoolVarP(&o.watch, "watch", "w", false, "keep running and show every change")
 	f.StringSliceVar(&o.Phases, "phase", nil, "only projects in one of these phases")
-	f.StringVar(&o.Node, "node", "", "only projects or volumes on this node")
-	f.StringVar(&o.Owner, "owner", "", "only projects of this owner, such as source/platform")
-	f.StringVar(&o.Project, "project", "", "only volumes of this project")
+	f.StringVar(&o.Node, "node", "", "only projects, volumes or routes on this node")
+	f.StringVar(&o.Owner, "owner", "", "only projects or routes of this owner, such as source/platform")
+	f.StringVar(&o.Project, "project", "", "only volumes or routes of this project")
 	f.StringVar(&o.State, "state", "", "only volumes in this state: "+strings.Join(kind.VolumeStates(), ", "))
 	f.StringVar(&o.object, "for", "", "only events of this object, such as project/web")
 	offer(cmd, "output", cobra.FixedCompletions([]string{"table", "json", "yaml", "wide", "name"}, noFiles))
@@ -85,12 +85,9 @@ func (o *getOptions) parse(args []string) error {
 	if o.output, err = kind.ParseFormat(o.output); err != nil {
 		return err
 	}
-	ofProjects, ofVolumes := len(o.Phases) > 0 || o.Owner != "", o.Project != "" || o.State != ""
-	unknown := ofProjects && o.kind.Name != api.KindProject || ofVolumes && o.kind.Name != api.KindVolume ||
-		o.Node != "" && o.kind.Name != api.KindProject && o.kind.Name != api.KindVolume
-	switch {
-	case unknown:
-		return errors.New("--phase, --node and --owner are for projects; --project, --node and --state are for volumes")
+	switch wrong := o.misplaced(); {
+	case wrong != "":
+		return errors.New(wrong)
 	case o.State != "" && !slices.Contains(kind.VolumeStates(), o.State):
 		return fmt.Errorf("unknown state %q; the states of volumes are %s", o.State, strings.Join(kind.VolumeStates(), ", "))
 	case o.Selector != "" && o.kind.Name == api.KindVolume:
@@ -111,6 +108,30 @@ func (o *getOptions) parse(args []string) error {
 		o.Object = object[0]
 	}
 	return err
+}
+
+// misplaced says which filter is set that is not for objects of this kind, or returns "".
+func (o *getOptions) misplaced() string {
+	for _, f := range []struct {
+		name  string
+		set   bool
+		kinds []kind.Kind
+	}{
+		{"phase", len(o.Phases) > 0, []kind.Kind{kind.Project()}},
+		{"owner", o.Owner != "", []kind.Kind{kind.Project(), kind.Route()}},
+		{"node", o.Node != "", []kind.Kind{kind.Project(), kind.Volume(), kind.Route()}},
+		{"project", o.Project != "", []kind.Kind{kind.Volume(), kind.Route()}},
+		{"state", o.State != "", []kind.Kind{kind.Volume()}},
+	} {
+		var words []string
+		for _, k := range f.kinds {
+			words = append(words, k.Plural)
+		}
+		if f.set && !slices.Contains(words, o.kind.Plural) {
+			return fmt.Sprintf("--%s is for %s, not for %s", f.name, strings.Join(words, ", "), o.kind.Plural)
+		}
+	}
+	return ""
 }
 
 func (o *getOptions) run(ctx context.Context) error {

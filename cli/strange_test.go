@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -41,6 +42,11 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 	backedUp.Status.Backup = &carav1.BackupStatus{
 		State: evil, Reason: evil, Message: evil + "\n" + evil, Snapshots: []*carav1.BackupSnapshot{{Volume: evil, Uid: evil, Id: evil}},
 	}
+	routed := proto.CloneOf(p)
+	routed.Spec = &carav1.ProjectSpec{Ingress: []*carav1.Ingress{{
+		Host: evil, Path: evil, Target: &carav1.IngressTarget{Service: evil}, Access: &carav1.IngressAccess{Allow: []string{evil}},
+	}}}
+	routed.Status.Hosts, routed.Status.NodeRef = []string{api.HostTemplate{}.Host(evil)}, evil
 	now := time.Now()
 	objects := map[string]proto.Message{
 		"projects": p,
@@ -57,6 +63,7 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 		"tombstones": &carav1.Tombstone{Metadata: p.Metadata, Reason: evil, Actor: evil, Owner: evil},
 		"volumes":    v,
 		"backups":    backedUp,
+		"routes":     kind.Routes([]*carav1.Project{routed}, "")[0],
 		"tokens":     &carav1.Token{Metadata: p.Metadata, Role: evil, NamePrefix: evil},
 	}
 	for _, k := range kind.All() {

@@ -19,24 +19,25 @@ func (p Page) ingress(rules []*carav1.Ingress) {
 	var rows [][]term.Cell
 	for _, in := range rules {
 		rows = append(rows, []term.Cell{
-			term.Text(in.GetName()), term.Text(in.GetHost()), term.Text(api.IngressPath(in.GetPath())), term.Text(destination(in)), term.Text(allowed(in)),
+			term.Text(in.GetName()), term.Text(in.GetHost()), term.Text(api.IngressPath(in.GetPath())),
+			term.Text(destination(in.GetTarget().GetService(), in.GetTarget().GetPort(), in.GetRedirect())), term.Text(allowed(in.GetAccess().GetAllow())),
 		})
 	}
 	p.table([]string{"NAME", "HOST", "PATH", "TO", "ALLOWED"}, rows)
 }
 
 // allowed formats from where clients can use a rule.
-func allowed(in *carav1.Ingress) string {
-	if networks := in.GetAccess().GetAllow(); len(networks) > 0 {
+func allowed(networks []string) string {
+	if len(networks) > 0 {
 		return term.Short(strings.Join(networks, ","), 100)
 	}
 	return "all"
 }
 
 // destination formats where an ingress rule leads: `web:8080`, or `308 https://www.example.com`.
-func destination(in *carav1.Ingress) string {
-	if r := in.GetRedirect(); r != nil {
-		return fmt.Sprintf("%d %s", cmp.Or(r.GetCode(), api.DefaultRedirectCode), term.Short(r.GetTo(), 100))
+func destination(service string, port int32, redirect *carav1.IngressRedirect) string {
+	if redirect != nil {
+		return fmt.Sprintf("%d %s", cmp.Or(redirect.GetCode(), api.DefaultRedirectCode), term.Short(redirect.GetTo(), 100))
 	}
-	return fmt.Sprintf("%s:%d", in.GetTarget().GetService(), in.GetTarget().GetPort())
+	return fmt.Sprintf("%s:%d", service, port)
 }

@@ -2,6 +2,7 @@ package kind
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -43,7 +44,7 @@ func Print(w io.Writer, output string, list bool, objects []proto.Message) error
 	switch output {
 	case "name":
 		for _, o := range objects {
-			fmt.Fprintf(w, "%s/%s\n", strings.ToLower(api.Kind(o)), term.Clean(api.Meta(o).GetName()))
+			fmt.Fprintf(w, "%s/%s\n", strings.ToLower(cmp.Or(api.Kind(o), string(o.ProtoReflect().Descriptor().Name()))), term.Clean(api.Meta(o).GetName()))
 		}
 		return nil
 	case "yaml":
