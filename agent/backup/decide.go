@@ -48,9 +48,9 @@ func Decide(v View) (kind string, status *carav1.BackupStatus, again time.Time) 
 		if !next.IsZero() {
 			status.NextRun, again = timestamppb.New(next), next
 		}
-		if retry := retryAt(status); !retry.IsZero() && !due {
-			due, again = !v.Now.Before(retry), earlier(again, retry)
-		}
+	}
+	if retry := retryAt(v.Spec, status); !retry.IsZero() && !due {
+		due, again = !v.Now.Before(retry), earlier(again, retry)
 	}
 	if v.Token != "" && v.Token != status.GetToken() {
 		due = true
@@ -76,13 +76,15 @@ func begin(v View) *carav1.BackupStatus {
 	return proto.CloneOf(v.Status)
 }
 
-// retryAt returns when to try a failed backup again, or zero. Wrong settings do not get better.
-func retryAt(status *carav1.BackupStatus) time.Time {
+// retryAt returns when to try a failed backup again, or zero. Wrong settings do not get better. A project without a schedule
+// only repeats a requested backup that was interrupted: a person sees the other failures, and can ask again.
+func retryAt(spec *carav1.Backup, status *carav1.BackupStatus) time.Time {
 	if status.GetState() != api.BackupFailed {
 		return time.Time{}
 	}
-	switch status.GetReason() {
-	case api.ReasonRepositoryUnreachable, api.ReasonRepositoryLocked, api.ReasonBackupCancelled:
+	switch reason := status.GetReason(); {
+	case reason == api.ReasonBackupCancelled,
+		spec.GetSchedule() != nil && (reason == api.ReasonRepositoryUnreachable || reason == api.ReasonRepositoryLocked):
 		return status.GetLastAttempt().AsTime().Add(retryAfter)
 	}
 	return time.Time{}

@@ -55,6 +55,9 @@ func TestDecide(t *testing.T) {
 		{"without a schedule", View{Spec: &carav1.Backup{}, Status: status(nil), Token: "t1"}, "2026-06-02T12:00:00Z", Nothing, ""},
 		{"the repository was away", View{Spec: nightly, Status: failed(api.ReasonRepositoryUnreachable), Token: "t1"}, "2026-05-02T03:10:00Z", Nothing, "2026-05-02T03:15:00Z"},
 		{"it is tried again", View{Spec: nightly, Status: failed(api.ReasonRepositoryUnreachable), Token: "t1"}, "2026-05-02T03:15:00Z", ToBackUp, "2026-05-02T03:15:00Z"},
+		{"an interrupted request", View{Spec: &carav1.Backup{}, Status: failed(api.ReasonBackupCancelled), Token: "t1"}, "2026-05-02T03:10:00Z", Nothing, "2026-05-02T03:15:00Z"},
+		{"is tried again", View{Spec: &carav1.Backup{}, Status: failed(api.ReasonBackupCancelled), Token: "t1"}, "2026-05-02T03:15:00Z", ToBackUp, "2026-05-02T03:15:00Z"},
+		{"a failed request is not", View{Spec: &carav1.Backup{}, Status: failed(api.ReasonRepositoryUnreachable), Token: "t1"}, "2026-05-02T12:00:00Z", Nothing, ""},
 		{"a wrong password is not", View{Spec: nightly, Status: failed(api.ReasonWrongPassword), Token: "t1"}, "2026-05-02T12:00:00Z", Nothing, "2026-05-03T03:00:00Z"},
 		{"verification is not due", View{Spec: verified, Status: status(nil), Token: "t1"}, "2026-05-02T12:00:00Z", Nothing, "2026-05-03T03:00:00Z"},
 		{
