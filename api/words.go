@@ -132,10 +132,9 @@ const (
 	ProviderGeneric   = "Generic"
 )
 
-// Results of a webhook delivery in its source's status. DeliveryIgnored and DeliveryRefused are followed by the reason.
+// Results of a webhook delivery in its source's status. DeliveryIgnored is followed by the reason.
 const (
 	DeliveryAccepted  = "Accepted"
 	DeliveryDuplicate = "Duplicate"
 	DeliveryIgnored   = "Ignored"
-	DeliveryRefused   = "Refused"
 )

@@ -151,9 +151,6 @@ func Delivered(now time.Time, d *carav1.Delivery) term.Cell {
 	}
 	c := term.Ago(now, d.GetTime())
 	c.Text += ", " + strings.TrimPrefix(term.Line(d.GetEvent()+": "+d.GetResult()), ": ")
-	if strings.HasPrefix(d.GetResult(), api.DeliveryRefused) {
-		c.Colour = term.Red
-	}
 	return c
 }
 
