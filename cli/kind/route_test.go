@@ -24,7 +24,7 @@ func TestClaimedHost(t *testing.T) {
 		"a full one that begins like others": {"a.test", "a.test.example", "a.test", ""},
 	} {
 		p := &carav1.Project{Spec: &carav1.ProjectSpec{}, Status: &carav1.ProjectStatus{Hosts: strings.Fields(tt.claimed)}}
-		for _, host := range strings.Fields(tt.rules) {
+		for host := range strings.FieldsSeq(tt.rules) {
 			p.Spec.Ingress = append(p.Spec.Ingress, &carav1.Ingress{Host: host})
 		}
 		if got := claimedHost(p, tt.host); got != tt.want {
