@@ -26,6 +26,12 @@ func IngressPath(path string) string {
 	return DefaultIngressPath
 }
 
+// PlainRoute reports whether agents that know neither paths, redirects nor access lists can serve a route: it applies to all
+// paths, leads to a service, and all clients can use it.
+func PlainRoute(r *carav1.Route) bool {
+	return r.GetPath() == "" && r.GetRedirect() == nil && len(r.GetAllow()) == 0
+}
+
 func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {
 	names, hosts := map[string]int{}, map[string]int{}
 	for i, in := range rules {

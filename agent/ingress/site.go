@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -30,7 +31,7 @@ func newSite(routes []*carav1.Route) site {
 
 // save adds the site to a stored table. An agent of an older version reads only upserts, and serves them for all paths.
 func (s site) save(host string, all *carav1.Routes) {
-	if r := s[0].Route; len(s) == 1 && r.Path == "" && r.Redirect == nil && len(r.Allow) == 0 {
+	if r := s[0].Route; len(s) == 1 && api.PlainRoute(r) {
 		all.Upserts = append(all.Upserts, r)
 		return
 	}

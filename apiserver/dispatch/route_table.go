@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -52,16 +53,10 @@ func addHost(msg *carav1.Routes, host string, routes []*carav1.Route) {
 	switch {
 	case len(routes) == 0:
 		msg.RemovedHosts = append(msg.RemovedHosts, host)
-	case len(routes) == 1 && simple(routes[0]):
+	case len(routes) == 1 && api.PlainRoute(routes[0]):
 		msg.Upserts = append(msg.Upserts, routes[0])
 	default:
 		msg.RemovedHosts = append(msg.RemovedHosts, host)
 		msg.Hosts = append(msg.Hosts, &carav1.HostRoutes{Host: host, Routes: routes})
 	}
-}
-
-// simple reports whether agents of older versions can serve a route: it applies to all paths, leads to a service, and all
-// clients can use it.
-func simple(r *carav1.Route) bool {
-	return r.GetPath() == "" && r.GetRedirect() == nil && len(r.GetAllow()) == 0
 }
