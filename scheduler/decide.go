@@ -23,7 +23,7 @@ func (s *Scheduler) place(ctx context.Context, p *carav1.Project) (time.Duration
 		return 0, s.explain(ctx, p, api.StatusFalse, api.ReasonRestoring, "its data is being restored on node "+p.GetStatus().GetMove().GetTo())
 	}
 	s.mu.Lock()
-	if r, ok := s.ledger.reserved[name]; ok && r.revision > api.RevisionOf(p) {
+	if s.decided(p) {
 		s.mu.Unlock()
 		return 0, nil // the mirror is older than our own bind
 	}
@@ -120,20 +120,6 @@ func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration,
 		return 0, s.explain(ctx, p, api.StatusTrue, api.ReasonScheduled, "stays on "+node)
 	}
 	return 0, nil
-}
-
-// misfit returns why a project would not fit its node if it were placed there now. A node that takes no new projects at the
-// moment may still keep those that it has.
-func (s *Scheduler) misfit(p *carav1.Project, c *Candidate) Why {
-	d, err := demand(p)
-	if err != nil || c == nil {
-		return Fits
-	}
-	at := *c
-	at.Unfit = Fits
-	held := s.ledger.effective(d.Project)
-	at.UsedCPU, at.UsedMemory, at.UsedSubnets = at.UsedCPU-held.cpu, at.UsedMemory-held.memory, at.UsedSubnets-held.subnets
-	return filter(&d, &at)
 }
 
 // moveIfFits moves a project that has outgrown its node to another node with room. If there is none, or the project's data is

@@ -48,21 +48,26 @@ func (s *Scheduler) drain(ctx context.Context, name string) (time.Duration, erro
 	}
 	var errs []error
 	for _, d := range leave {
-		p, message := at.projects[d.Project], fmt.Sprintf("node %s is draining", name)
-		if d.Node == "" {
-			errs = append(errs, s.explain(ctx, p, api.StatusTrue, api.ReasonNodeDraining, message+", and the project stays: "+d.Why))
-			continue
-		}
-		if at.demands[d.Project].Receive {
-			errs = append(errs, s.requestMove(ctx, p, d.Node))
-			continue
-		}
-		errs = append(errs, s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: d.Node, Reason: api.ReasonNodeDraining, Message: message}))
+		errs = append(errs, s.leave(ctx, at.projects[d.Project], d, name, at.demands[d.Project].Receive))
 	}
 	if n.GetSpec().GetDrainMoveData() {
 		errs = append(errs, s.markDrained(ctx, n, &carav1.MarkNodeDrainedRequest{Waits: true, Message: waitsText(leave)}))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.nextMove(at), errors.Join(errs...)
+}
+
+// leave carries out what a drain decided about a project. withData means that its data moves, too.
+func (s *Scheduler) leave(ctx context.Context, p *carav1.Project, d Departure, node string, withData bool) error {
+	message := fmt.Sprintf("node %s is draining", node)
+	switch {
+	case d.Node == "":
+		return s.explain(ctx, p, api.StatusTrue, api.ReasonNodeDraining, message+", and the project stays: "+d.Why)
+	case withData:
+		return s.requestMove(ctx, p, d.Node)
+	}
+	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: d.Node, Reason: api.ReasonNodeDraining, Message: message})
 }
 
 // occupants are the projects that a drain of a node has to consider.
@@ -76,71 +81,6 @@ type occupants struct {
 }
 
 func (o *occupants) empty() bool { return len(o.residents)+o.underway+o.ending == 0 }
-
-// occupants reads the projects from the ledger. s.mu is held.
-func (s *Scheduler) occupants(node string, moveData bool) *occupants {
-	o := &occupants{projects: map[string]*carav1.Project{}, demands: map[string]Demand{}}
-	for _, names := range []map[string]bool{s.ledger.on[node], s.ledger.away[node]} {
-		for name := range names {
-			p, ok := s.ledger.projects[name]
-			if _, seen := o.projects[name]; seen || !ok {
-				continue
-			}
-			o.projects[name] = p
-			s.occupant(o, p, node, moveData)
-		}
-	}
-	return o
-}
-
-func (s *Scheduler) occupant(o *occupants, p *carav1.Project, node string, moveData bool) {
-	name, st := p.GetMetadata().GetName(), p.GetStatus()
-	d, err := demand(p)
-	r, reserved := s.ledger.reserved[name]
-	reserved = reserved && r.revision == 0 || reserved && r.revision > api.RevisionOf(p)
-	_, asked := s.asked[name]
-	switch phase := st.GetPhase(); {
-	case st.GetNodeRef() == node && (asked || st.GetMove() != nil && phase != api.PhaseTerminating):
-		o.underway++ // its data is being copied
-	case reserved && r.node != node && st.GetNodeRef() == node:
-		o.underway++ // its move is decided, and the watch has not reported it
-	case st.GetNodeRef() != node:
-		if st.GetMovedFrom() == node {
-			o.underway++
-		}
-	case phase == api.PhaseTerminating:
-		o.ending++
-	case phase == api.PhaseFailed:
-		o.failed++
-	case phase == api.PhaseScheduled || phase == api.PhaseRunning:
-		if err != nil { // a stored spec was valid when it was accepted
-			d = Demand{Project: name}
-		}
-		r := Resident{Demand: d, Running: phase == api.PhaseRunning, Stays: d.bound(node)}
-		if moveData && r.Stays != "" {
-			r.Stays = s.staysForNow(&d)
-			r.Demand = d.moved()
-		}
-		if r.Stays == "" && api.UpdateFailed(p) {
-			r.Stays = staysUpdateFailed
-		}
-		o.demands[name] = r.Demand
-		o.residents = append(o.residents, r)
-	}
-}
-
-// nextMove returns the wait until the first failed move of a node's projects may be repeated, or 0 if there is none.
-func (s *Scheduler) nextMove(o *occupants) (wait time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range o.residents {
-		a, failed := s.attempts[r.Project]
-		if left := time.Until(a.due()); failed && r.Receive && left > 0 {
-			wait = earlier(wait, left)
-		}
-	}
-	return wait
-}
 
 // drained marks a node as drained, once.
 func (s *Scheduler) drained(ctx context.Context, n *carav1.Node, at *occupants) error {

@@ -58,16 +58,6 @@ func without(nodes []*Candidate, name string) []*Candidate {
 	return others
 }
 
-// heardAgain records when the first node returns after all were lost. From then on, each of the other nodes has as long to
-// return as its projects wait for a lost node. s.mu is held.
-func (s *Scheduler) heardAgain(now time.Time) {
-	lost := allLost(s.ledger.order)
-	if s.disrupted && !lost {
-		s.resumed = now
-	}
-	s.disrupted = lost
-}
-
 // lostSince returns when the wait for a lost node began: when it was lost, but not before one timeout after the scheduler
 // started, and not before the end of a period in which all nodes were lost.
 func (s *Scheduler) lostSince(n *carav1.Node) time.Time {

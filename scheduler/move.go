@@ -69,7 +69,7 @@ func (s *Scheduler) decideMove(ctx context.Context, p *carav1.Project) error {
 		return fmt.Errorf("project %s: %w", name, err)
 	}
 	s.mu.Lock()
-	if r, ok := s.ledger.reserved[name]; ok && r.revision > api.RevisionOf(p) {
+	if s.decided(p) {
 		s.mu.Unlock()
 		return nil // the mirror is older than our own decision
 	}
@@ -111,15 +111,6 @@ func (a attempt) due() time.Time {
 	return a.at.Add(wait)
 }
 
-// noteMove records how the last move and the last restore of a project ended. s.mu is held.
-func (s *Scheduler) noteMove(name string, p *carav1.Project) {
-	if revision, ok := s.asked[name]; ok && (p == nil || api.RevisionOf(p) >= revision) {
-		delete(s.asked, name)
-	}
-	noteAttempt(s.attempts, name, api.FindCondition(p.GetStatus().GetConditions(), api.CondMoving), p == nil)
-	noteAttempt(s.restores, name, api.FindCondition(p.GetStatus().GetConditions(), api.CondRestoring), p == nil)
-}
-
 // noteAttempt records how the last attempt of a project ended, as its condition c says.
 func noteAttempt(attempts map[string]attempt, name string, c *carav1.Condition, gone bool) {
 	switch c.GetReason() {
@@ -133,18 +124,6 @@ func noteAttempt(attempts map[string]attempt, name string, c *carav1.Condition, 
 	if gone {
 		delete(attempts, name)
 	}
-}
-
-// staysForNow returns why a drain does not move a project with its data now; empty if it does. s.mu is held.
-func (s *Scheduler) staysForNow(d *Demand) string {
-	if len(d.Data) > 1 {
-		return d.scattered()
-	}
-	a, ok := s.attempts[d.Project]
-	if !ok || !a.due().After(time.Now()) {
-		return ""
-	}
-	return fmt.Sprintf("%s; the drain tries again at %s", a.why, a.due().UTC().Format(time.RFC3339))
 }
 
 // requestMove requests the move of a project with its data, for a drain. A refusal counts as a failed move.
@@ -166,8 +145,6 @@ func (s *Scheduler) requestMove(ctx context.Context, p *carav1.Project, node str
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now, ok := s.ledger.projects[name]; ok && api.RevisionOf(now) < api.RevisionOf(out) {
-		s.asked[name] = api.RevisionOf(out) // the mirror is older than our own request
-	}
+	s.requestedAt(out)
 	return nil
 }

@@ -50,19 +50,6 @@ func restoring(p *carav1.Project) bool {
 	return m.GetStep() == api.MoveRestoring && m.GetRestore().GetAs() == ""
 }
 
-// chooseRestore returns the node of a requested restore, or why there is none. s.mu is held.
-func (s *Scheduler) chooseRestore(d Demand, to string) (node, why string) {
-	nodes := s.ledger.orderWithout(d.Project)
-	if to == "" {
-		v := Place(d, nodes, s.cfg.Strategy)
-		if v.Node == "" {
-			return "", v.Explain()
-		}
-		return v.Node, ""
-	}
-	return to, Admit(d, to, nodes)
-}
-
 // orderWithout returns the nodes as if a project used nothing there.
 func (l *ledger) orderWithout(project string) []*Candidate {
 	held := l.effective(project)
@@ -87,11 +74,11 @@ func (s *Scheduler) decideRestore(ctx context.Context, p *carav1.Project) error 
 	}
 	d := whole.restored(m.GetRestore())
 	s.mu.Lock()
-	if r, ok := s.ledger.reserved[name]; ok && r.revision > api.RevisionOf(p) {
+	if s.decided(p) {
 		s.mu.Unlock()
 		return nil // the mirror is older than our own decision
 	}
-	node, why := s.chooseRestore(d, m.GetTo())
+	node, why := s.chooseRestore(d, m.GetTo(), s.cfg.Strategy)
 	if at := p.GetStatus().GetNodeRef(); why == "" && m.GetRestore().GetAs() == "" {
 		if at == "" || at == node {
 			s.ledger.reserve(whole, node)
@@ -236,9 +223,7 @@ func (s *Scheduler) requestRestore(ctx context.Context, p *carav1.Project, node 
 	s.cfg.Logger.Warn("restore requested, because the node with the data is lost", "project", name, "node", node)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now, ok := s.ledger.projects[name]; ok && api.RevisionOf(now) < api.RevisionOf(out) {
-		s.asked[name] = api.RevisionOf(out) // the mirror is older than our own request
-	}
+	s.requestedAt(out)
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -73,18 +72,7 @@ type Scheduler struct {
 	mirror   *loop.Mirror
 	queue    *loop.Queue
 	started  time.Time // set by Run: no node counts as lost before one timeout after it
-
-	mu      sync.Mutex
-	ledger  *ledger
-	waiting map[string]bool // projects that fit on no node
-	// attempts holds the projects whose last move failed, and restores those whose last restore failed. asked holds the moves
-	// and restores that the scheduler has requested and that the mirror does not show yet, with the revision of the request.
-	attempts map[string]attempt
-	restores map[string]attempt
-	asked    map[string]int64
-	// disrupted is true while all nodes are lost. resumed is when the first node returned after that.
-	disrupted bool
-	resumed   time.Time
+	memory
 }
 
 // New returns a Scheduler. It does nothing until Run.
@@ -92,7 +80,7 @@ func New(cfg Config) *Scheduler {
 	cfg = cfg.withDefaults()
 	s := &Scheduler{
 		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), nodes: carav1.NewNodeServiceClient(cfg.Conn),
-		ledger: newLedger(), waiting: map[string]bool{}, attempts: map[string]attempt{}, restores: map[string]attempt{}, asked: map[string]int64{},
+		memory: newMemory(),
 	}
 	s.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindProject, api.KindNode},
@@ -127,27 +115,10 @@ func (s *Scheduler) changed(changes []loop.Change) {
 		name := api.Meta(c.Object()).GetName()
 		switch c.Object().(type) {
 		case *carav1.Project:
-			p, _ := c.New.(*carav1.Project)
-			s.wakeDrains(c)
-			s.noteMove(name, p)
-			if s.ledger.setProject(name, p, api.RevisionOf(p)) {
-				room = true
-			}
-			if p == nil {
-				delete(s.waiting, name)
-			}
-			if p != nil && interesting(p) {
-				s.queue.Add(projectKey(name))
-			}
+			room = s.projectChanged(name, c) || room
 		case *carav1.Node:
-			n, _ := c.New.(*carav1.Node)
-			s.ledger.setNode(name, n)
-			s.heardAgain(time.Now())
+			s.nodeChanged(name, c)
 			room = true
-			s.queue.Add(nodeKey(name))
-			for _, project := range s.ledger.projectsOn(name) {
-				s.queue.Add(projectKey(project))
-			}
 		}
 	}
 	if room {
@@ -157,6 +128,32 @@ func (s *Scheduler) changed(changes []loop.Change) {
 		for project := range s.waiting {
 			s.queue.Add(projectKey(project))
 		}
+	}
+}
+
+// projectChanged reports whether the change may have made room for other projects. s.mu is held.
+func (s *Scheduler) projectChanged(name string, c loop.Change) (room bool) {
+	p, _ := c.New.(*carav1.Project)
+	s.wakeDrains(c)
+	s.noteMove(name, p)
+	room = s.ledger.setProject(name, p, api.RevisionOf(p))
+	if p == nil {
+		delete(s.waiting, name)
+	}
+	if p != nil && interesting(p) {
+		s.queue.Add(projectKey(name))
+	}
+	return room
+}
+
+// nodeChanged queues the node and its projects. s.mu is held.
+func (s *Scheduler) nodeChanged(name string, c loop.Change) {
+	n, _ := c.New.(*carav1.Node)
+	s.ledger.setNode(name, n)
+	s.heardAgain(time.Now())
+	s.queue.Add(nodeKey(name))
+	for _, project := range s.ledger.projectsOn(name) {
+		s.queue.Add(projectKey(project))
 	}
 }
 
