@@ -13,18 +13,6 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// wakeDrains queues the draining nodes that a project is on or is moving away from. s.mu is held.
-func (s *Scheduler) wakeDrains(c loop.Change) {
-	for _, m := range []any{c.Old, c.New} {
-		p, _ := m.(*carav1.Project)
-		for _, node := range []string{p.GetStatus().GetNodeRef(), p.GetStatus().GetMovedFrom()} {
-			if s.ledger.drains[node] {
-				s.queue.Add(nodeKey(node))
-			}
-		}
-	}
-}
-
 // drain moves the next projects off a draining node. It runs under the node's queue key, so two runs never overlap. The
 // moves in progress are counted from the projects and from reservations, so a restart loses nothing. Projects of a lost node
 // are left to the rule for lost nodes.

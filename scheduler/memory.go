@@ -7,6 +7,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
 )
 
 // memory is what the Scheduler knows between two passes. All of it follows from the projects and the nodes, except for the
@@ -87,6 +88,20 @@ func (m *memory) misfit(p *carav1.Project, c *Candidate) Why {
 	held := m.ledger.effective(d.Project)
 	at.UsedCPU, at.UsedMemory, at.UsedSubnets = at.UsedCPU-held.cpu, at.UsedMemory-held.memory, at.UsedSubnets-held.subnets
 	return filter(&d, &at)
+}
+
+// drainsOf returns the draining nodes that a changed project was or is on, or is moving away from.
+func (m *memory) drainsOf(c loop.Change) []string {
+	var nodes []string
+	for _, version := range []any{c.Old, c.New} {
+		p, _ := version.(*carav1.Project)
+		for _, node := range []string{p.GetStatus().GetNodeRef(), p.GetStatus().GetMovedFrom()} {
+			if m.ledger.drains[node] {
+				nodes = append(nodes, node)
+			}
+		}
+	}
+	return nodes
 }
 
 // occupants reads the projects from the ledger.

@@ -250,9 +250,3 @@ func (s *Scheduler) obsolete(p *carav1.Project) (why string, left time.Duration)
 	}
 	return fmt.Sprintf("node %s is lost, too", m.GetTo()), 0
 }
-
-// cancelRestore ends a restore that the scheduler has requested.
-func (s *Scheduler) cancelRestore(ctx context.Context, p *carav1.Project, why string) error {
-	_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleRefuseMove, Message: why})
-	return err
-}

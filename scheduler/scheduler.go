@@ -134,7 +134,9 @@ func (s *Scheduler) changed(changes []loop.Change) {
 // projectChanged reports whether the change may have made room for other projects. s.mu is held.
 func (s *Scheduler) projectChanged(name string, c loop.Change) (room bool) {
 	p, _ := c.New.(*carav1.Project)
-	s.wakeDrains(c)
+	for _, node := range s.drainsOf(c) {
+		s.queue.Add(nodeKey(node))
+	}
 	s.noteMove(name, p)
 	room = s.ledger.setProject(name, p, api.RevisionOf(p))
 	if p == nil {
@@ -185,7 +187,8 @@ func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error)
 	}
 	why, left := s.obsolete(p)
 	if why != "" {
-		return 0, s.cancelRestore(ctx, p, why)
+		_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleRefuseMove, Message: why})
+		return 0, err
 	}
 	again, err := s.passProject(ctx, p)
 	return earlier(left, again), err

@@ -22,8 +22,15 @@ func containerName(project, service string) string { return "cara-" + project + 
 func successorName(project, service string) string { return containerName(project, service) + ".2" }
 func volumeName(project, volume string) string     { return "cara-" + project + "." + volume }
 
+// Assigned identifies an assignment of a project to a node.
+type Assigned struct {
+	Cluster, Node string
+	Project, UID  string
+	Epoch         int32
+}
+
 // Owner returns the labels of everything that this agent creates for one assignment.
-func (w *Want) Owner() map[string]string {
+func (w *Assigned) Owner() map[string]string {
 	return map[string]string{
 		api.LabelCluster: w.Cluster,
 		api.LabelNode:    w.Node,
@@ -53,7 +60,7 @@ func (w *Want) containerLabels(s *carav1.Service) map[string]string {
 
 // sameAssignment reports whether an object was created for this assignment, not for an older one or for an earlier project
 // of the same name.
-func (w *Want) sameAssignment(labels map[string]string) bool {
+func (w *Assigned) sameAssignment(labels map[string]string) bool {
 	return labels[api.LabelUID] == w.UID && labels[api.LabelEpoch] == strconv.Itoa(int(w.Epoch))
 }
 

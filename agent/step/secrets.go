@@ -25,8 +25,53 @@ import (
 // commas.
 const labelSecrets = "cara.secrets"
 
+// SecretValues are the values of the Secrets that a project uses.
+type SecretValues struct {
+	// Secrets are by NAME/KEY, Auth by registry host. HaveSecrets is false for an assignment from disk, because Secrets are
+	// never stored there.
+	HaveSecrets bool
+	Secrets     map[string][]byte
+	Auth        map[string]*carav1.RegistryAuth
+	// SecretVersions are the versions of the values in Secrets, even for an assignment from disk. ManualSecrets means that a
+	// new version causes no new container.
+	SecretVersions map[string]string
+	ManualSecrets  bool
+	// PullSecrets describe the Secrets of imagePullSecrets.
+	PullSecrets []*carav1.PullSecret
+	// Values are removed from all messages about the project, including old values. Known are their versions:
+	// `NAME/KEY=VERSION`.
+	Values *scrub.List
+	Known  map[string]bool
+}
+
+// secretsOf returns the values that came with an assignment. have is false for an assignment from disk.
+func secretsOf(a *carav1.Assignment, have bool) SecretValues {
+	return SecretValues{
+		HaveSecrets: have, Secrets: a.GetSecrets(), Auth: a.GetRegistryAuth(), PullSecrets: a.GetPullSecrets(),
+		SecretVersions: a.GetSecretVersions(), ManualSecrets: api.ManualSecrets(a.GetProject()), Values: valuesOf(a), Known: knownOf(a),
+	}
+}
+
+// missingSecret returns a secret that the service needs and that is not available, or an empty string.
+func (w *SecretValues) missingSecret(s *carav1.Service) string {
+	for _, ref := range secretRefs(s) {
+		if _, ok := w.Secrets[ref]; !ok {
+			return ref
+		}
+	}
+	return ""
+}
+
+func secretRefs(s *carav1.Service) []string {
+	var refs []string
+	for _, use := range api.SecretUses(&carav1.ProjectSpec{Services: []*carav1.Service{s}}) {
+		refs = append(refs, use.Name+"/"+use.Key)
+	}
+	return refs
+}
+
 // secretsLabel returns labelSecrets for a new container, or an empty string for a service without Secrets.
-func (w *Want) secretsLabel(s *carav1.Service) string {
+func (w *SecretValues) secretsLabel(s *carav1.Service) string {
 	var all []string
 	for _, ref := range secretRefs(s) {
 		if v := w.SecretVersions[ref]; v != "" {
@@ -38,7 +83,7 @@ func (w *Want) secretsLabel(s *carav1.Service) string {
 }
 
 // changedSecrets returns the Secrets of which a container of the service has an old value.
-func (w *Want) changedSecrets(s *carav1.Service, c *engine.Container) []string {
+func (w *SecretValues) changedSecrets(s *carav1.Service, c *engine.Container) []string {
 	var names []string
 	for made := range strings.SplitSeq(c.Labels[labelSecrets], ",") {
 		ref, version, _ := strings.Cut(made, "=")
@@ -126,7 +171,7 @@ func valuesVersion(versions map[string]string, manual bool) string {
 
 // missingValue returns what is wrong with the Secrets that a service needs, or an empty string. It contains no part of a
 // value.
-func (w *Want) missingValue(s *carav1.Service) string {
+func (w *SecretValues) missingValue(s *carav1.Service) string {
 	if ref := w.missingSecret(s); ref != "" {
 		if w.HaveSecrets {
 			return fmt.Sprintf("secret %s does not exist: create it, or take it out of the manifest", ref)
@@ -183,7 +228,7 @@ func (w *Want) unusedPullSecrets() string {
 }
 
 // AuthFor returns the credentials for an image's registry, or nil.
-func (w *Want) AuthFor(ref string) *carav1.RegistryAuth {
+func (w *SecretValues) AuthFor(ref string) *carav1.RegistryAuth {
 	for _, registry := range api.RegistriesOf(ref) {
 		if auth := w.Auth[registry]; auth != nil {
 			return auth
@@ -239,7 +284,7 @@ func (w *Want) Remember(before *Want) {
 }
 
 // Knows reports whether every value that a container was created with is removed from its output.
-func (w *Want) Knows(s *carav1.Service, c *engine.Container) bool {
+func (w *SecretValues) Knows(s *carav1.Service, c *engine.Container) bool {
 	made := c.Labels[labelSecrets]
 	if made == "" { // it has none, or was created by an older agent or server
 		return w.HaveSecrets || len(secretRefs(s)) == 0

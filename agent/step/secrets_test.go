@@ -114,7 +114,7 @@ func TestMissingValue(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			svc := &carav1.Service{Name: "a", Env: fromSecret("db", "p")}
-			w := &Want{HaveSecrets: true, Secrets: map[string][]byte{"db/p": []byte(c.value)}}
+			w := &Want{SecretValues: SecretValues{HaveSecrets: true, Secrets: map[string][]byte{"db/p": []byte(c.value)}}}
 			if name == "nine of 120" {
 				w.Secrets["db/p"] = []byte(strings.Repeat("x", 120_000))
 				for range 8 {
@@ -131,16 +131,18 @@ func TestMissingValue(t *testing.T) {
 
 func TestPullSecrets(t *testing.T) {
 	w := &Want{
-		HaveSecrets: true, Auth: map[string]*carav1.RegistryAuth{"docker.io": {Username: "hub"}, "r.example:5000/team": {Username: "team"}},
+		SecretValues: SecretValues{
+			HaveSecrets: true, Auth: map[string]*carav1.RegistryAuth{"docker.io": {Username: "hub"}, "r.example:5000/team": {Username: "team"}},
+			PullSecrets: []*carav1.PullSecret{
+				{Name: "hub", Registry: "docker.io"},
+				{Name: "team", Registry: "r.example:5000/team"},
+				{Name: "lost", Missing: true, Problem: "does not exist"},
+				{Name: "stray", Registry: "ghcr.io"},
+			},
+		},
 		Spec: &carav1.ProjectSpec{ImagePullSecrets: []string{"hub", "team", "lost", "stray"}, Services: []*carav1.Service{
 			{Name: "a", Image: "busybox"}, {Name: "b", Image: "r.example:5000/team/app:1"}, {Name: "c", Image: "r.example:5000/other"},
 		}},
-		PullSecrets: []*carav1.PullSecret{
-			{Name: "hub", Registry: "docker.io"},
-			{Name: "team", Registry: "r.example:5000/team"},
-			{Name: "lost", Missing: true, Problem: "does not exist"},
-			{Name: "stray", Registry: "ghcr.io"},
-		},
 	}
 	for image, user := range map[string]string{"busybox": "hub", "r.example:5000/team/app:1": "team", "r.example:5000/other": ""} {
 		if got := w.AuthFor(image).GetUsername(); got != user {

@@ -116,7 +116,7 @@ func (w *Want) HasData(list []engine.Volume) bool {
 }
 
 // Disposable reports whether a volume belongs to the assignment and is no Managed volume, so that it may be removed.
-func (w *Want) Disposable(v engine.Volume) bool {
+func (w *Assigned) Disposable(v engine.Volume) bool {
 	return v.Labels[api.LabelVolumeUID] == "" && v.Labels[api.LabelProject] == w.Project && w.sameAssignment(v.Labels)
 }
 

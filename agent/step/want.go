@@ -7,16 +7,13 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/scrub"
 )
 
 // Want is the desired state of one project on this node. It is immutable.
 type Want struct {
-	Cluster, Node string
-	Project       string
-	UID           string
-	Epoch         int32
-	Generation    int32
+	Assigned
+	SecretValues
+	Generation int32
 	// Remove means to remove everything. Quiet means that the project is no longer ours, so nothing is reported.
 	Remove, Quiet bool
 	// Spec is normalised. Nil if Quiet.
@@ -35,21 +32,6 @@ type Want struct {
 	// Phase and Failure are the server's for this generation and epoch.
 	Phase   string
 	Failure *Failure
-	// Secrets are by NAME/KEY, Auth by registry host. HaveSecrets is false for an assignment from disk, because Secrets are
-	// never stored there.
-	HaveSecrets bool
-	Secrets     map[string][]byte
-	Auth        map[string]*carav1.RegistryAuth
-	// SecretVersions are the versions of the values in Secrets, even for an assignment from disk. ManualSecrets means that a
-	// new version causes no new container.
-	SecretVersions map[string]string
-	ManualSecrets  bool
-	// PullSecrets describe the Secrets of imagePullSecrets.
-	PullSecrets []*carav1.PullSecret
-	// Values are removed from all messages about the project, including old values. Known are their versions:
-	// `NAME/KEY=VERSION`.
-	Values *scrub.List
-	Known  map[string]bool
 	// Uses are the project's Managed volumes and Hosts its Host volumes that the node offers to it, by name in the manifest.
 	// OwnedBy is the project's owner.
 	Uses    map[string]*carav1.VolumeUse
@@ -92,14 +74,11 @@ func (n Node) VolumeLabels(project, volume, uid, owner string) map[string]string
 func NewWant(n Node, a *carav1.Assignment, haveSecrets bool) *Want {
 	p := a.GetProject()
 	w := &Want{
-		Cluster: n.Cluster, Node: n.Name,
-		Project: p.GetMetadata().GetName(), UID: p.GetMetadata().GetUid(),
-		Epoch: p.GetStatus().GetEpoch(), Generation: p.GetMetadata().GetGeneration(),
+		Assigned:     Assigned{Cluster: n.Cluster, Node: n.Name, Project: p.GetMetadata().GetName(), UID: p.GetMetadata().GetUid(), Epoch: p.GetStatus().GetEpoch()},
+		SecretValues: secretsOf(a, haveSecrets), Generation: p.GetMetadata().GetGeneration(),
 		Spec: api.Normalize(p.GetSpec()), Hashes: map[string]string{}, RunHashes: map[string]string{}, Named: map[string]string{},
 		RestartToken: p.GetStatus().GetRestartToken(), Restarts: api.Restarts(p),
 		Phase: p.GetStatus().GetPhase(), Limits: n.Restart,
-		HaveSecrets: haveSecrets, Secrets: a.GetSecrets(), Auth: a.GetRegistryAuth(), PullSecrets: a.GetPullSecrets(),
-		SecretVersions: a.GetSecretVersions(), ManualSecrets: api.ManualSecrets(p), Values: valuesOf(a), Known: knownOf(a),
 	}
 	if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady); c.GetObservedGeneration() == w.Generation {
 		w.Said = c.GetMessage()
@@ -127,8 +106,8 @@ func NewWant(n Node, a *carav1.Assignment, haveSecrets bool) *Want {
 // is left.
 func Unwanted(n Node, project, uid string, epoch int32) *Want {
 	return &Want{
-		Cluster: n.Cluster, Node: n.Name, Project: project, UID: uid, Epoch: epoch,
-		Remove: true, Quiet: true, Limits: n.Restart,
+		Assigned: Assigned{Cluster: n.Cluster, Node: n.Name, Project: project, UID: uid, Epoch: epoch},
+		Remove:   true, Quiet: true, Limits: n.Restart,
 	}
 }
 
@@ -168,24 +147,6 @@ func (w *Want) Service(name string) *carav1.Service {
 // ordered reports whether the project uses dependsOn, which then alone defines the order.
 func (w *Want) ordered() bool {
 	return slices.ContainsFunc(w.Spec.GetServices(), func(s *carav1.Service) bool { return len(s.GetDependsOn()) > 0 })
-}
-
-// missingSecret returns a secret that the service needs and that is not available, or an empty string.
-func (w *Want) missingSecret(s *carav1.Service) string {
-	for _, ref := range secretRefs(s) {
-		if _, ok := w.Secrets[ref]; !ok {
-			return ref
-		}
-	}
-	return ""
-}
-
-func secretRefs(s *carav1.Service) []string {
-	var refs []string
-	for _, use := range api.SecretUses(&carav1.ProjectSpec{Services: []*carav1.Service{s}}) {
-		refs = append(refs, use.Name+"/"+use.Key)
-	}
-	return refs
 }
 
 // violation returns the failure of an assignment that violates the node's policies. The server rejects such a manifest. If
