@@ -29,11 +29,31 @@ func IngressPath(path string) string {
 // PlainRoute reports whether agents that know neither paths, redirects nor access lists can serve a route: it applies to all
 // paths, leads to a service, and all clients can use it.
 func PlainRoute(r *carav1.Route) bool {
-	return r.GetPath() == "" && r.GetRedirect() == nil && len(r.GetAllow()) == 0
+	return r.GetPath() == "" && r.GetRedirect() == nil && len(r.GetAllow()) == 0 && len(r.GetFeatures()) == 0
 }
 
+// FeatureBasicAuth is the feature of a route whose clients need a password.
+const FeatureBasicAuth = "basicAuth"
+
+// RouteFeatures returns what an agent must know to serve a route, beyond paths, redirects and access lists. An agent that does
+// not know it would serve the route to clients who may not use it.
+func RouteFeatures(r *carav1.Route) []string {
+	if r.GetPasswordList() != "" {
+		return []string{FeatureBasicAuth}
+	}
+	return nil
+}
+
+// Capabilities of an agent, which it tells the server when it connects.
+const (
+	// CapabilityIngress means that the agent serves ingress and checks passwords.
+	CapabilityIngress = "Ingress"
+	// CapabilityPublicIngress means that the agent has public listeners.
+	CapabilityPublicIngress = "PublicIngress"
+)
+
 func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {
-	names, hosts := map[string]int{}, map[string]int{}
+	names, hosts, certified := map[string]int{}, map[string]int{}, map[string]int{}
 	for i, in := range rules {
 		at := elem("spec.ingress", i)
 		e.dnsLabel(at+".name", in.GetName())
@@ -46,6 +66,9 @@ func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {
 			e.unique(hosts, host+path, "path", "spec.ingress", i, ".path")
 		}
 		e.destination(at, in, x)
+		e.ingressTLS(at, in)
+		e.sameTLS(certified, rules, i)
+		e.basicAuth(at, in)
 		for j, network := range in.GetAccess().GetAllow() {
 			if why := networkProblem(network); why != "" {
 				e.add(elem(at+".access.allow", j), "%s", why)

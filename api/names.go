@@ -86,10 +86,16 @@ const (
 	ReclaimDelete = "Delete"
 
 	ScopeInternal = "Internal"
+	ScopePublic   = "Public"
 
-	SecretOpaque   = "Opaque"
-	SecretRegistry = "registry"
-	SecretBackup   = "backup"
+	TLSAuto = "Auto"
+	TLSOff  = "Off"
+
+	SecretOpaque    = "Opaque"
+	SecretRegistry  = "registry"
+	SecretBackup    = "backup"
+	SecretTLS       = "tls"
+	SecretBasicAuth = "basicAuth"
 
 	VerifyWeekly = "weekly"
 

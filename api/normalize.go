@@ -21,6 +21,7 @@ const (
 	DefaultPruneLimit      = 30
 	DefaultMaxProjects     = 10000
 	DefaultFileMode        = "0444"
+	DefaultHSTSMaxAge      = 365 * 24 * time.Hour
 )
 
 // Normalize returns a deep clone with every default set and every value in its canonical spelling: `60s` is `1m0s`, `1000m`
@@ -50,6 +51,7 @@ func eachDefault(s *carav1.ProjectSpec, str func(*string, string), num func(*int
 			in.Access = &carav1.IngressAccess{}
 		}
 		str(&in.Access.Scope, ScopeInternal)
+		tlsDefaults(in, str)
 		str(&in.Path, DefaultIngressPath)
 		if in.Redirect != nil {
 			num(&in.Redirect.Code, DefaultRedirectCode)
@@ -57,6 +59,22 @@ func eachDefault(s *carav1.ProjectSpec, str func(*string, string), num func(*int
 	}
 	for _, svc := range s.GetServices() {
 		eachServiceDefault(svc, str, num)
+	}
+}
+
+// tlsDefaults visits the defaults of a public host.
+func tlsDefaults(in *carav1.Ingress, str func(*string, string)) {
+	if in.GetAccess().GetScope() != ScopePublic {
+		return
+	}
+	if in.Tls == nil {
+		in.Tls = &carav1.IngressTLS{}
+	}
+	if in.GetTls().GetSecretRef() == "" {
+		str(&in.Tls.Mode, TLSAuto)
+	}
+	if in.GetTls().GetHsts() != nil {
+		str(&in.Tls.Hsts.MaxAge, DefaultHSTSMaxAge.String())
 	}
 }
 
@@ -125,6 +143,9 @@ func canonSpec(s *carav1.ProjectSpec) {
 		in.Host = strings.ToLower(strings.TrimSuffix(in.GetHost(), "."))
 		if in.Path != "" {
 			in.Path = IngressPath(in.GetPath())
+		}
+		if h := in.GetTls().GetHsts(); h != nil {
+			canonDuration(&h.MaxAge)
 		}
 	}
 	for _, svc := range s.GetServices() {

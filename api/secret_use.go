@@ -37,6 +37,15 @@ func SecretUses(spec *carav1.ProjectSpec) []SecretUse {
 	if name := spec.GetBackup().GetSecretRef(); name != "" {
 		uses = append(uses, SecretUse{Name: name, Field: "spec.backup.secretRef"})
 	}
+	for i, in := range spec.GetIngress() {
+		at := elem("spec.ingress", i)
+		if name := in.GetTls().GetSecretRef(); name != "" {
+			uses = append(uses, SecretUse{Name: name, Field: at + ".tls.secretRef"})
+		}
+		if name := in.GetAccess().GetBasicAuth().GetSecretRef(); name != "" {
+			uses = append(uses, SecretUse{Name: name, Field: at + ".access.basicAuth.secretRef"})
+		}
+	}
 	return uses
 }
 

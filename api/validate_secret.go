@@ -28,8 +28,13 @@ func (e *fieldErrors) secret(s *carav1.Secret) {
 	if total > MaxSecret {
 		e.add("data", "and stringData hold %d bytes in all, at most %d are allowed; make several Secrets of it", total, MaxSecret)
 	}
-	if s.GetType() == SecretBackup {
+	switch s.GetType() {
+	case SecretBackup:
 		e.backupSecret(s)
+	case SecretTLS:
+		e.tlsSecret(s)
+	case SecretBasicAuth:
+		e.basicAuthSecret(s)
 	}
 	if s.GetType() != SecretRegistry {
 		return

@@ -377,7 +377,7 @@ func TestValidateSecretAndNode(t *testing.T) {
 	check(t, secret(func(s *carav1.Secret) { s.Data = map[string][]byte{"a": make([]byte, 1<<20)} }), "data: hold 1048577 bytes")
 	check(t, secret(func(s *carav1.Secret) { s.Type = "registry"; s.Data = map[string][]byte{"server": []byte("x")} }),
 		"stringData[username]: is required", "stringData[password]: is required")
-	check(t, secret(func(s *carav1.Secret) { s.Type = "tls" }), "type: must be Opaque, registry or backup")
+	check(t, secret(func(s *carav1.Secret) { s.Type = "ssh" }), "type: must be Opaque, registry, backup, tls or basicAuth")
 	check(t, &carav1.Node{ApiVersion: api.APIVersion, Kind: api.KindNode, Metadata: &carav1.ObjectMeta{Name: "n1", Labels: map[string]string{"a": strings.Repeat("b", 64)}}},
 		"metadata.labels[a]: is no label value")
 }

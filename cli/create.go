@@ -141,7 +141,7 @@ func newCreateSecret(a *app) *cobra.Command {
 	f.StringArrayVar(&o.literals, "from-literal", nil, "KEY=VALUE (shells keep a history of what is typed: a file is safer)")
 	f.StringArrayVar(&o.files, "from-file", nil, "KEY=FILE, or FILE whose name is the key; - reads standard input")
 	f.StringVar(&o.typ, "type", "", "Opaque (default), registry (keys server, username, password) or backup (keys repository, password, credentials)")
-	offer(cmd, "type", cobra.FixedCompletions([]string{api.SecretOpaque, api.SecretRegistry, api.SecretBackup}, noFiles))
+	offer(cmd, "type", cobra.FixedCompletions([]string{api.SecretOpaque, api.SecretRegistry, api.SecretBackup, api.SecretTLS, api.SecretBasicAuth}, noFiles))
 	return cmd
 }
 

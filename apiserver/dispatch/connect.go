@@ -35,7 +35,7 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 		return err
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
-	me := &Session{Node: node, Instance: hello.GetInstanceId(), here: admission.OnThisHost(ctx), End: end, Ended: ctx.Done(), Stream: stream}
+	me := &Session{Node: node, Instance: hello.GetInstanceId(), here: admission.OnThisHost(ctx), capabilities: hello.GetCapabilities(), End: end, Ended: ctx.Done(), Stream: stream}
 	d.Sessions.Enter(me)
 	defer d.Sessions.leave(me)
 	d.DB.Logger.Info("agent connected", "node", node, "instance", me.Instance)
@@ -97,14 +97,16 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
 	}
 	work, ctx := d.Guard.Group(ctx, "Connect", guard.Unlimited)
 	assigned := &assignments{server: d, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}, doomed: map[string]bool{}, copies: map[string]bool{}, restores: map[string]restoreRequest{}}
-	routes := newRouteFeed(d, me)
+	routes, credentials := newRouteFeed(d, me), newCredentialFeed(d, me)
 	work.Go(func() error { return routes.run(ctx) })
+	work.Go(func() error { return credentials.run(ctx) })
 	work.Go(func() error {
 		return d.DB.Follow(ctx, state.Follower{
 			Kinds: []string{api.KindProject},
 			First: func(objects []state.Change) error {
 				for i := range objects {
 					routes.project(objects[i].Name)
+					credentials.project(objects[i].Name)
 					if err := assigned.project(objects[i].Name); err != nil {
 						return err
 					}
@@ -121,6 +123,9 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
 						return err
 					}
 				}
+				if err := credentials.full(); err != nil { // before the routes that need them
+					return err
+				}
 				if err := routes.full(); err != nil {
 					return err
 				}
@@ -128,6 +133,7 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
 			},
 			Commit: func(tx state.Transaction) error {
 				for i := range tx.Changes {
+					credentials.change(&tx.Changes[i])
 					if err := d.agentChange(&tx.Changes[i], assigned, routes); err != nil {
 						return err
 					}

@@ -48,13 +48,17 @@ func (t routeTable) host(host string) []*carav1.Route {
 }
 
 // addHost adds the routes of a host to a message. Agents of older versions know only upserts, which they would serve for all
-// paths. So they get only routes that are as simple as that, and forget the other hosts.
+// paths. So they get only routes that are as simple as that, and forget the other hosts. Newer ones know hosts, but none of the
+// features.
 func addHost(msg *carav1.Routes, host string, routes []*carav1.Route) {
 	switch {
 	case len(routes) == 0:
 		msg.RemovedHosts = append(msg.RemovedHosts, host)
 	case len(routes) == 1 && api.PlainRoute(routes[0]):
 		msg.Upserts = append(msg.Upserts, routes[0])
+	case slices.ContainsFunc(routes, func(r *carav1.Route) bool { return len(r.GetFeatures()) > 0 }):
+		msg.RemovedHosts = append(msg.RemovedHosts, host)
+		msg.FeatureHosts = append(msg.FeatureHosts, &carav1.HostRoutes{Host: host, Routes: routes})
 	default:
 		msg.RemovedHosts = append(msg.RemovedHosts, host)
 		msg.Hosts = append(msg.Hosts, &carav1.HostRoutes{Host: host, Routes: routes})

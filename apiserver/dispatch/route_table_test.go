@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -53,6 +54,7 @@ func TestAddHost(t *testing.T) {
 	whole, path := &carav1.Route{Host: "a"}, &carav1.Route{Host: "a", Path: "/x"}
 	redirect := &carav1.Route{Host: "a", Redirect: &carav1.IngressRedirect{To: "/x"}}
 	limited := &carav1.Route{Host: "a", Allow: []string{"10.0.0.0/8"}}
+	secured := &carav1.Route{Host: "a", Path: "/y", PasswordList: "people", Features: []string{api.FeatureBasicAuth}}
 	hosts := func(routes ...*carav1.Route) *carav1.Routes {
 		return &carav1.Routes{RemovedHosts: []string{"a"}, Hosts: []*carav1.HostRoutes{{Host: "a", Routes: routes}}}
 	}
@@ -60,11 +62,15 @@ func TestAddHost(t *testing.T) {
 		routes []*carav1.Route
 		want   *carav1.Routes
 	}{
-		"no route":          {nil, &carav1.Routes{RemovedHosts: []string{"a"}}},
-		"all paths":         {[]*carav1.Route{whole}, &carav1.Routes{Upserts: []*carav1.Route{whole}}},
-		"a path":            {[]*carav1.Route{path}, hosts(path)},
-		"a redirect":        {[]*carav1.Route{redirect}, hosts(redirect)},
-		"an access list":    {[]*carav1.Route{limited}, hosts(limited)},
+		"no route":       {nil, &carav1.Routes{RemovedHosts: []string{"a"}}},
+		"all paths":      {[]*carav1.Route{whole}, &carav1.Routes{Upserts: []*carav1.Route{whole}}},
+		"a path":         {[]*carav1.Route{path}, hosts(path)},
+		"a redirect":     {[]*carav1.Route{redirect}, hosts(redirect)},
+		"an access list": {[]*carav1.Route{limited}, hosts(limited)},
+		// An agent that does not know the feature must not get the host's other routes either: they could have the path.
+		"a password and others": {[]*carav1.Route{whole, secured}, &carav1.Routes{
+			RemovedHosts: []string{"a"}, FeatureHosts: []*carav1.HostRoutes{{Host: "a", Routes: []*carav1.Route{whole, secured}}},
+		}},
 		"a path and others": {[]*carav1.Route{whole, path}, hosts(whole, path)},
 	} {
 		got := &carav1.Routes{}

@@ -196,7 +196,18 @@ func (d *Dispatcher) routes(name string, here bool) []*carav1.Route {
 		if path := api.IngressPath(in.GetPath()); path != api.DefaultIngressPath {
 			r.Path = path
 		}
+		restrictRoute(r, in)
 		routes = append(routes, r)
 	}
 	return routes
+}
+
+// restrictRoute sets who can use a route, and how.
+func restrictRoute(r *carav1.Route, in *carav1.Ingress) {
+	r.PasswordList = in.GetAccess().GetBasicAuth().GetSecretRef()
+	if api.Public(in) {
+		r.Scope = api.ScopePublic
+		r.Tls = &carav1.IngressTLS{Mode: in.GetTls().GetMode(), Hsts: in.GetTls().GetHsts()}
+	}
+	r.Features = api.RouteFeatures(r)
 }

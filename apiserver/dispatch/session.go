@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/caravanserai/cara/api"
@@ -18,12 +19,16 @@ type Sessions struct {
 type Session struct {
 	Node, Instance string
 	here           bool // the agent runs on the server's host
+	capabilities   []string
 	End            context.CancelCauseFunc
 	Ended          <-chan struct{} // closed when the session is over
 
 	Sending sync.Mutex // guards sends on Stream
 	Stream  carav1.NodeService_ConnectServer
 }
+
+// can reports whether the agent has a capability.
+func (s *Session) can(capability string) bool { return slices.Contains(s.capabilities, capability) }
 
 // Send sends one message. It blocks while the agent does not read. The next message is then computed from the cache;
 // nothing is queued.

@@ -20,6 +20,16 @@ const KindGuard = "ObjectMeta"
 // KindStaged is a claim of a snapshot that is stored in parts: see StagedClaim. It is not a kind of the API.
 const KindStaged = "StagedClaim"
 
+// KindCertificate is a certificate that the server has obtained, by its id. Its key is sealed with the name CertificateSeal. It
+// is not a kind of the API.
+const KindCertificate = "Certificate"
+
+// KindChallenge is a challenge of a certificate authority, by its token. It is not a kind of the API.
+const KindChallenge = "Challenge"
+
+// CertificateSeal returns the name with which the key of a stored Certificate is sealed.
+func CertificateSeal(id string) string { return "certificates/" + id }
+
 // Encoding is the first byte of every value, before the protobuf. A newer server may write another encoding.
 const Encoding = 1
 
@@ -42,6 +52,8 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{api.KindToken, "tokens/", &carav1.Token{}, false},
 	{KindStaged, "staged/", &carav1.StagedClaim{}, false},
 	{KindHost, "hosts/", &carav1.HostClaim{}, false},
+	{KindCertificate, "certificates/", &carav1.Certificate{}, false},
+	{KindChallenge, "challenges/", &carav1.Challenge{}, false},
 	{KindGuard, "guards/", &carav1.ObjectMeta{}, false},
 }
 

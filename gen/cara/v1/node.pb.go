@@ -1161,7 +1161,17 @@ type Route struct {
 	// Redirect answers the requests.
 	Redirect *IngressRedirect `protobuf:"bytes,8,opt,name=redirect,proto3" json:"redirect,omitempty"`
 	// Allow are the networks from which clients can use the route, as in `spec.ingress[].access.allow`. Empty means all.
-	Allow         []string `protobuf:"bytes,9,rep,name=allow,proto3" json:"allow,omitempty"`
+	Allow []string `protobuf:"bytes,9,rep,name=allow,proto3" json:"allow,omitempty"`
+	// Scope is `Public` if agents serve the route on their public addresses too. Empty means internal.
+	Scope string `protobuf:"bytes,10,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Tls defines how public clients reach the route. Its secret_ref is not set. Only for the scope Public.
+	Tls *IngressTLS `protobuf:"bytes,11,opt,name=tls,proto3" json:"tls,omitempty"`
+	// PasswordList is the id of the PasswordList with the clients that can use the route. Empty means all clients. An agent that
+	// does not have the list lets no client use the route.
+	PasswordList string `protobuf:"bytes,12,opt,name=password_list,json=passwordList,proto3" json:"password_list,omitempty"`
+	// Features are what an agent must know to serve the route, such as `basicAuth`. An agent that does not know all of them
+	// answers 404 for the whole host.
+	Features      []string `protobuf:"bytes,13,rep,name=features,proto3" json:"features,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1255,6 +1265,34 @@ func (x *Route) GetRedirect() *IngressRedirect {
 func (x *Route) GetAllow() []string {
 	if x != nil {
 		return x.Allow
+	}
+	return nil
+}
+
+func (x *Route) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Route) GetTls() *IngressTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *Route) GetPasswordList() string {
+	if x != nil {
+		return x.PasswordList
+	}
+	return ""
+}
+
+func (x *Route) GetFeatures() []string {
+	if x != nil {
+		return x.Features
 	}
 	return nil
 }
@@ -1374,7 +1412,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"HostRoutes\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12&\n" +
-	"\x06routes\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\x06routes\"\x80\x02\n" +
+	"\x06routes\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\x06routes\"\xfe\x02\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x18\n" +
@@ -1384,7 +1422,12 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x0fingress_address\x18\x06 \x01(\tR\x0eingressAddress\x12\x12\n" +
 	"\x04path\x18\a \x01(\tR\x04path\x124\n" +
 	"\bredirect\x18\b \x01(\v2\x18.cara.v1.IngressRedirectR\bredirect\x12\x14\n" +
-	"\x05allow\x18\t \x03(\tR\x05allowB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
+	"\x05allow\x18\t \x03(\tR\x05allow\x12\x14\n" +
+	"\x05scope\x18\n" +
+	" \x01(\tR\x05scope\x12%\n" +
+	"\x03tls\x18\v \x01(\v2\x13.cara.v1.IngressTLSR\x03tls\x12#\n" +
+	"\rpassword_list\x18\f \x01(\tR\fpasswordList\x12\x1a\n" +
+	"\bfeatures\x18\r \x03(\tR\bfeaturesB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
 	file_cara_v1_node_proto_rawDescOnce sync.Once
@@ -1424,6 +1467,7 @@ var file_cara_v1_node_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
 	(*Project)(nil),               // 22: cara.v1.Project
 	(*IngressRedirect)(nil),       // 23: cara.v1.IngressRedirect
+	(*IngressTLS)(nil),            // 24: cara.v1.IngressTLS
 }
 var file_cara_v1_node_proto_depIdxs = []int32{
 	19, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
@@ -1449,12 +1493,13 @@ var file_cara_v1_node_proto_depIdxs = []int32{
 	11, // 20: cara.v1.Assignment.pull_secrets:type_name -> cara.v1.PullSecret
 	14, // 21: cara.v1.HostRoutes.routes:type_name -> cara.v1.Route
 	23, // 22: cara.v1.Route.redirect:type_name -> cara.v1.IngressRedirect
-	12, // 23: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	24, // 23: cara.v1.Route.tls:type_name -> cara.v1.IngressTLS
+	12, // 24: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_node_proto_init() }

@@ -33,9 +33,11 @@ type Secret struct {
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Metadata has the name of the Secret.
 	Metadata *ObjectMeta `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Type is `Opaque` (the default), `registry` or `backup`. A Secret of type `registry` has the keys `server`, `username`
-	// and `password`. A Secret of type `backup` has the keys `repository` and `password`, and the credentials that the
-	// repository needs.
+	// Type is `Opaque` (the default), `registry`, `backup`, `tls` or `basicAuth`. A Secret of type `registry` has the keys
+	// `server`, `username` and `password`. A Secret of type `backup` has the keys `repository` and `password`, and the
+	// credentials that the repository needs. A Secret of type `tls` has the keys `tls.crt` (the certificate and its chain) and
+	// `tls.key` (the private key), both in PEM. A Secret of type `basicAuth` has the key `users`: lines of a htpasswd file with
+	// bcrypt hashes.
 	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
 	// StringData are values as text, by key. The server never returns them.
 	StringData map[string]string `protobuf:"bytes,5,rep,name=string_data,json=stringData,proto3" json:"string_data,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -1539,7 +1541,7 @@ var File_cara_v1_objects_proto protoreflect.FileDescriptor
 
 const file_cara_v1_objects_proto_rawDesc = "" +
 	"\n" +
-	"\x15cara/v1/objects.proto\x12\acara.v1\x1a\x1bbuf/validate/validate.proto\x1a\x12cara/v1/meta.proto\x1a\x12cara/v1/node.proto\x1a\x15cara/v1/project.proto\x1a\x14cara/v1/source.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x03\n" +
+	"\x15cara/v1/objects.proto\x12\acara.v1\x1a\x1bbuf/validate/validate.proto\x1a\x12cara/v1/meta.proto\x1a\x12cara/v1/node.proto\x1a\x15cara/v1/project.proto\x1a\x14cara/v1/source.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\x03\n" +
 	"\x06Secret\x127\n" +
 	"\vapi_version\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\n" +
 	"\x0fcaravanserai/v1R\n" +
@@ -1547,8 +1549,8 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tB\r\xbaH\n" +
 	"r\b\n" +
 	"\x06SecretR\x04kind\x127\n" +
-	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x125\n" +
-	"\x04type\x18\x04 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06OpaqueR\bregistryR\x06backupR\x04type\x12K\n" +
+	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x12E\n" +
+	"\x04type\x18\x04 \x01(\tB1\xbaH.r,R\x00R\x06OpaqueR\bregistryR\x06backupR\x03tlsR\tbasicAuthR\x04type\x12K\n" +
 	"\vstring_data\x18\x05 \x03(\v2\x1f.cara.v1.Secret.StringDataEntryB\t\xbaH\x06\x9a\x01\x03\x10\x80\x02R\n" +
 	"stringData\x128\n" +
 	"\x04data\x18\x06 \x03(\v2\x19.cara.v1.Secret.DataEntryB\t\xbaH\x06\x9a\x01\x03\x10\x80\x02R\x04data\x12\x12\n" +

@@ -1225,7 +1225,10 @@ type Ingress struct {
 	// unchanged.
 	Path string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
 	// Redirect answers the requests with a redirect. No service gets them.
-	Redirect      *IngressRedirect `protobuf:"bytes,6,opt,name=redirect,proto3" json:"redirect,omitempty"`
+	Redirect *IngressRedirect `protobuf:"bytes,6,opt,name=redirect,proto3" json:"redirect,omitempty"`
+	// Tls defines how clients reach the host over HTTPS. Only for the scope `Public`. Rules of a project for the same host must
+	// have the same tls.
+	Tls           *IngressTLS `protobuf:"bytes,7,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1302,6 +1305,133 @@ func (x *Ingress) GetRedirect() *IngressRedirect {
 	return nil
 }
 
+func (x *Ingress) GetTls() *IngressTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// IngressTLS defines how clients reach a public host over HTTPS.
+type IngressTLS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Mode is `Auto` (the server obtains a certificate with ACME; the default without secretRef) or `Off` (the host is served
+	// over HTTP only). With the mode `Auto` or a secretRef, HTTP requests are redirected to HTTPS.
+	Mode string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	// SecretRef is the name of a Secret of type `tls` whose certificate is used. It cannot be combined with mode.
+	SecretRef string `protobuf:"bytes,2,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	// Hsts tells browsers to use only HTTPS for the host.
+	Hsts          *IngressHSTS `protobuf:"bytes,3,opt,name=hsts,proto3" json:"hsts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IngressTLS) Reset() {
+	*x = IngressTLS{}
+	mi := &file_cara_v1_project_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IngressTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IngressTLS) ProtoMessage() {}
+
+func (x *IngressTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IngressTLS.ProtoReflect.Descriptor instead.
+func (*IngressTLS) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *IngressTLS) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *IngressTLS) GetSecretRef() string {
+	if x != nil {
+		return x.SecretRef
+	}
+	return ""
+}
+
+func (x *IngressTLS) GetHsts() *IngressHSTS {
+	if x != nil {
+		return x.Hsts
+	}
+	return nil
+}
+
+// IngressHSTS tells browsers to use only HTTPS for a host, with the header Strict-Transport-Security.
+type IngressHSTS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// MaxAge is how long browsers remember it, such as `720h`. The default is one year. `0s` makes them forget it.
+	MaxAge string `protobuf:"bytes,1,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// IncludeSubdomains applies it to all subdomains of the host too.
+	IncludeSubdomains bool `protobuf:"varint,2,opt,name=include_subdomains,json=includeSubdomains,proto3" json:"include_subdomains,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *IngressHSTS) Reset() {
+	*x = IngressHSTS{}
+	mi := &file_cara_v1_project_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IngressHSTS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IngressHSTS) ProtoMessage() {}
+
+func (x *IngressHSTS) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IngressHSTS.ProtoReflect.Descriptor instead.
+func (*IngressHSTS) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *IngressHSTS) GetMaxAge() string {
+	if x != nil {
+		return x.MaxAge
+	}
+	return ""
+}
+
+func (x *IngressHSTS) GetIncludeSubdomains() bool {
+	if x != nil {
+		return x.IncludeSubdomains
+	}
+	return false
+}
+
 // IngressTarget is a port of a service.
 type IngressTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1315,7 +1445,7 @@ type IngressTarget struct {
 
 func (x *IngressTarget) Reset() {
 	*x = IngressTarget{}
-	mi := &file_cara_v1_project_proto_msgTypes[15]
+	mi := &file_cara_v1_project_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1457,7 @@ func (x *IngressTarget) String() string {
 func (*IngressTarget) ProtoMessage() {}
 
 func (x *IngressTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[15]
+	mi := &file_cara_v1_project_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1470,7 @@ func (x *IngressTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressTarget.ProtoReflect.Descriptor instead.
 func (*IngressTarget) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{15}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *IngressTarget) GetService() string {
@@ -1372,7 +1502,7 @@ type IngressRedirect struct {
 
 func (x *IngressRedirect) Reset() {
 	*x = IngressRedirect{}
-	mi := &file_cara_v1_project_proto_msgTypes[16]
+	mi := &file_cara_v1_project_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1514,7 @@ func (x *IngressRedirect) String() string {
 func (*IngressRedirect) ProtoMessage() {}
 
 func (x *IngressRedirect) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[16]
+	mi := &file_cara_v1_project_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1527,7 @@ func (x *IngressRedirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressRedirect.ProtoReflect.Descriptor instead.
 func (*IngressRedirect) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{16}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *IngressRedirect) GetTo() string {
@@ -1417,19 +1547,22 @@ func (x *IngressRedirect) GetCode() int32 {
 // IngressAccess says who can reach a host and path.
 type IngressAccess struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Scope is `Internal`: all clients that can reach the agents' ingress address.
+	// Scope is `Internal` (the default; clients that can reach the agents' ingress address) or `Public` (also clients of the
+	// agents' public addresses).
 	Scope string `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
 	// Allow are the networks from which clients can reach the host and path, such as `10.0.0.0/8` or `2001:db8::/32`. Others
 	// get the status 403. The address of the client's connection counts, and no header. Empty means all networks. Other rules
 	// of the host are not limited by it.
-	Allow         []string `protobuf:"bytes,2,rep,name=allow,proto3" json:"allow,omitempty"`
+	Allow []string `protobuf:"bytes,2,rep,name=allow,proto3" json:"allow,omitempty"`
+	// BasicAuth asks clients for a name and a password. Networks in allow are checked first.
+	BasicAuth     *IngressBasicAuth `protobuf:"bytes,3,opt,name=basic_auth,json=basicAuth,proto3" json:"basic_auth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *IngressAccess) Reset() {
 	*x = IngressAccess{}
-	mi := &file_cara_v1_project_proto_msgTypes[17]
+	mi := &file_cara_v1_project_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1574,7 @@ func (x *IngressAccess) String() string {
 func (*IngressAccess) ProtoMessage() {}
 
 func (x *IngressAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[17]
+	mi := &file_cara_v1_project_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1587,7 @@ func (x *IngressAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressAccess.ProtoReflect.Descriptor instead.
 func (*IngressAccess) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{17}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *IngressAccess) GetScope() string {
@@ -1469,6 +1602,59 @@ func (x *IngressAccess) GetAllow() []string {
 		return x.Allow
 	}
 	return nil
+}
+
+func (x *IngressAccess) GetBasicAuth() *IngressBasicAuth {
+	if x != nil {
+		return x.BasicAuth
+	}
+	return nil
+}
+
+// IngressBasicAuth asks the clients of a host and path for a name and a password.
+type IngressBasicAuth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SecretRef is the name of a Secret of type `basicAuth`, which has the names and the hashes of the passwords.
+	SecretRef     string `protobuf:"bytes,1,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IngressBasicAuth) Reset() {
+	*x = IngressBasicAuth{}
+	mi := &file_cara_v1_project_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IngressBasicAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IngressBasicAuth) ProtoMessage() {}
+
+func (x *IngressBasicAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IngressBasicAuth.ProtoReflect.Descriptor instead.
+func (*IngressBasicAuth) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *IngressBasicAuth) GetSecretRef() string {
+	if x != nil {
+		return x.SecretRef
+	}
+	return ""
 }
 
 // Healthcheck defines when a service is healthy. Set exactly one of http, tcp, exec and disable. A service without a
@@ -1497,7 +1683,7 @@ type Healthcheck struct {
 
 func (x *Healthcheck) Reset() {
 	*x = Healthcheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[18]
+	mi := &file_cara_v1_project_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1695,7 @@ func (x *Healthcheck) String() string {
 func (*Healthcheck) ProtoMessage() {}
 
 func (x *Healthcheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[18]
+	mi := &file_cara_v1_project_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1708,7 @@ func (x *Healthcheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healthcheck.ProtoReflect.Descriptor instead.
 func (*Healthcheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{18}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Healthcheck) GetHttp() *HTTPCheck {
@@ -1594,7 +1780,7 @@ type HTTPCheck struct {
 
 func (x *HTTPCheck) Reset() {
 	*x = HTTPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[19]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1792,7 @@ func (x *HTTPCheck) String() string {
 func (*HTTPCheck) ProtoMessage() {}
 
 func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[19]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1805,7 @@ func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPCheck.ProtoReflect.Descriptor instead.
 func (*HTTPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{19}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HTTPCheck) GetPath() string {
@@ -1647,7 +1833,7 @@ type TCPCheck struct {
 
 func (x *TCPCheck) Reset() {
 	*x = TCPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[20]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1845,7 @@ func (x *TCPCheck) String() string {
 func (*TCPCheck) ProtoMessage() {}
 
 func (x *TCPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[20]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1858,7 @@ func (x *TCPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TCPCheck.ProtoReflect.Descriptor instead.
 func (*TCPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{20}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TCPCheck) GetPort() int32 {
@@ -1693,7 +1879,7 @@ type ExecCheck struct {
 
 func (x *ExecCheck) Reset() {
 	*x = ExecCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1705,7 +1891,7 @@ func (x *ExecCheck) String() string {
 func (*ExecCheck) ProtoMessage() {}
 
 func (x *ExecCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1718,7 +1904,7 @@ func (x *ExecCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecCheck.ProtoReflect.Descriptor instead.
 func (*ExecCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExecCheck) GetCommand() []string {
@@ -1741,7 +1927,7 @@ type Dependency struct {
 
 func (x *Dependency) Reset() {
 	*x = Dependency{}
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1939,7 @@ func (x *Dependency) String() string {
 func (*Dependency) ProtoMessage() {}
 
 func (x *Dependency) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1952,7 @@ func (x *Dependency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
 func (*Dependency) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Dependency) GetService() string {
@@ -1797,7 +1983,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1995,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +2008,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Resources) GetRequests() *ResourceList {
@@ -1855,7 +2041,7 @@ type ResourceList struct {
 
 func (x *ResourceList) Reset() {
 	*x = ResourceList{}
-	mi := &file_cara_v1_project_proto_msgTypes[24]
+	mi := &file_cara_v1_project_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +2053,7 @@ func (x *ResourceList) String() string {
 func (*ResourceList) ProtoMessage() {}
 
 func (x *ResourceList) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[24]
+	mi := &file_cara_v1_project_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +2066,7 @@ func (x *ResourceList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceList.ProtoReflect.Descriptor instead.
 func (*ResourceList) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{24}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResourceList) GetCpu() string {
@@ -1921,7 +2107,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_cara_v1_project_proto_msgTypes[25]
+	mi := &file_cara_v1_project_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2119,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[25]
+	mi := &file_cara_v1_project_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2132,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{25}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *File) GetPath() string {
@@ -1992,7 +2178,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_cara_v1_project_proto_msgTypes[26]
+	mi := &file_cara_v1_project_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2190,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[26]
+	mi := &file_cara_v1_project_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2203,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{26}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Ulimit) GetName() string {
@@ -2094,13 +2280,15 @@ type ProjectStatus struct {
 	// RestoreDeclined is when a restore of the project was last cancelled by request. The scheduler does not restore the project
 	// for the same loss of its node then. Not set if a restore was requested afterwards.
 	RestoreDeclined *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=restore_declined,json=restoreDeclined,proto3" json:"restore_declined,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Certificates are the certificates of the project's public hosts, sorted by host.
+	Certificates  []*HostCertificate `protobuf:"bytes,23,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProjectStatus) Reset() {
 	*x = ProjectStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[27]
+	mi := &file_cara_v1_project_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2300,7 @@ func (x *ProjectStatus) String() string {
 func (*ProjectStatus) ProtoMessage() {}
 
 func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[27]
+	mi := &file_cara_v1_project_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2313,7 @@ func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectStatus.ProtoReflect.Descriptor instead.
 func (*ProjectStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{27}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProjectStatus) GetPhase() string {
@@ -2282,6 +2470,104 @@ func (x *ProjectStatus) GetRestoreDeclined() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ProjectStatus) GetCertificates() []*HostCertificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+// HostCertificate describes the certificate that agents use for a public host.
+type HostCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Host is the full host name.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// SecretRef is the Secret that has the certificate. Empty if the server obtains it.
+	SecretRef string `protobuf:"bytes,2,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	// Names are the names in the certificate, at most 100 of them. Empty if there is no certificate that can be used.
+	Names []string `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
+	// NotAfter is the end of the certificate. Not set if there is no certificate that can be used.
+	NotAfter *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// Issuer of the certificate.
+	Issuer string `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Problem explains why there is no certificate that can be used. Empty if there is one.
+	Problem       string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostCertificate) Reset() {
+	*x = HostCertificate{}
+	mi := &file_cara_v1_project_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostCertificate) ProtoMessage() {}
+
+func (x *HostCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostCertificate.ProtoReflect.Descriptor instead.
+func (*HostCertificate) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *HostCertificate) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HostCertificate) GetSecretRef() string {
+	if x != nil {
+		return x.SecretRef
+	}
+	return ""
+}
+
+func (x *HostCertificate) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *HostCertificate) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *HostCertificate) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *HostCertificate) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // Move is the move of a project and its data to another node, or the restore of its data from a backup. The project runs
 // from the old copy of its data until the new copy is verified.
 type Move struct {
@@ -2317,7 +2603,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_cara_v1_project_proto_msgTypes[28]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2615,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[28]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2628,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Move) GetId() string {
@@ -2438,7 +2724,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_cara_v1_project_proto_msgTypes[29]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +2736,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[29]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +2749,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Restore) GetSnapshot() string {
@@ -2504,7 +2790,7 @@ type MovedVolume struct {
 
 func (x *MovedVolume) Reset() {
 	*x = MovedVolume{}
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2802,7 @@ func (x *MovedVolume) String() string {
 func (*MovedVolume) ProtoMessage() {}
 
 func (x *MovedVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2815,7 @@ func (x *MovedVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovedVolume.ProtoReflect.Descriptor instead.
 func (*MovedVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MovedVolume) GetName() string {
@@ -2599,7 +2885,7 @@ type BackupStatus struct {
 
 func (x *BackupStatus) Reset() {
 	*x = BackupStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +2897,7 @@ func (x *BackupStatus) String() string {
 func (*BackupStatus) ProtoMessage() {}
 
 func (x *BackupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2624,7 +2910,7 @@ func (x *BackupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupStatus.ProtoReflect.Descriptor instead.
 func (*BackupStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *BackupStatus) GetSince() *timestamppb.Timestamp {
@@ -2751,7 +3037,7 @@ type BackupSnapshot struct {
 
 func (x *BackupSnapshot) Reset() {
 	*x = BackupSnapshot{}
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2763,7 +3049,7 @@ func (x *BackupSnapshot) String() string {
 func (*BackupSnapshot) ProtoMessage() {}
 
 func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2776,7 +3062,7 @@ func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupSnapshot.ProtoReflect.Descriptor instead.
 func (*BackupSnapshot) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *BackupSnapshot) GetVolume() string {
@@ -2833,7 +3119,7 @@ type VolumeUse struct {
 
 func (x *VolumeUse) Reset() {
 	*x = VolumeUse{}
-	mi := &file_cara_v1_project_proto_msgTypes[33]
+	mi := &file_cara_v1_project_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +3131,7 @@ func (x *VolumeUse) String() string {
 func (*VolumeUse) ProtoMessage() {}
 
 func (x *VolumeUse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[33]
+	mi := &file_cara_v1_project_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +3144,7 @@ func (x *VolumeUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUse.ProtoReflect.Descriptor instead.
 func (*VolumeUse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *VolumeUse) GetName() string {
@@ -2921,7 +3207,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[34]
+	mi := &file_cara_v1_project_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3219,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[34]
+	mi := &file_cara_v1_project_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3232,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -3150,7 +3436,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x125\n" +
 	"\x04type\x18\x02 \x01(\tB!\xbaH\x1er\x1cR\x00R\tEphemeralR\aManagedR\x04HostR\x04type\x121\n" +
 	"\areclaim\x18\x03 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06RetainR\x06DeleteR\areclaim\x12\x1b\n" +
-	"\x04host\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04host\"\xfe\x01\n" +
+	"\x04host\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04host\"\xa5\x02\n" +
 	"\aIngress\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12\x1f\n" +
@@ -3158,17 +3444,33 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x06target\x18\x03 \x01(\v2\x16.cara.v1.IngressTargetR\x06target\x12.\n" +
 	"\x06access\x18\x04 \x01(\v2\x16.cara.v1.IngressAccessR\x06access\x12\x1c\n" +
 	"\x04path\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x04path\x124\n" +
-	"\bredirect\x18\x06 \x01(\v2\x18.cara.v1.IngressRedirectR\bredirect\"V\n" +
+	"\bredirect\x18\x06 \x01(\v2\x18.cara.v1.IngressRedirectR\bredirect\x12%\n" +
+	"\x03tls\x18\a \x01(\v2\x13.cara.v1.IngressTLSR\x03tls\"\x86\x01\n" +
+	"\n" +
+	"IngressTLS\x12&\n" +
+	"\x04mode\x18\x01 \x01(\tB\x12\xbaH\x0fr\rR\x00R\x04AutoR\x03OffR\x04mode\x12&\n" +
+	"\n" +
+	"secret_ref\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\tsecretRef\x12(\n" +
+	"\x04hsts\x18\x03 \x01(\v2\x14.cara.v1.IngressHSTSR\x04hsts\"^\n" +
+	"\vIngressHSTS\x12 \n" +
+	"\amax_age\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06maxAge\x12-\n" +
+	"\x12include_subdomains\x18\x02 \x01(\bR\x11includeSubdomains\"V\n" +
 	"\rIngressTarget\x12$\n" +
 	"\aservice\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\aservice\x12\x1f\n" +
 	"\x04port\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01R\x04port\"Z\n" +
 	"\x0fIngressRedirect\x12\x1b\n" +
 	"\x02to\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x10R\x02to\x12*\n" +
-	"\x04code\x18\x02 \x01(\x05B\x16\xbaH\x13\x1a\x110\x000\xad\x020\xae\x020\xaf\x020\xb3\x020\xb4\x02R\x04code\"^\n" +
-	"\rIngressAccess\x12'\n" +
-	"\x05scope\x18\x01 \x01(\tB\x11\xbaH\x0er\fR\x00R\bInternalR\x05scope\x12$\n" +
-	"\x05allow\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18+R\x05allow\"\xb6\x02\n" +
+	"\x04code\x18\x02 \x01(\x05B\x16\xbaH\x13\x1a\x110\x000\xad\x020\xae\x020\xaf\x020\xb3\x020\xb4\x02R\x04code\"\xa0\x01\n" +
+	"\rIngressAccess\x12/\n" +
+	"\x05scope\x18\x01 \x01(\tB\x19\xbaH\x16r\x14R\x00R\bInternalR\x06PublicR\x05scope\x12$\n" +
+	"\x05allow\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18+R\x05allow\x128\n" +
+	"\n" +
+	"basic_auth\x18\x03 \x01(\v2\x19.cara.v1.IngressBasicAuthR\tbasicAuth\"=\n" +
+	"\x10IngressBasicAuth\x12)\n" +
+	"\n" +
+	"secret_ref\x18\x01 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\tsecretRef\"\xb6\x02\n" +
 	"\vHealthcheck\x12&\n" +
 	"\x04http\x18\x01 \x01(\v2\x12.cara.v1.HTTPCheckR\x04http\x12#\n" +
 	"\x03tcp\x18\x02 \x01(\v2\x11.cara.v1.TCPCheckR\x03tcp\x12&\n" +
@@ -3208,7 +3510,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x05R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xd5\a\n" +
+	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\x93\b\n" +
 	"\rProjectStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x19\n" +
 	"\bnode_ref\x18\x02 \x01(\tR\anodeRef\x12\x14\n" +
@@ -3235,10 +3537,19 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04move\x18\x13 \x01(\v2\r.cara.v1.MoveR\x04move\x12-\n" +
 	"\x06backup\x18\x14 \x01(\v2\x15.cara.v1.BackupStatusR\x06backup\x12!\n" +
 	"\fbackup_token\x18\x15 \x01(\tR\vbackupToken\x12E\n" +
-	"\x10restore_declined\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\x0frestoreDeclined\x1a;\n" +
+	"\x10restore_declined\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\x0frestoreDeclined\x12<\n" +
+	"\fcertificates\x18\x17 \x03(\v2\x18.cara.v1.HostCertificateR\fcertificates\x1a;\n" +
 	"\rRestartsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc6\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x01\n" +
+	"\x0fHostCertificate\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1d\n" +
+	"\n" +
+	"secret_ref\x18\x02 \x01(\tR\tsecretRef\x12\x14\n" +
+	"\x05names\x18\x03 \x03(\tR\x05names\x127\n" +
+	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
+	"\x06issuer\x18\x05 \x01(\tR\x06issuer\x12\x18\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem\"\xc6\x02\n" +
 	"\x04Move\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -3320,7 +3631,7 @@ func file_cara_v1_project_proto_rawDescGZIP() []byte {
 	return file_cara_v1_project_proto_rawDescData
 }
 
-var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_cara_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: cara.v1.Project
 	(*ProjectSpec)(nil),           // 1: cara.v1.ProjectSpec
@@ -3337,43 +3648,47 @@ var file_cara_v1_project_proto_goTypes = []any{
 	(*VolumeMount)(nil),           // 12: cara.v1.VolumeMount
 	(*ProjectVolume)(nil),         // 13: cara.v1.ProjectVolume
 	(*Ingress)(nil),               // 14: cara.v1.Ingress
-	(*IngressTarget)(nil),         // 15: cara.v1.IngressTarget
-	(*IngressRedirect)(nil),       // 16: cara.v1.IngressRedirect
-	(*IngressAccess)(nil),         // 17: cara.v1.IngressAccess
-	(*Healthcheck)(nil),           // 18: cara.v1.Healthcheck
-	(*HTTPCheck)(nil),             // 19: cara.v1.HTTPCheck
-	(*TCPCheck)(nil),              // 20: cara.v1.TCPCheck
-	(*ExecCheck)(nil),             // 21: cara.v1.ExecCheck
-	(*Dependency)(nil),            // 22: cara.v1.Dependency
-	(*Resources)(nil),             // 23: cara.v1.Resources
-	(*ResourceList)(nil),          // 24: cara.v1.ResourceList
-	(*File)(nil),                  // 25: cara.v1.File
-	(*Ulimit)(nil),                // 26: cara.v1.Ulimit
-	(*ProjectStatus)(nil),         // 27: cara.v1.ProjectStatus
-	(*Move)(nil),                  // 28: cara.v1.Move
-	(*Restore)(nil),               // 29: cara.v1.Restore
-	(*MovedVolume)(nil),           // 30: cara.v1.MovedVolume
-	(*BackupStatus)(nil),          // 31: cara.v1.BackupStatus
-	(*BackupSnapshot)(nil),        // 32: cara.v1.BackupSnapshot
-	(*VolumeUse)(nil),             // 33: cara.v1.VolumeUse
-	(*ServiceStatus)(nil),         // 34: cara.v1.ServiceStatus
-	nil,                           // 35: cara.v1.ProjectSpec.NodeSelectorEntry
-	nil,                           // 36: cara.v1.Service.LabelsEntry
-	nil,                           // 37: cara.v1.ProjectStatus.RestartsEntry
-	(*ObjectMeta)(nil),            // 38: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
-	(*Condition)(nil),             // 40: cara.v1.Condition
-	(*durationpb.Duration)(nil),   // 41: google.protobuf.Duration
+	(*IngressTLS)(nil),            // 15: cara.v1.IngressTLS
+	(*IngressHSTS)(nil),           // 16: cara.v1.IngressHSTS
+	(*IngressTarget)(nil),         // 17: cara.v1.IngressTarget
+	(*IngressRedirect)(nil),       // 18: cara.v1.IngressRedirect
+	(*IngressAccess)(nil),         // 19: cara.v1.IngressAccess
+	(*IngressBasicAuth)(nil),      // 20: cara.v1.IngressBasicAuth
+	(*Healthcheck)(nil),           // 21: cara.v1.Healthcheck
+	(*HTTPCheck)(nil),             // 22: cara.v1.HTTPCheck
+	(*TCPCheck)(nil),              // 23: cara.v1.TCPCheck
+	(*ExecCheck)(nil),             // 24: cara.v1.ExecCheck
+	(*Dependency)(nil),            // 25: cara.v1.Dependency
+	(*Resources)(nil),             // 26: cara.v1.Resources
+	(*ResourceList)(nil),          // 27: cara.v1.ResourceList
+	(*File)(nil),                  // 28: cara.v1.File
+	(*Ulimit)(nil),                // 29: cara.v1.Ulimit
+	(*ProjectStatus)(nil),         // 30: cara.v1.ProjectStatus
+	(*HostCertificate)(nil),       // 31: cara.v1.HostCertificate
+	(*Move)(nil),                  // 32: cara.v1.Move
+	(*Restore)(nil),               // 33: cara.v1.Restore
+	(*MovedVolume)(nil),           // 34: cara.v1.MovedVolume
+	(*BackupStatus)(nil),          // 35: cara.v1.BackupStatus
+	(*BackupSnapshot)(nil),        // 36: cara.v1.BackupSnapshot
+	(*VolumeUse)(nil),             // 37: cara.v1.VolumeUse
+	(*ServiceStatus)(nil),         // 38: cara.v1.ServiceStatus
+	nil,                           // 39: cara.v1.ProjectSpec.NodeSelectorEntry
+	nil,                           // 40: cara.v1.Service.LabelsEntry
+	nil,                           // 41: cara.v1.ProjectStatus.RestartsEntry
+	(*ObjectMeta)(nil),            // 42: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*Condition)(nil),             // 44: cara.v1.Condition
+	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
 }
 var file_cara_v1_project_proto_depIdxs = []int32{
-	38, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
+	42, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Project.spec:type_name -> cara.v1.ProjectSpec
-	27, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
+	30, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
 	7,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
 	13, // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.ProjectVolume
 	14, // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
-	39, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
-	35, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
+	43, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
+	39, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
 	2,  // 8: cara.v1.ProjectSpec.backup:type_name -> cara.v1.Backup
 	3,  // 9: cara.v1.Backup.schedule:type_name -> cara.v1.BackupSchedule
 	4,  // 10: cara.v1.Backup.keep:type_name -> cara.v1.BackupKeep
@@ -3382,52 +3697,57 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	6,  // 13: cara.v1.BackupHooks.after:type_name -> cara.v1.BackupHook
 	9,  // 14: cara.v1.Service.env:type_name -> cara.v1.EnvVar
 	12, // 15: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
-	18, // 16: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
-	22, // 17: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
-	23, // 18: cara.v1.Service.resources:type_name -> cara.v1.Resources
-	25, // 19: cara.v1.Service.files:type_name -> cara.v1.File
-	26, // 20: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
-	36, // 21: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
+	21, // 16: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
+	25, // 17: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
+	26, // 18: cara.v1.Service.resources:type_name -> cara.v1.Resources
+	28, // 19: cara.v1.Service.files:type_name -> cara.v1.File
+	29, // 20: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
+	40, // 21: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
 	8,  // 22: cara.v1.Service.update:type_name -> cara.v1.Update
 	10, // 23: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
 	11, // 24: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	15, // 25: cara.v1.Ingress.target:type_name -> cara.v1.IngressTarget
-	17, // 26: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
-	16, // 27: cara.v1.Ingress.redirect:type_name -> cara.v1.IngressRedirect
-	19, // 28: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
-	20, // 29: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
-	21, // 30: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
-	24, // 31: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
-	24, // 32: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
-	11, // 33: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	40, // 34: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
-	34, // 35: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
-	39, // 36: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
-	39, // 37: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
-	37, // 38: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
-	33, // 39: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
-	28, // 40: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
-	31, // 41: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
-	39, // 42: cara.v1.ProjectStatus.restore_declined:type_name -> google.protobuf.Timestamp
-	39, // 43: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
-	30, // 44: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
-	29, // 45: cara.v1.Move.restore:type_name -> cara.v1.Restore
-	39, // 46: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
-	39, // 47: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
-	39, // 48: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
-	39, // 49: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
-	32, // 50: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
-	41, // 51: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
-	41, // 52: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
-	39, // 53: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
-	39, // 54: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
-	39, // 55: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
-	39, // 56: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	17, // 25: cara.v1.Ingress.target:type_name -> cara.v1.IngressTarget
+	19, // 26: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
+	18, // 27: cara.v1.Ingress.redirect:type_name -> cara.v1.IngressRedirect
+	15, // 28: cara.v1.Ingress.tls:type_name -> cara.v1.IngressTLS
+	16, // 29: cara.v1.IngressTLS.hsts:type_name -> cara.v1.IngressHSTS
+	20, // 30: cara.v1.IngressAccess.basic_auth:type_name -> cara.v1.IngressBasicAuth
+	22, // 31: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
+	23, // 32: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
+	24, // 33: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
+	27, // 34: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
+	27, // 35: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
+	11, // 36: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	44, // 37: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
+	38, // 38: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
+	43, // 39: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
+	43, // 40: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
+	41, // 41: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
+	37, // 42: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
+	32, // 43: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
+	35, // 44: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
+	43, // 45: cara.v1.ProjectStatus.restore_declined:type_name -> google.protobuf.Timestamp
+	31, // 46: cara.v1.ProjectStatus.certificates:type_name -> cara.v1.HostCertificate
+	43, // 47: cara.v1.HostCertificate.not_after:type_name -> google.protobuf.Timestamp
+	43, // 48: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
+	34, // 49: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
+	33, // 50: cara.v1.Move.restore:type_name -> cara.v1.Restore
+	43, // 51: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
+	43, // 52: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
+	43, // 53: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
+	43, // 54: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
+	36, // 55: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
+	45, // 56: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
+	45, // 57: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
+	43, // 58: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
+	43, // 59: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
+	43, // 60: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
+	43, // 61: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
@@ -3437,14 +3757,14 @@ func file_cara_v1_project_proto_init() {
 	}
 	file_cara_v1_meta_proto_init()
 	file_cara_v1_project_proto_msgTypes[2].OneofWrappers = []any{}
-	file_cara_v1_project_proto_msgTypes[34].OneofWrappers = []any{}
+	file_cara_v1_project_proto_msgTypes[38].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_project_proto_rawDesc), len(file_cara_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,94 @@
+package api
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// maxHSTSAge limits how long browsers remember that a host uses only HTTPS.
+const maxHSTSAge = 2 * 365 * 24 * time.Hour
+
+// HSTSMaxAge returns how long browsers remember that a host uses only HTTPS.
+func HSTSMaxAge(h *carav1.IngressHSTS) time.Duration {
+	age, err := ParseDuration(h.GetMaxAge(), DefaultHSTSMaxAge)
+	if err != nil {
+		return DefaultHSTSMaxAge // validated
+	}
+	return age
+}
+
+// Public reports whether a rule is served on the public addresses of agents.
+func Public(in *carav1.Ingress) bool { return in.GetAccess().GetScope() == ScopePublic }
+
+// AutoTLS reports whether the server obtains the certificate for a rule's host.
+func AutoTLS(in *carav1.Ingress) bool {
+	return Public(in) && in.GetTls().GetSecretRef() == "" && in.GetTls().GetMode() != TLSOff
+}
+
+func (e projectErrors) ingressTLS(at string, in *carav1.Ingress) {
+	if Public(in) {
+		e.add(at+".access.scope", "is %s, which is not served yet by this version; use %s", ScopePublic, ScopeInternal)
+	}
+	tls := in.GetTls()
+	if tls == nil {
+		return
+	}
+	if !Public(in) {
+		e.add(at+".tls", "is only for hosts with access.scope %s; remove it, or set the scope", ScopePublic)
+	}
+	if tls.GetSecretRef() != "" {
+		e.dnsLabel(at+".tls.secretRef", tls.GetSecretRef())
+		if tls.GetMode() != "" {
+			e.add(at+".tls.mode", "cannot be set together with secretRef; remove one of them")
+		}
+	}
+	if tls.GetHsts() == nil {
+		return
+	}
+	if tls.GetMode() == TLSOff {
+		e.add(at+".tls.hsts", "tells browsers to use HTTPS, but tls.mode is %s; remove one of them", TLSOff)
+	}
+	switch age, err := ParseDuration(tls.GetHsts().GetMaxAge(), DefaultHSTSMaxAge); {
+	case err != nil:
+		e.add(at+".tls.hsts.maxAge", "%v", err)
+	case age < 0 || age > maxHSTSAge:
+		e.add(at+".tls.hsts.maxAge", "is %s; it must be between 0s and %s", tls.GetHsts().GetMaxAge(), maxHSTSAge)
+	}
+}
+
+// sameTLS checks that public rules of one host have the same tls, because a client chooses the host before it sends a path.
+func (e projectErrors) sameTLS(first map[string]int, rules []*carav1.Ingress, i int) {
+	in := rules[i]
+	host := (HostTemplate{}).Host(in.GetHost())
+	if !Public(in) || host == "" {
+		return
+	}
+	other, seen := first[host]
+	if !seen {
+		first[host] = i
+		return
+	}
+	if a, b := comparableTLS(in), comparableTLS(rules[other]); !proto.Equal(a, b) {
+		e.add(elem("spec.ingress", i)+".tls", "differs from %s.tls, which is for the same host; write the same tls in both", elem("spec.ingress", other))
+	}
+}
+
+// comparableTLS returns a rule's tls with all defaults.
+func comparableTLS(in *carav1.Ingress) *carav1.IngressTLS {
+	clone := proto.CloneOf(in)
+	tlsDefaults(clone, fillString)
+	if h := clone.GetTls().GetHsts(); h != nil {
+		canonDuration(&h.MaxAge)
+	}
+	return clone.GetTls()
+}
+
+func (e projectErrors) basicAuth(at string, in *carav1.Ingress) {
+	if auth := in.GetAccess().GetBasicAuth(); auth != nil {
+		e.add(at+".access.basicAuth", "is not served yet by this version; remove it")
+		e.dnsLabel(at+".access.basicAuth.secretRef", auth.GetSecretRef())
+	}
+}
