@@ -209,7 +209,7 @@ func (w *dataRounds) restarted(ctx context.Context, p *player) error {
 }
 
 // checkKept checks the kept volumes of a project, and deletes the oldest ones.
-func (w *dataRounds) checkKept(ctx context.Context, p *player, volumes map[string]*carav1.Volume) {
+func (w *dataRounds) checkKept(ctx context.Context, p *player, volumes map[string]*carav1.Volume) error {
 	w.Helper()
 	byUID := map[string]*carav1.Volume{}
 	for _, v := range volumes {
@@ -218,13 +218,11 @@ func (w *dataRounds) checkKept(ctx context.Context, p *player, volumes map[strin
 	for _, kept := range p.kept {
 		v := byUID[kept.uid]
 		if v.GetStatus().GetState() != api.VolumeRetained || !v.GetStatus().GetMade() {
-			w.Errorf("project %s: the volume %s must be Retained, and it is %v", p.name, kept.uid, v)
-			continue
+			return fmt.Errorf("the volume %s must be Retained, and it is %v", kept.uid, v)
 		}
 		found, err := w.filesIn(ctx, w.nodes[v.GetStatus().GetNode()], inEngine(v))
 		if err != nil {
-			w.Errorf("read the volume %s: %v", v.GetMetadata().GetName(), err)
-			continue
+			return fmt.Errorf("read the volume %s: %w", v.GetMetadata().GetName(), err)
 		}
 		for _, problem := range kept.wrong(found) {
 			w.Errorf("volume %s: %s", v.GetMetadata().GetName(), problem)
@@ -232,10 +230,14 @@ func (w *dataRounds) checkKept(ctx context.Context, p *player, volumes map[strin
 	}
 	for len(p.kept) > settleKept && !w.Failed() {
 		name := byUID[p.kept[0].uid].GetMetadata().GetName()
-		w.must(w.insist(ctx, command{verb: verbErase}, func(ctx context.Context) error {
+		err := w.insist(ctx, command{verb: verbErase}, func(ctx context.Context) error {
 			_, err := w.volumes.DeleteVolume(ctx, &carav1.DeleteRequest{Name: name})
 			return unlessNotFound(err)
-		}))
+		})
+		if err != nil {
+			return err
+		}
 		p.kept = p.kept[1:]
 	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -125,8 +126,8 @@ func (w *dataRounds) takeAway(ctx context.Context, p *player) error {
 	return w.carryOut(ctx, p, command{verb: verbErase})
 }
 
-// staysDown returns an error if a project runs. It ends when the project has failed, or after a while: the node may be
-// cordoned.
+// staysDown returns an error if a project runs. It ends when the project has failed or fits on no node, because its node is
+// cordoned, and after a while.
 func (w *dataRounds) staysDown(ctx context.Context, p *player) error {
 	short, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -137,7 +138,8 @@ func (w *dataRounds) staysDown(ctx context.Context, p *player) error {
 			ran = fmt.Errorf("it runs on an empty volume, %v", got.GetStatus().GetVolumes())
 			return testcluster.Fatal(ran)
 		}
-		if err == nil && got.GetStatus().GetPhase() != api.PhaseFailed {
+		waits := api.FindCondition(got.GetStatus().GetConditions(), api.CondScheduled).GetReason() == api.ReasonUnschedulable
+		if err == nil && got.GetStatus().GetPhase() != api.PhaseFailed && !waits {
 			err = fmt.Errorf("it is %s", testcluster.Summary(got))
 		}
 		return err
@@ -229,10 +231,10 @@ func (w *dataRounds) exec(ctx context.Context, project string, argv ...string) (
 }
 
 // fault makes one thing go wrong, cordons or drains a node, or does nothing.
-func (w *dataRounds) fault(ctx context.Context) error {
-	node := []string{"n1", "n2"}[w.faults.IntN(2)]
-	before, away := time.Duration(w.faults.IntN(3000))*time.Millisecond, time.Duration(w.faults.IntN(1000))*time.Millisecond
-	kind := w.faults.IntN(9)
+func (w *dataRounds) fault(ctx context.Context, r *rand.Rand) error {
+	node := []string{"n1", "n2"}[r.IntN(2)]
+	before, away := time.Duration(r.IntN(2000))*time.Millisecond, time.Duration(r.IntN(1000))*time.Millisecond
+	kind, victim := r.IntN(9), r.Uint64()
 	pass(ctx, before)
 	switch kind {
 	case 0, 1:
@@ -257,7 +259,7 @@ func (w *dataRounds) fault(ctx context.Context) error {
 		pass(ctx, away)
 		return errors.Join(w.RestartAgent(node), w.StartServer(ctx))
 	case 4:
-		return w.killContainer(ctx, node)
+		return w.killContainer(ctx, node, victim)
 	case 5:
 		w.tell("fault", "kill the engine of n2 for %s", away)
 		start := w.stopEngine(w.second, "-KILL") //nolint:contextcheck // the test has it
@@ -291,8 +293,8 @@ func (w *dataRounds) cordon(ctx context.Context, verb, node string) error {
 	return err
 }
 
-// killContainer kills a container of a node, if one runs.
-func (w *dataRounds) killContainer(ctx context.Context, node string) error {
+// killContainer kills one of the containers of a node, if any runs.
+func (w *dataRounds) killContainer(ctx context.Context, node string, choice uint64) error {
 	held, err := w.Held(ctx, w.nodes[node], "")
 	if err != nil {
 		return err
@@ -301,7 +303,7 @@ func (w *dataRounds) killContainer(ctx context.Context, node string) error {
 	if len(all) == 0 {
 		return nil
 	}
-	victim := all[w.faults.IntN(len(all))]
+	victim := all[choice%uint64(len(all))]
 	w.tell("fault", "kill the container %s on %s", strings.Join(victim.Names, ","), node)
 	docker, err := testdocker.Client(w.nodes[node])
 	if err != nil {

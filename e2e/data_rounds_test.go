@@ -37,6 +37,8 @@ const (
 	otherImage = "busybox:rounds"
 
 	roundProjects = 4
+	// faultStream is the number of the first stream of random numbers for faults. Streams of projects have smaller numbers.
+	faultStream = 1000
 	// A settlement follows so many rounds.
 	roundsSettle = 6
 	// roundsPatience is how long the commands of roundsSettle rounds, and the settlement after them, may take.
@@ -50,7 +52,7 @@ type dataRounds struct {
 	witness   string            // where containers write which files they found in the volume when they started
 	players   []*player
 	second    *testdocker.Second // the engine of n2
-	faults    *rand.Rand
+	seed      uint64
 	writes    atomic.Int64 // acknowledged ones
 	moves     atomic.Int64 // accepted ones
 	saves     atomic.Int64 // backups that succeeded
@@ -81,7 +83,7 @@ func TestDataRounds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	rounds := often(1000, 12)
+	rounds := often(1000, 50)
 	if given := os.Getenv(roundsEnv); given != "" {
 		var err error
 		if rounds, err = strconv.Atoi(given); err != nil {
@@ -111,7 +113,7 @@ func newDataRounds(t *testing.T, seed uint64) *dataRounds {
 	second := testdocker.SecondEngine(t) // which is killed now and then
 	w := &dataRounds{
 		testCluster: newWorld(t, options{listen: wildcard(t)}), nodes: map[string]string{"n1": first, "n2": second.Host},
-		second: second, witness: t.TempDir(), faults: rand.New(rand.NewPCG(seed, 0)), beginning: time.Now(),
+		second: second, witness: t.TempDir(), seed: seed, beginning: time.Now(),
 	}
 	repositories := t.TempDir()
 	flags := []string{"--host-volume", "witness=" + w.witness, "--backup-dir", repositories}
@@ -147,33 +149,55 @@ func (w *dataRounds) tell(who, format string, args ...any) {
 	w.Logf("%7.2fs %s: %s", time.Since(w.beginning).Seconds(), who, fmt.Sprintf(format, args...))
 }
 
-// play has each project carry out some commands, while as many faults happen.
+// play has each project carry out some commands, while faults happen: until the commands are done, and at least half as many.
 func (w *dataRounds) play(round, rounds int) {
 	w.Helper()
 	w.tell("rounds", "%d to %d", round+1, round+rounds)
 	ctx, cancel := context.WithTimeout(w.Context(), roundsPatience)
 	defer cancel()
-	var all errgroup.Group
-	for _, p := range w.players {
-		all.Go(func() error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.each(func(p *player) error {
 			for range rounds {
+				pass(ctx, time.Duration(p.r.IntN(2)*p.r.IntN(600))*time.Millisecond)
 				if err := w.carryOut(ctx, p, p.next(p.r)); err != nil {
-					return fmt.Errorf("project %s: %w", p.name, err)
+					return err
 				}
 			}
 			return nil
 		})
-	}
-	defer func() {
-		if err := all.Wait(); err != nil {
-			w.Error(err)
-		}
 	}()
-	for range rounds {
-		if err := w.fault(ctx); err != nil {
+	faults := rand.New(rand.NewPCG(w.seed, uint64(faultStream+round)))
+	for n := 0; ; n++ {
+		select {
+		case <-done:
+			if n >= rounds/2 {
+				return
+			}
+		default:
+		}
+		if err := w.fault(ctx, faults); err != nil {
 			w.Errorf("fault: %v", err)
+			<-done
+			return
 		}
 	}
+}
+
+// each calls what for all players at once. An error fails the test, and does not end the others.
+func (w *dataRounds) each(what func(*player) error) {
+	w.Helper()
+	var all errgroup.Group
+	for _, p := range w.players {
+		all.Go(func() error {
+			if err := what(p); err != nil {
+				w.Errorf("project %s: %v", p.name, err)
+			}
+			return nil
+		})
+	}
+	_ = all.Wait() // has no error
 }
 
 // settle waits until all is as the newest commands want it, checks the data of all projects, and adds some.
@@ -181,41 +205,53 @@ func (w *dataRounds) settle() {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(w.Context(), roundsPatience)
 	defer cancel()
+	w.tell("settle", "nodes")
 	for _, node := range []string{"n1", "n2"} {
 		w.must(w.cordon(ctx, "uncordon", node))
+	}
+	for _, node := range []string{"n1", "n2"} {
 		w.ready(node)
 	}
-	for _, p := range w.players {
+	w.tell("settle", "projects")
+	w.each(func(p *player) error {
 		if !p.exists {
-			w.must(w.AwaitGone(ctx, p.name))
-		} else if err := w.awaitRuns(ctx, p); err != nil {
-			w.Error(err)
+			return w.AwaitGone(ctx, p.name)
 		}
-	}
+		return w.awaitRuns(ctx, p)
+	})
+	w.tell("settle", "volumes")
 	volumes := w.awaitPlaces(ctx)
 	if w.Failed() { // what does not run cannot be read, except after a long wait
 		return
 	}
-	for _, p := range w.players {
-		found, err := w.files(ctx, p, volumes)
-		if err != nil {
-			w.Errorf("read the volume of %s: %v", p.name, err)
-			continue
-		}
-		for _, problem := range p.wrong(found) {
-			w.Errorf("project %s: %s", p.name, problem)
-		}
-		p.settled(volumes[api.VolumeName(p.name, "data")].GetMetadata().GetUid())
-		w.checkKept(ctx, p, volumes)
-	}
+	w.tell("settle", "data")
+	w.each(func(p *player) error { return w.check(ctx, p, volumes) })
 	w.readWitness()
-	for _, p := range w.players { // the next rounds begin with data
-		if p.mounts && !w.Failed() {
-			p.begin(command{verb: verbWrite})
-			w.must(w.writeFile(ctx, p, patience))
-		}
+	if w.Failed() {
+		return
 	}
+	w.each(func(p *player) error { // the next rounds begin with data
+		if !p.mounts {
+			return nil
+		}
+		p.begin(command{verb: verbWrite})
+		return w.writeFile(ctx, p, patience)
+	})
 	w.tell("settled", "%d acknowledged writes so far", w.writes.Load())
+}
+
+// check reads the volumes of a project.
+func (w *dataRounds) check(ctx context.Context, p *player, volumes map[string]*carav1.Volume) error {
+	w.Helper()
+	found, err := w.files(ctx, p, volumes)
+	if err != nil {
+		return fmt.Errorf("read the volume: %w", err)
+	}
+	for _, problem := range p.wrong(found) {
+		w.Errorf("project %s: %s", p.name, problem)
+	}
+	p.settled(volumes[api.VolumeName(p.name, "data")].GetMetadata().GetUid())
+	return w.checkKept(ctx, p, volumes)
 }
 
 // awaitRuns waits until a project runs and its move has ended. It ends the wait when the project fails, because each of these can run.
