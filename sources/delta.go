@@ -82,23 +82,7 @@ func (p place) String() string { return api.Place(p.file.Path, p.doc.Line, 0) }
 func Delta(r Reading, previous []*carav1.Claim) Change {
 	change := Change{Problems: slices.Clone(r.Problems), Warnings: slices.Clone(r.Warnings)}
 	unread := newUnread(r)
-	broken := map[string]*carav1.FileProblem{} // first problem by file
-	for _, p := range r.Problems {
-		broken[p.File] = p
-	}
-	places := map[string][]place{}
-	for i := range r.Files {
-		f := &r.Files[i]
-		change.Problems = append(change.Problems, f.Problems...)
-		change.Warnings = append(change.Warnings, f.Warnings...)
-		if len(f.Problems) > 0 {
-			broken[f.Path] = f.Problems[0]
-		}
-		for j := range f.Docs {
-			name := f.Docs[j].Project.GetMetadata().GetName()
-			places[name] = append(places[name], place{f, &f.Docs[j]})
-		}
-	}
+	places, broken := change.collect(r)
 	claims := map[string]*carav1.ClaimSpec{}
 	for _, c := range previous {
 		claims[c.GetSpec().GetProject().GetMetadata().GetName()] = c.GetSpec()
@@ -110,7 +94,7 @@ func Delta(r Reading, previous []*carav1.Claim) Change {
 			change.Problems = append(change.Problems, twice(name, at)...)
 			want = held(r, was, fmt.Sprintf("declared twice: %s and %s; keep one", at[0], at[1]))
 		} else if p := broken[at[0].file.Path]; p != nil {
-			want = held(r, was, "its file is broken: "+Place(p)+": "+p.Message)
+			want = held(r, was, brokenFile(p))
 		}
 		change.put(was, want)
 	}
@@ -119,7 +103,7 @@ func Delta(r Reading, previous []*carav1.Claim) Change {
 			continue
 		}
 		if p := broken[was.GetFile()]; p != nil {
-			change.put(was, held(r, was, "its file is broken: "+Place(p)+": "+p.Message))
+			change.put(was, held(r, was, brokenFile(p)))
 			continue
 		}
 		if path, why := unread.at(was); why != "" {
@@ -130,13 +114,39 @@ func Delta(r Reading, previous []*carav1.Claim) Change {
 		change.Absent = append(change.Absent, name)
 	}
 	change.Warnings = append(change.Warnings, unread.warnings()...)
-	slices.Sort(change.Absent)
-	slices.SortFunc(change.Upserts, func(a, b *carav1.ClaimSpec) int {
+	change.sort()
+	return change
+}
+
+// collect adds the problems and warnings of the files, and returns the places that declare each project, and the first problem
+// of each broken file.
+func (c *Change) collect(r Reading) (places map[string][]place, broken map[string]*carav1.FileProblem) {
+	places, broken = map[string][]place{}, map[string]*carav1.FileProblem{}
+	for _, p := range r.Problems {
+		broken[p.File] = p
+	}
+	for i := range r.Files {
+		f := &r.Files[i]
+		c.Problems = append(c.Problems, f.Problems...)
+		c.Warnings = append(c.Warnings, f.Warnings...)
+		if len(f.Problems) > 0 {
+			broken[f.Path] = f.Problems[0]
+		}
+		for j := range f.Docs {
+			name := f.Docs[j].Project.GetMetadata().GetName()
+			places[name] = append(places[name], place{f, &f.Docs[j]})
+		}
+	}
+	return places, broken
+}
+
+func (c *Change) sort() {
+	slices.Sort(c.Absent)
+	slices.SortFunc(c.Upserts, func(a, b *carav1.ClaimSpec) int {
 		return strings.Compare(a.Project.Metadata.Name, b.Project.Metadata.Name)
 	})
-	slices.SortFunc(change.Problems, byPlace)
-	slices.SortFunc(change.Warnings, byPlace)
-	return change
+	slices.SortFunc(c.Problems, byPlace)
+	slices.SortFunc(c.Warnings, byPlace)
 }
 
 // put counts a claim, and adds it to the change if it differs.
@@ -185,6 +195,10 @@ func held(r Reading, was *carav1.ClaimSpec, why string) *carav1.ClaimSpec {
 	want := proto.CloneOf(was)
 	want.Present, want.Held, want.SourceUid = true, text.Clip(why, 2000), r.SourceUID
 	return want
+}
+
+func brokenFile(p *carav1.FileProblem) string {
+	return "its file is broken: " + Place(p) + ": " + p.Message
 }
 
 // twice returns a problem for each place that declares the same project.

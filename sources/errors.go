@@ -53,7 +53,7 @@ func readError(ctx context.Context, err error, format string, args ...any) error
 }
 
 // safely calls a driver and turns a panic into an error of this read. Drivers process untrusted input.
-func safely(do func() error) (err error) {
+func safely[T any](do func() (T, error)) (result T, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("the reader panicked: %v", r)

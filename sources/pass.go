@@ -33,11 +33,7 @@ func (s *Sources) do(ctx context.Context, name string) (time.Duration, error) {
 		s.forget(name)
 		return 0, nil
 	}
-	if st.uid != "" && st.uid != src.Metadata.Uid {
-		s.forget(name)
-		st = s.state(name)
-	}
-	st.uid = src.Metadata.Uid
+	st = s.sameSource(st, src)
 	now := s.cfg.Now()
 	if st.generation != src.Metadata.Generation {
 		st.failures, st.barred = 0, time.Time{}
@@ -57,22 +53,33 @@ func (s *Sources) do(ctx context.Context, name string) (time.Duration, error) {
 	}()
 	hinted, soon := st.hints.due(now)
 	force := asked || hinted
-	if !force && now.Before(st.due) {
-		if soon == 0 {
-			soon = st.due.Sub(now)
-		}
-		return min(soon, st.due.Sub(now)), nil
+	if left := st.due.Sub(now); !force && left > 0 {
+		return min(cmp.Or(soon, left), left), nil
 	}
-	p := &pass{Sources: s, st: st, src: src, force: force, began: now}
+	return s.run(ctx, &pass{Sources: s, st: st, src: src, force: force, began: now})
+}
+
+// run executes a pass, and keeps it due if the API failed.
+func (s *Sources) run(ctx context.Context, p *pass) (time.Duration, error) {
 	again, err := p.run(ctx)
 	if err != nil {
-		if force {
-			st.hints.soon() // still due
+		if p.force {
+			p.st.hints.soon()
 		}
-		return 0, fmt.Errorf("source %s: %w", name, err)
+		return 0, fmt.Errorf("source %s: %w", p.src.Metadata.Name, err)
 	}
-	st.generation = src.Metadata.Generation
+	p.st.generation = p.src.Metadata.Generation
 	return again, nil
+}
+
+// sameSource returns st, or a new state if st belongs to an earlier source of the same name.
+func (s *Sources) sameSource(st *state, src *carav1.Source) *state {
+	if st.uid != "" && st.uid != src.Metadata.Uid {
+		s.forget(src.Metadata.Name)
+		st = s.state(src.Metadata.Name)
+	}
+	st.uid = src.Metadata.Uid
+	return st
 }
 
 // pass is one pass over one source.
@@ -138,11 +145,8 @@ func (p *pass) read(ctx context.Context) (*carav1.Snapshot, error) {
 	if p.force || p.st.failures > 0 {
 		maxAge = 0
 	}
-	err := safely(func() (err error) {
-		p.revision, err = p.st.driver.Probe(ctx, maxAge)
-		return err
-	})
-	if err != nil {
+	var err error
+	if p.revision, err = safely(func() (string, error) { return p.st.driver.Probe(ctx, maxAge) }); err != nil {
 		return nil, readError(ctx, err, "probe the source")
 	}
 	head := p.src.GetStatus().GetSnapshot()
@@ -155,11 +159,7 @@ func (p *pass) read(ctx context.Context) (*carav1.Snapshot, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	var tree *Tree
-	err = safely(func() (err error) {
-		tree, err = p.st.driver.Tree(ctx, p.revision)
-		return err
-	})
+	tree, err := safely(func() (*Tree, error) { return p.st.driver.Tree(ctx, p.revision) })
 	if err != nil {
 		return nil, readError(ctx, err, "read the tree at %.12s", p.revision)
 	}
@@ -198,11 +198,7 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 	}
 	change := Delta(*reading, claims)
 	if len(change.Absent) > 0 && tree.Hidden != nil {
-		err := safely(func() (err error) {
-			reading.Hidden, err = tree.Hidden(ctx)
-			return err
-		})
-		if err != nil {
+		if reading.Hidden, err = safely(func() ([]File, error) { return tree.Hidden(ctx) }); err != nil {
 			return nil, readError(ctx, err, "look for hidden files at %.12s", tree.Revision)
 		}
 		change = Delta(*reading, claims)
@@ -249,8 +245,8 @@ func newProblems(change Change, head *carav1.Snapshot) bool {
 	return slices.ContainsFunc(change.Problems, func(f *carav1.FileProblem) bool { return !told[Place(f)+f.Message] })
 }
 
-// parse reads the files whose content is unknown.
-func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*Reading, error) {
+// newReading returns what is known about a tree before its files are read.
+func (p *pass) newReading(tree *Tree) *Reading {
 	r := &Reading{
 		Source: p.src.Metadata.Name, SourceUID: p.src.Metadata.Uid, Revision: tree.Revision,
 		Problems: tree.Problems, Warnings: tree.Warnings, Unread: tree.Unread,
@@ -261,6 +257,12 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*
 			r.Time = timestamppb.New(tree.Time)
 		}
 	}
+	return r
+}
+
+// parse reads the files whose content is unknown.
+func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*Reading, error) {
+	r := p.newReading(tree)
 	byName := make(map[string]*carav1.ClaimSpec, len(claims))
 	for _, c := range claims {
 		byName[c.GetSpec().GetProject().GetMetadata().GetName()] = c.GetSpec()
@@ -271,28 +273,31 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*
 			r.Files = append(r.Files, known)
 			continue
 		}
-		var data []byte
-		err := safely(func() (err error) {
-			data, err = f.Read(ctx)
-			return err
-		})
-		var unfit *FileError
-		switch {
-		case errors.As(err, &unfit) && manifest.KnownName(f.Path) != "":
-			r.Files = append(r.Files, skipped(f, manifest.KnownName(f.Path)))
-			continue
-		case errors.As(err, &unfit):
-			r.Files = append(r.Files, Parsed{Path: f.Path, Hash: f.Hash, Problems: []*carav1.FileProblem{{File: f.Path, Message: unfit.Message}}})
-			continue
-		case err != nil:
+		parsed, size, err := readFile(ctx, f)
+		if err != nil {
 			return nil, readError(ctx, err, "read %s at %.12s", f.Path, tree.Revision)
 		}
-		if total += int64(len(data)); total > MaxSnapshotBytes {
+		if total += int64(size); total > MaxSnapshotBytes {
 			return nil, Human(api.ReasonTooLarge, "the manifests are larger than %d MiB together, the limit of a source: narrow it with spec.path or spec.include", MaxSnapshotBytes>>20)
 		}
-		r.Files = append(r.Files, parseFile(f, data))
+		r.Files = append(r.Files, parsed)
 	}
 	return r, nil
+}
+
+// readFile reads and parses a file. If its content is not fit for a manifest, the result says so, and err is nil.
+func readFile(ctx context.Context, f File) (parsed Parsed, size int, err error) {
+	data, err := safely(func() ([]byte, error) { return f.Read(ctx) })
+	var unfit *FileError
+	switch {
+	case errors.As(err, &unfit) && manifest.KnownName(f.Path) != "":
+		return skipped(f, manifest.KnownName(f.Path)), 0, nil
+	case errors.As(err, &unfit):
+		return Parsed{Path: f.Path, Hash: f.Hash, Problems: []*carav1.FileProblem{{File: f.Path, Message: unfit.Message}}}, 0, nil
+	case err != nil:
+		return Parsed{}, 0, err
+	}
+	return parseFile(f, data), len(data), nil
 }
 
 // open opens the driver, or reopens it if the spec or its credentials changed.
@@ -313,27 +318,28 @@ func (p *pass) open(ctx context.Context) error {
 	if opener == nil {
 		return Human(api.ReasonInvalidSpec, "this server reads no sources of this sort")
 	}
-	var driver Driver
-	err = safely(func() (err error) {
-		driver, err = opener.Open(p.src.Spec, secret)
-		return err
-	})
+	driver, err := safely(func() (Driver, error) { return opener.Open(p.src.Spec, secret) })
 	if err != nil {
 		return readError(ctx, err, "open the source")
 	}
 	p.st.driver, p.st.secret = driver, id
 	if live, ok := driver.(Live); ok {
-		watching, stop := context.WithCancel(ctx)
-		p.st.stopWatch = stop
-		p.watches.Go(func() {
-			name, st := p.src.Metadata.Name, p.st
-			live.Watch(watching, func() { // Watch already batches events
-				st.hints.soon()
-				p.queue.Add(name)
-			})
-		})
+		p.watch(ctx, live)
 	}
 	return nil
+}
+
+// watch requests a pass whenever the source says that it has changed. It ends when the driver is closed.
+func (p *pass) watch(ctx context.Context, live Live) {
+	watching, stop := context.WithCancel(ctx)
+	p.st.stopWatch = stop
+	p.watches.Go(func() {
+		name, st := p.src.Metadata.Name, p.st
+		live.Watch(watching, func() { // Watch already batches events
+			st.hints.soon()
+			p.queue.Add(name)
+		})
+	})
 }
 
 // secret requests the credentials for each pass, because they may have been rotated.

@@ -23,30 +23,11 @@ const maxLine = 16 << 10
 // true, a last line that may continue is omitted.
 func readFrames(r io.Reader, whole bool, emit func(engine.LogLine) error) (frames int, err error) {
 	in := bufio.NewReaderSize(r, 32<<10)
-	var open [3]*engine.LogLine // by stream: the line that is not complete
-	end := func(stream int) error {
-		line := open[stream]
-		open[stream] = nil
-		if line == nil {
-			return nil
-		}
-		if line.Size <= maxLine {
-			line.Size = 0 // not cut: only its newline came later
-		}
-		return emit(*line)
-	}
+	lines := lineJoiner{emit: emit}
 	var header [8]byte
 	for {
 		if _, err := io.ReadFull(in, header[:]); errors.Is(err, io.EOF) {
-			for stream := range open {
-				if whole && open[stream] != nil {
-					continue
-				}
-				if err := end(stream); err != nil {
-					return frames, err
-				}
-			}
-			return frames, nil
+			return frames, lines.finish(whole)
 		} else if err != nil {
 			return frames, err
 		}
@@ -56,36 +37,69 @@ func readFrames(r io.Reader, whole bool, emit func(engine.LogLine) error) (frame
 		if err != nil {
 			return frames, err
 		}
-		stream := int(header[0]) % len(open)
+		stream := int(header[0]) % len(lines.open)
 		line, stamp := parseLine(text, stream == int(stdcopy.Stderr))
-		size -= stamp
-		if before := open[stream]; before != nil && before.Time.Equal(line.Time) && !line.Time.IsZero() {
-			if before.Size += size; ended {
-				before.Size--
-				err = end(stream)
-			}
-			if err != nil {
-				return frames, err
-			}
-			continue
-		}
-		if err := end(stream); err != nil {
-			return frames, err
-		}
-		if !ended && size >= maxLine {
-			line.Size, open[stream] = size, &line
-			continue
-		}
-		if ended {
-			size--
-		}
-		if size > maxLine {
-			line.Size = size
-		}
-		if err := emit(line); err != nil {
+		if err := lines.add(stream, line, size-stamp, ended); err != nil {
 			return frames, err
 		}
 	}
+}
+
+// lineJoiner makes lines of frames.
+type lineJoiner struct {
+	emit func(engine.LogLine) error
+	open [3]*engine.LogLine // by stream: the line that is not complete
+}
+
+// add takes a frame. size is the length of its text with the newline, which it has if it ended.
+func (j *lineJoiner) add(stream int, line engine.LogLine, size int, ended bool) error {
+	if before := j.open[stream]; before != nil && before.Time.Equal(line.Time) && !line.Time.IsZero() {
+		if before.Size += size; !ended {
+			return nil
+		}
+		before.Size--
+		return j.end(stream)
+	}
+	if err := j.end(stream); err != nil {
+		return err
+	}
+	if !ended && size >= maxLine {
+		line.Size, j.open[stream] = size, &line
+		return nil
+	}
+	if ended {
+		size--
+	}
+	if size > maxLine {
+		line.Size = size
+	}
+	return j.emit(line)
+}
+
+// end emits the incomplete line of a stream, if there is one.
+func (j *lineJoiner) end(stream int) error {
+	line := j.open[stream]
+	j.open[stream] = nil
+	if line == nil {
+		return nil
+	}
+	if line.Size <= maxLine {
+		line.Size = 0 // not cut: only its newline came later
+	}
+	return j.emit(*line)
+}
+
+// finish emits the lines that are incomplete at the end of the log, unless only whole lines are wanted.
+func (j *lineJoiner) finish(whole bool) error {
+	for stream := range j.open {
+		if whole {
+			return nil
+		}
+		if err := j.end(stream); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxFrame is how much of one frame is kept: a timestamp, a line and a newline.

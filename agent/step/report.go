@@ -112,7 +112,25 @@ func (s *report) reportFailure(r *carav1.UpdateProjectStatusRequest, f *Failure)
 
 func (s *report) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Action) {
 	r.Conditions = []*carav1.Condition{s.imagesReady(actions)}
-	up, total := 0, len(r.Services)
+	up, total := s.countUp(r, actions), len(r.Services)
+	if failed := s.h.Memory.Update; failed != nil {
+		r.Conditions = append(r.Conditions, api.NewCondition(api.CondReady, api.StatusFalse, api.ReasonUpdateFailed,
+			updateFailed(failed.Service)+failed.Message))
+		return
+	}
+	if up < total {
+		r.Conditions = append(r.Conditions, s.notUp(up, total, actions))
+		return
+	}
+	if s.w.Phase == api.PhaseScheduled {
+		r.Phase = api.PhaseRunning
+		r.Conditions = append(r.Conditions, api.NewCondition(api.CondPhase, api.StatusTrue, api.ReasonServicesUp, fmt.Sprintf("%d of %d services are up", up, total)))
+	}
+	r.Conditions = append(r.Conditions, api.NewCondition(api.CondReady, api.StatusTrue, api.ReasonServicesUp, fmt.Sprintf("%d of %d services are up", up, total)))
+}
+
+// countUp returns how many services are up, and writes at the others why they are not.
+func (s *report) countUp(r *carav1.UpdateProjectStatusRequest, actions []Action) (up int) {
 	failed := s.h.Memory.Update
 	for i, svc := range s.w.Spec.GetServices() {
 		switch {
@@ -127,28 +145,19 @@ func (s *report) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []A
 			r.Services[i].Message = because(slices.DeleteFunc(slices.Clone(actions), func(a Action) bool { return a.Service != svc.GetName() }))
 		}
 	}
-	if failed != nil {
-		r.Conditions = append(r.Conditions, api.NewCondition(api.CondReady, api.StatusFalse, api.ReasonUpdateFailed,
-			updateFailed(failed.Service)+failed.Message))
-		return
+	return up
+}
+
+// notUp returns the condition of a project of which not all services are up.
+func (s *report) notUp(up, total int, actions []Action) *carav1.Condition {
+	reason, what := api.Reason(api.ReasonStarting), "up"
+	switch {
+	case s.besideEachOther(): // as far as known, nothing is down
+		reason, what = api.ReasonUpdating, "up to date"
+	case s.w.Phase == api.PhaseRunning:
+		reason = api.ReasonServiceDown
 	}
-	if up < total {
-		reason, what := api.Reason(api.ReasonStarting), "up"
-		switch {
-		case s.besideEachOther(): // as far as known, nothing is down
-			reason, what = api.ReasonUpdating, "up to date"
-		case s.w.Phase == api.PhaseRunning:
-			reason = api.ReasonServiceDown
-		}
-		r.Conditions = append(r.Conditions, api.NewCondition(api.CondReady, api.StatusFalse, reason,
-			fmt.Sprintf("%d of %d services are %s: %s", up, total, what, cmp.Or(because(actions), "waiting"))))
-		return
-	}
-	if s.w.Phase == api.PhaseScheduled {
-		r.Phase = api.PhaseRunning
-		r.Conditions = append(r.Conditions, api.NewCondition(api.CondPhase, api.StatusTrue, api.ReasonServicesUp, fmt.Sprintf("%d of %d services are up", up, total)))
-	}
-	r.Conditions = append(r.Conditions, api.NewCondition(api.CondReady, api.StatusTrue, api.ReasonServicesUp, fmt.Sprintf("%d of %d services are up", up, total)))
+	return api.NewCondition(api.CondReady, api.StatusFalse, reason, fmt.Sprintf("%d of %d services are %s: %s", up, total, what, cmp.Or(because(actions), "waiting")))
 }
 
 // updateFailed is the prefix of a condition's message. The next agent parses the rest of the message.
@@ -234,20 +243,13 @@ func (s *progress) isUp(svc *carav1.Service) bool {
 }
 
 func (s *report) serviceStatus(svc *carav1.Service, actions []Action) *carav1.ServiceStatus {
-	pull := s.h.Memory.Pulls[svc.GetImage()]
 	out := &carav1.ServiceStatus{
 		Name: svc.GetName(), Image: s.w.ImageOf(svc), State: api.ServiceWaiting,
 		Restarts: int32(s.h.Memory.Restarts[svc.GetName()].Total),
 	}
 	c := s.serving(svc)
 	if c == nil {
-		if pull.Running {
-			out.State = api.ServicePulling
-		}
-		if done := s.completion(svc); done != nil {
-			out.State, out.ExitCode, out.SpecHash = api.ServiceCompleted, new(int32), s.w.Hashes[svc.GetName()]
-			out.ContainerId, out.ImageDigest, out.StartedAt = done.ContainerID, done.ImageDigest, timestamppb.New(done.StartedAt)
-		}
+		s.withoutContainer(out, svc)
 		return out
 	}
 	out.ContainerId, out.SpecHash, out.ImageDigest = c.ID, c.Labels[api.LabelSpecHash], s.h.Digests[c.ImageID]
@@ -272,16 +274,31 @@ func (s *report) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Se
 	case c.StartedAt.IsZero():
 		out.State = api.ServiceCreated
 	default:
-		out.State = api.ServiceStopped
-		out.ExitCode = &c.ExitCode
-		comesBack := slices.ContainsFunc(actions, func(a Action) bool {
-			return a.Service == svc.GetName() && (a.Kind == KindWait || a.Kind == KindRestartContainer)
-		})
-		if s.done(svc, c) {
-			out.State = api.ServiceCompleted
-		} else if comesBack {
-			out.State = api.ServiceRestarting
-		}
+		out.State, out.ExitCode = s.exited(svc, c, actions), &c.ExitCode
 	}
 	return out
+}
+
+// withoutContainer describes a service that has no container.
+func (s *report) withoutContainer(out *carav1.ServiceStatus, svc *carav1.Service) {
+	if s.h.Memory.Pulls[svc.GetImage()].Running {
+		out.State = api.ServicePulling
+	}
+	if done := s.completion(svc); done != nil {
+		out.State, out.ExitCode, out.SpecHash = api.ServiceCompleted, new(int32), s.w.Hashes[svc.GetName()]
+		out.ContainerId, out.ImageDigest, out.StartedAt = done.ContainerID, done.ImageDigest, timestamppb.New(done.StartedAt)
+	}
+}
+
+// exited returns the state of a service whose container has exited.
+func (s *report) exited(svc *carav1.Service, c *engine.Container, actions []Action) string {
+	switch {
+	case s.done(svc, c):
+		return api.ServiceCompleted
+	case slices.ContainsFunc(actions, func(a Action) bool {
+		return a.Service == svc.GetName() && (a.Kind == KindWait || a.Kind == KindRestartContainer)
+	}):
+		return api.ServiceRestarting
+	}
+	return api.ServiceStopped
 }

@@ -251,18 +251,12 @@ func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 	case !info.Mode().IsRegular():
 		w.problem(rel, "is not a regular file; put a file there, or exclude it")
 		return nil
-	case info.Size() > sources.MaxFileBytes && manifest.KnownName(rel) != "":
-		why := "is skipped: it looks like " + manifest.KnownName(rel)
-		w.s.unread = append(w.s.unread, sources.Unread{Path: rel, Why: why})
-		w.s.warnings = append(w.s.warnings, &carav1.FileProblem{File: rel, Message: why})
-		return nil
 	case info.Size() > sources.MaxFileBytes:
-		w.problem(rel, fmt.Sprintf("is %.1f MiB; the limit of a manifest file is 1 MiB: split it", float64(info.Size())/(1<<20)))
+		w.tooLarge(rel, info.Size())
 		return nil
 	}
 	s := stampOf(info)
-	if was, ok := w.cache[rel]; ok && was.size == s.size && was.inode == s.inode && was.mtime.Equal(s.mtime) &&
-		was.ctime.Equal(s.ctime) && w.now.Sub(s.ctime) > settled && w.now.Sub(s.mtime) > settled {
+	if was, ok := w.cache[rel]; ok && was.unchanged(s, w.now) {
 		s.hash = was.hash
 	} else {
 		data, err := read(root, e.Name())
@@ -281,6 +275,18 @@ func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 	}
 	w.s.files = append(w.s.files, sources.File{Path: rel, Hash: s.hash, Size: s.size, Read: w.reader(rel, s.hash)})
 	return nil
+}
+
+// tooLarge reports a file over the limit. A file that other tools read, such as a package.json, is only skipped.
+func (w *walker) tooLarge(rel string, size int64) {
+	known := manifest.KnownName(rel)
+	if known == "" {
+		w.problem(rel, fmt.Sprintf("is %.1f MiB; the limit of a manifest file is 1 MiB: split it", float64(size)/(1<<20)))
+		return
+	}
+	why := "is skipped: it looks like " + known
+	w.s.unread = append(w.s.unread, sources.Unread{Path: rel, Why: why})
+	w.s.warnings = append(w.s.warnings, &carav1.FileProblem{File: rel, Message: why})
 }
 
 // reader returns a function that reads the file again and checks that it has the content that was listed.
@@ -320,6 +326,13 @@ func stampOf(info fs.FileInfo) stamp {
 		s.inode, s.ctime = st.Ino, time.Unix(st.Ctim.Unix())
 	}
 	return s
+}
+
+// unchanged reports whether a file is the same as before, going by its stamps. A file that changed a moment ago may change
+// again within the same tick of the clock.
+func (s stamp) unchanged(now stamp, at time.Time) bool {
+	return s.size == now.size && s.inode == now.inode && s.mtime.Equal(now.mtime) && s.ctime.Equal(now.ctime) &&
+		at.Sub(now.ctime) > settled && at.Sub(now.mtime) > settled
 }
 
 func device(info fs.FileInfo) uint64 {

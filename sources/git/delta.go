@@ -28,21 +28,7 @@ type step struct {
 // contents at a time, and maxLive limits what a branching one holds.
 func (p *pack) resolve(types ...plumbing.ObjectType) error {
 	scan := packfile.NewScanner(p.spool.reader())
-	var live int64
-	var todo []step
-	push := func(children []int32, typ plumbing.ObjectType, data []byte) error {
-		if len(children) == 0 {
-			return nil
-		}
-		if live += int64(len(data)); live > maxLive {
-			return sources.Human(api.ReasonTooLarge, "the pack's deltas need more than %s of memory", size(maxLive))
-		}
-		on := &base{typ, data, len(children)}
-		for _, c := range children {
-			todo = append(todo, step{c, on})
-		}
-		return nil
-	}
+	var todo steps
 	for i, e := range p.entries {
 		if !slices.Contains(types, e.typ) || len(p.byBase[e.offset]) == 0 && len(p.byRef) == 0 {
 			continue
@@ -55,33 +41,72 @@ func (p *pack) resolve(types ...plumbing.ObjectType) error {
 		if err != nil {
 			return err
 		}
-		if err := push(p.children(e.offset, plumbing.ComputeHash(e.typ, data)), e.typ, data); err != nil {
+		if err := todo.push(p.children(e.offset, plumbing.ComputeHash(e.typ, data)), e.typ, data); err != nil {
 			return err
 		}
-		for len(todo) > 0 {
-			s := todo[len(todo)-1]
-			todo = todo[:len(todo)-1]
-			data, err := p.apply(scan, s)
-			if err != nil {
-				return err
-			}
-			if s.on.left--; s.on.left == 0 {
-				live -= int64(len(s.on.data))
-			}
-			if data == nil {
-				p.skipped = true
-				continue
-			}
-			hash := plumbing.ComputeHash(s.on.typ, data)
-			if err := p.settle(s.on.typ, hash, data); err != nil {
-				return err
-			}
-			if err := push(p.children(p.entries[s.entry].offset, hash), s.on.typ, data); err != nil {
-				return err
-			}
+		if err := p.applyAll(scan, &todo); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// applyAll applies the deltas that are due, and those that build on their results.
+func (p *pack) applyAll(scan *packfile.Scanner, todo *steps) error {
+	for len(todo.list) > 0 {
+		s := todo.pop()
+		data, err := p.apply(scan, s)
+		if err != nil {
+			return err
+		}
+		todo.applied(s)
+		if data == nil {
+			p.skipped = true
+			continue
+		}
+		hash := plumbing.ComputeHash(s.on.typ, data)
+		if err := p.settle(s.on.typ, hash, data); err != nil {
+			return err
+		}
+		if err := todo.push(p.children(p.entries[s.entry].offset, hash), s.on.typ, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// steps is a stack of deltas to apply. live is the number of bytes of the bases that it keeps.
+type steps struct {
+	list []step
+	live int64
+}
+
+// push adds the deltas that build on an object.
+func (t *steps) push(children []int32, typ plumbing.ObjectType, data []byte) error {
+	if len(children) == 0 {
+		return nil
+	}
+	if t.live += int64(len(data)); t.live > maxLive {
+		return sources.Human(api.ReasonTooLarge, "the pack's deltas need more than %s of memory", size(maxLive))
+	}
+	on := &base{typ, data, len(children)}
+	for _, c := range children {
+		t.list = append(t.list, step{c, on})
+	}
+	return nil
+}
+
+func (t *steps) pop() step {
+	s := t.list[len(t.list)-1]
+	t.list = t.list[:len(t.list)-1]
+	return s
+}
+
+// applied releases the base of a delta after its last use.
+func (t *steps) applied(s step) {
+	if s.on.left--; s.on.left == 0 {
+		t.live -= int64(len(s.on.data))
+	}
 }
 
 // children returns the deltas on one object. Each is returned once, so that a malicious pack cannot create a loop.

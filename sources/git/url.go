@@ -1,6 +1,7 @@
 package git
 
 import (
+	"cmp"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -39,11 +40,7 @@ func parseAddress(raw string) (address, error) {
 	}
 	switch u.Scheme {
 	case "file":
-		if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) {
-			return address{}, sources.Human(api.ReasonInvalidSpec, "spec.git.url: a file URL has three slashes and an absolute path: file:///srv/git/repo.git")
-		}
-		a.host, a.path = "", filepath.Clean(u.Path)
-		return a, nil
+		return fileAddress(u)
 	case "http", "https":
 		if u.User.Username() != "" {
 			return address{}, sources.Human(api.ReasonInvalidSpec,
@@ -51,10 +48,7 @@ func parseAddress(raw string) (address, error) {
 		}
 		a.raw = u.EscapedPath()
 	case "ssh":
-		a.user = u.User.Username()
-		if a.user == "" {
-			a.user = "git"
-		}
+		a.user = cmp.Or(u.User.Username(), "git")
 		a.host = withPort(u.Host, "22")
 		if strings.HasPrefix(a.path, "/~") {
 			a.path = a.path[1:] // the server's shell expands ~ and ~user; git omits the slash
@@ -67,6 +61,14 @@ func parseAddress(raw string) (address, error) {
 		return address{}, sources.Human(api.ReasonInvalidSpec, "spec.git.url names no host or no repository; see https://host/team/repo.git")
 	}
 	return a, nil
+}
+
+// fileAddress returns the address of a repository on this machine.
+func fileAddress(u *url.URL) (address, error) {
+	if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) {
+		return address{}, sources.Human(api.ReasonInvalidSpec, "spec.git.url: a file URL has three slashes and an absolute path: file:///srv/git/repo.git")
+	}
+	return address{scheme: u.Scheme, path: filepath.Clean(u.Path)}, nil
 }
 
 func parseSCP(raw string) (address, error) {

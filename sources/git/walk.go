@@ -91,23 +91,20 @@ func (w *walk) folder(ctx context.Context, dir string, h plumbing.Hash, depth in
 			continue
 		}
 		path := join(dir, e.name)
-		if e.mode == modeDir {
-			if !w.match.InDir(path) {
-				whole = false
-				w.hide(path, e)
-				continue
-			}
-			below, err := w.folder(ctx, path, e.hash, depth+1)
-			if err != nil {
-				return false, err
-			}
-			fertile = fertile || below
-			continue
+		below := manifest.IsManifest(e.name)
+		switch {
+		case e.mode != modeDir:
+			err = w.file(path, e, depth)
+		case w.match.InDir(path):
+			below, err = w.folder(ctx, path, e.hash, depth+1)
+		default:
+			whole, below = false, false
+			w.hide(path, e)
 		}
-		fertile = fertile || manifest.IsManifest(e.name)
-		if err := w.file(path, e, depth); err != nil {
+		if err != nil {
 			return false, err
 		}
+		fertile = fertile || below
 	}
 	w.barren[h] = whole && !fertile
 	return fertile || !whole, nil
