@@ -170,20 +170,13 @@ func (o *secretOptions) run(ctx context.Context) error {
 }
 
 func (o *secretOptions) data() (map[string][]byte, error) {
-	data := map[string][]byte{}
-	put := func(key string, value []byte) error {
-		if _, twice := data[key]; twice || key == "" {
-			return fmt.Errorf("key %q is empty or given twice: each value needs a key of its own", key)
-		}
-		data[key] = value
-		return nil
-	}
+	data := secretData{}
 	for _, l := range o.literals {
 		key, value, ok := strings.Cut(l, "=")
 		if !ok {
 			return nil, errors.New("--from-literal wants KEY=VALUE")
 		}
-		if err := put(key, []byte(value)); err != nil {
+		if err := data.put(key, []byte(value)); err != nil {
 			return nil, err
 		}
 	}
@@ -196,7 +189,7 @@ func (o *secretOptions) data() (map[string][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := put(key, value); err != nil {
+		if err := data.put(key, value); err != nil {
 			return nil, err
 		}
 	}
@@ -204,6 +197,17 @@ func (o *secretOptions) data() (map[string][]byte, error) {
 		return nil, errors.New("give the content with --from-file KEY=FILE")
 	}
 	return data, nil
+}
+
+// secretData is the content of a Secret, by key.
+type secretData map[string][]byte
+
+func (d secretData) put(key string, value []byte) error {
+	if _, twice := d[key]; twice || key == "" {
+		return fmt.Errorf("key %q is empty or given twice: each value needs a key of its own", key)
+	}
+	d[key] = value
+	return nil
 }
 
 type tokenOptions struct {

@@ -106,19 +106,7 @@ func (o *deleteOptions) targets() ([]kind.Ref, error) {
 		return nil, errors.New("name the objects or give manifests with -f, not both")
 	}
 	if len(o.files) > 0 {
-		objects, err := o.readManifests(o.files)
-		if err != nil {
-			return nil, err
-		}
-		refs := make([]kind.Ref, len(objects))
-		for i, m := range objects {
-			k, err := kind.Find(api.Kind(m))
-			if err != nil {
-				return nil, err
-			}
-			refs[i] = kind.Ref{Kind: k, Name: api.Meta(m).GetName()}
-		}
-		return refs, nil
+		return o.declared()
 	}
 	refs, err := kind.ParseRefs(o.args)
 	if err != nil {
@@ -131,6 +119,23 @@ func (o *deleteOptions) targets() ([]kind.Ref, error) {
 		case !r.Kind.Deletable():
 			return nil, fmt.Errorf("%s cannot be deleted by hand", r.Kind.Plural)
 		}
+	}
+	return refs, nil
+}
+
+// declared returns the objects of the manifests.
+func (o *deleteOptions) declared() ([]kind.Ref, error) {
+	objects, err := o.readManifests(o.files)
+	if err != nil {
+		return nil, err
+	}
+	refs := make([]kind.Ref, len(objects))
+	for i, m := range objects {
+		k, err := kind.Find(api.Kind(m))
+		if err != nil {
+			return nil, err
+		}
+		refs[i] = kind.Ref{Kind: k, Name: api.Meta(m).GetName()}
 	}
 	return refs, nil
 }

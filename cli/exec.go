@@ -79,17 +79,17 @@ func (o *execOptions) run(ctx context.Context) error {
 		var resizing sync.WaitGroup
 		defer resizing.Wait()
 		defer cancel()
-		resizing.Go(func() {
-			terminal.Resizes(ctx, func(size *carav1.TerminalSize) {
-				_ = in.send(&carav1.ExecRequest{Message: &carav1.ExecRequest_Resize{Resize: size}})
-			})
-		})
+		resizing.Go(func() { terminal.Resizes(ctx, in.resize) })
 	}
 	code, err := o.receive(stream)
 	if err == nil && code != 0 {
 		return Exit{Code: int(code)}
 	}
 	return err
+}
+
+func (s *execSender) resize(size *carav1.TerminalSize) {
+	_ = s.send(&carav1.ExecRequest{Message: &carav1.ExecRequest_Resize{Resize: size}}) // an ended stream has its own error
 }
 
 // receive writes the command's output unchanged, since it may be binary, and returns the exit code.

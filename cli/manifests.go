@@ -25,28 +25,9 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("name the manifests with -f FILE, -f DIR or -f -")
 	}
-	var docs []manifest.Document
-	var problems []*carav1.FileProblem
-	for _, path := range paths {
-		files, err := expand(path)
-		if err != nil {
-			return nil, err
-		}
-		for _, file := range files {
-			data, err := a.readFile(file)
-			if err != nil {
-				return nil, err
-			}
-			if looks, foreign := manifest.Foreign(display(file), data); foreign && file == path {
-				problems = append(problems, &carav1.FileProblem{File: display(file), Message: foreignAdvice(looks)})
-				continue
-			} else if foreign { // a directory may hold files of other tools
-				fmt.Fprintf(a.Err, "warning: %s is skipped: it looks like %s\n", term.Line(display(file)), term.Line(looks))
-				continue
-			}
-			found, wrong := manifest.Parse(display(file), data, manifest.Limits{})
-			docs, problems = append(docs, found...), append(problems, wrong...)
-		}
+	docs, problems, err := a.parseFiles(paths)
+	if err != nil {
+		return nil, err
 	}
 	docs, twice := manifest.Check(docs)
 	problems = append(problems, twice...)
@@ -67,6 +48,32 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 		}
 	}
 	return objects, nil
+}
+
+// parseFiles parses files and the manifests in directories.
+func (a *app) parseFiles(paths []string) (docs []manifest.Document, problems []*carav1.FileProblem, err error) {
+	for _, path := range paths {
+		files, err := expand(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, file := range files {
+			data, err := a.readFile(file)
+			if err != nil {
+				return nil, nil, err
+			}
+			if looks, foreign := manifest.Foreign(display(file), data); foreign && file == path {
+				problems = append(problems, &carav1.FileProblem{File: display(file), Message: foreignAdvice(looks)})
+				continue
+			} else if foreign { // a directory may hold files of other tools
+				fmt.Fprintf(a.Err, "warning: %s is skipped: it looks like %s\n", term.Line(display(file)), term.Line(looks))
+				continue
+			}
+			found, wrong := manifest.Parse(display(file), data, manifest.Limits{})
+			docs, problems = append(docs, found...), append(problems, wrong...)
+		}
+	}
+	return docs, problems, nil
 }
 
 // foreignAdvice says what to do with a file of another tool that was given as a manifest.

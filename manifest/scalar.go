@@ -39,13 +39,7 @@ func (p scalars) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v proto
 			return protoreflect.ValueOfString(n.Value), ""
 		}
 		if n.Tag == tagInt || n.Tag == tagFloat || n.Tag == tagBool {
-			if isDuration(fd) && n.Tag == tagInt {
-				return v, fmt.Sprintf("must be a duration, not a number; write its unit too: %ss", clip(n.Value, 20))
-			}
-			if p.secret {
-				return v, fmt.Sprintf("must be text, not %s; put it in quotes", p.describe(n))
-			}
-			return v, fmt.Sprintf("must be text, not %s; put it in quotes: %q", describe(n), clip(n.Value, 80))
+			return v, p.notText(n, fd)
 		}
 	case protoreflect.BoolKind:
 		if n.Tag == tagBool {
@@ -73,6 +67,17 @@ func (p scalars) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v proto
 		return v, "cannot be written in a manifest"
 	}
 	return v, fmt.Sprintf("must be %s, not %s", wanted(fd), p.describe(n))
+}
+
+// notText says what to write instead of a number or a truth value.
+func (p scalars) notText(n *yaml.Node, fd protoreflect.FieldDescriptor) string {
+	switch {
+	case isDuration(fd) && n.Tag == tagInt:
+		return fmt.Sprintf("must be a duration, not a number; write its unit too: %ss", clip(n.Value, 20))
+	case p.secret:
+		return fmt.Sprintf("must be text, not %s; put it in quotes", p.describe(n))
+	}
+	return fmt.Sprintf("must be text, not %s; put it in quotes: %q", describe(n), clip(n.Value, 80))
 }
 
 // isDuration reports whether a text field holds a duration. A number without a unit is invalid there, quoted or not.

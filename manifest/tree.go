@@ -61,14 +61,7 @@ var quotedAnchor = regexp.MustCompile(`anchor '.*'`)
 // syntax converts the library's error to a problem. It quotes nothing of the document, because a document with a syntax
 // error may be a Secret. The library reports only the line; the column is the line's first character.
 func (p trees) syntax(text []byte, err error) {
-	message := strings.TrimPrefix(err.Error(), "yaml: ")
-	line := 0
-	if m := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(message); m != nil {
-		message = message[len(m[0]):]
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			line = n
-		}
-	}
+	line, message := lineOf(err)
 	lines := bytes.Split(text, []byte("\n"))
 	if anchor, ok := strings.CutPrefix(message, "unknown anchor "); ok {
 		name := strings.Trim(strings.TrimSuffix(anchor, " referenced"), "'")
@@ -95,6 +88,17 @@ func (p trees) syntax(text []byte, err error) {
 		message += "; remove the %YAML line, or write %YAML 1.2"
 	}
 	p.problemAt(line, indent+1, "", "not YAML: "+message)
+}
+
+// lineOf returns the line and the message of an error of the YAML library. The line is 0 if the error names none.
+func lineOf(err error) (line int, message string) {
+	message = strings.TrimPrefix(err.Error(), "yaml: ")
+	m := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(message)
+	if m == nil {
+		return 0, message
+	}
+	line, _ = strconv.Atoi(m[1]) // 0 for a number that is too large
+	return line, message[len(m[0]):]
 }
 
 // tabNear finds the line with a tab in its indentation. The library's line may be off by one.

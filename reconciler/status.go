@@ -63,18 +63,8 @@ func statusUpdate(in plan.Input, p *plan.Plan, done *outcome, now time.Time) *ca
 	meta, st := in.Source.Metadata, in.Source.GetStatus()
 	t := summarise(p, done)
 	req := &carav1.UpdateSourceStatusRequest{Name: meta.Name, Uid: meta.Uid}
-	news := false
-	for _, c := range conditions(in, p, done, t) {
-		have := api.FindCondition(st.GetConditions(), c.Type)
-		if have == nil && c.Status == api.StatusFalse && c.Type != api.CondReady {
-			continue // no entry for a condition that was never true
-		}
-		if have.GetStatus() == c.Status && have.GetReason() == c.Reason && have.GetMessage() == c.Message {
-			continue
-		}
-		req.Conditions = append(req.Conditions, c)
-		news = true
-	}
+	req.Conditions = changedConditions(st.GetConditions(), conditions(in, p, done, t))
+	news := len(req.Conditions) > 0
 	text := func(field **string, have, want string) {
 		if have != want {
 			*field, news = &want, true
@@ -103,6 +93,22 @@ func statusUpdate(in plan.Input, p *plan.Plan, done *outcome, now time.Time) *ca
 		return nil
 	}
 	return req
+}
+
+// changedConditions returns the conditions that differ from those that the source has. A condition that was never true gets no
+// entry.
+func changedConditions(have, want []*carav1.Condition) []*carav1.Condition {
+	var out []*carav1.Condition
+	for _, c := range want {
+		was := api.FindCondition(have, c.Type)
+		if was == nil && c.Status == api.StatusFalse && c.Type != api.CondReady {
+			continue
+		}
+		if was.GetStatus() != c.Status || was.GetReason() != c.Reason || was.GetMessage() != c.Message {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // answered returns the newest sync request that the pass answers, or an empty string. That is the request that the snapshot

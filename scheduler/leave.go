@@ -27,13 +27,7 @@ type Departure struct {
 // nobody. Each move counts on its new node before the next project is placed. Residents missing from the result wait for
 // their turn. Leave is a pure function.
 func Leave(residents []Resident, underway, parallel int, nodes []*Candidate, how Strategy) []Departure {
-	residents = slices.Clone(residents)
-	slices.SortFunc(residents, func(a, b Resident) int {
-		if a.Running != b.Running {
-			return map[bool]int{true: -1, false: 1}[a.Running]
-		}
-		return cmp.Compare(a.Project, b.Project)
-	})
+	residents = slices.SortedFunc(slices.Values(residents), runningFirst)
 	room := make([]*Candidate, len(nodes))
 	for i, c := range nodes {
 		copied := *c
@@ -59,4 +53,11 @@ func Leave(residents []Resident, underway, parallel int, nodes []*Candidate, how
 		to.UsedCPU, to.UsedMemory, to.UsedSubnets, to.Projects = to.UsedCPU+r.CPU, to.UsedMemory+r.Memory, to.UsedSubnets+1, to.Projects+1
 	}
 	return out
+}
+
+func runningFirst(a, b Resident) int {
+	if a.Running != b.Running {
+		return map[bool]int{true: -1, false: 1}[a.Running]
+	}
+	return cmp.Compare(a.Project, b.Project)
 }

@@ -152,6 +152,26 @@ func filter(d *Demand, c *Candidate) Why {
 	if c.Unfit != Fits {
 		return c.Unfit
 	}
+	if why := d.missing(c); why != Fits {
+		return why
+	}
+	switch {
+	case d.Receive && !c.Receives:
+		return NoTransfer
+	case d.Restore && !c.Restores:
+		return NoRestic
+	case exceeds(c.UsedCPU, d.CPU, c.CPU):
+		return InsufficientCPU
+	case exceeds(c.UsedMemory, d.Memory, c.Memory):
+		return InsufficientMemory
+	case !d.Idle && exceeds(c.UsedSubnets, 1, c.Subnets):
+		return NoSubnet
+	}
+	return Fits
+}
+
+// missing returns what the project asks for by name and the node does not have.
+func (d *Demand) missing(c *Candidate) Why {
 	for k, v := range d.Selector {
 		if have, ok := c.Labels[k]; !ok || have != v {
 			return Selector
@@ -166,18 +186,6 @@ func filter(d *Demand, c *Candidate) Why {
 		if api.OfferedTo(c.HostVolumes, name, d.Project) == nil {
 			return HostVolume
 		}
-	}
-	switch {
-	case d.Receive && !c.Receives:
-		return NoTransfer
-	case d.Restore && !c.Restores:
-		return NoRestic
-	case exceeds(c.UsedCPU, d.CPU, c.CPU):
-		return InsufficientCPU
-	case exceeds(c.UsedMemory, d.Memory, c.Memory):
-		return InsufficientMemory
-	case !d.Idle && exceeds(c.UsedSubnets, 1, c.Subnets):
-		return NoSubnet
 	}
 	return Fits
 }

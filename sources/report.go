@@ -16,17 +16,7 @@ import (
 // report writes the result of a pass: always the poll, which the server keeps in memory; conditions if they changed; an
 // event if something failed or recovered. bad is nil if head was read.
 func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (time.Duration, error) {
-	st, every := p.st, interval(p.src, p.st.driver)
-	wait := jitter(every)
-	if bad == nil {
-		st.failures = 0
-	} else {
-		st.failures++
-		st.moves = 0
-		// Jitter must not shorten the wait that the server asked for. Hints wait for it too.
-		wait = max(jitter(backoff(bad, st.failures, every)), bad.RetryAfter)
-		st.barred = p.cfg.Now().Add(bad.RetryAfter)
-	}
+	st, wait := p.st, p.nextPass(bad)
 	st.due = p.cfg.Now().Add(wait)
 	req := &carav1.UpdateSourceStatusRequest{
 		Name: p.src.Metadata.Name, Uid: p.src.Metadata.Uid,
@@ -58,6 +48,20 @@ func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (t
 		}
 	}
 	return wait, nil
+}
+
+// nextPass counts the failures in a row, and returns the wait until the next pass.
+func (p *pass) nextPass(bad *Error) time.Duration {
+	st, every := p.st, interval(p.src, p.st.driver)
+	if bad == nil {
+		st.failures = 0
+		return jitter(every)
+	}
+	st.failures++
+	st.moves = 0
+	st.barred = p.cfg.Now().Add(bad.RetryAfter) // hints wait for it too
+	// Jitter must not shorten the wait that the server asked for.
+	return max(jitter(backoff(bad, st.failures, every)), bad.RetryAfter)
 }
 
 // tell logs when a source starts to fail, fails for another reason, or recovers.

@@ -54,6 +54,10 @@ func (e *containers) InspectContainer(ctx context.Context, id string) (engine.Co
 	if err != nil {
 		return engine.Container{}, wrap(err, "inspect container %.12s", id)
 	}
+	return inspected(&c), nil
+}
+
+func inspected(c *container.InspectResponse) engine.Container {
 	out := engine.Container{
 		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Labels: c.Config.Labels,
 		State: c.State.Status, ExitCode: int32(c.State.ExitCode), OOMKilled: c.State.OOMKilled,
@@ -73,7 +77,7 @@ func (e *containers) InspectContainer(ctx context.Context, id string) (engine.Co
 	if c.Config.StopTimeout != nil {
 		out.Grace = time.Duration(*c.Config.StopTimeout) * time.Second
 	}
-	return out, nil
+	return out
 }
 
 // sources returns the volumes and host paths of a container's mounts, or nil if it has none.

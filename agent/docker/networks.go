@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -118,30 +120,14 @@ func (e *networks) SubnetCapacity() int { return 1 << (subnetBits - e.cfg.Networ
 
 // reserve chooses the lowest free subnet and keeps it from other callers until release.
 func (e *networks) reserve(ctx context.Context, bits int, refused map[netip.Prefix]bool) (netip.Prefix, func(), error) {
-	docker, err := e.api(ctx)
+	taken, err := e.takenSubnets(ctx)
 	if err != nil {
 		return netip.Prefix{}, nil, err
 	}
-	all, err := docker.NetworkList(ctx, network.ListOptions{})
-	if err != nil {
-		return netip.Prefix{}, nil, wrap(err, "list networks")
-	}
-	var taken []netip.Prefix
-	for _, n := range all {
-		for _, c := range n.IPAM.Config {
-			if p, err := netip.ParsePrefix(c.Subnet); err == nil {
-				taken = append(taken, p.Masked())
-			}
-		}
-	}
 	e.making.Lock()
 	defer e.making.Unlock()
-	for p := range e.reserved {
-		taken = append(taken, p)
-	}
-	for p := range refused {
-		taken = append(taken, p)
-	}
+	taken = slices.AppendSeq(taken, maps.Keys(e.reserved))
+	taken = slices.AppendSeq(taken, maps.Keys(refused))
 	subnet, ok := freeSubnet(e.cfg.NetworkPool, bits, taken)
 	if !ok {
 		what := fmt.Sprintf("all %d subnets of the network pool %s are taken", e.SubnetCapacity(), e.cfg.NetworkPool)
@@ -157,6 +143,27 @@ func (e *networks) reserve(ctx context.Context, bits int, refused map[netip.Pref
 		defer e.making.Unlock()
 		delete(e.reserved, subnet)
 	}, nil
+}
+
+// takenSubnets returns the subnets of all networks of the engine.
+func (e *networks) takenSubnets(ctx context.Context) ([]netip.Prefix, error) {
+	docker, err := e.api(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := docker.NetworkList(ctx, network.ListOptions{})
+	if err != nil {
+		return nil, wrap(err, "list networks")
+	}
+	var taken []netip.Prefix
+	for _, n := range all {
+		for _, c := range n.IPAM.Config {
+			if p, err := netip.ParsePrefix(c.Subnet); err == nil {
+				taken = append(taken, p.Masked())
+			}
+		}
+	}
+	return taken, nil
 }
 
 // bitsFor returns the length of the smallest prefix, at least a /27, with enough addresses for the containers.

@@ -95,14 +95,6 @@ func nanos(t time.Time) string {
 // which the engine keeps at most 256. A duplicate event only costs an extra look. Events does not ask for a start time,
 // because the engine's clock may differ.
 func (e *streams) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(engine.Event)) error {
-	match := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType))) // events of networks have no labels
-	match.Add("type", string(events.NetworkEventType))
-	for _, action := range []events.Action{
-		events.ActionStart, events.ActionDie, events.ActionPause, events.ActionUnPause, events.ActionDestroy, events.ActionRename,
-		events.ActionUpdate, events.ActionDisconnect,
-	} {
-		match.Add("event", string(action))
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -112,9 +104,7 @@ func (e *streams) Events(ctx context.Context, labels map[string]string, subscrib
 	if err := e.Ping(ctx); err != nil {
 		return err
 	}
-	messages, failed := docker.Events(ctx, events.ListOptions{
-		Filters: match, Since: "1",
-	})
+	messages, failed := docker.Events(ctx, events.ListOptions{Filters: eventFilter(), Since: "1"})
 	subscribed()
 	for {
 		select {
@@ -129,6 +119,19 @@ func (e *streams) Events(ctx context.Context, labels map[string]string, subscrib
 			return wrap(err, "read events")
 		}
 	}
+}
+
+// eventFilter matches the events after which the agent looks at a project. Events of networks have no labels, so labels cannot
+// be part of it.
+func eventFilter() filters.Args {
+	match := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType)), filters.Arg("type", string(events.NetworkEventType)))
+	for _, action := range []events.Action{
+		events.ActionStart, events.ActionDie, events.ActionPause, events.ActionUnPause, events.ActionDestroy, events.ActionRename,
+		events.ActionUpdate, events.ActionDisconnect,
+	} {
+		match.Add("event", string(action))
+	}
+	return match
 }
 
 // projectOf returns the project of an event. For a network only the name is known, which may be someone else's; the

@@ -110,19 +110,7 @@ func (m Memory) Remember(want *Want, have *Have, action Action, err error, now t
 	case errors.Is(err, engine.ErrUnavailable), errors.Is(err, context.Canceled):
 		return
 	default:
-		t, noRoom := m.Tries[action.Key()], errors.Is(err, engine.ErrNoRoom)
-		if t.NoRoom != noRoom { // attempts that found no room are counted separately
-			t = Try{NoRoom: noRoom}
-		}
-		t.Count++
-		pause := want.Limits.delay(t.Count)
-		if noRoom {
-			pause = min(pause, longestPause)
-		}
-		t.Err, t.Next = err.Error(), now.Add(pause)
-		t.Foreign = errors.Is(err, engine.ErrForeign)
-		t.Final = t.Foreign || errors.Is(err, engine.ErrInvalid)
-		m.Tries[action.Key()] = t
+		m.Tries[action.Key()] = m.Tries[action.Key()].failed(err, want.Limits, now)
 		return
 	}
 	if action.Kind == KindPull {
@@ -137,6 +125,23 @@ func (m Memory) Remember(want *Want, have *Have, action Action, err error, now t
 		}
 		m.Restarts[key] = want.Limits.again(m.Restarts[key], c.StartedAt, c.FinishedAt, now)
 	}
+}
+
+// failed returns t after one more failure. Attempts that found no room are counted separately.
+func (t Try) failed(err error, limits RestartLimits, now time.Time) Try {
+	noRoom := errors.Is(err, engine.ErrNoRoom)
+	if t.NoRoom != noRoom {
+		t = Try{NoRoom: noRoom}
+	}
+	t.Count++
+	pause := limits.delay(t.Count)
+	if noRoom {
+		pause = min(pause, longestPause)
+	}
+	t.Err, t.Next = err.Error(), now.Add(pause)
+	t.Foreign = errors.Is(err, engine.ErrForeign)
+	t.Final = t.Foreign || errors.Is(err, engine.ErrInvalid)
+	return t
 }
 
 const (

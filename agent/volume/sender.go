@@ -72,20 +72,24 @@ func (s *Sender) Copy(ctx context.Context, pass Pass) error {
 	if err != nil {
 		return fmt.Errorf("copy the volume to node %s: %w", s.Node, err)
 	}
-	err = outcome(code, messages, pass.Running)
+	return s.explain(ctx, outcome(code, messages, pass.Running), need)
+}
+
+// explain wraps the error of a pass. If the target has no room, it says how much is free there.
+func (s *Sender) explain(ctx context.Context, err error, need int64) error {
 	if errors.Is(err, errNoSpace) {
 		_, why := s.ask(ctx, &request{Operation: opCopy, UID: s.UID, Need: max(need, 1) << 20}) // it answers how much is free
 		if IsFinal(why) {
 			return why
 		}
 	}
-	if IsFinal(err) {
+	switch {
+	case err == nil:
+		return nil
+	case IsFinal(err):
 		return final("copy the volume to node %s: %w", s.Node, err)
 	}
-	if err != nil {
-		return fmt.Errorf("copy the volume to node %s: %w", s.Node, err)
-	}
-	return nil
+	return fmt.Errorf("copy the volume to node %s: %w", s.Node, err)
 }
 
 // ask opens a connection and sends a request. It returns the connection after a reply without an error.

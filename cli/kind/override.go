@@ -78,6 +78,11 @@ func describeOverride(ctx context.Context, p Page, project *carav1.Project) erro
 	if o.GetScope() == api.OverrideExpiry {
 		return nil
 	}
+	return p.heldBack(ctx, project)
+}
+
+// heldBack shows what git would change if the override ended now.
+func (p Page) heldBack(ctx context.Context, project *carav1.Project) error {
 	claim, err := ClaimOn(ctx, p.Conn, project)
 	if err != nil {
 		return err

@@ -56,11 +56,7 @@ func describeSource(ctx context.Context, p Page, m proto.Message) error {
 			term.Plural(int(snap.Files), "file"), term.Plural(int(snap.Projects), "project"), snap.Subject))
 	}
 	p.Field("Author", snap.GetAuthor())
-	p.Field("Observed", api.ShortRevision(st.GetPoll().GetObservedRevision()))
-	p.Field("Attempted", api.ShortRevision(st.GetAttemptedRevision()))
-	p.Field("Applied", api.ShortRevision(st.GetAppliedRevision()))
-	p.Field("Last poll", term.Ago(p.Now, st.GetPoll().GetLastTime()).Text)
-	p.Field("Next poll", term.Until(p.Now, st.GetPoll().GetNextTime()).Text)
+	p.polls(st)
 	if w := spec.GetWebhook(); w != nil {
 		p.Field("Webhook", w.GetProvider()+", POST /api/v1/sources/"+s.GetMetadata().GetName()+"/webhook")
 		p.Field("Delivery", Delivered(p.Now, st.GetPoll().GetLastDelivery()).Text)
@@ -68,7 +64,25 @@ func describeSource(ctx context.Context, p Page, m proto.Message) error {
 	p.conditions(st.GetConditions())
 	p.fileProblems("Errors", snap.GetFileErrors(), snap.GetErrorCount())
 	p.fileProblems("Warnings", snap.GetWarnings(), int32(len(snap.GetWarnings())))
-	claims, err := carav1.NewSourceServiceClient(p.Conn).ListClaims(ctx, &carav1.ListClaimsRequest{Source: s.GetMetadata().GetName()})
+	if err := p.claims(ctx, s.GetMetadata().GetName()); err != nil {
+		return err
+	}
+	p.runs(st.GetRuns())
+	return nil
+}
+
+// polls shows which revisions were seen and applied, and when.
+func (p Page) polls(st *carav1.SourceStatus) {
+	p.Field("Observed", api.ShortRevision(st.GetPoll().GetObservedRevision()))
+	p.Field("Attempted", api.ShortRevision(st.GetAttemptedRevision()))
+	p.Field("Applied", api.ShortRevision(st.GetAppliedRevision()))
+	p.Field("Last poll", term.Ago(p.Now, st.GetPoll().GetLastTime()).Text)
+	p.Field("Next poll", term.Until(p.Now, st.GetPoll().GetNextTime()).Text)
+}
+
+// claims shows the projects that a source declares.
+func (p Page) claims(ctx context.Context, source string) error {
+	claims, err := carav1.NewSourceServiceClient(p.Conn).ListClaims(ctx, &carav1.ListClaimsRequest{Source: source})
 	if err != nil {
 		return err
 	}
@@ -78,7 +92,6 @@ func describeSource(ctx context.Context, p Page, m proto.Message) error {
 		rows = append(rows, claimRow(p.Now, claim))
 	}
 	p.table([]string{"PROJECT", "STATE", "FILE", "REVISION", "APPLIED", "MESSAGE"}, rows)
-	p.runs(st.GetRuns())
 	return nil
 }
 

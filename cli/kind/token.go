@@ -20,23 +20,9 @@ import (
 func Token() Kind {
 	return Kind{
 		Name: api.KindToken, Plural: "tokens",
-		Columns: []string{"NAME", "ROLE", "PREFIX", "USES", "EXPIRES", "AGE"},
-		wide:    []string{"HOSTS", "NODES", "LABELS"},
-		Row: func(m proto.Message, now time.Time) []term.Cell {
-			t := m.(*carav1.Token)
-			uses := "-"
-			switch {
-			case t.UsesLeft > 0:
-				uses = strconv.Itoa(int(t.UsesLeft))
-			case t.UsesLeft < 0:
-				uses = "none left"
-			}
-			return []term.Cell{
-				term.Text(t.GetMetadata().GetName()), term.Text(t.Role), term.Text(t.NamePrefix), term.Text(uses),
-				term.Until(now, t.ExpireAt), term.Since(now, t.GetMetadata().GetCreationTimestamp()),
-				term.Text(strings.Join(t.Hosts, ",")), term.Text(strings.Join(t.NodeNames, ",")), term.Text(Pairs(t.Labels)),
-			}
-		},
+		Columns:  []string{"NAME", "ROLE", "PREFIX", "USES", "EXPIRES", "AGE"},
+		wide:     []string{"HOSTS", "NODES", "LABELS"},
+		Row:      tokenRow,
 		Describe: describeToken,
 		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
 			l, err := carav1.NewTokenServiceClient(conn).ListTokens(ctx, byLabel(f))
@@ -54,6 +40,22 @@ func Token() Kind {
 		Remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
 			return removing(carav1.NewTokenServiceClient(conn).DeleteToken(ctx, &carav1.DeleteRequest{Name: name}))
 		},
+	}
+}
+
+func tokenRow(m proto.Message, now time.Time) []term.Cell {
+	t := m.(*carav1.Token)
+	uses := "-"
+	switch {
+	case t.UsesLeft > 0:
+		uses = strconv.Itoa(int(t.UsesLeft))
+	case t.UsesLeft < 0:
+		uses = "none left"
+	}
+	return []term.Cell{
+		term.Text(t.GetMetadata().GetName()), term.Text(t.Role), term.Text(t.NamePrefix), term.Text(uses),
+		term.Until(now, t.ExpireAt), term.Since(now, t.GetMetadata().GetCreationTimestamp()),
+		term.Text(strings.Join(t.Hosts, ",")), term.Text(strings.Join(t.NodeNames, ",")), term.Text(Pairs(t.Labels)),
 	}
 }
 

@@ -141,12 +141,6 @@ func (p Page) projectVolumes(ctx context.Context, project *carav1.Project) error
 	for _, v := range managed {
 		byName[v.GetMetadata().GetName()] = v
 	}
-	row := func(name, typ string, v *carav1.Volume) []term.Cell {
-		return []term.Cell{
-			term.Text(name), term.Text(typ), term.Text(v.GetSpec().GetReclaim()), term.Text(v.GetStatus().GetState()),
-			term.Text(v.GetStatus().GetNode()), VolumeSize(v),
-		}
-	}
 	var rows [][]term.Cell
 	for _, declared := range project.GetSpec().GetVolumes() {
 		typ, of := declared.GetType(), api.VolumeName(name, declared.GetName())
@@ -156,15 +150,15 @@ func (p Page) projectVolumes(ctx context.Context, project *carav1.Project) error
 		case api.VolumeHost:
 			typ += " " + declared.GetHost()
 		case api.VolumeManaged:
-			rows = append(rows, row(declared.GetName(), typ, byName[of]))
+			rows = append(rows, projectVolume(declared.GetName(), typ, byName[of]))
 			delete(byName, of)
 			continue
 		}
-		rows = append(rows, row(declared.GetName(), typ, nil))
+		rows = append(rows, projectVolume(declared.GetName(), typ, nil))
 	}
 	for _, v := range managed {
 		if _, left := byName[v.GetMetadata().GetName()]; left {
-			rows = append(rows, row(v.GetMetadata().GetName()[len(name)+1:], api.VolumeManaged, v))
+			rows = append(rows, projectVolume(v.GetMetadata().GetName()[len(name)+1:], api.VolumeManaged, v))
 		}
 	}
 	if len(rows) > 0 {
@@ -172,6 +166,14 @@ func (p Page) projectVolumes(ctx context.Context, project *carav1.Project) error
 	}
 	p.table([]string{"NAME", "TYPE", "RECLAIM", "STATE", "NODE", "SIZE"}, rows)
 	return nil
+}
+
+// projectVolume returns the row of a volume of a project. v is nil for a volume that is no object.
+func projectVolume(name, typ string, v *carav1.Volume) []term.Cell {
+	return []term.Cell{
+		term.Text(name), term.Text(typ), term.Text(v.GetSpec().GetReclaim()), term.Text(v.GetStatus().GetState()),
+		term.Text(v.GetStatus().GetNode()), VolumeSize(v),
+	}
 }
 
 // nodeVolumes shows the host volumes that a node offers, and its Managed volumes.
