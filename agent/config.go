@@ -32,6 +32,10 @@ type Config struct {
 	Version, IngressAddress string
 	// OnRoutes is called with every change of the ingress table, in order. It must not block. Optional.
 	OnRoutes func(*carav1.Routes)
+	// OnCredentials is called with every change of the certificates and passwords of the ingress, like OnRoutes. Optional.
+	OnCredentials func(*carav1.Credentials)
+	// Capabilities are what the server sends this agent credentials for: see api.CapabilityIngress.
+	Capabilities []string
 	// DialVolumes connects to another node's agent to copy a volume. Without it, this node moves no data.
 	DialVolumes func(ctx context.Context, node, address string) (net.Conn, error)
 	// Tools returns the versions of the programs for data on this machine. The default is volume.Tools.

@@ -158,6 +158,10 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 		if c.cfg.OnRoutes != nil {
 			c.cfg.OnRoutes(m.Routes)
 		}
+	case *carav1.ConnectResponse_Credentials:
+		if c.cfg.OnCredentials != nil {
+			c.cfg.OnCredentials(m.Credentials)
+		}
 	case *carav1.ConnectResponse_RemoveVolume:
 		c.receiving.end(m.RemoveVolume.GetUid())
 		c.restoring.end(m.RemoveVolume.GetUid())
@@ -203,7 +207,8 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 			beat.Info, told = info, info
 		}
 		beat.Volumes, volumes = c.inventory.news(volumes)
-		if err := stream.Send(&carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take()}); err != nil {
+		message := &carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take(), Capabilities: c.cfg.Capabilities}
+		if err := stream.Send(message); err != nil {
 			return fmt.Errorf("send a heartbeat: %w", err)
 		}
 		select {

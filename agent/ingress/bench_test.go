@@ -86,7 +86,7 @@ func ingressTo(b *testing.B, ip string, port int32, cfg Config) string {
 	}
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
-	go func() { done <- i.Run(ctx, l) }()
+	go func() { done <- i.Run(ctx, Listeners{Internal: l}) }()
 	b.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/caravanserai/cara/api"
 )
 
 // Services trust some headers about the client, and any client can send them. So all of them are removed, except those that
@@ -42,9 +44,26 @@ func passClaims(out, in http.Header) {
 	if ip, err := netip.ParseAddr(in.Get("X-Forwarded-For")); err == nil {
 		out.Set("X-Forwarded-For", ip.String())
 	}
-	for _, name := range []string{"X-Forwarded-Host", "X-Forwarded-Proto"} {
+	for _, name := range []string{"X-Forwarded-Host", "X-Forwarded-Proto", headerUser} {
 		if value := in.Get(name); value != "" {
 			out.Set(name, value)
 		}
+	}
+}
+
+const (
+	// headerUser is the name of a client that has given the right password.
+	headerUser = "X-Forwarded-User"
+	// headerScope tells another agent that the client came to a public listener.
+	headerScope = "X-Cara-Scope"
+)
+
+// claimFirst adds what only the agent that the client connects to knows.
+func claimFirst(out http.Header, x *exchange, remote bool) {
+	if x.user != "" {
+		out.Set(headerUser, x.user)
+	}
+	if x.public && remote {
+		out.Set(headerScope, api.ScopePublic)
 	}
 }

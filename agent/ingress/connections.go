@@ -197,7 +197,11 @@ func addressOf(c net.Conn) netip.Prefix {
 	if err != nil {
 		return netip.Prefix{}
 	}
-	ip := at.Addr().Unmap().WithZone("")
+	return networkOf(at.Addr())
+}
+
+func networkOf(ip netip.Addr) netip.Prefix {
+	ip = ip.Unmap().WithZone("")
 	bits := ip.BitLen()
 	if ip.Is6() {
 		bits = 64
@@ -209,13 +213,14 @@ func addressOf(c net.Conn) netip.Prefix {
 	return prefix
 }
 
-// listener accepts clients in plaintext and other agents over TLS on the same address. It distinguishes them by the first
-// byte.
+// listener accepts clients in plaintext and over TLS on the same address. It distinguishes them by the first byte. On the
+// internal listener, only other agents use TLS.
 type listener struct {
 	net.Listener
 	set    *connections
 	limits Limits
-	peers  *tls.Config // nil: other agents are not accepted
+	tls    *tls.Config // of the connections that begin with TLS; nil: none does
+	always bool        // all connections begin with TLS
 	ready  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
@@ -225,9 +230,9 @@ type listener struct {
 	mute map[net.Conn]struct{} // those that have not sent their first byte
 }
 
-func newListener(l net.Listener, limits Limits, set *connections, peers *tls.Config) *listener {
+func newListener(l net.Listener, limits Limits, set *connections, secured *tls.Config) *listener {
 	return &listener{
-		Listener: l, set: set, limits: limits, peers: peers, ready: make(chan net.Conn), closed: make(chan struct{}),
+		Listener: l, set: set, limits: limits, tls: secured, ready: make(chan net.Conn), closed: make(chan struct{}),
 		mute: map[net.Conn]struct{}{},
 	}
 }
@@ -276,8 +281,12 @@ func (l *listener) greet(c *conn) {
 		return
 	}
 	var out net.Conn = c
-	if l.peers != nil && c.first[0] == tlsRecord {
-		out = tls.Server(c, l.peers)
+	switch begins := c.first[0] == tlsRecord; {
+	case l.tls != nil && begins:
+		out = tls.Server(c, l.tls)
+	case l.always:
+		_ = c.Close() // it speaks another protocol
+		return
 	}
 	select {
 	case l.ready <- out:

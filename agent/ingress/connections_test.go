@@ -60,7 +60,7 @@ func TestWhatWaitsMakesRoom(t *testing.T) {
 		answeredOn(t, addr)
 		ends(t, victim.name, victim.conn)
 	}
-	if n := i.clients.count(); n != 3 {
+	if n := i.internal.clients.count(); n != 3 {
 		t.Errorf("%d connections are counted, want 3", n)
 	}
 }
@@ -69,9 +69,9 @@ func TestWhatWaitsMakesRoom(t *testing.T) {
 func waits(t *testing.T, i *Ingress, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(time.Millisecond) {
-		i.clients.mu.Lock()
-		have := i.clients.waiting.Len()
-		i.clients.mu.Unlock()
+		i.internal.clients.mu.Lock()
+		have := i.internal.clients.waiting.Len()
+		i.internal.clients.mu.Unlock()
 		if have == n {
 			return
 		}

@@ -22,9 +22,12 @@ type exchange struct {
 	request *http.Request
 	begun   time.Time
 	via     string // the verified node that forwarded it; empty if it came from a client
+	at      side   // where it arrived
+	public  bool   // it arrived at a public listener, here or at the agent that forwarded it
 
 	route    *carav1.Route // nil if no project claims the host
 	series   *series       // nil if there are no metrics
+	user     string        // the client, if it has given the right password
 	status   int           // 0 before the response
 	upgraded bool
 	sent     atomic.Int64 // bytes of the response body, or to the client after an upgrade
@@ -32,9 +35,11 @@ type exchange struct {
 	stalled  atomic.Bool  // the request body stopped arriving
 }
 
-// ServeHTTP routes one request by its Host header.
-func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{ResponseWriter: w, request: r, begun: time.Now(), via: i.cfg.Peers.Node(r.TLS)}
+// ServeHTTP routes one request of the internal listener.
+func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) { i.internal.ServeHTTP(w, r) }
+
+// answer routes one request by its Host header.
+func (i *Ingress) answer(x *exchange, w http.ResponseWriter, r *http.Request) {
 	whole := false
 	defer i.over(r.Context(), x, &whole) // an aborted response arrives here as a panic
 	in := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
@@ -50,6 +55,9 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		page(x, r, http.StatusBadRequest, "The request names no host.")
 	case r.Method == http.MethodConnect:
 		page(x, r, http.StatusMethodNotAllowed, "This is no proxy for others.")
+	case x.at == publicHTTPS && hostname(r.Host) != r.TLS.ServerName:
+		page(x, r, http.StatusMisdirectedRequest, "This connection was opened for another host. Open a new one for this host.")
+	case x.at == publicHTTP && i.validated(x, r):
 	default:
 		i.serve(x, in)
 	}
@@ -89,6 +97,7 @@ func (x *exchange) WriteHeader(status int) {
 	}
 	if x.status == 0 && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		x.status = status
+		x.hsts()
 	}
 	x.ResponseWriter.WriteHeader(status)
 }

@@ -12,7 +12,9 @@
 //   - A request is forwarded between agents at most once. A request from another agent is answered here or fails.
 //   - Agents connect to each other only over mutual TLS, and each verifies the other's node (agent/peer). Headers about the
 //     client are trusted only from a verified agent.
-//   - The agent that a client connects to checks the access list, and so does the agent that runs the project.
+//   - The agent that a client connects to checks the scope and the access list, and so does the agent that runs the project.
+//     Only the first one checks passwords.
+//   - A public listener serves only routes with the scope Public, and answers for others as for hosts that do not exist.
 //   - A request reaches a service only if every service would read its path as the route does (site).
 //   - A status is sent only if the service or this agent has responded. Otherwise the connection is closed.
 //   - Everything that a client or a service may occupy has a limit (Limits). The access log and the metrics never delay a
@@ -21,7 +23,6 @@ package ingress
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -37,8 +38,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/caravanserai/cara/agent/ingress/basicauth"
 	"github.com/caravanserai/cara/agent/peer"
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -55,6 +59,8 @@ type Config struct {
 	Volumes func(ctx context.Context, node string, conn net.Conn)
 	// File stores the route table, so that hosts are served after a restart while the server is unreachable. Optional.
 	File string
+	// CredentialsFile stores the certificates and passwords, for the same reason. Optional.
+	CredentialsFile string
 	// AccessLog gets a JSON line for each request. A separate goroutine writes it. Optional.
 	AccessLog io.Writer
 	// Metrics registers the metrics by project. Optional.
@@ -71,7 +77,13 @@ type Ingress struct {
 	transports *transports
 	access     *accessLog
 	metrics    *metrics
-	clients    *connections
+	internal   *entrance
+	public     []*entrance // those of plain HTTP and of HTTPS
+	securePort string      // where HTTPS is served, if it is not 443; written before anything is served
+	passwords  *basicauth.Checker
+
+	credentials        *credentials
+	credentialsChanged chan struct{} // has an entry while the credentials are not on disk
 
 	troubles logLimit
 
@@ -92,10 +104,12 @@ func New(cfg Config) *Ingress {
 	cfg.Limits = cfg.Limits.withDefaults()
 	i := &Ingress{
 		cfg: cfg, changed: make(chan struct{}, 1), access: newAccessLog(cfg.AccessLog, cfg.Node, cfg.Logger),
-		clients: newConnections(cfg.Limits, cfg.Logger),
+		credentials: newCredentials(), credentialsChanged: make(chan struct{}, 1), passwords: basicauth.New(nil),
 	}
+	i.internal = newEntrance(i, insideHTTP)
+	i.public = []*entrance{newEntrance(i, publicHTTP), newEntrance(i, publicHTTPS)}
 	i.transports = newTransports(cfg.Limits, i.dialPeer)
-	i.metrics = newMetrics(cfg.Metrics, func() float64 { return float64(i.clients.count()) }, func() float64 { return float64(i.access.lostLines()) })
+	i.metrics = newMetrics(cfg.Metrics, i.connected, func() float64 { return float64(i.access.lostLines()) })
 	i.table.Store(&table{})
 	i.proxy = &httputil.ReverseProxy{
 		Rewrite:        i.rewrite,
@@ -146,6 +160,12 @@ func (i *Ingress) apply(change *carav1.Routes) {
 			next.hosts[strings.ToLower(h.Host)] = newSite(h.Routes)
 		}
 	}
+	for _, h := range change.FeatureHosts {
+		delete(next.hosts, strings.ToLower(h.Host))
+		if servable(h.Routes) {
+			next.hosts[strings.ToLower(h.Host)] = newSite(h.Routes)
+		}
+	}
 	for _, s := range next.hosts {
 		for _, r := range s {
 			if r.Node != i.cfg.Node && r.IngressAddress != "" {
@@ -170,8 +190,9 @@ func (i *Ingress) members(peers map[string]*carav1.Peer) {
 	i.cfg.Peers.Members.Set(notBefore)
 }
 
-// Run serves on the listener until ctx ends, then lets requests finish for up to 10 s.
-func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
+// Run serves on the listeners until ctx ends, then lets requests finish for up to 10 s.
+func (i *Ingress) Run(ctx context.Context, on Listeners) error {
+	i.restoreCredentials()
 	i.restore()
 	var saver sync.WaitGroup
 	defer saver.Wait()
@@ -184,39 +205,28 @@ func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
 		defer stopWriting()
 	}
 	defer i.transports.close()
-	srv := &http.Server{
-		Handler:           i,
-		ReadHeaderTimeout: i.cfg.Limits.Header,
-		IdleTimeout:       i.cfg.Limits.Idle,
-		MaxHeaderBytes:    i.cfg.Limits.HeaderBytes,
-		ErrorLog:          slog.NewLogLogger(i.cfg.Logger.Handler(), slog.LevelDebug),
-		ConnState:         i.clients.changed,
-		Protocols:         new(http.Protocols),
-	}
-	srv.Protocols.SetHTTP1(true)
-	var peers *tls.Config
-	if i.cfg.Peers != nil {
-		peers = i.cfg.Peers.Accept()
-	}
-	i.acceptVolumes(ctx, srv, peers)
-	in := newListener(l, i.cfg.Limits, i.clients, peers)
-	saver.Go(in.run)
-	defer in.end(net.ErrClosed)
-	drained := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		err := srv.Shutdown(drain)
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = srv.Close() // an open WebSocket must not delay the shutdown further
+	if on.PublicHTTPS != nil {
+		if _, port, err := net.SplitHostPort(on.PublicHTTPS.Addr().String()); err == nil && port != "443" {
+			i.securePort = port
 		}
-		drained <- err
-	})
-	err := srv.Serve(in)
-	if stop() { // Serve ended before ctx
-		return fmt.Errorf("serve ingress on %s: %w", l.Addr(), err)
 	}
-	return <-drained
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error { return i.internal.run(ctx, on.Internal) })
+	for n, l := range []net.Listener{on.PublicHTTP, on.PublicHTTPS} {
+		if l != nil {
+			all.Go(func() error { return i.public[n].run(ctx, l) })
+		}
+	}
+	return all.Wait()
+}
+
+// connected returns the number of open connections of clients.
+func (i *Ingress) connected() float64 {
+	n := i.internal.clients.count()
+	for _, e := range i.public {
+		n += e.clients.count()
+	}
+	return float64(n)
 }
 
 type backendKey struct{}
@@ -235,17 +245,18 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 	t := i.table.Load()
 	host := hostname(r.Host)
 	site, ok := t.hosts[host]
-	if !ok {
+	public, onlyPublic := site.public()
+	if !ok || w.public && !public {
 		page(w, r, http.StatusNotFound, "No project claims the host "+quoteHost(host)+".")
 		return
 	}
 	route, ok := site.route(r.URL)
 	switch {
-	case !ok:
+	case !ok && (!w.public || onlyPublic):
 		page(w, r, http.StatusBadRequest, "The path can be read in several ways, which lead to different routes. Send it without "+
 			`escaped slashes, backslashes, ";", and segments that are empty, "." or "..".`)
 		return
-	case route == nil:
+	case !ok, route == nil, w.public && route.Scope != api.ScopePublic:
 		page(w, r, http.StatusNotFound, "No project claims this path of the host "+quoteHost(host)+".")
 		return
 	}
@@ -253,6 +264,9 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 	switch {
 	case !route.allow.has(w.client()):
 		page(w, r, http.StatusForbidden, "Clients with the address "+strconv.QuoteToASCII(w.client())+" cannot use this host and path.")
+	case w.at == publicHTTP && route.GetTls().GetMode() != api.TLSOff:
+		i.toHTTPS(w, r)
+	case !i.authenticated(w, r, route.Route):
 	case route.Redirect != nil:
 		redirect(w, r, route.Redirect)
 	default:
@@ -309,6 +323,7 @@ func (i *Ingress) rewrite(p *httputil.ProxyRequest) {
 		passClaims(p.Out.Header, p.In.Header)
 	} else {
 		p.SetXForwarded()
+		claimFirst(p.Out.Header, exchangeOf(p.In), b.remote)
 	}
 	dropClaims(p.In.Trailer)     // the announced ones; body removes the others
 	p.Out.Trailer = p.In.Trailer // filled in after the body is read, so a copy would stay empty

@@ -61,7 +61,7 @@ func serving(t *testing.T, cfg Config) (*Ingress, string) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- i.Run(ctx, l) }()
+	go func() { done <- i.Run(ctx, Listeners{Internal: l}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

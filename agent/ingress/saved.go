@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -60,26 +61,35 @@ func readTable(file string) (*carav1.Routes, error) {
 	return routes, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, routes)
 }
 
-// keepSaved writes the table to its file after each change, until ctx ends.
+// keepSaved writes the table and the credentials to their files after each change, until ctx ends.
 func (i *Ingress) keepSaved(ctx context.Context) {
-	if i.cfg.File == "" {
-		return
+	var all sync.WaitGroup
+	defer all.Wait()
+	if i.cfg.File != "" {
+		all.Go(func() { i.keepFile(ctx, i.cfg.File, i.changed, i.save) })
 	}
+	if i.cfg.CredentialsFile != "" {
+		all.Go(func() { i.keepFile(ctx, i.cfg.CredentialsFile, i.credentialsChanged, i.saveCredentials) })
+	}
+}
+
+// keepFile saves after each change until ctx ends, and then the changes that are not saved yet.
+func (i *Ingress) keepFile(ctx context.Context, file string, changed <-chan struct{}, save func() error) {
 	delay, failing := saveDelay, false
-	for {
+	for ctx.Err() == nil || len(changed) > 0 {
 		select {
-		case <-i.changed:
+		case <-changed:
 		case <-ctx.Done():
-			return
+			continue
 		}
 		select {
 		case <-time.After(delay):
-		case <-ctx.Done(): // write pending changes now
+		case <-ctx.Done():
 		}
 		began := time.Now()
-		err := i.save()
+		err := save()
 		if err != nil && !failing {
-			i.cfg.Logger.Warn("routes not kept", "file", i.cfg.File, "error", err)
+			i.cfg.Logger.Warn("routes not kept", "file", file, "error", err)
 		}
 		failing = err != nil
 		delay = max(saveDelay, 20*time.Since(began))

@@ -24,7 +24,7 @@ func run(t *testing.T, file string, up func(project, service string) (string, fu
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- i.Run(ctx, l) }()
+	go func() { done <- i.Run(ctx, Listeners{Internal: l}) }()
 	return i, l.Addr().String(), func() {
 		cancel()
 		if err := <-done; err != nil {

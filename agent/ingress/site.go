@@ -39,7 +39,40 @@ func (s site) save(host string, all *carav1.Routes) {
 	for _, r := range s {
 		h.Routes = append(h.Routes, r.Route)
 	}
+	if slices.ContainsFunc(s, func(r *rule) bool { return len(r.Features) > 0 }) {
+		all.FeatureHosts = append(all.FeatureHosts, h)
+		return
+	}
 	all.Hosts = append(all.Hosts, h)
+}
+
+// features are what this version knows, of what a route may need.
+var features = []string{api.FeatureBasicAuth} //nolint:gochecknoglobals // never changes
+
+// servable reports whether this version knows all features that the routes of a host need. Without one of them, a client might
+// reach what it must not.
+func servable(routes []*carav1.Route) bool {
+	for _, r := range routes {
+		for _, feature := range r.GetFeatures() {
+			if !slices.Contains(features, feature) {
+				return false
+			}
+		}
+	}
+	return len(routes) > 0
+}
+
+// public reports whether any or all routes of a host are public.
+func (s site) public() (some, all bool) {
+	all = true
+	for _, r := range s {
+		if r.Scope == api.ScopePublic {
+			some = true
+		} else {
+			all = false
+		}
+	}
+	return some, all
 }
 
 // route returns the rule of a request, or nil if no route has its path.

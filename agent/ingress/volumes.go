@@ -21,7 +21,7 @@ func (i *Ingress) acceptVolumes(ctx context.Context, srv *http.Server, peers *tl
 	peers.NextProtos = []string{peer.VolumeProtocol, "http/1.1"}
 	srv.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
 		peer.VolumeProtocol: func(_ *http.Server, secured *tls.Conn, _ http.Handler) {
-			i.clients.changed(secured, http.StateActive) // net/http tells nothing about a connection of another protocol
+			i.internal.clients.changed(secured, http.StateActive) // net/http tells nothing about a connection of another protocol
 			if c, ok := secured.NetConn().(*conn); ok {
 				c.stall = volumeStall
 			}

@@ -46,7 +46,7 @@ func TestVolumesComeFromPeersOnly(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- in.Run(ctx, l) }()
+	go func() { served <- in.Run(ctx, Listeners{Internal: l}) }()
 	defer func() {
 		cancel()
 		if err := <-served; err != nil {

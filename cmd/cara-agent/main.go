@@ -48,6 +48,8 @@ func newCommand() *cobra.Command {
 	f.StringVar(&cfg.DockerHost, "docker-host", "unix:///var/run/docker.sock", "address of the Docker engine")
 	f.StringVar(&cfg.IngressListen, "ingress-listen", ":8081", "address that serves HTTP by host name; empty: no ingress")
 	f.StringVar(&cfg.IngressAddress, "ingress-address", "", "address of the ingress for other agents, host:port (default: from --ingress-listen and the route to the server)")
+	f.StringVar(&cfg.PublicHTTP, "public-http", "", "address that serves public hosts over HTTP, such as :80; empty: none")
+	f.StringVar(&cfg.PublicHTTPS, "public-https", "", "address that serves public hosts over HTTPS, such as :443; empty: none")
 	f.StringVar(&cfg.AccessLog, "ingress-access-log", "off", "file for the access log of the ingress, with a line of JSON for each request; -: standard output")
 	f.StringVar(&cfg.MetricsListen, "metrics-listen", "", "loopback address that serves metrics for Prometheus, such as 127.0.0.1:9464; empty: no metrics")
 	f.StringSliceVar(&cfg.AllowRegistries, "allow-registry", nil, "registries that images may be pulled from, such as docker.io or *.example.com (default: all registries)")

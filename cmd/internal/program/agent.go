@@ -47,6 +47,8 @@ type AgentConfig struct {
 	// IngressListen is the address for HTTP; empty serves no ingress. IngressAddress is the address that other agents use,
 	// if it is a different one.
 	IngressListen, IngressAddress string
+	// PublicHTTP and PublicHTTPS are the addresses for public hosts; empty serves none.
+	PublicHTTP, PublicHTTPS string
 	// AccessLog is the file with a line for each request to the ingress. "-" is standard output; "off" or empty is none.
 	AccessLog string
 	// MetricsListen is the loopback address that serves metrics for Prometheus; empty serves none.
@@ -82,6 +84,8 @@ func (c *AgentConfig) Validate() error {
 		return errors.New("--server is required")
 	case c.Logger == nil:
 		return errors.New("program: Logger is missing")
+	case c.IngressListen == "" && (c.PublicHTTP != "" || c.PublicHTTPS != ""):
+		return errors.New("--public-http and --public-https need --ingress-listen: other agents pass requests for this node's projects to that address")
 	case c.CollectEvery < 0:
 		return errors.New("--image-gc-interval must not be negative")
 	}
@@ -139,7 +143,9 @@ func (c *AgentConfig) Check(ctx context.Context) error {
 // checkAddresses reports an address that is already in use. It runs before the node joins, so that a wrong flag does not
 // leave a node behind.
 func (c *AgentConfig) checkAddresses(ctx context.Context) error {
-	for flag, address := range map[string]string{"--ingress-listen": c.IngressListen, "--metrics-listen": c.MetricsListen} {
+	for flag, address := range map[string]string{
+		"--ingress-listen": c.IngressListen, "--metrics-listen": c.MetricsListen, "--public-http": c.PublicHTTP, "--public-https": c.PublicHTTPS,
+	} {
 		if address == "" {
 			continue
 		}
@@ -212,11 +218,11 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		serve = append(serve, func(ctx context.Context) error { return serveMetrics(ctx, l, registry, c.Logger) })
 	}
 	if c.IngressListen != "" {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", c.IngressListen)
+		on, err := c.listen(ctx)
 		if err != nil {
-			return fmt.Errorf("listen for ingress on %s: %w", c.IngressListen, err)
+			return err
 		}
-		defer l.Close()
+		defer on.Close()
 		lines, err := c.accessLog()
 		if err != nil {
 			return err
@@ -225,15 +231,15 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		cfg.DialVolumes = peers.DialVolumes
 		in := ingress.New(ingress.Config{
 			Node: c.NodeName, Logger: c.Logger, AccessLog: lines, Metrics: figures, File: filepath.Join(c.DataDir, "routes.json"),
-			Peers:    peers,
+			CredentialsFile: filepath.Join(c.DataDir, "credentials.json"), Peers: peers,
 			Volumes:  func(ctx context.Context, node string, conn net.Conn) { a.ReceiveVolume(ctx, node, conn) },
 			Endpoint: func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		})
-		cfg.OnRoutes = in.Apply
-		if cfg.IngressAddress, err = c.ingressAddress(l.Addr().String(), func() netip.Addr { return who.LocalIP(ctx) }); err != nil {
+		cfg.OnRoutes, cfg.OnCredentials, cfg.Capabilities = in.Apply, in.ApplyCredentials, on.Capabilities()
+		if cfg.IngressAddress, err = c.ingressAddress(on.Internal.Addr().String(), func() netip.Addr { return who.LocalIP(ctx) }); err != nil {
 			return err
 		}
-		serve = append(serve, func(ctx context.Context) error { return in.Run(ctx, l) })
+		serve = append(serve, func(ctx context.Context) error { return in.Run(ctx, on) })
 	}
 	if figures != nil {
 		cfg.Queues = loop.NewMetrics()
@@ -256,6 +262,25 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		return err
 	}
 	return nil
+}
+
+// listen opens the listeners of the ingress.
+func (c *AgentConfig) listen(ctx context.Context) (on ingress.Listeners, err error) {
+	for _, at := range []struct {
+		flag, address string
+		listener      *net.Listener
+	}{
+		{"--ingress-listen", c.IngressListen, &on.Internal}, {"--public-http", c.PublicHTTP, &on.PublicHTTP}, {"--public-https", c.PublicHTTPS, &on.PublicHTTPS},
+	} {
+		if at.address == "" {
+			continue
+		}
+		if *at.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", at.address); err != nil {
+			on.Close()
+			return on, fmt.Errorf("%s %s: %w", at.flag, at.address, err)
+		}
+	}
+	return on, nil
 }
 
 // accessLog opens the file of the flag, so that an error is reported at the start.
