@@ -147,7 +147,7 @@ func (c *cluster) honest(t *testing.T, node string) (who *join.Credentials, addr
 	must(t, err)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
-	go func() { done <- in.Run(ctx, l) }()
+	go func() { done <- in.Run(ctx, ingress.Listeners{Internal: l}) }()
 	t.Cleanup(func() {
 		stop()
 		must(t, <-done)
