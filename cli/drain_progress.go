@@ -122,17 +122,20 @@ func (d *drainProgress) project(name string, p *carav1.Project, deleted bool) []
 		return nil
 	}
 	delete(d.open, name)
+	return []string{fmt.Sprintf("project/%s %s (%d of %d)", term.Line(name), howItLeft(p, deleted), d.total-len(d.open), d.total)}
+}
+
+// howItLeft says where a project is that no longer runs on the node.
+func howItLeft(p *carav1.Project, deleted bool) string {
 	reason, message := kind.Telling(p)
-	var what string
+	st := p.GetStatus()
 	switch {
 	case deleted || st.GetPhase() == api.PhaseTerminating || st.GetPhase() == api.PhaseTerminated:
-		what = "deleted"
+		return "deleted"
 	case st.GetPhase() == api.PhaseFailed:
-		what = fmt.Sprintf("failed on %s: %s: %s", term.Line(st.GetNodeRef()), term.Line(reason), term.Line(message))
-	default:
-		what = "moved to " + term.Line(st.GetNodeRef())
+		return fmt.Sprintf("failed on %s: %s: %s", term.Line(st.GetNodeRef()), term.Line(reason), term.Line(message))
 	}
-	return []string{fmt.Sprintf("project/%s %s (%d of %d)", term.Line(name), what, d.total-len(d.open), d.total)}
+	return "moved to " + term.Line(st.GetNodeRef())
 }
 
 // waits returns what an open project waits for, if that is worth a message.

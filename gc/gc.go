@@ -1,6 +1,7 @@
 package gc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,20 +78,7 @@ type Collector struct {
 
 // New returns a Collector. It does nothing until Run.
 func New(cfg Config) *Collector {
-	for value, fallback := range map[*time.Duration]time.Duration{
-		&cfg.KeepEvents: 24 * time.Hour, &cfg.KeepTombstones: 7 * 24 * time.Hour, &cfg.TrimEvery: time.Hour,
-		&cfg.NoticeBefore: 15 * time.Minute,
-	} {
-		if *value == 0 {
-			*value = fallback
-		}
-	}
-	if cfg.Workers == 0 {
-		cfg.Workers = 16
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
+	cfg = cfg.withDefaults()
 	c := &Collector{
 		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
 		agenda: NewAgenda(), sooner: make(chan struct{}, 1),
@@ -101,6 +89,18 @@ func New(cfg Config) *Collector {
 	})
 	c.queue = loop.NewQueue(loop.QueueConfig{Name: "gc", Workers: cfg.Workers, Do: c.work, Metrics: cfg.Metrics, Logger: cfg.Logger})
 	c.queue.Add(history)
+	return c
+}
+
+func (c Config) withDefaults() Config {
+	c.KeepEvents = cmp.Or(c.KeepEvents, 24*time.Hour)
+	c.KeepTombstones = cmp.Or(c.KeepTombstones, 7*24*time.Hour)
+	c.TrimEvery = cmp.Or(c.TrimEvery, time.Hour)
+	c.NoticeBefore = cmp.Or(c.NoticeBefore, 15*time.Minute)
+	c.Workers = cmp.Or(c.Workers, 16)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	return c
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -23,15 +24,8 @@ func (r *Reconciler) report(ctx context.Context, in plan.Input, p *plan.Plan, do
 		r.cfg.Logger.Info("source removed", "source", p.Source, "projects", p.Owned)
 		return nil
 	}
-	updates := claimUpdates(p, done, in.Now)
-	for len(updates) > 0 {
-		n := min(len(updates), claimsAtOnce)
-		_, err := r.sources.UpdateClaims(ctx, &carav1.UpdateClaimsRequest{Source: p.Source, Updates: updates[:n]})
-		if err != nil {
-			return fmt.Errorf("write claims: %w", err)
-		}
-		r.index.wrote(p.Source, updates[:n])
-		updates = updates[n:]
+	if err := r.writeClaims(ctx, p.Source, claimUpdates(p, done, in.Now)); err != nil {
+		return err
 	}
 	req := statusUpdate(in, p, done, r.cfg.Now())
 	if req != nil {
@@ -49,6 +43,17 @@ func (r *Reconciler) report(ctx context.Context, in plan.Input, p *plan.Plan, do
 	}
 	for _, e := range events(in, p, done, req) {
 		r.tell(ctx, e)
+	}
+	return nil
+}
+
+// writeClaims writes the changed claims in parts.
+func (r *Reconciler) writeClaims(ctx context.Context, source string, updates []*carav1.ClaimUpdate) error {
+	for part := range slices.Chunk(updates, claimsAtOnce) {
+		if _, err := r.sources.UpdateClaims(ctx, &carav1.UpdateClaimsRequest{Source: source, Updates: part}); err != nil {
+			return fmt.Errorf("write claims: %w", err)
+		}
+		r.index.wrote(source, part)
 	}
 	return nil
 }
@@ -100,20 +105,8 @@ func events(in plan.Input, p *plan.Plan, done *outcome, req *carav1.UpdateSource
 		if len(all) == maxEvents {
 			break
 		}
-		switch {
-		case s.Action == plan.Update && s.Reason == api.ReasonDrift && res.Wrote:
-			all = append(all, projectEvent(s, api.EventNormal, api.ReasonDriftCorrected, "put back what git says: "+plan.DiffText(s.Diff)))
-		case s.Action == plan.Update && s.Reason == api.ReasonOverrideEnded && res.Wrote:
-			all = append(all, projectEvent(s, api.EventNormal, api.ReasonOverrideUndone, "the override ended and git's version was applied: "+plan.DiffText(s.Diff)))
-		case res.State == "" || res.State == api.ClaimApplied || res.State == s.Row.Status.GetState():
-		case res.State == api.ClaimOverridden: // the server recorded it when the override was set
-		case res.State != api.ClaimPruneBlocked: // recorded once, for the source
-			typ := api.EventWarning
-			if res.State == api.ClaimExpired { // the expiry was requested
-				typ = api.EventNormal
-			}
-			all = append(all, projectEvent(s, typ, res.State, fmt.Sprintf("source/%s, %s: %s",
-				p.Source, api.Place(s.Row.Claim.GetSpec().GetFile(), s.Row.Claim.GetSpec().GetLine(), 0), res.Message)))
+		if e := stepEvent(p.Source, s, res); e != nil {
+			all = append(all, e)
 		}
 	}
 	for _, c := range req.GetConditions() {
@@ -123,6 +116,28 @@ func events(in plan.Input, p *plan.Plan, done *outcome, req *carav1.UpdateSource
 		}
 	}
 	return all
+}
+
+// stepEvent returns the event of a step, or nil if nothing happened that is worth one.
+func stepEvent(source string, s *plan.Step, res *result) *carav1.Event {
+	switch {
+	case s.Action == plan.Update && s.Reason == api.ReasonDrift && res.Wrote:
+		return projectEvent(s, api.EventNormal, api.ReasonDriftCorrected, "put back what git says: "+plan.DiffText(s.Diff))
+	case s.Action == plan.Update && s.Reason == api.ReasonOverrideEnded && res.Wrote:
+		return projectEvent(s, api.EventNormal, api.ReasonOverrideUndone, "the override ended and git's version was applied: "+plan.DiffText(s.Diff))
+	case res.State == "" || res.State == api.ClaimApplied || res.State == s.Row.Status.GetState():
+		return nil
+	case res.State == api.ClaimOverridden: // the server recorded it when the override was set
+		return nil
+	case res.State == api.ClaimPruneBlocked: // recorded once, for the source
+		return nil
+	}
+	typ := api.EventWarning
+	if res.State == api.ClaimExpired { // the expiry was requested
+		typ = api.EventNormal
+	}
+	return projectEvent(s, typ, res.State, fmt.Sprintf("source/%s, %s: %s",
+		source, api.Place(s.Row.Claim.GetSpec().GetFile(), s.Row.Claim.GetSpec().GetLine(), 0), res.Message))
 }
 
 func projectEvent(s *plan.Step, typ, reason, message string) *carav1.Event {

@@ -28,12 +28,7 @@ func (s *Scheduler) place(ctx context.Context, p *carav1.Project) (time.Duration
 		return 0, nil // the mirror is older than our own bind
 	}
 	v := Place(d, s.ledger.order, s.cfg.Strategy)
-	if v.Node == "" {
-		s.waiting[name] = true
-	} else {
-		delete(s.waiting, name)
-		s.ledger.reserve(d, v.Node)
-	}
+	s.reserveOrWait(d, v.Node)
 	s.mu.Unlock()
 	if v.Node == "" {
 		return s.cannotPlace(ctx, p, d, v)
@@ -136,11 +131,7 @@ func (s *Scheduler) moveIfFits(ctx context.Context, p *carav1.Project, message s
 	}
 	s.mu.Lock()
 	v := Place(d, without(s.ledger.order, node), s.cfg.Strategy)
-	if v.Node == "" {
-		s.waiting[d.Project] = true
-	} else {
-		s.ledger.reserve(d, v.Node)
-	}
+	s.reserveOrWait(d, v.Node)
 	s.mu.Unlock()
 	switch {
 	case bound != "":
@@ -196,7 +187,13 @@ func (s *Scheduler) passNode(ctx context.Context, name string) (time.Duration, e
 	if left := time.Until(last.Add(s.cfg.HeartbeatTimeout)); left > 0 {
 		return left, nil
 	}
-	_, err = s.nodes.MarkNodeNotReady(ctx, &carav1.MarkNodeNotReadyRequest{
+	return s.markLost(ctx, n, last)
+}
+
+// markLost marks a node as lost, unless a heartbeat arrived meanwhile.
+func (s *Scheduler) markLost(ctx context.Context, n *carav1.Node, last time.Time) (time.Duration, error) {
+	name := n.GetMetadata().GetName()
+	_, err := s.nodes.MarkNodeNotReady(ctx, &carav1.MarkNodeNotReadyRequest{
 		Name: name, LastHeartbeat: n.GetStatus().GetLastHeartbeat(), Message: silence(name, n.GetStatus().GetLastHeartbeat(), s.cfg.HeartbeatTimeout),
 	})
 	if api.IsConflict(err) {

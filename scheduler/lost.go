@@ -105,11 +105,7 @@ func (s *Scheduler) keepLost(ctx context.Context, p *carav1.Project, n *carav1.N
 	}
 	s.mu.Lock()
 	to := Relocate(d, node, s.ledger.order, s.cfg.Strategy)
-	if to.Node == "" {
-		s.waiting[d.Project] = true
-	} else {
-		s.ledger.reserve(d, to.Node)
-	}
+	s.reserveOrWait(d, to.Node)
 	s.mu.Unlock()
 	if to.Node == "" {
 		return 0, stay(to.Why)

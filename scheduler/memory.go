@@ -163,6 +163,16 @@ func (m *memory) resident(p *carav1.Project, node string, moveData bool) Residen
 	return r
 }
 
+// reserveOrWait reserves a node for a project. Without a node, the project waits for one.
+func (m *memory) reserveOrWait(d Demand, node string) {
+	if node == "" {
+		m.waiting[d.Project] = true
+		return
+	}
+	delete(m.waiting, d.Project)
+	m.ledger.reserve(d, node)
+}
+
 // decided reports whether the scheduler has made a decision about the project that the mirror does not show yet.
 func (m *memory) decided(p *carav1.Project) bool {
 	r, ok := m.ledger.reserved[p.GetMetadata().GetName()]

@@ -82,11 +82,16 @@ func (s *Scheduler) decideMove(ctx context.Context, p *carav1.Project) error {
 		s.ledger.reserveMove(d, p.GetStatus().GetNodeRef(), to)
 	}
 	s.mu.Unlock()
+	return s.answerMove(ctx, p, to, why)
+}
+
+// answerMove accepts the requested move or restore of a project on a node, or refuses it because of why.
+func (s *Scheduler) answerMove(ctx context.Context, p *carav1.Project, node, why string) error {
 	if why != "" {
 		_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleRefuseMove, Message: why})
 		return err
 	}
-	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleAcceptMove, NodeRef: to})
+	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleAcceptMove, NodeRef: node})
 }
 
 // attempt is the last failed move of a project, in the memory of the scheduler.

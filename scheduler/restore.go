@@ -87,11 +87,7 @@ func (s *Scheduler) decideRestore(ctx context.Context, p *carav1.Project) error 
 		}
 	}
 	s.mu.Unlock()
-	if why != "" {
-		_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleRefuseMove, Message: why})
-		return err
-	}
-	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleAcceptMove, NodeRef: node})
+	return s.answerMove(ctx, p, node, why)
 }
 
 // Recovery is the decision about a project with `onNodeLoss: Restore` whose data is on a lost node.

@@ -187,8 +187,7 @@ func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error)
 	}
 	why, left := s.obsolete(p)
 	if why != "" {
-		_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleRefuseMove, Message: why})
-		return 0, err
+		return 0, s.answerMove(ctx, p, "", why)
 	}
 	again, err := s.passProject(ctx, p)
 	return earlier(left, again), err

@@ -137,21 +137,28 @@ func rsync(ctx context.Context, conn net.Conn, cmd *exec.Cmd, tell func(done, fi
 	if err := errors.Join(err, child.Close()); err != nil {
 		return 0, "", errors.Join(err, own.Close())
 	}
-	var bridge sync.WaitGroup
-	bridge.Go(func() {
-		_, _ = io.Copy(conn, own) // rsync reports a broken connection
-		if half, ok := conn.(interface{ CloseWrite() error }); ok {
-			_ = half.CloseWrite() // as above
-		}
-	})
-	bridge.Go(func() {
-		_, _ = io.Copy(own, conn) // as above
-		_ = own.CloseWrite()      // as above
-	})
+	wait := bridge(conn, own)
 	code, err = process.wait(ctx)
 	_, _ = conn.Close(), own.Close() // rsync has ended, so both are only abandoned
-	bridge.Wait()
+	wait()
 	return code, said.String(), err
+}
+
+// bridge copies between two connections until both directions have ended. wait returns then. rsync itself reports a broken
+// connection, so errors are ignored.
+func bridge(conn net.Conn, own *net.UnixConn) (wait func()) {
+	var both sync.WaitGroup
+	both.Go(func() {
+		_, _ = io.Copy(conn, own)
+		if half, ok := conn.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+	})
+	both.Go(func() {
+		_, _ = io.Copy(own, conn)
+		_ = own.CloseWrite()
+	})
+	return both.Wait
 }
 
 // progressOf returns a function that reads rsync's output and calls tell. Other lines, such as refusals of the other side, go

@@ -12,6 +12,7 @@
 package compose
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -105,10 +106,7 @@ func Convert(ctx context.Context, o Options) (*Result, error) {
 	c.topLevelVolumes()
 	c.validate()
 	slices.SortStableFunc(c.findings, func(x, y Finding) int {
-		if d := strings.Compare(x.File, y.File); d != 0 {
-			return d
-		}
-		return x.Line - y.Line
+		return cmp.Or(strings.Compare(x.File, y.File), x.Line-y.Line)
 	})
 	return &Result{Project: c.to, Secret: c.secret, Findings: c.findings}, nil
 }
