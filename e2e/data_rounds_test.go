@@ -41,6 +41,8 @@ const (
 	faultStream = 1000
 	// A settlement follows so many rounds.
 	roundsSettle = 6
+	// faultsPerRound is the largest number of faults for each round.
+	faultsPerRound = 3
 	// roundsPatience is how long the commands of roundsSettle rounds, and the settlement after them, may take.
 	roundsPatience = 10 * time.Minute
 )
@@ -150,6 +152,7 @@ func (w *dataRounds) tell(who, format string, args ...any) {
 }
 
 // play has each project carry out some commands, while faults happen: until the commands are done, and at least half as many.
+// At last the commands end without faults, because a restore cannot end if something is killed each second.
 func (w *dataRounds) play(round, rounds int) {
 	w.Helper()
 	w.tell("rounds", "%d to %d", round+1, round+rounds)
@@ -176,6 +179,10 @@ func (w *dataRounds) play(round, rounds int) {
 				return
 			}
 		default:
+		}
+		if n == rounds*faultsPerRound {
+			<-done
+			return
 		}
 		if err := w.fault(ctx, faults); err != nil {
 			w.Errorf("fault: %v", err)
