@@ -36,6 +36,8 @@ const (
 	CondBackupStale = "BackupStale"
 	// CondBackupBlocked means that the next backup will fail, because its node lacks a program.
 	CondBackupBlocked = "BackupBlocked"
+	// CondCertificateReady means that each public host of a project that needs a certificate has one.
+	CondCertificateReady = "CertificateReady"
 )
 
 // Condition types of a source.

@@ -29,9 +29,6 @@ func AutoTLS(in *carav1.Ingress) bool {
 }
 
 func (e projectErrors) ingressTLS(at string, in *carav1.Ingress) {
-	if Public(in) {
-		e.add(at+".access.scope", "is %s, which is not served yet by this version; use %s", ScopePublic, ScopeInternal)
-	}
 	tls := in.GetTls()
 	if tls == nil {
 		return
@@ -88,7 +85,6 @@ func comparableTLS(in *carav1.Ingress) *carav1.IngressTLS {
 
 func (e projectErrors) basicAuth(at string, in *carav1.Ingress) {
 	if auth := in.GetAccess().GetBasicAuth(); auth != nil {
-		e.add(at+".access.basicAuth", "is not served yet by this version; remove it")
 		e.dnsLabel(at+".access.basicAuth.secretRef", auth.GetSecretRef())
 	}
 }

@@ -130,6 +130,17 @@ const (
 	ReasonWrongPassword         = "WrongPassword"
 )
 
+// Reasons of the certificates of public hosts: of events, and of CondCertificateReady.
+const (
+	ReasonCertificateIssued  = "CertificateIssued"
+	ReasonCertificateRenewed = "CertificateRenewed"
+	ReasonCertificateFailed  = "CertificateFailed"
+	ReasonCertificateMissing = "CertificateMissing"
+	// ReasonCertificateExpiring means that the certificate of a Secret must be replaced soon.
+	ReasonCertificateExpiring = "CertificateExpiring"
+	ReasonCertificateValid    = "CertificateValid"
+)
+
 // Reasons of failed restores, in addition to those of failed backups.
 const (
 	// ReasonDiskFull means that the node's disk has no room for the data.

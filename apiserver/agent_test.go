@@ -182,8 +182,8 @@ func connectAgent(t *testing.T, conn *grpc.ClientConn, instance string) *fakeAge
 	return connectAgentAt(t, conn, instance, "192.0.2.1:8081")
 }
 
-// connectAgentAt is an agent that reports an ingress address.
-func connectAgentAt(t *testing.T, conn *grpc.ClientConn, instance, address string) *fakeAgent {
+// connectAgentAt is an agent that reports an ingress address, and capabilities.
+func connectAgentAt(t *testing.T, conn *grpc.ClientConn, instance, address string, capabilities ...string) *fakeAgent {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
@@ -195,7 +195,7 @@ func connectAgentAt(t *testing.T, conn *grpc.ClientConn, instance, address strin
 		Platform: "linux/amd64", IngressAddress: address, Capacity: &carav1.NodeCapacity{Cpu: "4", DiskFree: "10Gi"},
 		Tools: map[string]string{api.ToolRsync: "3.2.7", api.ToolRestic: "0.18.0"},
 	}
-	if err := stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Info: info}, InstanceId: instance}); err != nil {
+	if err := stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Info: info}, InstanceId: instance, Capabilities: capabilities}); err != nil {
 		t.Fatal(err)
 	}
 	a := &fakeAgent{t: t, conn: conn, stream: stream, got: make(chan *carav1.ConnectResponse, 1000), failed: make(chan error, 1)}

@@ -148,6 +148,7 @@ func derive(t *state.Tx, p *carav1.Project) {
 	st := p.GetStatus()
 	st.SpecHash = api.Hash(p.GetSpec())
 	st.Hosts = t.Hosts.Of(p.GetSpec())
+	setCertificates(t, p)
 	setExpiry(t, p)
 }
 

@@ -2491,7 +2491,9 @@ type HostCertificate struct {
 	// Issuer of the certificate.
 	Issuer string `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// Problem explains why there is no certificate that can be used. Empty if there is one.
-	Problem       string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Warning explains why the certificate could not be renewed yet. Empty if that is not so.
+	Warning       string `protobuf:"bytes,7,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2564,6 +2566,13 @@ func (x *HostCertificate) GetIssuer() string {
 func (x *HostCertificate) GetProblem() string {
 	if x != nil {
 		return x.Problem
+	}
+	return ""
+}
+
+func (x *HostCertificate) GetWarning() string {
+	if x != nil {
+		return x.Warning
 	}
 	return ""
 }
@@ -3541,7 +3550,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\fcertificates\x18\x17 \x03(\v2\x18.cara.v1.HostCertificateR\fcertificates\x1a;\n" +
 	"\rRestartsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdf\x01\n" +
 	"\x0fHostCertificate\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1d\n" +
 	"\n" +
@@ -3549,7 +3558,8 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x05names\x18\x03 \x03(\tR\x05names\x127\n" +
 	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
 	"\x06issuer\x18\x05 \x01(\tR\x06issuer\x12\x18\n" +
-	"\aproblem\x18\x06 \x01(\tR\aproblem\"\xc6\x02\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem\x12\x18\n" +
+	"\awarning\x18\a \x01(\tR\awarning\"\xc6\x02\n" +
 	"\x04Move\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
