@@ -103,7 +103,9 @@ func TestCredentialsOfAgents(t *testing.T) {
 	if _, err := carav1.NewSecretServiceClient(c.admin(t)).DeleteSecret(t.Context(), &carav1.DeleteRequest{Name: "site"}); err != nil {
 		t.Fatal(err)
 	}
-	front.credentials(func(m *carav1.Credentials) bool { return slices.Equal(m.GetRemovedCertificates(), []string{"secret/site"}) })
+	front.credentials(func(m *carav1.Credentials) bool {
+		return slices.Equal(m.GetRemovedCertificates(), []string{"secret/site"})
+	})
 }
 
 // TestCertificateReady: the condition follows the Secret, and quotes nothing of the key.
