@@ -63,7 +63,20 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 			fmt.Fprintln(a.Err, step)
 		}
 	}
-	return w.verdict(timeout)
+	if err := w.verdict(timeout); err != nil {
+		return err
+	}
+	a.printURLs(w)
+	return nil
+}
+
+// printURLs ends a successful wait with the public URLs of the projects.
+func (a *app) printURLs(w *waiting) {
+	for _, name := range slices.Sorted(maps.Keys(w.last)) {
+		for _, url := range kind.PublicURLs(w.last[name]) {
+			fmt.Fprintln(a.Out, url)
+		}
+	}
 }
 
 // waiting holds the state of the awaited projects. It decides what to show and does no I/O.

@@ -34,7 +34,13 @@ func (p Page) Describe(ctx context.Context, r Ref) error {
 	if r.Kind.Name == api.KindToken {
 		return nil // tokens have no events
 	}
-	return p.events(ctx, r)
+	if err := p.events(ctx, r); err != nil {
+		return err
+	}
+	if project, ok := obj.(*carav1.Project); ok {
+		p.urls(project)
+	}
+	return nil
 }
 
 // Field prints one aligned line; nothing if the value is empty.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/term"
@@ -11,7 +12,8 @@ import (
 )
 
 // ingress shows where the requests for a project's hosts and paths go, as the spec says it.
-func (p Page) ingress(rules []*carav1.Ingress) {
+func (p Page) ingress(obj *carav1.Project) {
+	rules := obj.GetSpec().GetIngress()
 	if len(rules) == 0 {
 		return
 	}
@@ -20,18 +22,93 @@ func (p Page) ingress(rules []*carav1.Ingress) {
 	for _, in := range rules {
 		rows = append(rows, []term.Cell{
 			term.Text(in.GetName()), term.Text(in.GetHost()), term.Text(api.IngressPath(in.GetPath())),
-			term.Text(destination(in.GetTarget().GetService(), in.GetTarget().GetPort(), in.GetRedirect())), term.Text(allowed(in.GetAccess().GetAllow())),
+			term.Text(destination(in.GetTarget().GetService(), in.GetTarget().GetPort(), in.GetRedirect())),
+			term.Text(cmp.Or(in.GetAccess().GetScope(), api.ScopeInternal)), tlsCell(obj, in, p.Now), term.Text(allowed(in.GetAccess())),
 		})
 	}
-	p.table([]string{"NAME", "HOST", "PATH", "TO", "ALLOWED"}, rows)
+	p.table([]string{"NAME", "HOST", "PATH", "TO", "SCOPE", "TLS", "ALLOWED"}, rows)
 }
 
-// allowed formats from where clients can use a rule.
-func allowed(networks []string) string {
-	if len(networks) > 0 {
-		return term.Short(strings.Join(networks, ","), 100)
+// urls shows where clients reach a project.
+func (p Page) urls(obj *carav1.Project) {
+	urls := URLs(obj)
+	if len(urls) == 0 {
+		return
 	}
-	return "all"
+	p.section("URLs")
+	for _, url := range urls {
+		fmt.Fprintln(p.Out, "  "+term.Line(url))
+	}
+}
+
+// URLs returns the URLs of a project's claimed hosts and paths. It says which of them are for internal clients only, and which
+// wait for a certificate.
+func URLs(p *carav1.Project) []string { return urlsOf(p, func(*carav1.Ingress) bool { return true }) }
+
+// PublicURLs returns those of the public hosts.
+func PublicURLs(p *carav1.Project) []string { return urlsOf(p, api.Public) }
+
+func urlsOf(p *carav1.Project, which func(*carav1.Ingress) bool) []string {
+	var urls []string
+	for _, in := range p.GetSpec().GetIngress() {
+		host := claimedHost(p, in.GetHost())
+		if host == "" || !which(in) {
+			continue
+		}
+		rest := host + api.IngressPath(in.GetPath())
+		switch {
+		case !api.Public(in):
+			urls = append(urls, "http://"+rest+" (internal)")
+		case in.GetTls().GetMode() == api.TLSOff:
+			urls = append(urls, "http://"+rest)
+		case certificateOf(p, host).GetNotAfter() == nil:
+			urls = append(urls, "https://"+rest+" (no certificate yet)")
+		default:
+			urls = append(urls, "https://"+rest)
+		}
+	}
+	return urls
+}
+
+// certificateOf returns the certificate of a public host, or nil.
+func certificateOf(p *carav1.Project, host string) *carav1.HostCertificate {
+	for _, c := range p.GetStatus().GetCertificates() {
+		if c.GetHost() == host {
+			return c
+		}
+	}
+	return nil
+}
+
+// tlsCell formats how public clients reach a host over HTTPS, and until when its certificate is valid.
+func tlsCell(p *carav1.Project, in *carav1.Ingress, now time.Time) term.Cell {
+	if !api.Public(in) {
+		return term.Text("")
+	}
+	if in.GetTls().GetMode() == api.TLSOff {
+		return term.Text("off")
+	}
+	c := certificateOf(p, claimedHost(p, in.GetHost()))
+	switch end := c.GetNotAfter(); {
+	case end == nil || !now.Before(end.AsTime()):
+		return term.Cell{Text: "no certificate", Colour: term.Red}
+	case c.GetWarning() != "":
+		return term.Cell{Text: "until " + end.AsTime().UTC().Format(time.DateOnly), Colour: term.Yellow}
+	default:
+		return term.Text("until " + end.AsTime().UTC().Format(time.DateOnly))
+	}
+}
+
+// allowed formats from where clients can use a rule, and whether they need a password.
+func allowed(access *carav1.IngressAccess) string {
+	text := "all"
+	if networks := access.GetAllow(); len(networks) > 0 {
+		text = term.Short(strings.Join(networks, ","), 100)
+	}
+	if access.GetBasicAuth() != nil {
+		text += ", with a password"
+	}
+	return text
 }
 
 // destination formats where an ingress rule leads: `web:8080`, or `308 https://www.example.com`.

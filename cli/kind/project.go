@@ -69,7 +69,7 @@ func describeProject(ctx context.Context, p Page, m proto.Message) error {
 		})
 	}
 	p.table([]string{"NAME", "STATE", "HEALTH", "RESTARTS", "IMAGE", "CONTAINER", "MESSAGE"}, rows)
-	p.ingress(obj.GetSpec().GetIngress())
+	p.ingress(obj)
 	if err := p.projectVolumes(ctx, obj); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ import (
 func Route() Kind {
 	return Kind{
 		Name: "Route", Plural: "routes",
-		Columns: []string{"HOST", "PATH", "TO", "ALLOWED", "PROJECT", "PHASE", "NODE"},
+		Columns: []string{"HOST", "PATH", "TO", "SCOPE", "TLS", "ALLOWED", "PROJECT", "PHASE", "NODE"},
 		wide:    []string{"OWNER"},
 		Row:     routeRow,
 		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
@@ -36,6 +36,7 @@ func Route() Kind {
 type ProjectRoute struct {
 	*carav1.Route
 	project *carav1.Project
+	rule    *carav1.Ingress
 }
 
 // GetMetadata returns the name of the route.
@@ -63,10 +64,15 @@ func Routes(projects []*carav1.Project, only string) []*ProjectRoute {
 }
 
 func routeOf(p *carav1.Project, in *carav1.Ingress, host string) *ProjectRoute {
-	return &ProjectRoute{project: p, Route: &carav1.Route{
+	r := &ProjectRoute{project: p, rule: in, Route: &carav1.Route{
 		Host: host, Path: api.IngressPath(in.GetPath()), Project: p.GetMetadata().GetName(), Node: p.GetStatus().GetNodeRef(),
 		Service: in.GetTarget().GetService(), Port: in.GetTarget().GetPort(), Redirect: in.GetRedirect(), Allow: in.GetAccess().GetAllow(),
+		PasswordList: in.GetAccess().GetBasicAuth().GetSecretRef(),
 	}}
+	if api.Public(in) {
+		r.Scope, r.Tls = api.ScopePublic, in.GetTls()
+	}
+	return r
 }
 
 // claimedHost returns the full host of a rule, or "" if the project has not claimed it. Only the server knows the domain of
@@ -99,7 +105,7 @@ func routeRow(m proto.Message, now time.Time) []term.Cell {
 	r := m.(*ProjectRoute)
 	return []term.Cell{
 		term.Text(r.GetHost()), term.Text(r.GetPath()), term.Text(destination(r.GetService(), r.GetPort(), r.GetRedirect())),
-		term.Text(allowed(r.GetAllow())), term.Text(r.GetProject()), PhaseCell(r.project, now), term.Text(r.GetNode()),
+		term.Text(cmp.Or(r.GetScope(), api.ScopeInternal)), tlsCell(r.project, r.rule, now), term.Text(allowed(r.rule.GetAccess())), term.Text(r.GetProject()), PhaseCell(r.project, now), term.Text(r.GetNode()),
 		term.Text(r.project.GetMetadata().GetOwner()),
 	}
 }
