@@ -57,6 +57,8 @@ type Config struct {
 	Peers *peer.TLS
 	// Volumes serves a connection on which another node sends a volume, and closes it. Optional.
 	Volumes func(ctx context.Context, node string, conn net.Conn)
+	// Ports serves a connection on which another node passes a client's connection to a port, and closes it. Optional.
+	Ports func(ctx context.Context, node string, conn net.Conn)
 	// File stores the route table, so that hosts are served after a restart while the server is unreachable. Optional.
 	File string
 	// CredentialsFile stores the certificates and passwords, for the same reason. Optional.
@@ -262,7 +264,7 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 	}
 	i.found(w, route.Route)
 	switch {
-	case !route.allow.has(w.client()):
+	case !route.allow.Has(w.client()):
 		page(w, r, http.StatusForbidden, "Clients with the address "+strconv.QuoteToASCII(w.client())+" cannot use this host and path.")
 	case w.at == publicHTTP && route.GetTls().GetMode() != api.TLSOff:
 		i.toHTTPS(w, r)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caravanserai/cara/agent/networks"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -17,13 +18,13 @@ type site []*rule
 // rule is a route with its access list.
 type rule struct {
 	*carav1.Route
-	allow networks
+	allow networks.List
 }
 
 func newSite(routes []*carav1.Route) site {
 	s := make(site, 0, len(routes))
 	for _, r := range routes {
-		s = append(s, &rule{r, newNetworks(r.Allow)})
+		s = append(s, &rule{r, networks.Parse(r.Allow)})
 	}
 	slices.SortStableFunc(s, func(a, b *rule) int { return cmp.Compare(len(b.Path), len(a.Path)) })
 	return s
