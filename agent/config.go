@@ -18,6 +18,14 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
+// Ports describes the ports of projects on this node, for its heartbeats.
+type Ports interface {
+	Offer() *carav1.PortOffer
+	Report() *carav1.PortReport
+	// Changes returns a channel that has an entry after the report has changed.
+	Changes() <-chan struct{}
+}
+
 // Config configures an Agent.
 type Config struct {
 	// Conn is the connection to the server, with the node's identity.
@@ -36,6 +44,8 @@ type Config struct {
 	OnCredentials func(*carav1.Credentials)
 	// Capabilities are what the server sends this agent credentials for: see api.CapabilityIngress.
 	Capabilities []string
+	// Ports are the ports of projects that this node opens. Optional.
+	Ports Ports
 	// DialVolumes connects to another node's agent to copy a volume. Without it, this node moves no data.
 	DialVolumes func(ctx context.Context, node, address string) (net.Conn, error)
 	// Tools returns the versions of the programs for data on this machine. The default is volume.Tools.

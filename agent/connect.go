@@ -199,6 +199,7 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 	volumes := 0 // the version of the inventory that the server has
 	var told *carav1.NodeInfo
 	var conditions []*carav1.Condition
+	ports := portNews{of: c.cfg.Ports}
 	every := 5 * time.Second
 	for {
 		conditions = c.machine.conditions(conditions)
@@ -207,6 +208,7 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 			beat.Info, told = info, info
 		}
 		beat.Volumes, volumes = c.inventory.news(volumes)
+		beat.Ports = ports.next()
 		message := &carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take(), Capabilities: c.cfg.Capabilities}
 		if err := stream.Send(message); err != nil {
 			return fmt.Errorf("send a heartbeat: %w", err)
@@ -217,9 +219,36 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 		case d := <-interval:
 			every = cmp.Or(d, every)
 		case <-c.beat:
+		case <-ports.changes():
 		case <-time.After(every):
 		}
 	}
+}
+
+// portNews is what the heartbeats of one connection say about ports.
+type portNews struct {
+	of   Ports // nil if the node has none
+	told *carav1.PortReport
+}
+
+// next returns the report if the server does not have it.
+func (n *portNews) next() *carav1.PortReport {
+	if n.of == nil {
+		return nil
+	}
+	report := n.of.Report()
+	if n.told != nil && proto.Equal(report, n.told) {
+		return nil
+	}
+	n.told = report
+	return report
+}
+
+func (n *portNews) changes() <-chan struct{} {
+	if n.of == nil {
+		return nil
+	}
+	return n.of.Changes()
 }
 
 // refuses reports whether a project name from the server is invalid. A name becomes part of file names and of names in the

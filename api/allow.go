@@ -7,7 +7,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// SourceDenials returns why a source may not declare a project: one sentence for each name, host and Secret that its
+// SourceDenials returns why a source may not declare a project: one sentence for each name, host, port and Secret that its
 // spec.allow does not list, with what to add. It returns nil if the source may declare it. hosts are the project's full
 // host names.
 func SourceDenials(source string, allow *carav1.SourceAllow, project *carav1.Project, hosts []string, t HostTemplate) []string {
@@ -21,6 +21,15 @@ func SourceDenials(source string, allow *carav1.SourceAllow, project *carav1.Pro
 	for _, host := range hosts {
 		if len(allow.GetHosts()) > 0 && !t.MatchHost(allow.GetHosts(), host) {
 			deny("claim host", host, "hosts")
+		}
+	}
+	for _, k := range PortKeys(project.GetSpec()) {
+		if !PortAllowed(allow, k) {
+			list := "ports"
+			if k.Scope == ScopePublic {
+				list = "publicPorts"
+			}
+			denials = append(denials, fmt.Sprintf("source %q may not claim %s; add %d to spec.allow.%s of the source", source, k, k.Port, list))
 		}
 	}
 	for _, secret := range SecretNames(project.GetSpec()) {

@@ -38,6 +38,8 @@ const (
 	CondBackupBlocked = "BackupBlocked"
 	// CondCertificateReady means that each public host of a project that needs a certificate has one.
 	CondCertificateReady = "CertificateReady"
+	// CondPortsReady is True if nodes have opened all ports of the project. A node has it, False, if it cannot open a port.
+	CondPortsReady = "PortsReady"
 )
 
 // Condition types of a source.

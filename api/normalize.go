@@ -57,6 +57,10 @@ func eachDefault(s *carav1.ProjectSpec, str func(*string, string), num func(*int
 			num(&in.Redirect.Code, DefaultRedirectCode)
 		}
 	}
+	for _, p := range s.GetPorts() {
+		str(&p.Protocol, ProtocolTCP)
+		str(&p.Scope, ScopeInternal)
+	}
 	for _, svc := range s.GetServices() {
 		eachServiceDefault(svc, str, num)
 	}

@@ -121,4 +121,6 @@ func (e *fieldErrors) allow(a *carav1.SourceAllow) {
 	e.patterns("spec.allow.names", a.GetNames(), NamePattern)
 	e.patterns("spec.allow.hosts", a.GetHosts(), HostPattern)
 	e.patterns("spec.allow.secrets", a.GetSecrets(), NamePattern)
+	e.patterns("spec.allow.ports", a.GetPorts(), PortRangeProblem)
+	e.patterns("spec.allow.publicPorts", a.GetPublicPorts(), PortRangeProblem)
 }

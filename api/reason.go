@@ -95,6 +95,14 @@ const (
 	ReasonVolumeLost = "VolumeLost"
 )
 
+// Reasons of CondPortsReady.
+const (
+	ReasonPortsOpen      = "PortsOpen"
+	ReasonPortNotOffered = "PortNotOffered"
+	ReasonPortNotOpen    = "PortNotOpen"
+	ReasonPortOpening    = "PortOpening"
+)
+
 // Reasons of a volume's events.
 const (
 	ReasonVolumeDeleted    = "VolumeDeleted"

@@ -44,13 +44,14 @@ func named(p *carav1.Project, services []string, token string) map[string]string
 	return out
 }
 
-// IsJob reports whether a service is expected to end: its restartPolicy allows it, and it has neither a health check nor an
-// ingress.
+// IsJob reports whether a service is expected to end: its restartPolicy allows it, and it has neither a health check, an
+// ingress nor a port.
 func IsJob(spec *carav1.ProjectSpec, s *carav1.Service) bool {
 	if s.GetRestartPolicy() != RestartNever && s.GetRestartPolicy() != RestartOnFailure {
 		return false
 	}
 	serves := slices.ContainsFunc(spec.GetIngress(), func(in *carav1.Ingress) bool { return in.GetTarget().GetService() == s.GetName() })
+	serves = serves || slices.ContainsFunc(spec.GetPorts(), func(p *carav1.ProjectPort) bool { return p.GetTarget().GetService() == s.GetName() })
 	check := s.GetHealthcheck()
 	return !serves && (check == nil || check.GetDisable())
 }

@@ -40,6 +40,7 @@ func (e projectErrors) project(s *carav1.ProjectSpec) {
 	}
 	e.cycles(s.GetServices(), x)
 	e.ingress(s.GetIngress(), x)
+	e.ports(s.GetPorts(), x)
 	e.backup(s, x)
 	if t := s.GetExpireAt(); t != nil && !t.IsValid() {
 		e.add("spec.expireAt", "is out of range; write a time between the years 1 and 9999, such as 2026-01-31T18:00:00Z")

@@ -67,7 +67,7 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 		return err
 	}
 	a.printURLs(w)
-	return nil
+	return a.printPorts(ctx, w.last)
 }
 
 // printURLs ends a successful wait with the public URLs of the projects.
@@ -77,6 +77,48 @@ func (a *app) printURLs(w *waiting) {
 			fmt.Fprintln(a.Out, url)
 		}
 	}
+}
+
+// printPorts ends a successful wait with the addresses where the ports of projects are open, and why one is not.
+func (a *app) printPorts(ctx context.Context, projects map[string]*carav1.Project) error {
+	var with []*carav1.Project
+	for _, name := range slices.Sorted(maps.Keys(projects)) {
+		if p := projects[name]; len(p.GetSpec().GetPorts()) > 0 {
+			with = append(with, p)
+		}
+	}
+	if len(with) == 0 {
+		return nil
+	}
+	conn, err := a.dial()
+	if err != nil {
+		return err
+	}
+	nodes, err := carav1.NewNodeServiceClient(conn).ListNodes(ctx, &carav1.ListRequest{})
+	if api.Code(err) == codes.PermissionDenied {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, p := range with {
+		for _, at := range kind.OpenPorts(p, nodes.GetItems()) {
+			fmt.Fprintln(a.Out, term.Line(at))
+		}
+		if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPortsReady); c.GetStatus() == api.StatusFalse {
+			fmt.Fprintln(a.Err, "project/"+term.Line(p.GetMetadata().GetName()), "runs, but:", term.Line(c.GetMessage()))
+		}
+	}
+	return nil
+}
+
+// portsOpening reports whether the nodes are about to open the ports of a project.
+func portsOpening(p *carav1.Project) bool {
+	if len(p.GetSpec().GetPorts()) == 0 {
+		return false
+	}
+	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPortsReady)
+	return c.GetObservedGeneration() < p.GetMetadata().GetGeneration() || c.GetReason() == api.ReasonPortOpening
 }
 
 // waiting holds the state of the awaited projects. It decides what to show and does no I/O.
@@ -127,6 +169,10 @@ func (w *waiting) take(e *carav1.ProjectEvent) []string {
 	case phase == api.PhaseRunning && p.GetStatus().GetObservedGeneration() >= p.GetMetadata().GetGeneration():
 		if jobs := openJobs(p); len(jobs) > 0 {
 			message = waitsForJobs(jobs)
+			break
+		}
+		if portsOpening(p) {
+			message = "waits until its ports are open"
 			break
 		}
 		delete(w.open, name)

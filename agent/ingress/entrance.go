@@ -128,7 +128,7 @@ func (e *entrance) server(ctx context.Context) (*http.Server, *tls.Config) {
 		return srv, config
 	case e.at == insideHTTP && e.ingress.cfg.Peers != nil:
 		peers := e.ingress.cfg.Peers.Accept()
-		e.ingress.acceptVolumes(ctx, srv, peers)
+		e.ingress.acceptStreams(ctx, srv, peers)
 		return srv, peers
 	}
 	return srv, nil

@@ -108,6 +108,14 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
+// SetLinger makes Close reset the connection, so that the peer does not take the data that it has for all of it.
+func (c *conn) SetLinger(seconds int) error {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		return tcp.SetLinger(seconds)
+	}
+	return nil
+}
+
 func (c *conn) Close() error {
 	if c.set != nil {
 		c.set.leave(c)

@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -16,8 +15,20 @@ const VolumeProtocol = "cara-volume/1"
 // dialPatience is how long a connection may take.
 const dialPatience = 10 * time.Second
 
+// PortProtocol is the TLS application protocol of a connection that carries a client's connection to a port.
+const PortProtocol = "cara-port/1"
+
 // DialVolumes connects to a node's agent to copy a volume.
 func (t *TLS) DialVolumes(ctx context.Context, node, address string) (net.Conn, error) {
+	return t.dial(ctx, node, address, VolumeProtocol, "volumes")
+}
+
+// DialPort connects to a node's agent to pass a client's connection to a port.
+func (t *TLS) DialPort(ctx context.Context, node, address string) (*tls.Conn, error) {
+	return t.dial(ctx, node, address, PortProtocol, "connections to ports")
+}
+
+func (t *TLS) dial(ctx context.Context, node, address, protocol, what string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialPatience)
 	defer cancel()
 	raw, err := (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext(ctx, "tcp", address)
@@ -25,11 +36,11 @@ func (t *TLS) DialVolumes(ctx context.Context, node, address string) (net.Conn, 
 		return nil, fmt.Errorf("reach the agent of node %s at %s: %w", node, address, err)
 	}
 	config := t.Dial(node)
-	config.NextProtos = []string{VolumeProtocol}
+	config.NextProtos = []string{protocol}
 	secured := tls.Client(raw, config)
 	err = secured.HandshakeContext(ctx)
-	if err == nil && secured.ConnectionState().NegotiatedProtocol != VolumeProtocol {
-		err = errors.New("it does not accept volumes; update cara-agent there")
+	if err == nil && secured.ConnectionState().NegotiatedProtocol != protocol {
+		err = fmt.Errorf("it does not accept %s; update cara-agent there", what)
 	}
 	if err != nil {
 		_ = raw.Close() // it is abandoned

@@ -161,6 +161,9 @@ func (d *Dispatcher) agentChange(ch *state.Change, assigned *assignments, routes
 			routes.node(node)
 		}
 	case api.KindNode:
+		if ch.Name == routes.me.Node {
+			routes.node(ch.Name) // its offer of ports may have changed
+		}
 		for _, project := range d.DB.Cache.ProjectsOnNode(ch.Name) {
 			routes.project(project)
 		}

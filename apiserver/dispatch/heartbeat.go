@@ -110,15 +110,36 @@ func afterHeartbeat(n *carav1.Node, hb *carav1.Heartbeat, connected, here bool, 
 		}
 		changed = changed || more
 	}
+	ports := &carav1.PortReport{Ports: n.GetStatus().GetPorts()}
+	if next := portReport(hb); next != nil {
+		var more bool
+		changed, ports = changed || !proto.Equal(ports, next), next
+		if bad := api.NodePortsCondition(ports.GetPorts()); bad != nil {
+			conditions, more = api.SetCondition(conditions, bad, now)
+		} else {
+			conditions, more = api.RemoveCondition(conditions, api.CondPortsReady)
+		}
+		changed = changed || more
+	}
 	if !changed && state == n.GetStatus().GetState() {
 		return n
 	}
 	next := proto.CloneOf(n)
 	next.Status.State, next.Status.Conditions, next.Status.Info = state, conditions, proto.CloneOf(info)
+	next.Status.Ports = proto.CloneOf(ports).GetPorts()
 	if connected {
 		next.Status.LastHeartbeat = timestamppb.New(now)
 	}
 	return next
+}
+
+// portReport returns the ports of a heartbeat, or nil if the heartbeat says nothing about them. An agent of an older version
+// opens none.
+func portReport(hb *carav1.Heartbeat) *carav1.PortReport {
+	if hb.GetPorts() == nil && hb.GetInfo() != nil && hb.GetInfo().GetPortOffer() == nil {
+		return &carav1.PortReport{}
+	}
+	return hb.GetPorts()
 }
 
 // sameInfo ignores free disk space: it changes all the time, and reads add it from memory.

@@ -35,12 +35,16 @@ type routeFeed struct {
 	table   routeTable                 // of all projects
 	sent    map[string][]*carav1.Route // what the agent knows, by host
 	peers   map[string]*carav1.Peer    // by node
+
+	ports map[string]*carav1.ProjectPorts // what the agent knows, by project
+	offer *carav1.PortOffer               // of the agent, when ports were last sent
 }
 
 func newRouteFeed(s *Dispatcher, me *Session) *routeFeed {
 	return &routeFeed{
 		server: s, me: me, noted: make(chan struct{}, 1), dirty: map[string]struct{}{}, nodes: map[string]struct{}{},
 		table: newRouteTable(), sent: map[string][]*carav1.Route{}, peers: map[string]*carav1.Peer{},
+		ports: map[string]*carav1.ProjectPorts{},
 	}
 }
 
@@ -120,6 +124,7 @@ func (f *routeFeed) flush(full bool) error {
 		f.flushHost(msg, host)
 	}
 	f.flushPeers(msg, nodes)
+	f.flushPorts(msg, dirty)
 	if !full && proto.Size(msg) == 0 {
 		return nil
 	}

@@ -85,6 +85,21 @@ func (a Actor) MayClaim(hosts []string, t api.HostTemplate) error {
 	return nil
 }
 
+// MayClaimPorts returns an error if the caller's token is limited to some names or hosts and one of the ports is public. Such a
+// token cannot make a service reachable for everybody.
+func (a Actor) MayClaimPorts(ports []api.PortKey) error {
+	if len(a.Hosts) == 0 && a.NamePrefix == "" {
+		return nil
+	}
+	for _, k := range ports {
+		if k.Scope == api.ScopePublic {
+			return api.Forbidden("%s may not claim %s: its token is limited to some names or hosts; set the scope %s, or let an administrator apply the project",
+				a.Name, k, api.ScopeInternal)
+		}
+	}
+	return nil
+}
+
 type actorKey struct{}
 
 // WithActor returns a context that carries the actor for ActorOf.

@@ -102,6 +102,9 @@ func mayDeclare(t *state.Tx, p *carav1.Project) error {
 	if err := t.Actor.MayClaim(t.Hosts.Of(p.GetSpec()), t.Hosts.Template); err != nil {
 		return err
 	}
+	if err := t.Actor.MayClaimPorts(api.PortKeys(p.GetSpec())); err != nil {
+		return err
+	}
 	return permitted(t, p)
 }
 

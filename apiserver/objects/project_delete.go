@@ -150,6 +150,7 @@ func removeProject(t *state.Tx, p *carav1.Project, by api.Role, why string) erro
 	dropRevisions(t, p)
 	leaveVolumes(t, p)
 	releaseHosts(t, p)
+	releasePorts(t, p)
 	if o, ok := state.Read[*carav1.Override](t, meta.GetName()); ok && o.GetScope() != api.OverrideDeletion {
 		endOverride(t, o, "the project is gone")
 	}

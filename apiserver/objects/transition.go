@@ -111,6 +111,9 @@ func newProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Or
 	if err := useVolumes(t, p); err != nil {
 		return nil, err
 	}
+	if err := claimPorts(t, nil, p); err != nil {
+		return nil, err
+	}
 	return p, claimHosts(t, nil, p)
 }
 
@@ -124,6 +127,9 @@ func changeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, w
 	}
 	endMoveOfOtherData(t, p, "the volumes of the project changed: "+what)
 	if err := claimHosts(t, old, p); err != nil {
+		return err
+	}
+	if err := claimPorts(t, old, p); err != nil {
 		return err
 	}
 	if sameContainers(old.GetSpec(), spec) {

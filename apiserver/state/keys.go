@@ -13,6 +13,9 @@ import (
 // KindHost is the projects' claims on an ingress host: hosts/HOST refers to the projects. It is not a kind of the API.
 const KindHost = "HostClaim"
 
+// KindPort is a project's claim on a port: ports/PROTOCOL/PORT/SCOPE refers to the project. It is not a kind of the API.
+const KindPort = "PortClaim"
+
 // KindGuard is a key without content that represents many objects: every change of claims writes guards/claims. A
 // transaction that depends on the absence of claims has it as a condition. It is not a kind of the API.
 const KindGuard = "ObjectMeta"
@@ -54,6 +57,7 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{KindHost, "hosts/", &carav1.HostClaim{}, false},
 	{KindCertificate, "certificates/", &carav1.Certificate{}, false},
 	{KindChallenge, "challenges/", &carav1.Challenge{}, false},
+	{KindPort, "ports/", &carav1.PortClaim{}, false},
 	{KindGuard, "guards/", &carav1.ObjectMeta{}, false},
 }
 

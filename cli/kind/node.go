@@ -51,10 +51,12 @@ func describeNode(ctx context.Context, p Page, m proto.Message) error {
 	if more := info.GetAllowedCapabilities(); len(more) > 0 {
 		p.Field("Allows", "capabilities "+strings.Join(more, ", "))
 	}
+	p.Field("Offers", offerText(info.GetPortOffer()))
 	c := info.GetCapacity()
 	p.Field("Capacity", fmt.Sprintf("cpu %s, memory %s, disk %s (%s free), %d project networks",
 		term.Dash(c.GetCpu()), Quantity(c.GetMemory()).Text, Quantity(c.GetDisk()).Text, Quantity(c.GetDiskFree()).Text, c.GetSubnets()))
 	p.conditions(st.GetConditions())
+	p.nodePorts(n)
 	if err := p.nodeProjects(ctx, n.GetMetadata().GetName()); err != nil {
 		return err
 	}
@@ -105,11 +107,11 @@ func nodeRow(m proto.Message, now time.Time) []term.Cell {
 	}
 }
 
-// troubled reports whether a node's condition shows a problem: Ready, EngineReady and IngressReachable if they are not
+// troubled reports whether a node's condition shows a problem: Ready, EngineReady, IngressReachable and PortsReady if they are not
 // True, pressure if it is.
 func troubled(c *carav1.Condition) bool {
 	switch c.Type {
-	case api.CondReady, api.CondEngineReady, api.CondIngressReachable:
+	case api.CondReady, api.CondEngineReady, api.CondIngressReachable, api.CondPortsReady:
 		return c.Status != api.StatusTrue
 	case api.CondDiskPressure, api.CondMemoryPressure:
 		return c.Status == api.StatusTrue

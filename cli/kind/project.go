@@ -70,6 +70,7 @@ func describeProject(ctx context.Context, p Page, m proto.Message) error {
 	}
 	p.table([]string{"NAME", "STATE", "HEALTH", "RESTARTS", "IMAGE", "CONTAINER", "MESSAGE"}, rows)
 	p.ingress(obj)
+	p.ports(obj.GetSpec().GetPorts())
 	if err := p.projectVolumes(ctx, obj); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package kind
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -15,8 +16,9 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Route shows which project has which ingress host and path, and where the requests go. A route has no object: it follows from
-// a project's spec and from the hosts that the project has claimed. Its name is the host with the path.
+// Route shows which project has which ingress host and path or TCP port, and where the requests and connections go. A route has no object: it follows from
+// a project's spec and from the hosts that the project has claimed. Its name is the host with the path, or
+// the port with its scope.
 func Route() Kind {
 	return Kind{
 		Name: "Route", Plural: "routes",
@@ -37,10 +39,14 @@ type ProjectRoute struct {
 	*carav1.Route
 	project *carav1.Project
 	rule    *carav1.Ingress
+	key     api.PortKey // of a TCP port; empty for a host
 }
 
 // GetMetadata returns the name of the route.
 func (r *ProjectRoute) GetMetadata() *carav1.ObjectMeta {
+	if r.key.Port != 0 {
+		return &carav1.ObjectMeta{Name: r.GetHost() + "/" + r.key.Scope}
+	}
 	return &carav1.ObjectMeta{Name: r.GetHost() + strings.TrimSuffix(r.GetPath(), "/")}
 }
 
@@ -56,9 +62,12 @@ func Routes(projects []*carav1.Project, only string) []*ProjectRoute {
 				all = append(all, routeOf(p, in, host))
 			}
 		}
+		for _, port := range p.GetSpec().GetPorts() {
+			all = append(all, portRoute(p, port))
+		}
 	}
 	slices.SortFunc(all, func(a, b *ProjectRoute) int {
-		return cmp.Or(strings.Compare(a.GetHost(), b.GetHost()), strings.Compare(a.GetPath(), b.GetPath()))
+		return cmp.Or(a.key.Compare(b.key), strings.Compare(a.GetHost(), b.GetHost()), strings.Compare(a.GetPath(), b.GetPath()))
 	})
 	return all
 }
@@ -73,6 +82,16 @@ func routeOf(p *carav1.Project, in *carav1.Ingress, host string) *ProjectRoute {
 		r.Scope, r.Tls = api.ScopePublic, in.GetTls()
 	}
 	return r
+}
+
+// portRoute returns the route of a TCP port. In the place of a host it has the port: `tcp/5432`.
+func portRoute(p *carav1.Project, port *carav1.ProjectPort) *ProjectRoute {
+	k := api.KeyOfPort(port)
+	rule := &carav1.Ingress{Access: &carav1.IngressAccess{Allow: port.GetAllow()}}
+	return &ProjectRoute{project: p, rule: rule, key: k, Route: &carav1.Route{
+		Host: fmt.Sprintf("%s/%d", strings.ToLower(k.Protocol), k.Port), Scope: k.Scope, Project: p.GetMetadata().GetName(), Node: p.GetStatus().GetNodeRef(),
+		Service: port.GetTarget().GetService(), Port: port.GetTarget().GetPort(), Allow: port.GetAllow(),
+	}}
 }
 
 // claimedHost returns the full host of a rule, or "" if the project has not claimed it. Only the server knows the domain of

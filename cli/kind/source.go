@@ -49,6 +49,9 @@ func describeSource(ctx context.Context, p Page, m proto.Message) error {
 	p.Field("Path", spec.GetPath())
 	p.Field("May declare", limit(spec.GetAllow().GetNames(), "projects of every name"))
 	p.Field("May claim", limit(spec.GetAllow().GetHosts(), "every host that is not reserved"))
+	if a := spec.GetAllow(); len(a.GetPorts()) > 0 || len(a.GetPublicPorts()) > 0 {
+		p.Field("May open", "Internal ports: "+limit(a.GetPorts(), "all")+"; Public ports: "+limit(a.GetPublicPorts(), "none"))
+	}
 	p.Field("May use", limit(spec.GetAllow().GetSecrets(), "no Secret"))
 	snap := st.GetSnapshot()
 	if snap != nil {

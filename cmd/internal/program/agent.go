@@ -24,6 +24,7 @@ import (
 	"github.com/caravanserai/cara/agent/docker"
 	"github.com/caravanserai/cara/agent/ingress"
 	"github.com/caravanserai/cara/agent/join"
+	"github.com/caravanserai/cara/agent/ports"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -63,6 +64,12 @@ type AgentConfig struct {
 	Hardening step.Hardening
 	// HostVolumes are the paths that the node offers to projects, see agent.ParseHostVolumes.
 	HostVolumes []string
+	// Ports are the ports of projects that the node may open, such as 5432 or 25565-25570. PortsInternal and PortsPublic are the
+	// addresses for the scopes Internal and Public; empty opens none.
+	Ports                      []string
+	PortsInternal, PortsPublic string
+	// PortsIdle is how long a connection to a port may carry no data. 0 is the default of agent/ports.
+	PortsIdle time.Duration
 	// BackupDirs are the directories below which projects may have repositories for their backups.
 	BackupDirs []string
 	// Limits define when the node is short of disk or memory, and when images are removed. CollectEvery is how often this
@@ -106,7 +113,7 @@ func (c *AgentConfig) Validate() error {
 		}
 		c.Hardening.AllowCaps[i] = capability
 	}
-	return c.checkLimits()
+	return errors.Join(c.checkPorts(), c.checkLimits())
 }
 
 func (c *AgentConfig) checkLimits() error {
@@ -217,6 +224,15 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		figures = registry
 		serve = append(serve, func(ctx context.Context) error { return serveMetrics(ctx, l, registry, c.Logger) })
 	}
+	peers := who.Peers()
+	open := ports.New(ports.Config{
+		Node: c.NodeName, Logger: c.Logger, Metrics: figures, File: filepath.Join(c.DataDir, "ports.json"), Peers: peers,
+		Offer: c.portOffer(), Limits: ports.Limits{Idle: c.PortsIdle},
+		Endpoint:  func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
+		Endpoints: func() <-chan struct{} { return a.Endpoints().Changed() },
+	})
+	cfg.Ports, cfg.OnRoutes = open, open.Apply
+	serve = append(serve, open.Run)
 	if c.IngressListen != "" {
 		on, err := c.listen(ctx)
 		if err != nil {
@@ -227,15 +243,18 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		if err != nil {
 			return err
 		}
-		peers := who.Peers()
 		cfg.DialVolumes = peers.DialVolumes
 		in := ingress.New(ingress.Config{
 			Node: c.NodeName, Logger: c.Logger, AccessLog: lines, Metrics: figures, File: filepath.Join(c.DataDir, "routes.json"),
-			CredentialsFile: filepath.Join(c.DataDir, "credentials.json"), Peers: peers,
+			CredentialsFile: filepath.Join(c.DataDir, "credentials.json"), Peers: peers, Ports: open.Serve,
 			Volumes:  func(ctx context.Context, node string, conn net.Conn) { a.ReceiveVolume(ctx, node, conn) },
 			Endpoint: func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		})
-		cfg.OnRoutes, cfg.OnCredentials, cfg.Capabilities = in.Apply, in.ApplyCredentials, on.Capabilities()
+		cfg.OnRoutes = func(change *carav1.Routes) {
+			in.Apply(change)
+			open.Apply(change)
+		}
+		cfg.OnCredentials, cfg.Capabilities = in.ApplyCredentials, on.Capabilities()
 		if cfg.IngressAddress, err = c.ingressAddress(on.Internal.Addr().String(), func() netip.Addr { return who.LocalIP(ctx) }); err != nil {
 			return err
 		}

@@ -196,7 +196,8 @@ type NodeStatus struct {
 	// State is `Ready`, `NotReady` or `Draining`.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	// Conditions are `Ready`, `EngineReady`, `DiskPressure` and `MemoryPressure`; `Drained` while `spec.draining` is set;
-	// and `IngressReachable` if the server rejects the ingress address that the node reports.
+	// `IngressReachable` if the server rejects the ingress address that the node reports; and `PortsReady` if the agent cannot
+	// open a port of a project.
 	Conditions []*Condition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// Info describes the machine, as its agent reports it.
 	Info *NodeInfo `protobuf:"bytes,3,opt,name=info,proto3" json:"info,omitempty"`
@@ -204,7 +205,9 @@ type NodeStatus struct {
 	// state.
 	LastHeartbeat *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_heartbeat,json=lastHeartbeat,proto3" json:"last_heartbeat,omitempty"`
 	// Projects is the number of projects that are assigned to the node. The server computes it for each response.
-	Projects      int32 `protobuf:"varint,5,opt,name=projects,proto3" json:"projects,omitempty"`
+	Projects int32 `protobuf:"varint,5,opt,name=projects,proto3" json:"projects,omitempty"`
+	// Ports are the ports of projects that the node's agent opens, sorted, as it reports them.
+	Ports         []*NodePort `protobuf:"bytes,10,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +277,159 @@ func (x *NodeStatus) GetProjects() int32 {
 	return 0
 }
 
+func (x *NodeStatus) GetPorts() []*NodePort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+// NodePort is a port of a project on one node.
+type NodePort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Protocol, as in `spec.ports[].protocol` of the project.
+	Protocol string `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Port, as in `spec.ports[].port` of the project.
+	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// Scope, as in `spec.ports[].scope` of the project.
+	Scope string `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Project that claims the port.
+	Project string `protobuf:"bytes,4,opt,name=project,proto3" json:"project,omitempty"`
+	// Problem explains why the port is not open. Empty if it is open.
+	Problem       string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodePort) Reset() {
+	*x = NodePort{}
+	mi := &file_cara_v1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodePort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodePort) ProtoMessage() {}
+
+func (x *NodePort) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodePort.ProtoReflect.Descriptor instead.
+func (*NodePort) Descriptor() ([]byte, []int) {
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *NodePort) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *NodePort) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *NodePort) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *NodePort) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *NodePort) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+// PortOffer is what a node offers to the ports of projects.
+type PortOffer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ports that the agent may open, as in `cara-agent --ports`: `5432`, or a range such as `25565-25570`.
+	Ports []string `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
+	// InternalAddress is the IP address for ports with the scope Internal. Empty means that the node opens none.
+	InternalAddress string `protobuf:"bytes,2,opt,name=internal_address,json=internalAddress,proto3" json:"internal_address,omitempty"`
+	// PublicAddress is the IP address for ports with the scope Public. Empty means that the node opens none.
+	PublicAddress string `protobuf:"bytes,3,opt,name=public_address,json=publicAddress,proto3" json:"public_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortOffer) Reset() {
+	*x = PortOffer{}
+	mi := &file_cara_v1_node_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortOffer) ProtoMessage() {}
+
+func (x *PortOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_node_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortOffer.ProtoReflect.Descriptor instead.
+func (*PortOffer) Descriptor() ([]byte, []int) {
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PortOffer) GetPorts() []string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *PortOffer) GetInternalAddress() string {
+	if x != nil {
+		return x.InternalAddress
+	}
+	return ""
+}
+
+func (x *PortOffer) GetPublicAddress() string {
+	if x != nil {
+		return x.PublicAddress
+	}
+	return ""
+}
+
 // NodeInfo describes a machine, as its agent reports it.
 type NodeInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -297,14 +453,17 @@ type NodeInfo struct {
 	HostVolumes []*HostVolume `protobuf:"bytes,8,rep,name=host_volumes,json=hostVolumes,proto3" json:"host_volumes,omitempty"`
 	// Tools are the versions of the programs on the machine that Cara uses for data, by name: `rsync` and `restic`. A program
 	// that is not installed is not in the map.
-	Tools         map[string]string `protobuf:"bytes,9,rep,name=tools,proto3" json:"tools,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Tools map[string]string `protobuf:"bytes,9,rep,name=tools,proto3" json:"tools,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// PortOffer is what the node offers to `spec.ports` of projects. Not set by agents that know no ports: they get no port
+	// routes.
+	PortOffer     *PortOffer `protobuf:"bytes,15,opt,name=port_offer,json=portOffer,proto3" json:"port_offer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_cara_v1_node_proto_msgTypes[3]
+	mi := &file_cara_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +475,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[3]
+	mi := &file_cara_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +488,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NodeInfo) GetPlatform() string {
@@ -395,6 +554,13 @@ func (x *NodeInfo) GetTools() map[string]string {
 	return nil
 }
 
+func (x *NodeInfo) GetPortOffer() *PortOffer {
+	if x != nil {
+		return x.PortOffer
+	}
+	return nil
+}
+
 // HostVolume is a directory that the operator of a node offers to projects. Manifests refer to it by name. The node does
 // not report its path.
 type HostVolume struct {
@@ -411,7 +577,7 @@ type HostVolume struct {
 
 func (x *HostVolume) Reset() {
 	*x = HostVolume{}
-	mi := &file_cara_v1_node_proto_msgTypes[4]
+	mi := &file_cara_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +589,7 @@ func (x *HostVolume) String() string {
 func (*HostVolume) ProtoMessage() {}
 
 func (x *HostVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[4]
+	mi := &file_cara_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +602,7 @@ func (x *HostVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostVolume.ProtoReflect.Descriptor instead.
 func (*HostVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HostVolume) GetName() string {
@@ -479,7 +645,7 @@ type NodeCapacity struct {
 
 func (x *NodeCapacity) Reset() {
 	*x = NodeCapacity{}
-	mi := &file_cara_v1_node_proto_msgTypes[5]
+	mi := &file_cara_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -491,7 +657,7 @@ func (x *NodeCapacity) String() string {
 func (*NodeCapacity) ProtoMessage() {}
 
 func (x *NodeCapacity) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[5]
+	mi := &file_cara_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -504,7 +670,7 @@ func (x *NodeCapacity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCapacity.ProtoReflect.Descriptor instead.
 func (*NodeCapacity) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NodeCapacity) GetCpu() string {
@@ -551,14 +717,17 @@ type Heartbeat struct {
 	Conditions []*Condition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// Volumes are all Managed volumes in the engine. The agent sends them with the first heartbeat of a connection and when
 	// they change.
-	Volumes       *VolumeInventory `protobuf:"bytes,3,opt,name=volumes,proto3" json:"volumes,omitempty"`
+	Volumes *VolumeInventory `protobuf:"bytes,3,opt,name=volumes,proto3" json:"volumes,omitempty"`
+	// Ports are the ports of projects that the agent opens. The agent sends them with the first heartbeat of a connection and
+	// when they change.
+	Ports         *PortReport `protobuf:"bytes,10,opt,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_cara_v1_node_proto_msgTypes[6]
+	mi := &file_cara_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +739,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[6]
+	mi := &file_cara_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +752,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Heartbeat) GetInfo() *NodeInfo {
@@ -607,6 +776,59 @@ func (x *Heartbeat) GetVolumes() *VolumeInventory {
 	return nil
 }
 
+func (x *Heartbeat) GetPorts() *PortReport {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+// PortReport lists all ports of projects that an agent opens, or tries to open.
+type PortReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ports of projects.
+	Ports         []*NodePort `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortReport) Reset() {
+	*x = PortReport{}
+	mi := &file_cara_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortReport) ProtoMessage() {}
+
+func (x *PortReport) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortReport.ProtoReflect.Descriptor instead.
+func (*PortReport) Descriptor() ([]byte, []int) {
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PortReport) GetPorts() []*NodePort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
 // VolumeInventory lists all Managed volumes in a node's engine.
 type VolumeInventory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -618,7 +840,7 @@ type VolumeInventory struct {
 
 func (x *VolumeInventory) Reset() {
 	*x = VolumeInventory{}
-	mi := &file_cara_v1_node_proto_msgTypes[7]
+	mi := &file_cara_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +852,7 @@ func (x *VolumeInventory) String() string {
 func (*VolumeInventory) ProtoMessage() {}
 
 func (x *VolumeInventory) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[7]
+	mi := &file_cara_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +865,7 @@ func (x *VolumeInventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeInventory.ProtoReflect.Descriptor instead.
 func (*VolumeInventory) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *VolumeInventory) GetVolumes() []*HeldVolume {
@@ -678,7 +900,7 @@ type HeldVolume struct {
 
 func (x *HeldVolume) Reset() {
 	*x = HeldVolume{}
-	mi := &file_cara_v1_node_proto_msgTypes[8]
+	mi := &file_cara_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +912,7 @@ func (x *HeldVolume) String() string {
 func (*HeldVolume) ProtoMessage() {}
 
 func (x *HeldVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[8]
+	mi := &file_cara_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +925,7 @@ func (x *HeldVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldVolume.ProtoReflect.Descriptor instead.
 func (*HeldVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HeldVolume) GetUid() string {
@@ -785,7 +1007,7 @@ type RestoredVolume struct {
 
 func (x *RestoredVolume) Reset() {
 	*x = RestoredVolume{}
-	mi := &file_cara_v1_node_proto_msgTypes[9]
+	mi := &file_cara_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +1019,7 @@ func (x *RestoredVolume) String() string {
 func (*RestoredVolume) ProtoMessage() {}
 
 func (x *RestoredVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[9]
+	mi := &file_cara_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +1032,7 @@ func (x *RestoredVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoredVolume.ProtoReflect.Descriptor instead.
 func (*RestoredVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RestoredVolume) GetState() string {
@@ -888,7 +1110,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_cara_v1_node_proto_msgTypes[10]
+	mi := &file_cara_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1122,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[10]
+	mi := &file_cara_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1135,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Assignment) GetProject() *Project {
@@ -975,7 +1197,7 @@ type PullSecret struct {
 
 func (x *PullSecret) Reset() {
 	*x = PullSecret{}
-	mi := &file_cara_v1_node_proto_msgTypes[11]
+	mi := &file_cara_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1209,7 @@ func (x *PullSecret) String() string {
 func (*PullSecret) ProtoMessage() {}
 
 func (x *PullSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[11]
+	mi := &file_cara_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1222,7 @@ func (x *PullSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullSecret.ProtoReflect.Descriptor instead.
 func (*PullSecret) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PullSecret) GetName() string {
@@ -1044,7 +1266,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_cara_v1_node_proto_msgTypes[12]
+	mi := &file_cara_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1278,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[12]
+	mi := &file_cara_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1291,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RegistryAuth) GetUsername() string {
@@ -1099,7 +1321,7 @@ type HostRoutes struct {
 
 func (x *HostRoutes) Reset() {
 	*x = HostRoutes{}
-	mi := &file_cara_v1_node_proto_msgTypes[13]
+	mi := &file_cara_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1333,7 @@ func (x *HostRoutes) String() string {
 func (*HostRoutes) ProtoMessage() {}
 
 func (x *HostRoutes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[13]
+	mi := &file_cara_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1346,7 @@ func (x *HostRoutes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostRoutes.ProtoReflect.Descriptor instead.
 func (*HostRoutes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HostRoutes) GetHost() string {
@@ -1139,6 +1361,162 @@ func (x *HostRoutes) GetRoutes() []*Route {
 		return x.Routes
 	}
 	return nil
+}
+
+// ProjectPorts are the ports of one project, for an agent that offers one of them or that runs the project.
+type ProjectPorts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Project that claims the ports.
+	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	// Node that runs the project. Empty while it has none.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// IngressAddress of that node's agent.
+	IngressAddress string `protobuf:"bytes,3,opt,name=ingress_address,json=ingressAddress,proto3" json:"ingress_address,omitempty"`
+	// Ports of the project. Empty removes the project's ports.
+	Ports         []*ProjectPort `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProjectPorts) Reset() {
+	*x = ProjectPorts{}
+	mi := &file_cara_v1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProjectPorts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProjectPorts) ProtoMessage() {}
+
+func (x *ProjectPorts) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProjectPorts.ProtoReflect.Descriptor instead.
+func (*ProjectPorts) Descriptor() ([]byte, []int) {
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ProjectPorts) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *ProjectPorts) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ProjectPorts) GetIngressAddress() string {
+	if x != nil {
+		return x.IngressAddress
+	}
+	return ""
+}
+
+func (x *ProjectPorts) GetPorts() []*ProjectPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+// PortConnection is the first message on a connection between agents that carries a client's connection to a port. Its length
+// precedes it, in two bytes. The answer is one byte; 0 means that the data of the service follows.
+type PortConnection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Protocol of the port.
+	Protocol string `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Port of the nodes.
+	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// Scope of the port.
+	Scope string `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Project that has claimed the port.
+	Project string `protobuf:"bytes,4,opt,name=project,proto3" json:"project,omitempty"`
+	// Client is the IP address of the client.
+	Client        string `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortConnection) Reset() {
+	*x = PortConnection{}
+	mi := &file_cara_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortConnection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortConnection) ProtoMessage() {}
+
+func (x *PortConnection) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortConnection.ProtoReflect.Descriptor instead.
+func (*PortConnection) Descriptor() ([]byte, []int) {
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PortConnection) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *PortConnection) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *PortConnection) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *PortConnection) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *PortConnection) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
 }
 
 // Route maps an ingress host, or some paths of it, to a service or to another URL.
@@ -1178,7 +1556,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_cara_v1_node_proto_msgTypes[14]
+	mi := &file_cara_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1568,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[14]
+	mi := &file_cara_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1581,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Route) GetHost() string {
@@ -1317,7 +1695,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x12drain_max_parallel\x18\x03 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\x10drainMaxParallel\x12$\n" +
 	"\bhostname\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\bhostname\x12&\n" +
-	"\x0fdrain_move_data\x18\x05 \x01(\bR\rdrainMoveData\"\xdc\x01\n" +
+	"\x0fdrain_move_data\x18\x05 \x01(\bR\rdrainMoveData\"\x85\x02\n" +
 	"\n" +
 	"NodeStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x122\n" +
@@ -1326,7 +1704,19 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"conditions\x12%\n" +
 	"\x04info\x18\x03 \x01(\v2\x11.cara.v1.NodeInfoR\x04info\x12A\n" +
 	"\x0elast_heartbeat\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rlastHeartbeat\x12\x1a\n" +
-	"\bprojects\x18\x05 \x01(\x05R\bprojects\"\xa3\x04\n" +
+	"\bprojects\x18\x05 \x01(\x05R\bprojects\x12'\n" +
+	"\x05ports\x18\n" +
+	" \x03(\v2\x11.cara.v1.NodePortR\x05ports\"\xa9\x01\n" +
+	"\bNodePort\x12#\n" +
+	"\bprotocol\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x10R\bprotocol\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1d\n" +
+	"\x05scope\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18\x10R\x05scope\x12!\n" +
+	"\aproject\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\aproject\x12\"\n" +
+	"\aproblem\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\aproblem\"\x95\x01\n" +
+	"\tPortOffer\x12$\n" +
+	"\x05ports\x18\x01 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18\x10R\x05ports\x122\n" +
+	"\x10internal_address\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x0finternalAddress\x12.\n" +
+	"\x0epublic_address\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\rpublicAddress\"\xd6\x04\n" +
 	"\bNodeInfo\x12#\n" +
 	"\bplatform\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bplatform\x12,\n" +
 	"\ragent_version\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\x12.\n" +
@@ -1336,7 +1726,9 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\bhostname\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\bhostname\x12A\n" +
 	"\x14allowed_capabilities\x18\a \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18 R\x13allowedCapabilities\x12A\n" +
 	"\fhost_volumes\x18\b \x03(\v2\x13.cara.v1.HostVolumeB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\vhostVolumes\x12H\n" +
-	"\x05tools\x18\t \x03(\v2\x1c.cara.v1.NodeInfo.ToolsEntryB\x14\xbaH\x11\x9a\x01\x0e\x10\x10\"\x04r\x02\x18 *\x04r\x02\x18@R\x05tools\x1a8\n" +
+	"\x05tools\x18\t \x03(\v2\x1c.cara.v1.NodeInfo.ToolsEntryB\x14\xbaH\x11\x9a\x01\x0e\x10\x10\"\x04r\x02\x18 *\x04r\x02\x18@R\x05tools\x121\n" +
+	"\n" +
+	"port_offer\x18\x0f \x01(\v2\x12.cara.v1.PortOfferR\tportOffer\x1a8\n" +
 	"\n" +
 	"ToolsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -1352,13 +1744,18 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x06memory\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06memory\x12\x1b\n" +
 	"\x04disk\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04disk\x12$\n" +
 	"\tdisk_free\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\bdiskFree\x12\x18\n" +
-	"\asubnets\x18\x05 \x01(\x05R\asubnets\"\xa4\x01\n" +
+	"\asubnets\x18\x05 \x01(\x05R\asubnets\"\xcf\x01\n" +
 	"\tHeartbeat\x12%\n" +
 	"\x04info\x18\x01 \x01(\v2\x11.cara.v1.NodeInfoR\x04info\x12<\n" +
 	"\n" +
 	"conditions\x18\x02 \x03(\v2\x12.cara.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
 	"conditions\x122\n" +
-	"\avolumes\x18\x03 \x01(\v2\x18.cara.v1.VolumeInventoryR\avolumes\"K\n" +
+	"\avolumes\x18\x03 \x01(\v2\x18.cara.v1.VolumeInventoryR\avolumes\x12)\n" +
+	"\x05ports\x18\n" +
+	" \x01(\v2\x13.cara.v1.PortReportR\x05ports\"@\n" +
+	"\n" +
+	"PortReport\x122\n" +
+	"\x05ports\x18\x01 \x03(\v2\x11.cara.v1.NodePortB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x05ports\"K\n" +
 	"\x0fVolumeInventory\x128\n" +
 	"\avolumes\x18\x01 \x03(\v2\x13.cara.v1.HeldVolumeB\t\xbaH\x06\x92\x01\x03\x10\x90NR\avolumes\"\xc8\x02\n" +
 	"\n" +
@@ -1412,7 +1809,18 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"HostRoutes\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12&\n" +
-	"\x06routes\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\x06routes\"\xfe\x02\n" +
+	"\x06routes\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\x06routes\"\x91\x01\n" +
+	"\fProjectPorts\x12\x18\n" +
+	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12'\n" +
+	"\x0fingress_address\x18\x03 \x01(\tR\x0eingressAddress\x12*\n" +
+	"\x05ports\x18\x04 \x03(\v2\x14.cara.v1.ProjectPortR\x05ports\"\x88\x01\n" +
+	"\x0ePortConnection\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x14\n" +
+	"\x05scope\x18\x03 \x01(\tR\x05scope\x12\x18\n" +
+	"\aproject\x18\x04 \x01(\tR\aproject\x12\x16\n" +
+	"\x06client\x18\x05 \x01(\tR\x06client\"\xfe\x02\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x18\n" +
@@ -1441,65 +1849,76 @@ func file_cara_v1_node_proto_rawDescGZIP() []byte {
 	return file_cara_v1_node_proto_rawDescData
 }
 
-var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_cara_v1_node_proto_goTypes = []any{
 	(*Node)(nil),                  // 0: cara.v1.Node
 	(*NodeSpec)(nil),              // 1: cara.v1.NodeSpec
 	(*NodeStatus)(nil),            // 2: cara.v1.NodeStatus
-	(*NodeInfo)(nil),              // 3: cara.v1.NodeInfo
-	(*HostVolume)(nil),            // 4: cara.v1.HostVolume
-	(*NodeCapacity)(nil),          // 5: cara.v1.NodeCapacity
-	(*Heartbeat)(nil),             // 6: cara.v1.Heartbeat
-	(*VolumeInventory)(nil),       // 7: cara.v1.VolumeInventory
-	(*HeldVolume)(nil),            // 8: cara.v1.HeldVolume
-	(*RestoredVolume)(nil),        // 9: cara.v1.RestoredVolume
-	(*Assignment)(nil),            // 10: cara.v1.Assignment
-	(*PullSecret)(nil),            // 11: cara.v1.PullSecret
-	(*RegistryAuth)(nil),          // 12: cara.v1.RegistryAuth
-	(*HostRoutes)(nil),            // 13: cara.v1.HostRoutes
-	(*Route)(nil),                 // 14: cara.v1.Route
-	nil,                           // 15: cara.v1.NodeInfo.ToolsEntry
-	nil,                           // 16: cara.v1.Assignment.SecretsEntry
-	nil,                           // 17: cara.v1.Assignment.RegistryAuthEntry
-	nil,                           // 18: cara.v1.Assignment.SecretVersionsEntry
-	(*ObjectMeta)(nil),            // 19: cara.v1.ObjectMeta
-	(*Condition)(nil),             // 20: cara.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*Project)(nil),               // 22: cara.v1.Project
-	(*IngressRedirect)(nil),       // 23: cara.v1.IngressRedirect
-	(*IngressTLS)(nil),            // 24: cara.v1.IngressTLS
+	(*NodePort)(nil),              // 3: cara.v1.NodePort
+	(*PortOffer)(nil),             // 4: cara.v1.PortOffer
+	(*NodeInfo)(nil),              // 5: cara.v1.NodeInfo
+	(*HostVolume)(nil),            // 6: cara.v1.HostVolume
+	(*NodeCapacity)(nil),          // 7: cara.v1.NodeCapacity
+	(*Heartbeat)(nil),             // 8: cara.v1.Heartbeat
+	(*PortReport)(nil),            // 9: cara.v1.PortReport
+	(*VolumeInventory)(nil),       // 10: cara.v1.VolumeInventory
+	(*HeldVolume)(nil),            // 11: cara.v1.HeldVolume
+	(*RestoredVolume)(nil),        // 12: cara.v1.RestoredVolume
+	(*Assignment)(nil),            // 13: cara.v1.Assignment
+	(*PullSecret)(nil),            // 14: cara.v1.PullSecret
+	(*RegistryAuth)(nil),          // 15: cara.v1.RegistryAuth
+	(*HostRoutes)(nil),            // 16: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),          // 17: cara.v1.ProjectPorts
+	(*PortConnection)(nil),        // 18: cara.v1.PortConnection
+	(*Route)(nil),                 // 19: cara.v1.Route
+	nil,                           // 20: cara.v1.NodeInfo.ToolsEntry
+	nil,                           // 21: cara.v1.Assignment.SecretsEntry
+	nil,                           // 22: cara.v1.Assignment.RegistryAuthEntry
+	nil,                           // 23: cara.v1.Assignment.SecretVersionsEntry
+	(*ObjectMeta)(nil),            // 24: cara.v1.ObjectMeta
+	(*Condition)(nil),             // 25: cara.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*Project)(nil),               // 27: cara.v1.Project
+	(*ProjectPort)(nil),           // 28: cara.v1.ProjectPort
+	(*IngressRedirect)(nil),       // 29: cara.v1.IngressRedirect
+	(*IngressTLS)(nil),            // 30: cara.v1.IngressTLS
 }
 var file_cara_v1_node_proto_depIdxs = []int32{
-	19, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
+	24, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Node.spec:type_name -> cara.v1.NodeSpec
 	2,  // 2: cara.v1.Node.status:type_name -> cara.v1.NodeStatus
-	20, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
-	3,  // 4: cara.v1.NodeStatus.info:type_name -> cara.v1.NodeInfo
-	21, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
-	5,  // 6: cara.v1.NodeInfo.capacity:type_name -> cara.v1.NodeCapacity
-	4,  // 7: cara.v1.NodeInfo.host_volumes:type_name -> cara.v1.HostVolume
-	15, // 8: cara.v1.NodeInfo.tools:type_name -> cara.v1.NodeInfo.ToolsEntry
-	3,  // 9: cara.v1.Heartbeat.info:type_name -> cara.v1.NodeInfo
-	20, // 10: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
-	7,  // 11: cara.v1.Heartbeat.volumes:type_name -> cara.v1.VolumeInventory
-	8,  // 12: cara.v1.VolumeInventory.volumes:type_name -> cara.v1.HeldVolume
-	21, // 13: cara.v1.HeldVolume.size_time:type_name -> google.protobuf.Timestamp
-	9,  // 14: cara.v1.HeldVolume.restored:type_name -> cara.v1.RestoredVolume
-	21, // 15: cara.v1.RestoredVolume.time:type_name -> google.protobuf.Timestamp
-	22, // 16: cara.v1.Assignment.project:type_name -> cara.v1.Project
-	16, // 17: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
-	17, // 18: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
-	18, // 19: cara.v1.Assignment.secret_versions:type_name -> cara.v1.Assignment.SecretVersionsEntry
-	11, // 20: cara.v1.Assignment.pull_secrets:type_name -> cara.v1.PullSecret
-	14, // 21: cara.v1.HostRoutes.routes:type_name -> cara.v1.Route
-	23, // 22: cara.v1.Route.redirect:type_name -> cara.v1.IngressRedirect
-	24, // 23: cara.v1.Route.tls:type_name -> cara.v1.IngressTLS
-	12, // 24: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	25, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
+	5,  // 4: cara.v1.NodeStatus.info:type_name -> cara.v1.NodeInfo
+	26, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
+	3,  // 6: cara.v1.NodeStatus.ports:type_name -> cara.v1.NodePort
+	7,  // 7: cara.v1.NodeInfo.capacity:type_name -> cara.v1.NodeCapacity
+	6,  // 8: cara.v1.NodeInfo.host_volumes:type_name -> cara.v1.HostVolume
+	20, // 9: cara.v1.NodeInfo.tools:type_name -> cara.v1.NodeInfo.ToolsEntry
+	4,  // 10: cara.v1.NodeInfo.port_offer:type_name -> cara.v1.PortOffer
+	5,  // 11: cara.v1.Heartbeat.info:type_name -> cara.v1.NodeInfo
+	25, // 12: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
+	10, // 13: cara.v1.Heartbeat.volumes:type_name -> cara.v1.VolumeInventory
+	9,  // 14: cara.v1.Heartbeat.ports:type_name -> cara.v1.PortReport
+	3,  // 15: cara.v1.PortReport.ports:type_name -> cara.v1.NodePort
+	11, // 16: cara.v1.VolumeInventory.volumes:type_name -> cara.v1.HeldVolume
+	26, // 17: cara.v1.HeldVolume.size_time:type_name -> google.protobuf.Timestamp
+	12, // 18: cara.v1.HeldVolume.restored:type_name -> cara.v1.RestoredVolume
+	26, // 19: cara.v1.RestoredVolume.time:type_name -> google.protobuf.Timestamp
+	27, // 20: cara.v1.Assignment.project:type_name -> cara.v1.Project
+	21, // 21: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
+	22, // 22: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
+	23, // 23: cara.v1.Assignment.secret_versions:type_name -> cara.v1.Assignment.SecretVersionsEntry
+	14, // 24: cara.v1.Assignment.pull_secrets:type_name -> cara.v1.PullSecret
+	19, // 25: cara.v1.HostRoutes.routes:type_name -> cara.v1.Route
+	28, // 26: cara.v1.ProjectPorts.ports:type_name -> cara.v1.ProjectPort
+	29, // 27: cara.v1.Route.redirect:type_name -> cara.v1.IngressRedirect
+	30, // 28: cara.v1.Route.tls:type_name -> cara.v1.IngressTLS
+	15, // 29: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_node_proto_init() }
@@ -1509,14 +1928,14 @@ func file_cara_v1_node_proto_init() {
 	}
 	file_cara_v1_meta_proto_init()
 	file_cara_v1_project_proto_init()
-	file_cara_v1_node_proto_msgTypes[8].OneofWrappers = []any{}
+	file_cara_v1_node_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_node_proto_rawDesc), len(file_cara_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -853,6 +853,61 @@ func (x *PathClaim) GetUid() string {
 	return ""
 }
 
+// PortClaim records which project has claimed a protocol, port and scope. Only the server uses it.
+type PortClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Project that has claimed the port.
+	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	// Uid of the project. A claim of a project that no longer exists, or that no longer has the port, does not count.
+	Uid           string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortClaim) Reset() {
+	*x = PortClaim{}
+	mi := &file_cara_v1_objects_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortClaim) ProtoMessage() {}
+
+func (x *PortClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortClaim.ProtoReflect.Descriptor instead.
+func (*PortClaim) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PortClaim) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *PortClaim) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
 // Override records the decision of a person that takes precedence over git for one project. It has the name of the
 // project.
 type Override struct {
@@ -882,7 +937,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_cara_v1_objects_proto_msgTypes[9]
+	mi := &file_cara_v1_objects_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +949,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[9]
+	mi := &file_cara_v1_objects_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +962,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Override) GetMetadata() *ObjectMeta {
@@ -989,7 +1044,7 @@ type Tombstone struct {
 
 func (x *Tombstone) Reset() {
 	*x = Tombstone{}
-	mi := &file_cara_v1_objects_proto_msgTypes[10]
+	mi := &file_cara_v1_objects_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1056,7 @@ func (x *Tombstone) String() string {
 func (*Tombstone) ProtoMessage() {}
 
 func (x *Tombstone) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[10]
+	mi := &file_cara_v1_objects_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1069,7 @@ func (x *Tombstone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tombstone.ProtoReflect.Descriptor instead.
 func (*Tombstone) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Tombstone) GetMetadata() *ObjectMeta {
@@ -1091,7 +1146,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_cara_v1_objects_proto_msgTypes[11]
+	mi := &file_cara_v1_objects_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1158,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[11]
+	mi := &file_cara_v1_objects_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1171,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Revision) GetMetadata() *ObjectMeta {
@@ -1206,7 +1261,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_cara_v1_objects_proto_msgTypes[12]
+	mi := &file_cara_v1_objects_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1273,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[12]
+	mi := &file_cara_v1_objects_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1286,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{12}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Token) GetMetadata() *ObjectMeta {
@@ -1322,7 +1377,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_cara_v1_objects_proto_msgTypes[13]
+	mi := &file_cara_v1_objects_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1389,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[13]
+	mi := &file_cara_v1_objects_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1402,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Object) GetValue() isObject_Value {
@@ -1627,7 +1682,10 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\tPathClaim\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x10\n" +
-	"\x03uid\x18\x03 \x01(\tR\x03uid\"\xbb\x02\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\"7\n" +
+	"\tPortClaim\x12\x18\n" +
+	"\aproject\x18\x01 \x01(\tR\aproject\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\tR\x03uid\"\xbb\x02\n" +
 	"\bOverride\x12/\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x14\n" +
@@ -1701,7 +1759,7 @@ func file_cara_v1_objects_proto_rawDescGZIP() []byte {
 	return file_cara_v1_objects_proto_rawDescData
 }
 
-var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_cara_v1_objects_proto_goTypes = []any{
 	(*Secret)(nil),                // 0: cara.v1.Secret
 	(*Volume)(nil),                // 1: cara.v1.Volume
@@ -1712,63 +1770,64 @@ var file_cara_v1_objects_proto_goTypes = []any{
 	(*ObjectRef)(nil),             // 6: cara.v1.ObjectRef
 	(*HostClaim)(nil),             // 7: cara.v1.HostClaim
 	(*PathClaim)(nil),             // 8: cara.v1.PathClaim
-	(*Override)(nil),              // 9: cara.v1.Override
-	(*Tombstone)(nil),             // 10: cara.v1.Tombstone
-	(*Revision)(nil),              // 11: cara.v1.Revision
-	(*Token)(nil),                 // 12: cara.v1.Token
-	(*Object)(nil),                // 13: cara.v1.Object
-	nil,                           // 14: cara.v1.Secret.StringDataEntry
-	nil,                           // 15: cara.v1.Secret.DataEntry
-	nil,                           // 16: cara.v1.Token.LabelsEntry
-	(*ObjectMeta)(nil),            // 17: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*Project)(nil),               // 19: cara.v1.Project
-	(*Origin)(nil),                // 20: cara.v1.Origin
-	(*Node)(nil),                  // 21: cara.v1.Node
-	(*Source)(nil),                // 22: cara.v1.Source
-	(*Claim)(nil),                 // 23: cara.v1.Claim
+	(*PortClaim)(nil),             // 9: cara.v1.PortClaim
+	(*Override)(nil),              // 10: cara.v1.Override
+	(*Tombstone)(nil),             // 11: cara.v1.Tombstone
+	(*Revision)(nil),              // 12: cara.v1.Revision
+	(*Token)(nil),                 // 13: cara.v1.Token
+	(*Object)(nil),                // 14: cara.v1.Object
+	nil,                           // 15: cara.v1.Secret.StringDataEntry
+	nil,                           // 16: cara.v1.Secret.DataEntry
+	nil,                           // 17: cara.v1.Token.LabelsEntry
+	(*ObjectMeta)(nil),            // 18: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*Project)(nil),               // 20: cara.v1.Project
+	(*Origin)(nil),                // 21: cara.v1.Origin
+	(*Node)(nil),                  // 22: cara.v1.Node
+	(*Source)(nil),                // 23: cara.v1.Source
+	(*Claim)(nil),                 // 24: cara.v1.Claim
 }
 var file_cara_v1_objects_proto_depIdxs = []int32{
-	17, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
-	14, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
-	15, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
-	17, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
+	18, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
+	15, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
+	16, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
+	18, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
 	2,  // 4: cara.v1.Volume.spec:type_name -> cara.v1.VolumeSpec
 	3,  // 5: cara.v1.Volume.status:type_name -> cara.v1.VolumeStatus
-	18, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
-	18, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
-	18, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
+	19, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
+	19, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
+	19, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
 	4,  // 9: cara.v1.VolumeStatus.restored_from:type_name -> cara.v1.RestoredFrom
-	18, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
-	17, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
+	19, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
+	18, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
 	6,  // 12: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
-	18, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
-	18, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
+	19, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
+	19, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
 	8,  // 15: cara.v1.HostClaim.paths:type_name -> cara.v1.PathClaim
-	17, // 16: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
-	18, // 17: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
-	18, // 18: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
-	18, // 19: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
-	17, // 20: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
-	18, // 21: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
-	18, // 22: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
-	17, // 23: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
-	19, // 24: cara.v1.Revision.project:type_name -> cara.v1.Project
-	20, // 25: cara.v1.Revision.origin:type_name -> cara.v1.Origin
-	18, // 26: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	17, // 27: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
-	18, // 28: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
-	16, // 29: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
-	19, // 30: cara.v1.Object.project:type_name -> cara.v1.Project
-	21, // 31: cara.v1.Object.node:type_name -> cara.v1.Node
-	22, // 32: cara.v1.Object.source:type_name -> cara.v1.Source
+	18, // 16: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
+	19, // 17: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
+	19, // 18: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
+	19, // 19: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
+	18, // 20: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
+	19, // 21: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
+	19, // 22: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
+	18, // 23: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
+	20, // 24: cara.v1.Revision.project:type_name -> cara.v1.Project
+	21, // 25: cara.v1.Revision.origin:type_name -> cara.v1.Origin
+	19, // 26: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	18, // 27: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
+	19, // 28: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
+	17, // 29: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
+	20, // 30: cara.v1.Object.project:type_name -> cara.v1.Project
+	22, // 31: cara.v1.Object.node:type_name -> cara.v1.Node
+	23, // 32: cara.v1.Object.source:type_name -> cara.v1.Source
 	0,  // 33: cara.v1.Object.secret:type_name -> cara.v1.Secret
 	5,  // 34: cara.v1.Object.event:type_name -> cara.v1.Event
-	23, // 35: cara.v1.Object.claim:type_name -> cara.v1.Claim
-	9,  // 36: cara.v1.Object.override:type_name -> cara.v1.Override
-	10, // 37: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
-	12, // 38: cara.v1.Object.token:type_name -> cara.v1.Token
-	11, // 39: cara.v1.Object.revision:type_name -> cara.v1.Revision
+	24, // 35: cara.v1.Object.claim:type_name -> cara.v1.Claim
+	10, // 36: cara.v1.Object.override:type_name -> cara.v1.Override
+	11, // 37: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
+	13, // 38: cara.v1.Object.token:type_name -> cara.v1.Token
+	12, // 39: cara.v1.Object.revision:type_name -> cara.v1.Revision
 	1,  // 40: cara.v1.Object.volume:type_name -> cara.v1.Volume
 	41, // [41:41] is the sub-list for method output_type
 	41, // [41:41] is the sub-list for method input_type
@@ -1787,7 +1846,7 @@ func file_cara_v1_objects_proto_init() {
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
 	file_cara_v1_objects_proto_msgTypes[3].OneofWrappers = []any{}
-	file_cara_v1_objects_proto_msgTypes[13].OneofWrappers = []any{
+	file_cara_v1_objects_proto_msgTypes[14].OneofWrappers = []any{
 		(*Object_Project)(nil),
 		(*Object_Node)(nil),
 		(*Object_Source)(nil),
@@ -1806,7 +1865,7 @@ func file_cara_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_objects_proto_rawDesc), len(file_cara_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

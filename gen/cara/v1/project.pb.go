@@ -130,7 +130,10 @@ type ProjectSpec struct {
 	Backup *Backup `protobuf:"bytes,8,opt,name=backup,proto3" json:"backup,omitempty"`
 	// OnNodeLoss says what happens to a project with Managed volumes when its node is lost. `Wait` (the default): the project
 	// waits for the node. `Restore`: another node restores the last backup and runs the project. `Restore` requires backup.
-	OnNodeLoss    string `protobuf:"bytes,9,opt,name=on_node_loss,json=onNodeLoss,proto3" json:"on_node_loss,omitempty"`
+	OnNodeLoss string `protobuf:"bytes,9,opt,name=on_node_loss,json=onNodeLoss,proto3" json:"on_node_loss,omitempty"`
+	// Ports are TCP ports of nodes that lead to services. Nodes open them only if their operators allow it: see
+	// `cara-agent --ports`.
+	Ports         []*ProjectPort `protobuf:"bytes,10,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -226,6 +229,13 @@ func (x *ProjectSpec) GetOnNodeLoss() string {
 		return x.OnNodeLoss
 	}
 	return ""
+}
+
+func (x *ProjectSpec) GetPorts() []*ProjectPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
 }
 
 // Backup says where and when the node copies the data of a project's Managed volumes. It uses the node's `restic` program.
@@ -1657,6 +1667,99 @@ func (x *IngressBasicAuth) GetSecretRef() string {
 	return ""
 }
 
+// ProjectPort is a TCP port of nodes. Each node that offers the port accepts connections and passes them to a service.
+type ProjectPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name is a DNS label of at most 63 characters, unique among the ports of the project.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Protocol is `TCP` (the default).
+	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Port is the port of the nodes. Only one project in the cluster can claim a protocol, port and scope.
+	Port int32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// Target is the service and the port that get the connections.
+	Target *IngressTarget `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
+	// Scope is `Internal` (the default; nodes open the port on the address of `cara-agent --ports-internal`) or `Public` (on the
+	// address of `--ports-public`).
+	Scope string `protobuf:"bytes,5,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Allow are the networks from which clients can connect, such as `10.0.0.0/8` or `2001:db8::/32`. Connections of other
+	// clients are closed. Empty means all networks.
+	Allow         []string `protobuf:"bytes,6,rep,name=allow,proto3" json:"allow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProjectPort) Reset() {
+	*x = ProjectPort{}
+	mi := &file_cara_v1_project_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProjectPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProjectPort) ProtoMessage() {}
+
+func (x *ProjectPort) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProjectPort.ProtoReflect.Descriptor instead.
+func (*ProjectPort) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ProjectPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProjectPort) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *ProjectPort) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ProjectPort) GetTarget() *IngressTarget {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *ProjectPort) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *ProjectPort) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
 // Healthcheck defines when a service is healthy. Set exactly one of http, tcp, exec and disable. A service without a
 // health check uses the HEALTHCHECK of its image, if the image has one.
 type Healthcheck struct {
@@ -1683,7 +1786,7 @@ type Healthcheck struct {
 
 func (x *Healthcheck) Reset() {
 	*x = Healthcheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1798,7 @@ func (x *Healthcheck) String() string {
 func (*Healthcheck) ProtoMessage() {}
 
 func (x *Healthcheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1811,7 @@ func (x *Healthcheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healthcheck.ProtoReflect.Descriptor instead.
 func (*Healthcheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Healthcheck) GetHttp() *HTTPCheck {
@@ -1780,7 +1883,7 @@ type HTTPCheck struct {
 
 func (x *HTTPCheck) Reset() {
 	*x = HTTPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1895,7 @@ func (x *HTTPCheck) String() string {
 func (*HTTPCheck) ProtoMessage() {}
 
 func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1908,7 @@ func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPCheck.ProtoReflect.Descriptor instead.
 func (*HTTPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HTTPCheck) GetPath() string {
@@ -1833,7 +1936,7 @@ type TCPCheck struct {
 
 func (x *TCPCheck) Reset() {
 	*x = TCPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +1948,7 @@ func (x *TCPCheck) String() string {
 func (*TCPCheck) ProtoMessage() {}
 
 func (x *TCPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +1961,7 @@ func (x *TCPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TCPCheck.ProtoReflect.Descriptor instead.
 func (*TCPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TCPCheck) GetPort() int32 {
@@ -1879,7 +1982,7 @@ type ExecCheck struct {
 
 func (x *ExecCheck) Reset() {
 	*x = ExecCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[24]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +1994,7 @@ func (x *ExecCheck) String() string {
 func (*ExecCheck) ProtoMessage() {}
 
 func (x *ExecCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[24]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2007,7 @@ func (x *ExecCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecCheck.ProtoReflect.Descriptor instead.
 func (*ExecCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{24}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExecCheck) GetCommand() []string {
@@ -1927,7 +2030,7 @@ type Dependency struct {
 
 func (x *Dependency) Reset() {
 	*x = Dependency{}
-	mi := &file_cara_v1_project_proto_msgTypes[25]
+	mi := &file_cara_v1_project_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +2042,7 @@ func (x *Dependency) String() string {
 func (*Dependency) ProtoMessage() {}
 
 func (x *Dependency) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[25]
+	mi := &file_cara_v1_project_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,7 +2055,7 @@ func (x *Dependency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
 func (*Dependency) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{25}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Dependency) GetService() string {
@@ -1983,7 +2086,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_cara_v1_project_proto_msgTypes[26]
+	mi := &file_cara_v1_project_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2098,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[26]
+	mi := &file_cara_v1_project_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2111,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{26}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Resources) GetRequests() *ResourceList {
@@ -2041,7 +2144,7 @@ type ResourceList struct {
 
 func (x *ResourceList) Reset() {
 	*x = ResourceList{}
-	mi := &file_cara_v1_project_proto_msgTypes[27]
+	mi := &file_cara_v1_project_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2156,7 @@ func (x *ResourceList) String() string {
 func (*ResourceList) ProtoMessage() {}
 
 func (x *ResourceList) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[27]
+	mi := &file_cara_v1_project_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2169,7 @@ func (x *ResourceList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceList.ProtoReflect.Descriptor instead.
 func (*ResourceList) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{27}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ResourceList) GetCpu() string {
@@ -2107,7 +2210,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_cara_v1_project_proto_msgTypes[28]
+	mi := &file_cara_v1_project_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2222,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[28]
+	mi := &file_cara_v1_project_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2235,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *File) GetPath() string {
@@ -2178,7 +2281,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_cara_v1_project_proto_msgTypes[29]
+	mi := &file_cara_v1_project_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2293,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[29]
+	mi := &file_cara_v1_project_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2306,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Ulimit) GetName() string {
@@ -2288,7 +2391,7 @@ type ProjectStatus struct {
 
 func (x *ProjectStatus) Reset() {
 	*x = ProjectStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2300,7 +2403,7 @@ func (x *ProjectStatus) String() string {
 func (*ProjectStatus) ProtoMessage() {}
 
 func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2313,7 +2416,7 @@ func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectStatus.ProtoReflect.Descriptor instead.
 func (*ProjectStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProjectStatus) GetPhase() string {
@@ -2500,7 +2603,7 @@ type HostCertificate struct {
 
 func (x *HostCertificate) Reset() {
 	*x = HostCertificate{}
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2512,7 +2615,7 @@ func (x *HostCertificate) String() string {
 func (*HostCertificate) ProtoMessage() {}
 
 func (x *HostCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2525,7 +2628,7 @@ func (x *HostCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostCertificate.ProtoReflect.Descriptor instead.
 func (*HostCertificate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *HostCertificate) GetHost() string {
@@ -2612,7 +2715,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2727,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2740,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Move) GetId() string {
@@ -2733,7 +2836,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_cara_v1_project_proto_msgTypes[33]
+	mi := &file_cara_v1_project_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +2848,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[33]
+	mi := &file_cara_v1_project_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2758,7 +2861,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Restore) GetSnapshot() string {
@@ -2799,7 +2902,7 @@ type MovedVolume struct {
 
 func (x *MovedVolume) Reset() {
 	*x = MovedVolume{}
-	mi := &file_cara_v1_project_proto_msgTypes[34]
+	mi := &file_cara_v1_project_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +2914,7 @@ func (x *MovedVolume) String() string {
 func (*MovedVolume) ProtoMessage() {}
 
 func (x *MovedVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[34]
+	mi := &file_cara_v1_project_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +2927,7 @@ func (x *MovedVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovedVolume.ProtoReflect.Descriptor instead.
 func (*MovedVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MovedVolume) GetName() string {
@@ -2894,7 +2997,7 @@ type BackupStatus struct {
 
 func (x *BackupStatus) Reset() {
 	*x = BackupStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[35]
+	mi := &file_cara_v1_project_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +3009,7 @@ func (x *BackupStatus) String() string {
 func (*BackupStatus) ProtoMessage() {}
 
 func (x *BackupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[35]
+	mi := &file_cara_v1_project_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +3022,7 @@ func (x *BackupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupStatus.ProtoReflect.Descriptor instead.
 func (*BackupStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{35}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *BackupStatus) GetSince() *timestamppb.Timestamp {
@@ -3046,7 +3149,7 @@ type BackupSnapshot struct {
 
 func (x *BackupSnapshot) Reset() {
 	*x = BackupSnapshot{}
-	mi := &file_cara_v1_project_proto_msgTypes[36]
+	mi := &file_cara_v1_project_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3058,7 +3161,7 @@ func (x *BackupSnapshot) String() string {
 func (*BackupSnapshot) ProtoMessage() {}
 
 func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[36]
+	mi := &file_cara_v1_project_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3071,7 +3174,7 @@ func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupSnapshot.ProtoReflect.Descriptor instead.
 func (*BackupSnapshot) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{36}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *BackupSnapshot) GetVolume() string {
@@ -3128,7 +3231,7 @@ type VolumeUse struct {
 
 func (x *VolumeUse) Reset() {
 	*x = VolumeUse{}
-	mi := &file_cara_v1_project_proto_msgTypes[37]
+	mi := &file_cara_v1_project_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3243,7 @@ func (x *VolumeUse) String() string {
 func (*VolumeUse) ProtoMessage() {}
 
 func (x *VolumeUse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[37]
+	mi := &file_cara_v1_project_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3256,7 @@ func (x *VolumeUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUse.ProtoReflect.Descriptor instead.
 func (*VolumeUse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{37}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *VolumeUse) GetName() string {
@@ -3216,7 +3319,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[38]
+	mi := &file_cara_v1_project_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3228,7 +3331,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[38]
+	mi := &file_cara_v1_project_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3241,7 +3344,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{38}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -3334,7 +3437,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\aProjectR\x04kind\x127\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x120\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.cara.v1.ProjectSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x126\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.cara.v1.ProjectStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xd9\x04\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.cara.v1.ProjectStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\x8f\x05\n" +
 	"\vProjectSpec\x128\n" +
 	"\bservices\x18\x01 \x03(\v2\x10.cara.v1.ServiceB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10dR\bservices\x12:\n" +
@@ -3346,7 +3449,9 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x12image_pull_secrets\x18\a \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\x10imagePullSecrets\x12'\n" +
 	"\x06backup\x18\b \x01(\v2\x0f.cara.v1.BackupR\x06backup\x128\n" +
 	"\fon_node_loss\x18\t \x01(\tB\x16\xbaH\x13r\x11R\x00R\x04WaitR\aRestoreR\n" +
-	"onNodeLoss\x1a?\n" +
+	"onNodeLoss\x124\n" +
+	"\x05ports\x18\n" +
+	" \x03(\v2\x14.cara.v1.ProjectPortB\b\xbaH\x05\x92\x01\x02\x102R\x05ports\x1a?\n" +
 	"\x11NodeSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x02\n" +
@@ -3479,7 +3584,15 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x10IngressBasicAuth\x12)\n" +
 	"\n" +
 	"secret_ref\x18\x01 \x01(\tB\n" +
-	"\xbaH\a\xc8\x01\x01r\x02\x18?R\tsecretRef\"\xb6\x02\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\tsecretRef\"\x87\x02\n" +
+	"\vProjectPort\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12(\n" +
+	"\bprotocol\x18\x02 \x01(\tB\f\xbaH\tr\aR\x00R\x03TCPR\bprotocol\x12\x1f\n" +
+	"\x04port\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01R\x04port\x126\n" +
+	"\x06target\x18\x04 \x01(\v2\x16.cara.v1.IngressTargetB\x06\xbaH\x03\xc8\x01\x01R\x06target\x12/\n" +
+	"\x05scope\x18\x05 \x01(\tB\x19\xbaH\x16r\x14R\x00R\bInternalR\x06PublicR\x05scope\x12$\n" +
+	"\x05allow\x18\x06 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18+R\x05allow\"\xb6\x02\n" +
 	"\vHealthcheck\x12&\n" +
 	"\x04http\x18\x01 \x01(\v2\x12.cara.v1.HTTPCheckR\x04http\x12#\n" +
 	"\x03tcp\x18\x02 \x01(\v2\x11.cara.v1.TCPCheckR\x03tcp\x12&\n" +
@@ -3641,7 +3754,7 @@ func file_cara_v1_project_proto_rawDescGZIP() []byte {
 	return file_cara_v1_project_proto_rawDescData
 }
 
-var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_cara_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: cara.v1.Project
 	(*ProjectSpec)(nil),           // 1: cara.v1.ProjectSpec
@@ -3664,100 +3777,103 @@ var file_cara_v1_project_proto_goTypes = []any{
 	(*IngressRedirect)(nil),       // 18: cara.v1.IngressRedirect
 	(*IngressAccess)(nil),         // 19: cara.v1.IngressAccess
 	(*IngressBasicAuth)(nil),      // 20: cara.v1.IngressBasicAuth
-	(*Healthcheck)(nil),           // 21: cara.v1.Healthcheck
-	(*HTTPCheck)(nil),             // 22: cara.v1.HTTPCheck
-	(*TCPCheck)(nil),              // 23: cara.v1.TCPCheck
-	(*ExecCheck)(nil),             // 24: cara.v1.ExecCheck
-	(*Dependency)(nil),            // 25: cara.v1.Dependency
-	(*Resources)(nil),             // 26: cara.v1.Resources
-	(*ResourceList)(nil),          // 27: cara.v1.ResourceList
-	(*File)(nil),                  // 28: cara.v1.File
-	(*Ulimit)(nil),                // 29: cara.v1.Ulimit
-	(*ProjectStatus)(nil),         // 30: cara.v1.ProjectStatus
-	(*HostCertificate)(nil),       // 31: cara.v1.HostCertificate
-	(*Move)(nil),                  // 32: cara.v1.Move
-	(*Restore)(nil),               // 33: cara.v1.Restore
-	(*MovedVolume)(nil),           // 34: cara.v1.MovedVolume
-	(*BackupStatus)(nil),          // 35: cara.v1.BackupStatus
-	(*BackupSnapshot)(nil),        // 36: cara.v1.BackupSnapshot
-	(*VolumeUse)(nil),             // 37: cara.v1.VolumeUse
-	(*ServiceStatus)(nil),         // 38: cara.v1.ServiceStatus
-	nil,                           // 39: cara.v1.ProjectSpec.NodeSelectorEntry
-	nil,                           // 40: cara.v1.Service.LabelsEntry
-	nil,                           // 41: cara.v1.ProjectStatus.RestartsEntry
-	(*ObjectMeta)(nil),            // 42: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
-	(*Condition)(nil),             // 44: cara.v1.Condition
-	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
+	(*ProjectPort)(nil),           // 21: cara.v1.ProjectPort
+	(*Healthcheck)(nil),           // 22: cara.v1.Healthcheck
+	(*HTTPCheck)(nil),             // 23: cara.v1.HTTPCheck
+	(*TCPCheck)(nil),              // 24: cara.v1.TCPCheck
+	(*ExecCheck)(nil),             // 25: cara.v1.ExecCheck
+	(*Dependency)(nil),            // 26: cara.v1.Dependency
+	(*Resources)(nil),             // 27: cara.v1.Resources
+	(*ResourceList)(nil),          // 28: cara.v1.ResourceList
+	(*File)(nil),                  // 29: cara.v1.File
+	(*Ulimit)(nil),                // 30: cara.v1.Ulimit
+	(*ProjectStatus)(nil),         // 31: cara.v1.ProjectStatus
+	(*HostCertificate)(nil),       // 32: cara.v1.HostCertificate
+	(*Move)(nil),                  // 33: cara.v1.Move
+	(*Restore)(nil),               // 34: cara.v1.Restore
+	(*MovedVolume)(nil),           // 35: cara.v1.MovedVolume
+	(*BackupStatus)(nil),          // 36: cara.v1.BackupStatus
+	(*BackupSnapshot)(nil),        // 37: cara.v1.BackupSnapshot
+	(*VolumeUse)(nil),             // 38: cara.v1.VolumeUse
+	(*ServiceStatus)(nil),         // 39: cara.v1.ServiceStatus
+	nil,                           // 40: cara.v1.ProjectSpec.NodeSelectorEntry
+	nil,                           // 41: cara.v1.Service.LabelsEntry
+	nil,                           // 42: cara.v1.ProjectStatus.RestartsEntry
+	(*ObjectMeta)(nil),            // 43: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*Condition)(nil),             // 45: cara.v1.Condition
+	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
 }
 var file_cara_v1_project_proto_depIdxs = []int32{
-	42, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
+	43, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Project.spec:type_name -> cara.v1.ProjectSpec
-	30, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
+	31, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
 	7,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
 	13, // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.ProjectVolume
 	14, // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
-	43, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
-	39, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
+	44, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
+	40, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
 	2,  // 8: cara.v1.ProjectSpec.backup:type_name -> cara.v1.Backup
-	3,  // 9: cara.v1.Backup.schedule:type_name -> cara.v1.BackupSchedule
-	4,  // 10: cara.v1.Backup.keep:type_name -> cara.v1.BackupKeep
-	5,  // 11: cara.v1.Backup.hooks:type_name -> cara.v1.BackupHooks
-	6,  // 12: cara.v1.BackupHooks.before:type_name -> cara.v1.BackupHook
-	6,  // 13: cara.v1.BackupHooks.after:type_name -> cara.v1.BackupHook
-	9,  // 14: cara.v1.Service.env:type_name -> cara.v1.EnvVar
-	12, // 15: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
-	21, // 16: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
-	25, // 17: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
-	26, // 18: cara.v1.Service.resources:type_name -> cara.v1.Resources
-	28, // 19: cara.v1.Service.files:type_name -> cara.v1.File
-	29, // 20: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
-	40, // 21: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
-	8,  // 22: cara.v1.Service.update:type_name -> cara.v1.Update
-	10, // 23: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
-	11, // 24: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	17, // 25: cara.v1.Ingress.target:type_name -> cara.v1.IngressTarget
-	19, // 26: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
-	18, // 27: cara.v1.Ingress.redirect:type_name -> cara.v1.IngressRedirect
-	15, // 28: cara.v1.Ingress.tls:type_name -> cara.v1.IngressTLS
-	16, // 29: cara.v1.IngressTLS.hsts:type_name -> cara.v1.IngressHSTS
-	20, // 30: cara.v1.IngressAccess.basic_auth:type_name -> cara.v1.IngressBasicAuth
-	22, // 31: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
-	23, // 32: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
-	24, // 33: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
-	27, // 34: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
-	27, // 35: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
-	11, // 36: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	44, // 37: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
-	38, // 38: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
-	43, // 39: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
-	43, // 40: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
-	41, // 41: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
-	37, // 42: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
-	32, // 43: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
-	35, // 44: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
-	43, // 45: cara.v1.ProjectStatus.restore_declined:type_name -> google.protobuf.Timestamp
-	31, // 46: cara.v1.ProjectStatus.certificates:type_name -> cara.v1.HostCertificate
-	43, // 47: cara.v1.HostCertificate.not_after:type_name -> google.protobuf.Timestamp
-	43, // 48: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
-	34, // 49: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
-	33, // 50: cara.v1.Move.restore:type_name -> cara.v1.Restore
-	43, // 51: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
-	43, // 52: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
-	43, // 53: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
-	43, // 54: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
-	36, // 55: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
-	45, // 56: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
-	45, // 57: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
-	43, // 58: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
-	43, // 59: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
-	43, // 60: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
-	43, // 61: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	62, // [62:62] is the sub-list for method output_type
-	62, // [62:62] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	21, // 9: cara.v1.ProjectSpec.ports:type_name -> cara.v1.ProjectPort
+	3,  // 10: cara.v1.Backup.schedule:type_name -> cara.v1.BackupSchedule
+	4,  // 11: cara.v1.Backup.keep:type_name -> cara.v1.BackupKeep
+	5,  // 12: cara.v1.Backup.hooks:type_name -> cara.v1.BackupHooks
+	6,  // 13: cara.v1.BackupHooks.before:type_name -> cara.v1.BackupHook
+	6,  // 14: cara.v1.BackupHooks.after:type_name -> cara.v1.BackupHook
+	9,  // 15: cara.v1.Service.env:type_name -> cara.v1.EnvVar
+	12, // 16: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
+	22, // 17: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
+	26, // 18: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
+	27, // 19: cara.v1.Service.resources:type_name -> cara.v1.Resources
+	29, // 20: cara.v1.Service.files:type_name -> cara.v1.File
+	30, // 21: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
+	41, // 22: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
+	8,  // 23: cara.v1.Service.update:type_name -> cara.v1.Update
+	10, // 24: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
+	11, // 25: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	17, // 26: cara.v1.Ingress.target:type_name -> cara.v1.IngressTarget
+	19, // 27: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
+	18, // 28: cara.v1.Ingress.redirect:type_name -> cara.v1.IngressRedirect
+	15, // 29: cara.v1.Ingress.tls:type_name -> cara.v1.IngressTLS
+	16, // 30: cara.v1.IngressTLS.hsts:type_name -> cara.v1.IngressHSTS
+	20, // 31: cara.v1.IngressAccess.basic_auth:type_name -> cara.v1.IngressBasicAuth
+	17, // 32: cara.v1.ProjectPort.target:type_name -> cara.v1.IngressTarget
+	23, // 33: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
+	24, // 34: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
+	25, // 35: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
+	28, // 36: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
+	28, // 37: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
+	11, // 38: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	45, // 39: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
+	39, // 40: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
+	44, // 41: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
+	44, // 42: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
+	42, // 43: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
+	38, // 44: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
+	33, // 45: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
+	36, // 46: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
+	44, // 47: cara.v1.ProjectStatus.restore_declined:type_name -> google.protobuf.Timestamp
+	32, // 48: cara.v1.ProjectStatus.certificates:type_name -> cara.v1.HostCertificate
+	44, // 49: cara.v1.HostCertificate.not_after:type_name -> google.protobuf.Timestamp
+	44, // 50: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
+	35, // 51: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
+	34, // 52: cara.v1.Move.restore:type_name -> cara.v1.Restore
+	44, // 53: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
+	44, // 54: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
+	44, // 55: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
+	44, // 56: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
+	37, // 57: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
+	46, // 58: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
+	46, // 59: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
+	44, // 60: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
+	44, // 61: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
+	44, // 62: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
+	44, // 63: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
@@ -3767,14 +3883,14 @@ func file_cara_v1_project_proto_init() {
 	}
 	file_cara_v1_meta_proto_init()
 	file_cara_v1_project_proto_msgTypes[2].OneofWrappers = []any{}
-	file_cara_v1_project_proto_msgTypes[38].OneofWrappers = []any{}
+	file_cara_v1_project_proto_msgTypes[39].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_project_proto_rawDesc), len(file_cara_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -4855,7 +4855,9 @@ type Routes struct {
 	Hosts []*HostRoutes `protobuf:"bytes,6,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	// FeatureHosts are hosts that have a route with features. Each entry replaces all routes of its host. An agent of an older
 	// version does not read them; removed_hosts has them too.
-	FeatureHosts  []*HostRoutes `protobuf:"bytes,7,rep,name=feature_hosts,json=featureHosts,proto3" json:"feature_hosts,omitempty"`
+	FeatureHosts []*HostRoutes `protobuf:"bytes,7,rep,name=feature_hosts,json=featureHosts,proto3" json:"feature_hosts,omitempty"`
+	// Ports are projects with new or changed ports. Each entry replaces all ports of its project. If full is true, they are all.
+	Ports         []*ProjectPorts `protobuf:"bytes,20,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4935,6 +4937,13 @@ func (x *Routes) GetHosts() []*HostRoutes {
 func (x *Routes) GetFeatureHosts() []*HostRoutes {
 	if x != nil {
 		return x.FeatureHosts
+	}
+	return nil
+}
+
+func (x *Routes) GetPorts() []*ProjectPorts {
+	if x != nil {
+		return x.Ports
 	}
 	return nil
 }
@@ -7911,7 +7920,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x19\n" +
 	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"\b\n" +
-	"\x06Synced\"\x9a\x02\n" +
+	"\x06Synced\"\xc7\x02\n" +
 	"\x06Routes\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12(\n" +
 	"\aupserts\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\aupserts\x12#\n" +
@@ -7919,7 +7928,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x05peers\x18\x04 \x03(\v2\r.cara.v1.PeerR\x05peers\x12#\n" +
 	"\rremoved_peers\x18\x05 \x03(\tR\fremovedPeers\x12)\n" +
 	"\x05hosts\x18\x06 \x03(\v2\x13.cara.v1.HostRoutesR\x05hosts\x128\n" +
-	"\rfeature_hosts\x18\a \x03(\v2\x13.cara.v1.HostRoutesR\ffeatureHosts\"U\n" +
+	"\rfeature_hosts\x18\a \x03(\v2\x13.cara.v1.HostRoutesR\ffeatureHosts\x12+\n" +
+	"\x05ports\x18\x14 \x03(\v2\x15.cara.v1.ProjectPortsR\x05ports\"U\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x129\n" +
 	"\n" +
@@ -8364,18 +8374,19 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*Credentials)(nil),                // 126: cara.v1.Credentials
 	(*Route)(nil),                      // 127: cara.v1.Route
 	(*HostRoutes)(nil),                 // 128: cara.v1.HostRoutes
-	(*Source)(nil),                     // 129: cara.v1.Source
-	(*Claim)(nil),                      // 130: cara.v1.Claim
-	(*PollStatus)(nil),                 // 131: cara.v1.PollStatus
-	(*Run)(nil),                        // 132: cara.v1.Run
-	(*Snapshot)(nil),                   // 133: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 134: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 135: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 136: cara.v1.Secret
-	(*Volume)(nil),                     // 137: cara.v1.Volume
-	(*Event)(nil),                      // 138: cara.v1.Event
-	(*Token)(nil),                      // 139: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 140: google.protobuf.Empty
+	(*ProjectPorts)(nil),               // 129: cara.v1.ProjectPorts
+	(*Source)(nil),                     // 130: cara.v1.Source
+	(*Claim)(nil),                      // 131: cara.v1.Claim
+	(*PollStatus)(nil),                 // 132: cara.v1.PollStatus
+	(*Run)(nil),                        // 133: cara.v1.Run
+	(*Snapshot)(nil),                   // 134: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 135: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 136: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 137: cara.v1.Secret
+	(*Volume)(nil),                     // 138: cara.v1.Volume
+	(*Event)(nil),                      // 139: cara.v1.Event
+	(*Token)(nil),                      // 140: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 141: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
 	109, // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
@@ -8440,219 +8451,220 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	67,  // 59: cara.v1.Routes.peers:type_name -> cara.v1.Peer
 	128, // 60: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
 	128, // 61: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	109, // 62: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	31,  // 63: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	33,  // 64: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	37,  // 65: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	39,  // 66: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	42,  // 67: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	35,  // 68: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	38,  // 69: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	40,  // 70: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	32,  // 71: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	36,  // 72: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	129, // 73: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	129, // 74: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	129, // 75: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	111, // 76: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	129, // 77: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	129, // 78: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	78,  // 79: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	121, // 80: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	130, // 81: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	111, // 82: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	112, // 83: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	131, // 84: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	132, // 85: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	133, // 86: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	134, // 87: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	112, // 88: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	85,  // 89: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	135, // 90: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	108, // 91: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	136, // 92: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	136, // 93: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	136, // 94: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	111, // 95: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	137, // 96: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	111, // 97: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	138, // 98: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	138, // 99: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	111, // 100: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	138, // 101: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	109, // 102: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	109, // 103: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	101, // 104: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	120, // 105: cara.v1.Change.object:type_name -> cara.v1.Object
-	139, // 106: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	139, // 107: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	139, // 108: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	111, // 109: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 110: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 111: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 112: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 113: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 114: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 115: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 116: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	14,  // 117: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	15,  // 118: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	16,  // 119: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	17,  // 120: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	18,  // 121: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	19,  // 122: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	28,  // 123: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 124: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	20,  // 125: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	23,  // 126: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	22,  // 127: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	21,  // 128: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
-	1,   // 129: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	24,  // 130: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	1,   // 131: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	15,  // 132: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	31,  // 133: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	32,  // 134: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	36,  // 135: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	39,  // 136: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	3,   // 137: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	43,  // 138: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	46,  // 139: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	47,  // 140: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 141: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 142: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	49,  // 143: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 144: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	51,  // 145: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	52,  // 146: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	53,  // 147: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	54,  // 148: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	56,  // 149: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	57,  // 150: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	69,  // 151: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	71,  // 152: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	72,  // 153: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 154: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 155: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	49,  // 156: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 157: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 158: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 159: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 160: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	76,  // 161: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	1,   // 162: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	79,  // 163: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	81,  // 164: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	82,  // 165: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	84,  // 166: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 167: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	140, // 168: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	86,  // 169: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	88,  // 170: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	89,  // 171: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 172: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 173: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 174: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	1,   // 175: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	91,  // 176: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	2,   // 177: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	1,   // 178: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	1,   // 179: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	93,  // 180: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	94,  // 181: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	49,  // 182: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	97,  // 183: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	99,  // 184: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	102, // 185: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 186: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 187: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	140, // 188: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	140, // 189: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	110, // 190: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	110, // 191: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	110, // 192: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 193: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 194: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 195: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	140, // 196: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	110, // 197: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	140, // 198: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	110, // 199: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	110, // 200: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	110, // 201: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	110, // 202: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	118, // 203: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	29,  // 204: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	110, // 205: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	110, // 206: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	110, // 207: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	110, // 208: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	110, // 209: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	110, // 210: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	25,  // 211: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	140, // 212: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	42,  // 213: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	35,  // 214: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	38,  // 215: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	40,  // 216: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	30,  // 217: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	44,  // 218: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	123, // 219: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	123, // 220: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	123, // 221: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	48,  // 222: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	50,  // 223: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	140, // 224: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	140, // 225: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	123, // 226: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	123, // 227: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	55,  // 228: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	55,  // 229: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	58,  // 230: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	70,  // 231: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	129, // 232: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	129, // 233: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	129, // 234: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	73,  // 235: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	74,  // 236: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	140, // 237: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	75,  // 238: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	129, // 239: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	129, // 240: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	129, // 241: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	77,  // 242: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	80,  // 243: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	129, // 244: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	83,  // 245: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	140, // 246: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	140, // 247: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	26,  // 248: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	87,  // 249: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	136, // 250: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	136, // 251: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	136, // 252: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	90,  // 253: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	140, // 254: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	137, // 255: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	92,  // 256: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	137, // 257: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	137, // 258: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	137, // 259: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	138, // 260: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	95,  // 261: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	96,  // 262: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	98,  // 263: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	100, // 264: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	103, // 265: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	104, // 266: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	140, // 267: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 268: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	105, // 269: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	190, // [190:270] is the sub-list for method output_type
-	110, // [110:190] is the sub-list for method input_type
-	110, // [110:110] is the sub-list for extension type_name
-	110, // [110:110] is the sub-list for extension extendee
-	0,   // [0:110] is the sub-list for field type_name
+	129, // 62: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	109, // 63: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	31,  // 64: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	33,  // 65: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	37,  // 66: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	39,  // 67: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	42,  // 68: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	35,  // 69: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	38,  // 70: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	40,  // 71: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	32,  // 72: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	36,  // 73: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	130, // 74: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	130, // 75: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	130, // 76: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	111, // 77: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	130, // 78: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	130, // 79: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	78,  // 80: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	121, // 81: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	131, // 82: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	111, // 83: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	112, // 84: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	132, // 85: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	133, // 86: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	134, // 87: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	135, // 88: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	112, // 89: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	85,  // 90: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	136, // 91: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	108, // 92: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	137, // 93: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	137, // 94: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	137, // 95: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	111, // 96: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	138, // 97: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	111, // 98: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	139, // 99: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	139, // 100: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	111, // 101: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	139, // 102: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	109, // 103: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	109, // 104: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	101, // 105: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	120, // 106: cara.v1.Change.object:type_name -> cara.v1.Object
+	140, // 107: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	140, // 108: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	140, // 109: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	111, // 110: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	4,   // 111: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	5,   // 112: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	1,   // 113: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	6,   // 114: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	8,   // 115: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	10,  // 116: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	12,  // 117: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	14,  // 118: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	15,  // 119: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	16,  // 120: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	17,  // 121: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	18,  // 122: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	19,  // 123: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	28,  // 124: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	3,   // 125: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	20,  // 126: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	23,  // 127: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	22,  // 128: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	21,  // 129: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	1,   // 130: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	24,  // 131: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	1,   // 132: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	15,  // 133: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	31,  // 134: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	32,  // 135: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	36,  // 136: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	39,  // 137: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	3,   // 138: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	43,  // 139: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	46,  // 140: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	47,  // 141: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	1,   // 142: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	3,   // 143: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	49,  // 144: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 145: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	51,  // 146: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	52,  // 147: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	53,  // 148: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	54,  // 149: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	56,  // 150: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	57,  // 151: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	69,  // 152: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	71,  // 153: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	72,  // 154: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 155: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 156: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	49,  // 157: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 158: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 159: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 160: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 161: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	76,  // 162: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	1,   // 163: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	79,  // 164: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	81,  // 165: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	82,  // 166: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	84,  // 167: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 168: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	141, // 169: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	86,  // 170: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	88,  // 171: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	89,  // 172: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 173: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 174: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 175: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	1,   // 176: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	91,  // 177: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	2,   // 178: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	1,   // 179: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	1,   // 180: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	93,  // 181: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	94,  // 182: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	49,  // 183: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	97,  // 184: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	99,  // 185: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	102, // 186: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 187: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 188: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	141, // 189: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	141, // 190: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	110, // 191: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	110, // 192: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	110, // 193: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 194: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 195: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 196: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	141, // 197: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	110, // 198: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	141, // 199: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	110, // 200: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	110, // 201: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	110, // 202: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	110, // 203: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	118, // 204: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	29,  // 205: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	110, // 206: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	110, // 207: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	110, // 208: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	110, // 209: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	110, // 210: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	110, // 211: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	25,  // 212: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	141, // 213: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	42,  // 214: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	35,  // 215: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	38,  // 216: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	40,  // 217: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	30,  // 218: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	44,  // 219: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	123, // 220: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	123, // 221: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	123, // 222: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	48,  // 223: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	50,  // 224: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	141, // 225: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	141, // 226: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	123, // 227: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	123, // 228: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	55,  // 229: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	55,  // 230: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	58,  // 231: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	70,  // 232: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	130, // 233: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	130, // 234: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	130, // 235: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	73,  // 236: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	74,  // 237: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	141, // 238: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	75,  // 239: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	130, // 240: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	130, // 241: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	130, // 242: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	77,  // 243: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	80,  // 244: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	130, // 245: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	83,  // 246: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	141, // 247: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	141, // 248: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	26,  // 249: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	87,  // 250: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	137, // 251: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	137, // 252: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	137, // 253: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	90,  // 254: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	141, // 255: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	138, // 256: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	92,  // 257: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	138, // 258: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	138, // 259: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	138, // 260: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	139, // 261: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	95,  // 262: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	96,  // 263: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	98,  // 264: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	100, // 265: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	103, // 266: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	104, // 267: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	141, // 268: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 269: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	105, // 270: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	191, // [191:271] is the sub-list for method output_type
+	111, // [111:191] is the sub-list for method input_type
+	111, // [111:111] is the sub-list for extension type_name
+	111, // [111:111] is the sub-list for extension extendee
+	0,   // [0:111] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }

@@ -291,7 +291,12 @@ type SourceAllow struct {
 	// as it does in a manifest. Empty means all hosts that are not reserved.
 	Hosts []string `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	// Secrets are patterns for the names of the Secrets that projects may use, such as `shop-*`. Empty means no Secret.
-	Secrets       []string `protobuf:"bytes,3,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	Secrets []string `protobuf:"bytes,3,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	// Ports are the ports with the scope Internal that projects may claim: `5432`, or a range such as `25565-25570`. Empty means
+	// all ports.
+	Ports []string `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
+	// PublicPorts are the ports with the scope Public that projects may claim, in the same form. Empty means no port.
+	PublicPorts   []string `protobuf:"bytes,7,rep,name=public_ports,json=publicPorts,proto3" json:"public_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -343,6 +348,20 @@ func (x *SourceAllow) GetHosts() []string {
 func (x *SourceAllow) GetSecrets() []string {
 	if x != nil {
 		return x.Secrets
+	}
+	return nil
+}
+
+func (x *SourceAllow) GetPorts() []string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *SourceAllow) GetPublicPorts() []string {
+	if x != nil {
+		return x.PublicPorts
 	}
 	return nil
 }
@@ -1663,11 +1682,13 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\awebhook\x18\x0e \x01(\v2\x10.cara.v1.WebhookR\awebhook\x12*\n" +
 	"\x05allow\x18\x0f \x01(\v2\x14.cara.v1.SourceAllowR\x05allowB\b\n" +
 	"\x06_pruneB\x0e\n" +
-	"\f_prune_limit\"q\n" +
+	"\f_prune_limit\"\xca\x01\n" +
 	"\vSourceAllow\x12\x1e\n" +
 	"\x05names\x18\x01 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\x05names\x12\x1e\n" +
 	"\x05hosts\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\x05hosts\x12\"\n" +
-	"\asecrets\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\asecrets\"\x91\x01\n" +
+	"\asecrets\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\asecrets\x12$\n" +
+	"\x05ports\x18\x06 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18\x10R\x05ports\x121\n" +
+	"\fpublic_ports\x18\a \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18\x10R\vpublicPorts\"\x91\x01\n" +
 	"\tGitSource\x12\x1d\n" +
 	"\x03url\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x10R\x03url\x12!\n" +
 	"\x03ref\x18\x02 \x01(\v2\x0f.cara.v1.GitRefR\x03ref\x12&\n" +

@@ -1,0 +1,67 @@
+package ports
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// prefix is what counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one machine has to itself.
+type prefix = netip.Prefix
+
+// clients counts the open connections of clients.
+type clients struct {
+	total, each int // maximum numbers, of all clients and of one
+
+	mu   sync.Mutex
+	all  int
+	open map[prefix]int
+}
+
+// enter counts a connection, unless its client or all clients together have too many. leave ends the count.
+func (c *clients) enter(client netip.Addr) (leave func(), ok bool) {
+	bits := 64
+	if client.Is4() {
+		bits = 32
+	}
+	of, err := client.Prefix(bits)
+	if err != nil {
+		return nil, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all >= c.total || c.open[of] >= c.each {
+		return nil, false
+	}
+	c.all++
+	c.open[of]++
+	return sync.OnceFunc(func() { c.leave(of) }), true
+}
+
+func (c *clients) leave(of prefix) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all--
+	if c.open[of]--; c.open[of] == 0 {
+		delete(c.open, of)
+	}
+}
+
+// logLimit limits a message to one per second, and counts the suppressed ones.
+type logLimit struct {
+	mu     sync.Mutex
+	last   time.Time
+	unsaid int
+}
+
+func (s *logLimit) say(now time.Time) (unsaid int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Sub(s.last) < time.Second {
+		s.unsaid++
+		return 0, false
+	}
+	unsaid = s.unsaid
+	s.last, s.unsaid = now, 0
+	return unsaid, true
+}

@@ -1,0 +1,248 @@
+package ports
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Reasons of refused connections, in the metrics.
+const (
+	refusedNoProject = "no_project"
+	refusedAllow     = "not_allowed"
+	refusedLimit     = "too_many"
+	refusedService   = "service_down"
+	refusedNode      = "node_unreachable"
+)
+
+// Errors of an attempt to reach a service.
+var (
+	errNoRoute    = errors.New("no project has the port")
+	errNotAllowed = errors.New("the client is not allowed")
+	errNotReady   = errors.New("the service is not ready")
+	errTooMany    = errors.New("too many connections are open")
+	errNode       = errors.New("the node of the project cannot be reached")
+)
+
+// reasons lists which error has which reason in the metrics, and which answer another agent gets. Anything else is
+// refusedService.
+var reasons = []struct { //nolint:gochecknoglobals // a table that never changes
+	err    error
+	reason string
+	answer byte
+}{
+	{errNoRoute, refusedNoProject, 1},
+	{errNotAllowed, refusedAllow, 2},
+	{errNotReady, refusedService, 3},
+	{errTooMany, refusedLimit, 4},
+	{errNode, refusedNode, 5},
+}
+
+// reasonOf returns the reason of a failed attempt, and the answer for another agent.
+func reasonOf(err error) (reason string, answer byte) {
+	for _, r := range reasons {
+		if errors.Is(err, r.err) {
+			return r.reason, r.answer
+		}
+	}
+	return refusedService, 3
+}
+
+// backend is a connection to a service, direct or through another agent.
+type backend struct {
+	net.Conn
+	release func() // ends the hold on the endpoint; nil behind another agent
+}
+
+func (b *backend) done() {
+	_ = b.Close() // both sides are done
+	if b.release != nil {
+		b.release()
+	}
+}
+
+// serve serves one connection of a client.
+func (p *Ports) serve(ctx context.Context, k api.PortKey, conn *net.TCPConn) {
+	defer conn.Close()
+	client := clientOf(conn)
+	leave, entered := p.clients.enter(client)
+	to, err := p.route(k, client)
+	if err == nil && !entered {
+		err = errTooMany
+	}
+	if !entered {
+		leave = func() {}
+	}
+	defer leave()
+	var b *backend
+	if err == nil {
+		b, err = p.reach(ctx, k, client, to.project, true)
+	}
+	if err != nil {
+		p.refuse(k, to, conn.RemoteAddr(), err)
+		reset(conn)
+		return
+	}
+	defer b.done()
+	p.relay(ctx, to.project, fromClient, conn, b.Conn)
+}
+
+func clientOf(conn net.Conn) netip.Addr {
+	at, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return at.Addr().Unmap().WithZone("")
+}
+
+// refuse counts and logs a connection that is refused. to may be nil.
+func (p *Ports) refuse(k api.PortKey, to *route, client net.Addr, err error) {
+	reason, _ := reasonOf(err)
+	project := ""
+	if to != nil {
+		project = to.project
+	}
+	p.metrics.refused(project, reason)
+	if unsaid, ok := p.log.say(time.Now()); ok {
+		p.cfg.Logger.Warn("connection refused", "port", k.String(), "project", project, "client", client, "error", err, "unsaid", unsaid)
+	}
+}
+
+// route returns the route of a port if the client may use it. With errNotAllowed it also returns the route.
+func (p *Ports) route(k api.PortKey, client netip.Addr) (*route, error) {
+	to := p.table.Load().routes[k]
+	switch {
+	case to == nil:
+		return nil, errNoRoute
+	case !to.allow.Has(client.String()):
+		return to, errNotAllowed
+	}
+	return to, nil
+}
+
+// reachAgain is the longest wait before a service that does not accept connections is tried again.
+const reachAgain = 250 * time.Millisecond
+
+// reach connects to the service of a port. While the service is not ready, it waits, for at most Limits.Hold. It fails if the
+// port passes to another project meanwhile. hop allows another agent in between.
+func (p *Ports) reach(ctx context.Context, k api.PortKey, client netip.Addr, project string, hop bool) (*backend, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.Hold)
+	defer cancel()
+	for again := reachAgain / 16; ; again = min(2*again, reachAgain) {
+		endpoints, routes := p.cfg.Endpoints(), p.changed() // before the attempt, so that no change is missed
+		to, err := p.route(k, client)
+		if err == nil && to.project != project {
+			err = errNoRoute
+		}
+		if err != nil {
+			return nil, err
+		}
+		b, err := p.try(ctx, k, client, to, hop)
+		if err == nil || errors.Is(err, errNotAllowed) || errors.Is(err, errTooMany) {
+			return b, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-endpoints:
+		case <-routes:
+		case <-time.After(again):
+		}
+	}
+}
+
+// try connects to the service once.
+func (p *Ports) try(ctx context.Context, k api.PortKey, client netip.Addr, to *route, hop bool) (*backend, error) {
+	ip, release, up := p.cfg.Endpoint(to.project, to.service)
+	switch {
+	case up:
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(ip, strconv.Itoa(int(to.port))))
+		if err != nil {
+			release()
+			return nil, fmt.Errorf("%w: %w", errNotReady, err)
+		}
+		return &backend{conn, release}, nil
+	case to.node == p.cfg.Node || to.node == "" || !hop:
+		return nil, errNotReady
+	case to.address == "" || p.cfg.Peers == nil:
+		return nil, fmt.Errorf("%w: its agent has no ingress address", errNode)
+	}
+	conn, err := p.hop(ctx, to, &carav1.PortConnection{
+		Protocol: k.Protocol, Port: k.Port, Scope: k.Scope, Project: to.project, Client: client.String(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &backend{Conn: conn}, nil
+}
+
+// hop opens a connection through the agent of another node.
+func (p *Ports) hop(ctx context.Context, to *route, hello *carav1.PortConnection) (*tls.Conn, error) {
+	conn, err := p.cfg.Peers.DialPort(ctx, to.node, to.address)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNode, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.NetConn().Close() }) // ends greet
+	err = greet(conn, hello)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		_ = conn.NetConn().Close() // it is abandoned
+		return nil, err
+	}
+	return conn, nil
+}
+
+// Serve serves a connection of another agent, and closes it. node is the node of the agent, which was verified.
+func (p *Ports) Serve(ctx context.Context, node string, conn net.Conn) {
+	defer conn.Close()
+	if node == "" {
+		return
+	}
+	b, project, leave, err := p.accepted(ctx, conn)
+	defer leave()
+	_, answer := reasonOf(err)
+	if err == nil {
+		defer b.done()
+		answer = 0
+	}
+	if _, failed := conn.Write([]byte{answer}); failed != nil || err != nil {
+		return
+	}
+	p.relay(ctx, project, fromAgent, conn, b.Conn)
+}
+
+// accepted reads what another agent wants and connects to the service. Only a service on this node counts. leave ends the count
+// of the connection.
+func (p *Ports) accepted(ctx context.Context, conn net.Conn) (b *backend, project string, leave func(), err error) {
+	leave = func() {}
+	hello, err := readHello(conn)
+	if err != nil {
+		return nil, "", leave, err
+	}
+	client, err := netip.ParseAddr(hello.GetClient())
+	if err != nil {
+		return nil, "", leave, errNotAllowed
+	}
+	k := api.PortKey{Protocol: hello.GetProtocol(), Port: hello.GetPort(), Scope: hello.GetScope()}
+	counted, entered := p.clients.enter(client)
+	if entered {
+		leave = counted
+		b, err = p.reach(ctx, k, client, hello.GetProject(), false)
+	} else {
+		err = errTooMany
+	}
+	if err != nil {
+		p.refuse(k, p.table.Load().routes[k], conn.RemoteAddr(), err)
+	}
+	return b, hello.GetProject(), leave, err
+}

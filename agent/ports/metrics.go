@@ -1,0 +1,137 @@
+package ports
+
+import (
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Where connections come from. Another agent has counted a client's connection too.
+const (
+	fromClient = "client"
+	fromAgent  = "agent"
+)
+
+// metrics counts connections by project. There are never more series than projects with ports. A nil *metrics counts nothing.
+type metrics struct {
+	open      *prometheus.GaugeVec
+	total     *prometheus.CounterVec
+	bytes     *prometheus.CounterVec
+	refusals  *prometheus.CounterVec
+	unclaimed prometheus.Counter
+
+	mu       sync.Mutex
+	projects map[string]bool
+}
+
+// series are the metrics of one project. A nil *series counts nothing.
+type series struct {
+	open    prometheus.Gauge
+	total   prometheus.Counter
+	in, out prometheus.Counter
+}
+
+func newMetrics(into prometheus.Registerer) *metrics {
+	if into == nil {
+		return nil
+	}
+	m := &metrics{
+		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "cara_ports_connections_open", Help: "Open connections to the ports of projects, from clients or from other agents.",
+		}, []string{"project", "from"}),
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cara_ports_connections_total", Help: "Connections that reached their service, from clients or from other agents.",
+		}, []string{"project", "from"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cara_ports_bytes_total", Help: "Bytes from clients (received) and to clients (sent).",
+		}, []string{"project", "from", "direction"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cara_ports_refused_total", Help: "Connections that were refused, by reason.",
+		}, []string{"project", "reason"}),
+		unclaimed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cara_ports_unclaimed_total", Help: "Connections that were refused because no project has the port any more.",
+		}),
+		projects: map[string]bool{},
+	}
+	into.MustRegister(m.open, m.total, m.bytes, m.refusals, m.unclaimed)
+	return m
+}
+
+// keep removes the series of projects that have no ports any more.
+func (m *metrics) keep(projects map[string]*carav1.ProjectPorts) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name := range m.projects {
+		if projects[name] != nil {
+			continue
+		}
+		for _, vec := range []interface {
+			DeletePartialMatch(prometheus.Labels) int
+		}{m.open, m.total, m.bytes, m.refusals} {
+			vec.DeletePartialMatch(prometheus.Labels{"project": name})
+		}
+		delete(m.projects, name)
+	}
+	for name := range projects {
+		m.projects[name] = true
+	}
+}
+
+func (m *metrics) refused(project, reason string) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.projects[project] {
+		m.unclaimed.Inc()
+		return
+	}
+	m.refusals.WithLabelValues(project, reason).Inc()
+}
+
+// of returns the series of a project, or nil if it has no ports any more.
+func (m *metrics) of(project, from string) *series {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.projects[project] {
+		return nil
+	}
+	return &series{
+		open: m.open.WithLabelValues(project, from), total: m.total.WithLabelValues(project, from),
+		in: m.bytes.WithLabelValues(project, from, "received"), out: m.bytes.WithLabelValues(project, from, "sent"),
+	}
+}
+
+func (s *series) begin() {
+	if s != nil {
+		s.open.Inc()
+		s.total.Inc()
+	}
+}
+
+func (s *series) end() {
+	if s != nil {
+		s.open.Dec()
+	}
+}
+
+func (s *series) received(n int) {
+	if s != nil {
+		s.in.Add(float64(n))
+	}
+}
+
+func (s *series) sent(n int) {
+	if s != nil {
+		s.out.Add(float64(n))
+	}
+}

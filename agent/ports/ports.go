@@ -1,0 +1,204 @@
+// Package ports serves the TCP ports of projects. Each agent that offers a port accepts connections and passes them to the
+// service: directly if the project runs on this node, otherwise through the agent of the other node. It is the last step after
+// a push, for everything that is not HTTP.
+//
+// Invariants:
+//
+//   - The agent opens a port only if its operator offers it and a project has claimed it, on the address of the port's scope.
+//   - A connection crosses agents at most once, over mutual TLS (agent/peer). The agent at the other end passes it only to a
+//     service on its own node. Both agents check the scope and the access list.
+//   - Each connection acquires its backend and holds it until it ends. A draining service is removed from the endpoints before
+//     it gets its signal, so no new connection reaches it.
+//   - A connection without a backend waits for at most Limits.Hold and is then reset. So no client is refused while a service
+//     is replaced.
+//   - The end of one direction is passed on alone. An error is passed on as a reset, never as an end: a client must not take
+//     a part of the data for all of it.
+//   - Everything that a client may occupy has a limit (Limits).
+package ports
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/agent/peer"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Config configures Ports.
+type Config struct {
+	// Node is this node's name.
+	Node string
+	// Offer says which ports the agent may open, and on which addresses.
+	Offer *carav1.PortOffer
+	// Endpoint returns the address of a service on this node that may receive connections. Ports calls release, at least once,
+	// when the connection has ended.
+	Endpoint func(project, service string) (ip string, release func(), ok bool)
+	// Endpoints returns a channel that is closed when endpoints change.
+	Endpoints func() <-chan struct{}
+	// Peers secures connections to and from other agents. If it is nil, there are none.
+	Peers *peer.TLS
+	// File stores the routes, so that ports are served after a restart while the server is unreachable. Optional.
+	File string
+	// Metrics registers the metrics by project. Optional.
+	Metrics prometheus.Registerer
+	Limits  Limits
+	Logger  *slog.Logger
+}
+
+// Limits are limits on what clients may occupy, and for how long.
+type Limits struct {
+	// Connections is the maximum number of open connections. The default is 10,000. ClientConnections is the maximum for one
+	// client address. The default is a quarter of Connections.
+	Connections, ClientConnections int
+	// Idle is how long a connection may carry no data. The default is 1 h.
+	Idle time.Duration
+	// Hold is how long a new connection waits for a service that answers. The default is 10 s.
+	Hold time.Duration
+	// Retry is the wait before a port that could not be opened is tried again. The default is 3 s.
+	Retry time.Duration
+}
+
+func (l Limits) withDefaults() Limits {
+	connections := cmp.Or(l.Connections, 10_000)
+	return Limits{
+		Connections: connections, ClientConnections: cmp.Or(l.ClientConnections, max(1, connections/4)),
+		Idle: cmp.Or(l.Idle, time.Hour), Hold: cmp.Or(l.Hold, 10*time.Second), Retry: cmp.Or(l.Retry, 3*time.Second),
+	}
+}
+
+// Ports serves the ports of projects on one node.
+type Ports struct {
+	cfg     Config
+	table   atomic.Pointer[table]
+	wake    chan struct{} // has an entry while listeners may differ from the table
+	unsaved chan struct{} // has an entry while the table is not on disk
+	changes chan struct{} // has an entry after the report has changed
+	metrics *metrics
+	clients clients
+	log     logLimit
+	open    sync.WaitGroup // connections of clients
+
+	mu       sync.Mutex
+	told     bool          // the server has sent the table
+	replaced chan struct{} // closed at the next Apply
+	report   *carav1.PortReport
+}
+
+// New returns Ports without routes.
+func New(cfg Config) *Ports {
+	cfg.Limits = cfg.Limits.withDefaults()
+	p := &Ports{
+		cfg: cfg, wake: make(chan struct{}, 1), unsaved: make(chan struct{}, 1), changes: make(chan struct{}, 1),
+		clients:  clients{total: cfg.Limits.Connections, each: cfg.Limits.ClientConnections, open: map[prefix]int{}},
+		replaced: make(chan struct{}), report: &carav1.PortReport{},
+	}
+	p.metrics = newMetrics(cfg.Metrics)
+	p.table.Store(newTable(nil))
+	return p
+}
+
+// Apply changes the routes: all of them if the change is full, otherwise those of the projects in it.
+func (p *Ports) Apply(change *carav1.Routes) {
+	if !change.GetFull() && len(change.GetPorts()) == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told = true
+	p.apply(change)
+	kick(p.unsaved)
+}
+
+// apply stores the new table. mu is held.
+func (p *Ports) apply(change *carav1.Routes) {
+	projects := map[string]*carav1.ProjectPorts{}
+	if !change.GetFull() {
+		maps.Copy(projects, p.table.Load().projects)
+	}
+	for _, of := range change.GetPorts() {
+		if projects[of.GetProject()] = of; len(of.GetPorts()) == 0 {
+			delete(projects, of.GetProject())
+		}
+	}
+	p.table.Store(newTable(projects))
+	p.metrics.keep(projects)
+	close(p.replaced)
+	p.replaced = make(chan struct{})
+	kick(p.wake)
+}
+
+// changed returns a channel that is closed when the routes change.
+func (p *Ports) changed() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.replaced
+}
+
+// Offer returns what the node offers.
+func (p *Ports) Offer() *carav1.PortOffer { return p.cfg.Offer }
+
+// Changes returns a channel that has an entry after the report has changed.
+func (p *Ports) Changes() <-chan struct{} { return p.changes }
+
+// Report returns the ports that are open and those that cannot be opened.
+func (p *Ports) Report() *carav1.PortReport {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.report
+}
+
+func (p *Ports) reported(ports []*carav1.NodePort) {
+	slices.SortFunc(ports, func(a, b *carav1.NodePort) int { return keyOf(a).Compare(keyOf(b)) })
+	next := &carav1.PortReport{Ports: ports}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !proto.Equal(p.report, next) {
+		p.report = next
+		kick(p.changes)
+	}
+}
+
+func keyOf(n *carav1.NodePort) api.PortKey {
+	return api.PortKey{Protocol: n.GetProtocol(), Port: n.GetPort(), Scope: n.GetScope()}
+}
+
+// Run opens the ports and serves them until ctx ends. The connections end with it.
+func (p *Ports) Run(ctx context.Context) error {
+	p.restore()
+	var saver sync.WaitGroup
+	defer saver.Wait()
+	saver.Go(func() { p.keepSaved(ctx) })
+	listeners := listeners{ports: p, open: map[api.PortKey]*listener{}}
+	defer p.open.Wait()
+	defer listeners.close()
+	for {
+		again := listeners.adjust(ctx)
+		var retry <-chan time.Time
+		if again {
+			retry = time.After(p.cfg.Limits.Retry)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.wake:
+		case <-retry:
+		}
+	}
+}
+
+func kick(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
