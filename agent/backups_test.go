@@ -2,12 +2,15 @@ package agent_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
@@ -260,6 +263,55 @@ func TestPausedByAKilledAgent(t *testing.T) {
 	b.run(t)
 	waitUntil(t, func() bool { return b.state(t) == engine.StateRunning })
 	waitUntil(t, func() bool { _, err := os.Stat(record); return os.IsNotExist(err) })
+}
+
+// TestContainersThatCouldNotBeResumed: the agent tries to resume them until it succeeds, makes no other backup before, and goes on
+// with the project afterwards.
+func TestContainersThatCouldNotBeResumed(t *testing.T) {
+	b := newBackedUp(t)
+	b.write(t, filepath.Join(b.shared, "gate"), "")
+	b.ask("t1")
+	waitUntil(t, func() bool { return b.exists("waits") })
+	b.engine.Fault(func(call string) error {
+		if call == "UnpauseContainer" {
+			return errors.New("refused by the test")
+		}
+		return nil
+	})
+	if err := os.Remove(filepath.Join(b.shared, "gate")); err != nil {
+		t.Fatal(err)
+	}
+	if s := b.ended(t, "t1", api.BackupFailed); s.GetReason() != api.ReasonPauseFailed || !strings.Contains(s.GetMessage(), "the agent tries again") {
+		t.Errorf("the backup ended with %s: %s", s.GetReason(), s.GetMessage())
+	}
+	b.ask("t2")
+	b.mu.Lock()
+	b.secrets["q"] = b.secrets["p"]
+	b.mu.Unlock()
+	b.write(t, filepath.Join(b.dir, dataName("q", "data"), "_data", "rows"), "1")
+	other := withData("web")
+	other.Backup = &carav1.Backup{SecretRef: "s", Pause: proto.Bool(false)}
+	b.put("q", other)
+	b.wait(t, "q", phase(api.PhaseRunning))
+	b.edit("q", func(p *carav1.Project) { p.Status.BackupToken = "t1" })
+	b.wait(t, "q", func(p *carav1.Project) bool { return p.GetStatus().GetBackup().GetState() == api.BackupSucceeded })
+	b.wait(t, "p", func(p *carav1.Project) bool {
+		if got := p.GetStatus().GetBackup().GetToken(); got != "t1" {
+			t.Errorf("the backup %s began while a container was still paused", got)
+		}
+		return true
+	})
+	b.engine.Fault(nil)
+	b.ended(t, "t2", api.BackupSucceeded)
+	if got := b.state(t); got != engine.StateRunning {
+		t.Errorf("the container is %s", got)
+	}
+	spec := withData("web:2")
+	spec.Backup = &carav1.Backup{SecretRef: "s"}
+	b.put("p", spec)
+	b.wait(t, "p", func(p *carav1.Project) bool {
+		return p.GetStatus().GetObservedGeneration() == p.GetMetadata().GetGeneration() && phase(api.PhaseRunning)(p)
+	})
 }
 
 // TestBackupFailureIsTold: the status and an event have the reason, without the value of a Secret.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -129,6 +130,42 @@ func TestResumedInEveryCase(t *testing.T) {
 				t.Errorf("%d snapshots look complete", whole)
 			}
 		})
+	}
+}
+
+// TestCancelledBetweenVolumes: if a backup ends while it copies the second volume, the snapshot of the first one goes, too. It
+// would look complete.
+func TestCancelledBetweenVolumes(t *testing.T) {
+	s := newSite(t, nil)
+	files := filepath.Join(filepath.Dir(s.volume)+"-files", "_data")
+	waits := filepath.Join(s.Dir, temporaryDir, "waits")
+	if err := errors.Join(os.MkdirAll(files, 0o700), os.MkdirAll(filepath.Dir(waits), 0o700), syscall.Mkfifo(waits, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s.job.Volumes = append(s.job.Volumes, Volume{Name: "files", UID: "4567", Path: files})
+	text, err := os.ReadFile(s.Restic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script(t, s.Restic, `case "$*" in *volume=files*--parent*) echo >`+waits+"; exec sleep 1000;; esac\n"+string(text))
+	second, err := os.OpenFile(waits, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		_, _ = second.Read(make([]byte, 1)) // or the test has ended
+		cancel()
+	})
+	_, f := s.Run(ctx, s.job, &hand{})
+	_ = second.Close() // ends the read
+	waiting.Wait()
+	if f == nil || !strings.Contains(f.Message, "files") {
+		t.Errorf("failure %v", f)
+	}
+	if left, first := s.snapshots(t), s.snapshots(t, tagFirst); len(left) != len(first) {
+		t.Errorf("the snapshots %v look complete: only %v are of the first pass", left, first)
 	}
 }
 

@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -27,7 +29,10 @@ const asAgent = "CARA_TEST_AS_AGENT"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == Command {
-		fmt.Fprintln(os.Stderr, Exec(context.Background(), os.Args[2:], os.Environ())) //nolint:forbidigo // it is the main of a process
+		runtime.LockOSThread() // so that Exec has another thread than the first one, as it can have in the agent
+		failed := make(chan error)
+		go func() { failed <- Exec(context.Background(), os.Args[2:], os.Environ()) }() //nolint:forbidigo // it is the main of a process
+		fmt.Fprintln(os.Stderr, <-failed)
 		os.Exit(1)
 	}
 	if os.Getenv(asAgent) != "" {
@@ -121,12 +126,12 @@ func needLandlock(t *testing.T) {
 	}
 }
 
-// tree makes the directories read, write and link that a program can open, and the directory other that it cannot open. There is a
-// file in each.
+// tree makes the directories read, write and link and the file single that a program can open, and the directory other that it cannot
+// open. There is a file in each directory.
 func tree(t *testing.T) (dir string, access Access) {
 	t.Helper()
 	dir = t.TempDir()
-	for _, name := range []string{"read/a", "write/a", "link/a", "other/a"} {
+	for _, name := range []string{"read/a", "write/a", "link/a", "other/a", "single"} {
 		if err := errors.Join(os.MkdirAll(filepath.Join(dir, filepath.Dir(name), "sub"), 0o700), os.WriteFile(filepath.Join(dir, name), []byte("in "+name), 0o600)); err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +140,7 @@ func tree(t *testing.T) (dir string, access Access) {
 		t.Fatal(err)
 	}
 	return dir, Access{
-		Read: []string{filepath.Join(dir, "read"), filepath.Join(dir, "missing")}, Write: []string{filepath.Join(dir, "write")}, Link: []string{filepath.Join(dir, "link")},
+		Read: []string{filepath.Join(dir, "read"), filepath.Join(dir, "single"), filepath.Join(dir, "missing")}, Write: []string{filepath.Join(dir, "write")}, Link: []string{filepath.Join(dir, "link")},
 	}
 }
 
@@ -143,6 +148,7 @@ func TestConfined(t *testing.T) {
 	needLandlock(t)
 	tests := []struct{ name, script, want string }{
 		{"reads what it can read", "cat read/a", "in read/a"},
+		{"reads a single file", "cat single", "in single"},
 		{"reads what it can write", "cat write/a", "in write/a"},
 		{"lists what it can read", "ls read", "a\naway\nsub"},
 		{"writes", "echo new >write/b && mkdir write/d && rm write/a && mv write/b write/c && cat write/c", "new"},
@@ -173,6 +179,7 @@ func TestOutOfReach(t *testing.T) {
 		{"makes a file", "echo x >other/b"},
 		{"removes a file", "rm other/a"},
 		{"writes what it can read", "echo x >read/a"},
+		{"writes a single file that it can read", "echo x >single"},
 		{"makes a link", "ln read/a link/b"},
 		{"reads users", "cat /etc/passwd"},
 		{"reads the environment of a process", "cat /proc/self/environ"},
@@ -248,22 +255,28 @@ func TestTheProgramEndsWithTheAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := bufio.NewReader(out)
-	if line, err := read.ReadString('\n'); line != "running\n" {
+	line, err := read.ReadString('\n')
+	pid, problem := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil || problem != nil {
 		t.Fatalf("%q, %v", line, err)
 	}
 	if err := agent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	limit := time.AfterFunc(2*time.Minute, func() {
+		t.Errorf("the program has not ended two minutes after its agent: %v", syscall.Kill(pid, syscall.SIGKILL))
+	})
 	if rest, err := io.ReadAll(read); len(rest) > 0 || err != nil { // the output ends when the program does
 		t.Errorf("%q, %v", rest, err)
 	}
+	limit.Stop()
 	_ = agent.Wait() // killed
 }
 
-// runAgent runs a confined program that waits for a signal.
+// runAgent runs a confined program that prints its process ID and waits for a signal.
 func runAgent() error {
-	runtime.LockOSThread()                                                                             // the program ends with this thread
-	cmd := exec.CommandContext(context.Background(), "/bin/sh", "-c", "echo running; exec sleep 1000") //nolint:forbidigo // it is the main of a process
+	runtime.LockOSThread()                                                                        // the program ends with this thread
+	cmd := exec.CommandContext(context.Background(), "/bin/sh", "-c", "echo $$; exec sleep 1000") //nolint:forbidigo // it is the main of a process
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stdout = os.Stdout
 	return errors.Join(Wrap(cmd, Access{}), cmd.Run())
