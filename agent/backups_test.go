@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -265,6 +263,53 @@ func TestPausedByAKilledAgent(t *testing.T) {
 	waitUntil(t, func() bool { _, err := os.Stat(record); return os.IsNotExist(err) })
 }
 
+// notBegun checks that a backup of p, which was requested, does not begin. A backup of project q, requested later, shows that the
+// agent has decided about both.
+func (b *backedUp) notBegun(t *testing.T, token string) {
+	t.Helper()
+	b.mu.Lock()
+	b.secrets["q"] = b.secrets["p"]
+	b.mu.Unlock()
+	b.write(t, filepath.Join(b.dir, dataName("q", "data"), "_data", "rows"), "1")
+	other := withData("web")
+	other.Backup = &carav1.Backup{SecretRef: "s", Pause: new(false)}
+	b.put("q", other)
+	b.wait(t, "q", phase(api.PhaseRunning))
+	b.edit("q", func(p *carav1.Project) { p.Status.BackupToken = "q1" })
+	b.wait(t, "q", func(p *carav1.Project) bool { return p.GetStatus().GetBackup().GetState() == api.BackupSucceeded })
+	b.wait(t, "p", func(p *carav1.Project) bool {
+		if s := p.GetStatus().GetBackup(); s.GetToken() == token {
+			t.Errorf("the backup %s began: it is %s", token, s.GetState())
+		}
+		return true
+	})
+}
+
+// TestNoBackupDuringAMove: a move ends the backup that runs, and the next one begins after the move.
+func TestNoBackupDuringAMove(t *testing.T) {
+	b := newBackedUp(t)
+	b.write(t, filepath.Join(b.shared, "gate"), "")
+	b.ask("t1")
+	waitUntil(t, func() bool { return b.exists("waits") })
+	b.edit("p", func(p *carav1.Project) {
+		p.Status.Move = &carav1.Move{
+			Id: "m1", From: "n1", To: "n2", Step: api.MoveCopying,
+			Volumes: []*carav1.MovedVolume{{Name: "data", Uid: volumeUID("p", "data"), NewUid: newUID}},
+		}
+	})
+	if s := b.ended(t, "t1", api.BackupFailed); s.GetReason() != api.ReasonBackupCancelled {
+		t.Errorf("the backup ended with %s: %s", s.GetReason(), s.GetMessage())
+	}
+	waitUntil(t, func() bool { return b.state(t) == engine.StateRunning })
+	if err := os.Remove(filepath.Join(b.shared, "gate")); err != nil {
+		t.Fatal(err)
+	}
+	b.ask("t2")
+	b.notBegun(t, "t2")
+	b.edit("p", func(p *carav1.Project) { p.Status.Move = nil })
+	b.ended(t, "t2", api.BackupSucceeded)
+}
+
 // TestContainersThatCouldNotBeResumed: the agent tries to resume them until it succeeds, makes no other backup before, and goes on
 // with the project afterwards.
 func TestContainersThatCouldNotBeResumed(t *testing.T) {
@@ -285,22 +330,7 @@ func TestContainersThatCouldNotBeResumed(t *testing.T) {
 		t.Errorf("the backup ended with %s: %s", s.GetReason(), s.GetMessage())
 	}
 	b.ask("t2")
-	b.mu.Lock()
-	b.secrets["q"] = b.secrets["p"]
-	b.mu.Unlock()
-	b.write(t, filepath.Join(b.dir, dataName("q", "data"), "_data", "rows"), "1")
-	other := withData("web")
-	other.Backup = &carav1.Backup{SecretRef: "s", Pause: proto.Bool(false)}
-	b.put("q", other)
-	b.wait(t, "q", phase(api.PhaseRunning))
-	b.edit("q", func(p *carav1.Project) { p.Status.BackupToken = "t1" })
-	b.wait(t, "q", func(p *carav1.Project) bool { return p.GetStatus().GetBackup().GetState() == api.BackupSucceeded })
-	b.wait(t, "p", func(p *carav1.Project) bool {
-		if got := p.GetStatus().GetBackup().GetToken(); got != "t1" {
-			t.Errorf("the backup %s began while a container was still paused", got)
-		}
-		return true
-	})
+	b.notBegun(t, "t2")
 	b.engine.Fault(nil)
 	b.ended(t, "t2", api.BackupSucceeded)
 	if got := b.state(t); got != engine.StateRunning {

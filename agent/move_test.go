@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -31,6 +32,9 @@ type movePair struct {
 	address string
 	// cut refuses connections between the nodes.
 	cut atomic.Bool
+	// dials counts the connections between the nodes. Before each of them, the copy is changed if spoil is set.
+	dials atomic.Int32
+	spoil atomic.Bool
 	// receiver is the agent of n2.
 	receiver atomic.Pointer[agent.Agent]
 }
@@ -59,6 +63,12 @@ func newMovePair(t *testing.T) *movePair {
 	m.from.cfg.DialVolumes = func(ctx context.Context, _, at string) (net.Conn, error) {
 		if at != address || m.cut.Load() {
 			return nil, fmt.Errorf("reach %s: cut", at)
+		}
+		m.dials.Add(1)
+		if m.spoil.Load() {
+			if err := rewrite(filepath.Join(m.toDir, "file"), "WRONG"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
 		}
 		return new(net.Dialer).DialContext(ctx, "tcp", address)
 	}
@@ -144,6 +154,15 @@ func (m *movePair) running(t *testing.T) int {
 	return n
 }
 
+// rewrite changes a file so that only a comparison of the content finds it: rsync sees the same size and time.
+func rewrite(file, text string) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(file, []byte(text), 0o600), os.Chtimes(file, info.ModTime(), info.ModTime()))
+}
+
 // TestMoveData: the project runs during the first pass, is stopped for the second, and reports only what is true.
 func TestMoveData(t *testing.T) {
 	m := newMovePair(t)
@@ -159,13 +178,7 @@ func TestMoveData(t *testing.T) {
 	if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondMoving); c.GetStatus() != api.StatusTrue || c.GetReason() != api.MoveCopying || !strings.Contains(c.GetMessage(), "n2") {
 		t.Errorf("condition %v", c)
 	}
-	// Only a comparison of the content finds this change: rsync sees the same size and time.
-	file := filepath.Join(m.fromDir, "file")
-	info, err := os.Stat(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.WriteFile(file, []byte("FIRST"), 0o600), os.Chtimes(file, info.ModTime(), info.ModTime())); err != nil {
+	if err := rewrite(filepath.Join(m.fromDir, "file"), "FIRST"); err != nil {
 		t.Fatal(err)
 	}
 	m.step(api.MoveSwitching, 0)
@@ -181,6 +194,44 @@ func TestMoveData(t *testing.T) {
 			t.Errorf("%s was created again", name)
 		}
 	}
+}
+
+// TestSwitchWaitsForTheStop: while a container still runs, nothing is copied for the switch, because it would miss what the container
+// writes.
+func TestSwitchWaitsForTheStop(t *testing.T) {
+	m := newMovePair(t)
+	m.copied(t)
+	m.from.engine.Fault(func(call string) error {
+		if call == "StopContainer" {
+			return errors.New("refused by the test")
+		}
+		return nil
+	})
+	dials, tried := m.dials.Load(), m.from.engine.Calls("StopContainer")
+	m.step(api.MoveSwitching, 0)
+	waitUntil(t, func() bool { return m.from.engine.Calls("StopContainer") > tried+3 })
+	if n := m.dials.Load() - dials; n > 0 || m.from.moveReports(api.MoveVerified) > 0 {
+		t.Errorf("%d connections while the containers run, and %d reports that the copy is equal", n, m.from.moveReports(api.MoveVerified))
+	}
+	if err := os.WriteFile(filepath.Join(m.fromDir, "file"), []byte("the last write"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.from.engine.Fault(nil)
+	waitUntil(t, func() bool { return m.from.moveReports(api.MoveVerified) > 0 })
+	m.equal(t)
+}
+
+// TestACopyThatStaysDifferent: a copy that differs again after it was copied again is not verified, and the project continues.
+func TestACopyThatStaysDifferent(t *testing.T) {
+	m := newMovePair(t)
+	m.copied(t)
+	m.spoil.Store(true)
+	m.step(api.MoveSwitching, 0)
+	waitUntil(t, func() bool { return m.from.moveReports(api.MoveInterrupted)+m.from.moveReports(api.MoveVerified) > 0 })
+	if m.from.moveReports(api.MoveVerified) > 0 {
+		t.Fatal("the copy was called equal")
+	}
+	m.from.wait(t, "p", func(*carav1.Project) bool { return m.running(t) == 2 })
 }
 
 // TestVerifiedSurvivesTheAgent: after Verified was reported, an agent that starts again starts nothing, with the server or
