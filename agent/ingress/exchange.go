@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -55,7 +56,7 @@ func (i *Ingress) answer(x *exchange, w http.ResponseWriter, r *http.Request) {
 		page(x, r, http.StatusBadRequest, "The request names no host.")
 	case r.Method == http.MethodConnect:
 		page(x, r, http.StatusMethodNotAllowed, "This is no proxy for others.")
-	case x.at == publicHTTPS && hostname(r.Host) != r.TLS.ServerName:
+	case x.at == publicHTTPS && hostname(r.Host) != strings.ToLower(r.TLS.ServerName):
 		page(x, r, http.StatusMisdirectedRequest, "This connection was opened for another host. Open a new one for this host.")
 	case x.at == publicHTTP && i.validated(x, r):
 	default:
