@@ -73,7 +73,7 @@ func New(cfg Config) (*Agent, error) {
 	a.watcher = &watcher{cfg: cfg, log: log, assignments: a.assignments, machine: a.machine, events: events, relist: relist}
 	a.server = &connection{
 		cfg: cfg, log: log, nodes: nodes, instance: uuid.NewString(), assignments: a.assignments, machine: a.machine, inventory: a.inventory, receiving: a.receiving, restoring: a.restoring, backups: a.backups,
-		reports: a.reports, released: released, relist: relist, beat: beat,
+		reports: a.reports, released: released, relist: relist, beat: beat, confirm: beat,
 		streams: &stream.Server{
 			Nodes: nodes, Engine: cfg.Engine, Node: cfg.node(), Log: log, Kept: kept,
 			Want: a.assignments.wanted, Listen: a.assignments.listeners.listen, Endpoint: a.endpoints.IP,

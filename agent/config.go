@@ -42,6 +42,10 @@ type Config struct {
 	OnRoutes func(*carav1.Routes)
 	// OnCredentials is called with every change of the certificates and passwords of the ingress, like OnRoutes. Optional.
 	OnCredentials func(*carav1.Credentials)
+	// Answering returns the tokens of the challenges of certificate authorities that the ingress answers. Optional.
+	Answering func() []string
+	// PublicAddresses are the addresses and names at which the internet reaches the public ingress.
+	PublicAddresses []string
 	// Capabilities are what the server sends this agent credentials for: see api.CapabilityIngress.
 	Capabilities []string
 	// Ports are the ports of projects that this node opens. Optional.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,6 +46,7 @@ type connection struct {
 	streams     *stream.Server
 	relist      chan<- struct{} // requests a listing of the engine
 	beat        <-chan struct{} // requests a heartbeat
+	confirm     chan<- struct{} // the same channel
 }
 
 // run keeps a stream to the server open until ctx ends.
@@ -161,6 +163,7 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 	case *carav1.ConnectResponse_Credentials:
 		if c.cfg.OnCredentials != nil {
 			c.cfg.OnCredentials(m.Credentials)
+			kick(c.confirm)
 		}
 	case *carav1.ConnectResponse_RemoveVolume:
 		c.receiving.end(m.RemoveVolume.GetUid())
@@ -200,6 +203,7 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 	var told *carav1.NodeInfo
 	var conditions []*carav1.Condition
 	ports := portNews{of: c.cfg.Ports}
+	var answering []string // the challenges that the server knows this agent answers
 	every := 5 * time.Second
 	for {
 		conditions = c.machine.conditions(conditions)
@@ -210,6 +214,11 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 		beat.Volumes, volumes = c.inventory.news(volumes)
 		beat.Ports = ports.next()
 		message := &carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take(), Capabilities: c.cfg.Capabilities}
+		if c.cfg.Answering != nil {
+			if now := c.cfg.Answering(); !slices.Equal(now, answering) {
+				message.Answering, message.Confirms, answering = now, true, now
+			}
+		}
 		if err := stream.Send(message); err != nil {
 			return fmt.Errorf("send a heartbeat: %w", err)
 		}

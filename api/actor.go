@@ -49,6 +49,7 @@ const (
 	RoleGC         = "gc"
 	RoleReconciler = "reconciler"
 	RoleSources    = "sources"
+	RoleCerts      = "certs"
 
 	RoleServer = "server"
 	RoleAgent  = "agent"

@@ -48,6 +48,8 @@ type Config struct {
 	Hosts api.HostTemplate
 	// ReservedHosts are patterns of hosts that no project may claim, in addition to the server's own names.
 	ReservedHosts []string
+	// ObtainCertificates is true if the loop `certs` runs.
+	ObtainCertificates bool
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// MaxBodyBytes limits a REST body and a gRPC message; 0 is 4 MiB.

@@ -21,30 +21,32 @@ import (
 )
 
 // matrix lists for each RPC who may call it: A admin, D deployer, P deployer with the prefix `pr-` for objects with that
-// prefix, V viewer, N node, and the loops S scheduler, G gc, R reconciler, F sources; 0 is every caller from outside,
+// prefix, V viewer, N node, and the loops S scheduler, G gc, R reconciler, F sources, C certs; 0 is every caller from outside,
 // authenticated or not. It repeats the table of permissions, so that a change must be made in two places. A new RPC without
 // a row fails the test.
 var matrix = map[string]string{
-	"CreateProject": "ADP", "PutProject": "ADP", "GetProject": "ADPVSGRF", "ListProjects": "ADPVSGRF", "WatchProjects": "ADPVSGRF",
+	"CreateProject": "ADP", "PutProject": "ADP", "GetProject": "ADPVSGRFC", "ListProjects": "ADPVSGRFC", "WatchProjects": "ADPVSGRFC",
 	"DeleteProject": "ADPGR", "UpdateProjectStatus": "N", "ScheduleProject": "S", "RemoveProject": "G", "RetryProject": "ADP",
 	"MoveProject": "ADPS", "RestoreProject": "ADPS", "CancelMove": "ADP",
-	"RestartProject": "ADP", "BackupProject": "ADP", "ExtendProject": "ADP", "OverrideProject": "ADPGR", "ListOverrides": "ADPVSGRF", "Logs": "ADPV",
-	"Exec": "ADP", "PortForward": "ADP", "Top": "ADPV", "ListTombstones": "ADPVSGRF", "AdoptProject": "ADP", "ReleaseProject": "ADP",
-	"RollbackProject": "ADP", "GetProjectHistory": "ADPVSGRF", "NoticeExpiry": "G",
+	"RestartProject": "ADP", "BackupProject": "ADP", "ExtendProject": "ADP", "OverrideProject": "ADPGR", "ListOverrides": "ADPVSGRFC", "Logs": "ADPV",
+	"Exec": "ADP", "PortForward": "ADP", "Top": "ADPV", "ListTombstones": "ADPVSGRFC", "AdoptProject": "ADP", "ReleaseProject": "ADP",
+	"RollbackProject": "ADP", "GetProjectHistory": "ADPVSGRFC", "NoticeExpiry": "G",
 	"Apply":      "ADPR",
-	"CreateNode": "A", "PutNode": "A", "GetNode": "ADPVSGRF", "ListNodes": "ADPVSGRF", "WatchNodes": "ADPVSGRF", "DeleteNode": "A",
+	"CreateNode": "A", "PutNode": "A", "GetNode": "ADPVSGRFC", "ListNodes": "ADPVSGRFC", "WatchNodes": "ADPVSGRFC", "DeleteNode": "A",
 	"Heartbeat": "N", "MarkNodeNotReady": "S", "MarkNodeDrained": "S",
 	"ReconcileSource": "ADP", "SuspendSource": "ADP", "ResumeSource": "ADP", "ConfirmSource": "ADP",
 	"Join": "0", "Connect": "N", "Attach": "N", "RenewCertificate": "N",
-	"CreateSource": "A", "PutSource": "A", "GetSource": "ADPVSGRF", "ListSources": "ADPVSGRF", "WatchSources": "ADPVSGRF", "DeleteSource": "A",
-	"ListClaims": "ADPVSGRF", "PlanSource": "ADPVSGRF", "UpdateSourceStatus": "FR", "PublishSnapshot": "F", "UpdateClaims": "R", "RemoveSource": "R",
+	"CreateSource": "A", "PutSource": "A", "GetSource": "ADPVSGRFC", "ListSources": "ADPVSGRFC", "WatchSources": "ADPVSGRFC", "DeleteSource": "A",
+	"ListClaims": "ADPVSGRFC", "PlanSource": "ADPVSGRFC", "UpdateSourceStatus": "FR", "PublishSnapshot": "F", "UpdateClaims": "R", "RemoveSource": "R",
 	"WatchHints": "F", "GetSourceSecret": "F",
 	"CreateSecret": "ADP", "PutSecret": "ADP", "GetSecret": "ADPV", "ListSecrets": "ADPV", "DeleteSecret": "ADP",
-	"GetVolume": "ADPVSGRF", "ListVolumes": "ADPVSGRF", "DeleteVolume": "ADP", "RecreateVolume": "ADP", "ReleaseVolume": "A",
-	"CreateEvent": "NSGRF", "ListEvents": "ADPVSGRF", "WatchEvents": "ADPVSGRF", "TrimHistory": "G",
-	"Watch":       "ADPVSGRF",
+	"GetVolume": "ADPVSGRFC", "ListVolumes": "ADPVSGRFC", "DeleteVolume": "ADP", "RecreateVolume": "ADP", "ReleaseVolume": "A",
+	"CreateEvent": "NSGRF", "ListEvents": "ADPVSGRFC", "WatchEvents": "ADPVSGRFC", "TrimHistory": "G",
+	"Watch":       "ADPVSGRFC",
 	"CreateToken": "A", "ListTokens": "A", "DeleteToken": "A",
-	"GetInfo": "ADPVNSGRF", "Backup": "A",
+	"ListCertificateOrders": "ADPVC", "UpdateCertificate": "C", "DeleteCertificate": "C", "GetAcmeAccount": "C", "PutAcmeAccount": "C",
+	"PresentChallenge": "C", "RemoveChallenge": "C",
+	"GetInfo": "ADPVNSGRFC", "Backup": "A",
 }
 
 // column is one caller of the matrix.
@@ -74,7 +76,7 @@ func TestMatrix(t *testing.T) {
 		"node": {"N", c.node(t, "n1")}, "another node": {"N", c.node(t, "n2")},
 		"deleted token": {"", made("gone", "admin", "", time.Time{})}, "expired token": {"", made("late", "admin", "", time.Now().Add(time.Second))},
 	}
-	for letter, name := range map[string]string{"S": "scheduler", "G": "gc", "R": "reconciler", "F": "sources"} {
+	for letter, name := range map[string]string{"S": "scheduler", "G": "gc", "R": "reconciler", "F": "sources", "C": "certs"} {
 		conn, err := c.Client(name)
 		if err != nil {
 			t.Fatal(err)
@@ -104,7 +106,7 @@ func TestMatrix(t *testing.T) {
 			}
 			err := invoke(t, caller.conn, method, desc, "pr-x", want)
 			if row == "0" { // Join has the join token in its body, and checks it there
-				if loop := caller.letter != "" && strings.Contains("SGRF", caller.letter); loop != (api.Code(err) == codes.PermissionDenied) {
+				if loop := caller.letter != "" && strings.Contains("SGRFC", caller.letter); loop != (api.Code(err) == codes.PermissionDenied) {
 					t.Errorf("%s as %s: %v", method, who, err)
 				}
 				continue

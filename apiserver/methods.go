@@ -27,10 +27,10 @@ type method struct {
 
 // readers may read everything except secret values, which no read returns.
 var (
-	readers   = []api.Role{api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources} //nolint:gochecknoglobals // a table that never changes
-	deployers = []api.Role{api.RoleAdmin, api.RoleDeployer}                                                                                     //nolint:gochecknoglobals // a table that never changes
-	admins    = []api.Role{api.RoleAdmin}                                                                                                       //nolint:gochecknoglobals // a table that never changes
-	nodes     = []api.Role{api.RoleNode}                                                                                                        //nolint:gochecknoglobals // a table that never changes
+	readers   = []api.Role{api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources, api.RoleCerts} //nolint:gochecknoglobals // a table that never changes
+	deployers = []api.Role{api.RoleAdmin, api.RoleDeployer}                                                                                                    //nolint:gochecknoglobals // a table that never changes
+	admins    = []api.Role{api.RoleAdmin}                                                                                                                      //nolint:gochecknoglobals // a table that never changes
+	nodes     = []api.Role{api.RoleNode}                                                                                                                       //nolint:gochecknoglobals // a table that never changes
 )
 
 func reads(roles ...api.Role) method  { return method{roles: roles} }
@@ -128,6 +128,14 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.TokenService/CreateToken": writes(admins...),
 	"/cara.v1.TokenService/ListTokens":  reads(admins...),
 	"/cara.v1.TokenService/DeleteToken": writes(admins...),
+
+	"/cara.v1.CertificateService/ListCertificateOrders": reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleCerts),
+	"/cara.v1.CertificateService/UpdateCertificate":     writes(api.RoleCerts),
+	"/cara.v1.CertificateService/DeleteCertificate":     writes(api.RoleCerts),
+	"/cara.v1.CertificateService/GetAcmeAccount":        reads(api.RoleCerts),
+	"/cara.v1.CertificateService/PutAcmeAccount":        writes(api.RoleCerts),
+	"/cara.v1.CertificateService/PresentChallenge":      reports(api.RoleCerts),
+	"/cara.v1.CertificateService/RemoveChallenge":       reports(api.RoleCerts),
 
 	"/cara.v1.InfoService/GetInfo": reads(append(slices.Clone(readers), api.RoleNode)...),
 	"/cara.v1.InfoService/Backup":  writes(admins...),

@@ -45,7 +45,7 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg,
 		db: &state.DB{
 			Cache: state.NewCache(cfg.RecentChanges), Store: cfg.Store, Now: cfg.Now, Logger: cfg.Logger,
-			Hosts:     state.Hosts{Template: cfg.Hosts, Own: cfg.ownHosts, Reserved: cfg.ReservedHosts},
+			Hosts:     state.Hosts{Template: cfg.Hosts, Own: cfg.ownHosts, Reserved: cfg.ReservedHosts, Obtained: cfg.ObtainCertificates},
 			Bookmarks: cfg.BookmarkInterval, Draining: make(chan struct{}),
 		},
 		guard:     guard.Guard{Logger: cfg.Logger},
@@ -68,12 +68,12 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Client returns a connection for one loop of this process, with the identity system/NAME: `scheduler`, `gc`, `reconciler`
-// or `sources`. Calls are handled as if they came over the network.
+// Client returns a connection for one loop of this process, with the identity system/NAME: `scheduler`, `gc`, `reconciler`,
+// `sources` or `certs`. Calls are handled as if they came over the network.
 func (s *Server) Client(name string) (grpc.ClientConnInterface, error) {
 	actor := identity.Actor{Name: api.PrefixSystem + name, Role: api.Role(name)}
 	if !actor.System() {
-		return nil, fmt.Errorf("apiserver: there is no loop %q: want scheduler, gc, reconciler or sources", name)
+		return nil, fmt.Errorf("apiserver: there is no loop %q: want scheduler, gc, reconciler, sources or certs", name)
 	}
 	return s.channel(func(context.Context) (identity.Actor, error) { return actor, nil }, loopCloner{}), nil
 }

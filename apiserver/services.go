@@ -23,6 +23,11 @@ type (
 		*relay.Relay
 		carav1.UnsafeNodeServiceServer
 	}
+	certificateService struct {
+		objects.Certificates
+		dispatch.Challenges
+		carav1.UnsafeCertificateServiceServer
+	}
 	infoService struct {
 		*Server
 		carav1.UnsafeInfoServiceServer
@@ -40,5 +45,6 @@ func (s *Server) register(r grpc.ServiceRegistrar) {
 	carav1.RegisterVolumeServiceServer(r, objects.Volumes{Service: s.objects})
 	carav1.RegisterEventServiceServer(r, objects.Events{Service: s.objects})
 	carav1.RegisterWatchServiceServer(r, objects.Watches{Service: s.objects})
+	carav1.RegisterCertificateServiceServer(r, certificateService{Certificates: objects.Certificates{Service: s.objects}, Challenges: dispatch.Challenges{Dispatcher: s.agents}})
 	carav1.RegisterInfoServiceServer(r, infoService{Server: s})
 }

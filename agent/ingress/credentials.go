@@ -134,6 +134,11 @@ func (c *credentials) forget() {
 	c.list = nil
 }
 
+// Answering returns the tokens of the challenges that this agent answers, sorted.
+func (i *Ingress) Answering() []string {
+	return slices.Sorted(maps.Keys(i.credentials.known.Load().challenges))
+}
+
 // challengePath begins the paths on which certificate authorities validate a host.
 const challengePath = "/.well-known/acme-challenge/"
 

@@ -38,6 +38,9 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	me := &Session{Node: node, Instance: hello.GetInstanceId(), here: admission.OnThisHost(ctx), capabilities: hello.GetCapabilities(), End: end, Ended: ctx.Done(), Stream: stream}
 	d.Sessions.Enter(me)
 	defer d.Sessions.leave(me)
+	if hello.GetConfirms() {
+		d.Sessions.confirm(me, hello.GetAnswering())
+	}
 	d.DB.Logger.Info("agent connected", "node", node, "instance", me.Instance)
 
 	// Only the heartbeat goroutine reads from the stream. It ends when the handler returns, because gRPC then fails Recv.
@@ -67,6 +70,9 @@ func (d *Dispatcher) listen(ctx context.Context, me *Session) error {
 		}
 		if err := d.heartbeat(ctx, me.Node, req.GetHeartbeat(), true); err != nil {
 			return err
+		}
+		if req.GetConfirms() {
+			d.Sessions.confirm(me, req.GetAnswering())
 		}
 		if err := d.release(ctx, me.Node, req.GetReleased()); err != nil {
 			return err

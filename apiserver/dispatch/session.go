@@ -11,8 +11,9 @@ import (
 
 // Sessions holds the Connect stream of each connected node.
 type Sessions struct {
-	mu   sync.Mutex
-	node map[string]*Session
+	mu      sync.Mutex
+	node    map[string]*Session
+	changed chan struct{} // closed when the agents that answer a challenge may have changed; nil if nobody waits
 }
 
 // Session is one agent's connection. All senders must use Send, because gRPC allows one sender at a time.
@@ -20,6 +21,7 @@ type Session struct {
 	Node, Instance string
 	here           bool // the agent runs on the server's host
 	capabilities   []string
+	answers        []string // tokens of the challenges that the agent answers; guarded by Sessions.mu
 	End            context.CancelCauseFunc
 	Ended          <-chan struct{} // closed when the session is over
 
@@ -49,6 +51,7 @@ func (s *Sessions) Enter(n *Session) {
 		old.End(takenOver(old, n))
 	}
 	s.node[n.Node] = n
+	s.announce()
 }
 
 // takenOver returns the error for the older session. If the same agent instance connects again, it is not a takeover.
@@ -66,6 +69,7 @@ func (s *Sessions) leave(n *Session) {
 	defer s.mu.Unlock()
 	if s.node[n.Node] == n {
 		delete(s.node, n.Node)
+		s.announce()
 	}
 }
 

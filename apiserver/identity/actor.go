@@ -48,7 +48,7 @@ func (a Actor) Node() string {
 // System reports whether the caller is a loop in this process.
 func (a Actor) System() bool {
 	switch a.Role {
-	case api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources:
+	case api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources, api.RoleCerts:
 		return true
 	default:
 		return false

@@ -112,14 +112,14 @@ func usesTLS(p *carav1.Project, secrets []string) bool {
 	})
 }
 
-// outdated reports whether time has changed what the status says about a certificate of a Secret.
+// outdated reports whether time has changed what the status says about a certificate.
 func outdated(p *carav1.Project, now time.Time) bool {
 	return slices.ContainsFunc(p.GetStatus().GetCertificates(), func(c *carav1.HostCertificate) bool {
-		if c.GetSecretRef() == "" || c.GetNotAfter() == nil {
+		if c.GetNotAfter() == nil {
 			return false
 		}
 		end := c.GetNotAfter().AsTime()
-		return !now.Before(end) || c.GetWarning() == "" && now.After(end.Add(-expiresSoon))
+		return !now.Before(end) || c.GetSecretRef() != "" && c.GetWarning() == "" && now.After(end.Add(-expiresSoon))
 	})
 }
 

@@ -3,14 +3,17 @@ package objects
 import (
 	"cmp"
 	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// setCertificates sets the certificates in the status of a project, and the condition about them, from the spec and from the
-// Secrets. p is the transaction's own copy.
+// setCertificates sets the certificates in the status of a project, and the condition about them, from the spec from the
+// Secrets, and from what the server has done to obtain them. p is the transaction's own copy.
 func setCertificates(t *state.Tx, p *carav1.Project) {
 	var all []*carav1.HostCertificate
 	for _, in := range p.GetSpec().GetIngress() {
@@ -21,7 +24,7 @@ func setCertificates(t *state.Tx, p *carav1.Project) {
 		case in.GetTls().GetSecretRef() != "":
 			all = append(all, fromSecret(t, host, in.GetTls().GetSecretRef()))
 		case api.AutoTLS(in):
-			all = append(all, obtained(host))
+			all = append(all, obtained(t, host))
 		}
 	}
 	slices.SortFunc(all, func(a, b *carav1.HostCertificate) int { return cmp.Compare(a.GetHost(), b.GetHost()) })
@@ -34,9 +37,51 @@ func setCertificates(t *state.Tx, p *carav1.Project) {
 }
 
 // obtained describes the certificate of a host that the server obtains.
-func obtained(host string) *carav1.HostCertificate {
-	return &carav1.HostCertificate{
-		Host:    host,
-		Problem: "this server obtains no certificates: use a Secret of type tls with tls.secretRef, or set tls.mode: Off to serve the host over HTTP only",
+func obtained(t *state.Tx, host string) *carav1.HostCertificate {
+	out := &carav1.HostCertificate{Host: host}
+	order, _ := state.Read[*carav1.CertificateOrder](t, host)
+	problem := order.GetProblem()
+	if next := order.GetNextTry(); problem != "" && next != nil {
+		problem += "; next try at " + next.AsTime().UTC().Format(time.RFC3339)
+	}
+	switch {
+	case order.GetNotAfter() != nil && t.Now.Before(order.GetNotAfter().AsTime()):
+		out.Names, out.NotAfter, out.Issuer = []string{host}, order.GetNotAfter(), order.GetIssuer()
+		if problem != "" {
+			out.Warning = "it could not be renewed: " + problem
+		}
+	case !t.Hosts.Obtained:
+		out.Problem = "this server obtains no certificates: start it with --acme-email, or use a Secret of type tls with tls.secretRef, or set tls.mode: Off to serve the host over HTTP only"
+	case problem != "":
+		out.Problem = problem
+	default:
+		out.Problem = "waiting for the certificate authority"
+	}
+	return out
+}
+
+// tellCertificate updates the projects that claim a host, and records an event about its certificate for each of them.
+func tellCertificate(t *state.Tx, host string, typ api.EventType, reason api.Reason, message string) {
+	claim, _ := state.Read[*carav1.HostClaim](t, host)
+	told := map[string]bool{}
+	for _, c := range pathClaims(claim) {
+		p, ok := state.Read[*carav1.Project](t, c.GetProject())
+		if !ok || told[c.GetProject()] {
+			continue
+		}
+		told[c.GetProject()] = true
+		next := proto.CloneOf(p)
+		setCertificates(t, next)
+		if !slices.ContainsFunc(next.GetStatus().GetCertificates(), func(h *carav1.HostCertificate) bool {
+			return h.GetHost() == host && h.GetSecretRef() == ""
+		}) {
+			continue // it uses the host without this certificate
+		}
+		if !proto.Equal(p, next) {
+			t.Put(next)
+		}
+		if reason != "" {
+			RecordEvent(t, RefTo(p), typ, reason, message)
+		}
 	}
 }

@@ -81,6 +81,8 @@ type (
 		*Service
 		carav1.UnsafeEventServiceServer
 	}
+	// Certificates serves the certificate service, except for what dispatch serves.
+	Certificates struct{ *Service }
 	// Watches serves the watch service.
 	Watches struct {
 		*Service

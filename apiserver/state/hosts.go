@@ -12,6 +12,8 @@ type Hosts struct {
 	Template api.HostTemplate
 	Own      []string // names of the server, in lower case
 	Reserved []string // patterns of --reserve-host
+	// Obtained is true if the server obtains certificates of public hosts from an authority.
+	Obtained bool
 }
 
 // Of returns the full ingress hosts of a spec, sorted.

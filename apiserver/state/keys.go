@@ -30,6 +30,16 @@ const KindCertificate = "Certificate"
 // KindChallenge is a challenge of a certificate authority, by its token. It is not a kind of the API.
 const KindChallenge = "Challenge"
 
+// KindCertificateOrder is what was done to obtain the certificate of a host, by host. It is not a kind of the API.
+const KindCertificateOrder = "CertificateOrder"
+
+// KindAcmeAccount is an account at a certificate authority. Its key is sealed with the name AccountSeal. It is not a kind of the
+// API.
+const KindAcmeAccount = "AcmeAccount"
+
+// AccountSeal returns the name with which the key of a stored AcmeAccount is sealed.
+func AccountSeal(name string) string { return "acme-accounts/" + name }
+
 // CertificateSeal returns the name with which the key of a stored Certificate is sealed.
 func CertificateSeal(id string) string { return "certificates/" + id }
 
@@ -58,6 +68,8 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{KindCertificate, "certificates/", &carav1.Certificate{}, false},
 	{KindChallenge, "challenges/", &carav1.Challenge{}, false},
 	{KindPort, "ports/", &carav1.PortClaim{}, false},
+	{KindCertificateOrder, "certificate-orders/", &carav1.CertificateOrder{}, false},
+	{KindAcmeAccount, "acme-accounts/", &carav1.AcmeAccount{}, false},
 	{KindGuard, "guards/", &carav1.ObjectMeta{}, false},
 }
 

@@ -456,9 +456,12 @@ type NodeInfo struct {
 	Tools map[string]string `protobuf:"bytes,9,rep,name=tools,proto3" json:"tools,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// PortOffer is what the node offers to `spec.ports` of projects. Not set by agents that know no ports: they get no port
 	// routes.
-	PortOffer     *PortOffer `protobuf:"bytes,15,opt,name=port_offer,json=portOffer,proto3" json:"port_offer,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PortOffer *PortOffer `protobuf:"bytes,15,opt,name=port_offer,json=portOffer,proto3" json:"port_offer,omitempty"`
+	// PublicAddresses are the addresses and names at which the internet reaches the node's public ingress. The server compares
+	// them with the addresses of hosts before it orders certificates.
+	PublicAddresses []string `protobuf:"bytes,10,rep,name=public_addresses,json=publicAddresses,proto3" json:"public_addresses,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
@@ -557,6 +560,13 @@ func (x *NodeInfo) GetTools() map[string]string {
 func (x *NodeInfo) GetPortOffer() *PortOffer {
 	if x != nil {
 		return x.PortOffer
+	}
+	return nil
+}
+
+func (x *NodeInfo) GetPublicAddresses() []string {
+	if x != nil {
+		return x.PublicAddresses
 	}
 	return nil
 }
@@ -1716,7 +1726,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\tPortOffer\x12$\n" +
 	"\x05ports\x18\x01 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18\x10R\x05ports\x122\n" +
 	"\x10internal_address\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x0finternalAddress\x12.\n" +
-	"\x0epublic_address\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\rpublicAddress\"\xd6\x04\n" +
+	"\x0epublic_address\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\rpublicAddress\"\x92\x05\n" +
 	"\bNodeInfo\x12#\n" +
 	"\bplatform\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bplatform\x12,\n" +
 	"\ragent_version\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\x12.\n" +
@@ -1728,7 +1738,9 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\fhost_volumes\x18\b \x03(\v2\x13.cara.v1.HostVolumeB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\vhostVolumes\x12H\n" +
 	"\x05tools\x18\t \x03(\v2\x1c.cara.v1.NodeInfo.ToolsEntryB\x14\xbaH\x11\x9a\x01\x0e\x10\x10\"\x04r\x02\x18 *\x04r\x02\x18@R\x05tools\x121\n" +
 	"\n" +
-	"port_offer\x18\x0f \x01(\v2\x12.cara.v1.PortOfferR\tportOffer\x1a8\n" +
+	"port_offer\x18\x0f \x01(\v2\x12.cara.v1.PortOfferR\tportOffer\x12:\n" +
+	"\x10public_addresses\x18\n" +
+	" \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x10\"\x05r\x03\x18\xfd\x01R\x0fpublicAddresses\x1a8\n" +
 	"\n" +
 	"ToolsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -4041,7 +4041,12 @@ type ConnectRequest struct {
 	Released []*Released `protobuf:"bytes,3,rep,name=released,proto3" json:"released,omitempty"`
 	// Capabilities are what the agent can do, in the first message: `Ingress` (it checks passwords of ingress routes) and
 	// `PublicIngress` (it serves public addresses). The server sends it the credentials for that, and no others.
-	Capabilities  []string `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	Capabilities []string `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	// Answering are the tokens of all challenges that the agent answers. Confirms says whether the message has them: the agent
+	// sends them after each change.
+	Answering []string `protobuf:"bytes,5,rep,name=answering,proto3" json:"answering,omitempty"`
+	// Confirms is true if answering is the whole list, even if it is empty.
+	Confirms      bool `protobuf:"varint,6,opt,name=confirms,proto3" json:"confirms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4102,6 +4107,20 @@ func (x *ConnectRequest) GetCapabilities() []string {
 		return x.Capabilities
 	}
 	return nil
+}
+
+func (x *ConnectRequest) GetAnswering() []string {
+	if x != nil {
+		return x.Answering
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetConfirms() bool {
+	if x != nil {
+		return x.Confirms
+	}
+	return false
 }
 
 // ConnectResponse is one message of the server to an agent.
@@ -7568,7 +7587,7 @@ var File_cara_v1_service_proto protoreflect.FileDescriptor
 
 const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x15cara/v1/service.proto\x12\acara.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19cara/v1/credentials.proto\x1a\x12cara/v1/meta.proto\x1a\x12cara/v1/node.proto\x1a\x15cara/v1/objects.proto\x1a\x15cara/v1/project.proto\x1a\x14cara/v1/source.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x01\n" +
+	"\x15cara/v1/service.proto\x12\acara.v1\x1a\x1bbuf/validate/validate.proto\x1a\x12cara/v1/acme.proto\x1a\x19cara/v1/credentials.proto\x1a\x12cara/v1/meta.proto\x1a\x12cara/v1/node.proto\x1a\x15cara/v1/objects.proto\x1a\x15cara/v1/project.proto\x1a\x14cara/v1/source.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x01\n" +
 	"\x04Info\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
@@ -7855,13 +7874,16 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\"9\n" +
 	"\x17RenewCertificateRequest\x12\x1e\n" +
-	"\x03csr\x18\x01 \x01(\fB\f\xbaH\t\xc8\x01\x01z\x04\x18\x80\x80\x01R\x03csr\"\xda\x01\n" +
+	"\x03csr\x18\x01 \x01(\fB\f\xbaH\t\xc8\x01\x01z\x04\x18\x80\x80\x01R\x03csr\"\xa6\x02\n" +
 	"\x0eConnectRequest\x120\n" +
 	"\theartbeat\x18\x01 \x01(\v2\x12.cara.v1.HeartbeatR\theartbeat\x12(\n" +
 	"\vinstance_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
 	"instanceId\x128\n" +
 	"\breleased\x18\x03 \x03(\v2\x11.cara.v1.ReleasedB\t\xbaH\x06\x92\x01\x03\x10\x90NR\breleased\x122\n" +
-	"\fcapabilities\x18\x04 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18@R\fcapabilities\"\xc0\x04\n" +
+	"\fcapabilities\x18\x04 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18@R\fcapabilities\x12.\n" +
+	"\tanswering\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xe8\a\"\x05r\x03\x18\x80\x02R\tanswering\x12\x1a\n" +
+	"\bconfirms\x18\x06 \x01(\bR\bconfirms\"\xc0\x04\n" +
 	"\x0fConnectResponse\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.cara.v1.WelcomeH\x00R\awelcome\x125\n" +
 	"\n" +
@@ -8226,7 +8248,15 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\vCreateToken\x12\x1b.cara.v1.CreateTokenRequest\x1a\x1c.cara.v1.CreateTokenResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x05token\"\x0e/api/v1/tokens\x12W\n" +
 	"\n" +
 	"ListTokens\x12\x14.cara.v1.ListRequest\x1a\x1b.cara.v1.ListTokensResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/tokens\x12\\\n" +
-	"\vDeleteToken\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/tokens/{name}2\x8f\x01\n" +
+	"\vDeleteToken\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/tokens/{name}2\xa0\x04\n" +
+	"\x12CertificateService\x12U\n" +
+	"\x15ListCertificateOrders\x12\x14.cara.v1.ListRequest\x1a&.cara.v1.ListCertificateOrdersResponse\x12Q\n" +
+	"\x11UpdateCertificate\x12!.cara.v1.UpdateCertificateRequest\x1a\x19.cara.v1.CertificateOrder\x12@\n" +
+	"\x11DeleteCertificate\x12\x13.cara.v1.GetRequest\x1a\x16.google.protobuf.Empty\x12;\n" +
+	"\x0eGetAcmeAccount\x12\x13.cara.v1.GetRequest\x1a\x14.cara.v1.AcmeAccount\x12<\n" +
+	"\x0ePutAcmeAccount\x12\x14.cara.v1.AcmeAccount\x1a\x14.cara.v1.AcmeAccount\x12W\n" +
+	"\x10PresentChallenge\x12 .cara.v1.PresentChallengeRequest\x1a!.cara.v1.PresentChallengeResponse\x12J\n" +
+	"\x0fRemoveChallenge\x12\x1f.cara.v1.RemoveChallengeRequest\x1a\x16.google.protobuf.Empty2\x8f\x01\n" +
 	"\vInfoService\x12F\n" +
 	"\aGetInfo\x12\x16.google.protobuf.Empty\x1a\r.cara.v1.Info\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/info\x128\n" +
 	"\x06Backup\x12\x16.google.protobuf.Empty\x1a\x14.cara.v1.BackupChunk0\x01B1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
@@ -8245,148 +8275,155 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 
 var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 109)
 var file_cara_v1_service_proto_goTypes = []any{
-	(*Info)(nil),                       // 0: cara.v1.Info
-	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
-	(*DeleteRequest)(nil),              // 2: cara.v1.DeleteRequest
-	(*ListRequest)(nil),                // 3: cara.v1.ListRequest
-	(*CreateProjectRequest)(nil),       // 4: cara.v1.CreateProjectRequest
-	(*PutProjectRequest)(nil),          // 5: cara.v1.PutProjectRequest
-	(*ListProjectsRequest)(nil),        // 6: cara.v1.ListProjectsRequest
-	(*ListProjectsResponse)(nil),       // 7: cara.v1.ListProjectsResponse
-	(*WatchProjectsRequest)(nil),       // 8: cara.v1.WatchProjectsRequest
-	(*ProjectEvent)(nil),               // 9: cara.v1.ProjectEvent
-	(*DeleteProjectRequest)(nil),       // 10: cara.v1.DeleteProjectRequest
-	(*DeleteProjectResponse)(nil),      // 11: cara.v1.DeleteProjectResponse
-	(*UpdateProjectStatusRequest)(nil), // 12: cara.v1.UpdateProjectStatusRequest
-	(*MoveReport)(nil),                 // 13: cara.v1.MoveReport
-	(*ScheduleProjectRequest)(nil),     // 14: cara.v1.ScheduleProjectRequest
-	(*RemoveProjectRequest)(nil),       // 15: cara.v1.RemoveProjectRequest
-	(*RetryProjectRequest)(nil),        // 16: cara.v1.RetryProjectRequest
-	(*RestartProjectRequest)(nil),      // 17: cara.v1.RestartProjectRequest
-	(*BackupProjectRequest)(nil),       // 18: cara.v1.BackupProjectRequest
-	(*ExtendProjectRequest)(nil),       // 19: cara.v1.ExtendProjectRequest
-	(*AdoptProjectRequest)(nil),        // 20: cara.v1.AdoptProjectRequest
-	(*RestoreProjectRequest)(nil),      // 21: cara.v1.RestoreProjectRequest
-	(*MoveProjectRequest)(nil),         // 22: cara.v1.MoveProjectRequest
-	(*ReleaseProjectRequest)(nil),      // 23: cara.v1.ReleaseProjectRequest
-	(*RollbackProjectRequest)(nil),     // 24: cara.v1.RollbackProjectRequest
-	(*ProjectHistory)(nil),             // 25: cara.v1.ProjectHistory
-	(*Hint)(nil),                       // 26: cara.v1.Hint
-	(*OverrideTerms)(nil),              // 27: cara.v1.OverrideTerms
-	(*OverrideProjectRequest)(nil),     // 28: cara.v1.OverrideProjectRequest
-	(*ListOverridesResponse)(nil),      // 29: cara.v1.ListOverridesResponse
-	(*ListTombstonesResponse)(nil),     // 30: cara.v1.ListTombstonesResponse
-	(*LogsRequest)(nil),                // 31: cara.v1.LogsRequest
-	(*ExecRequest)(nil),                // 32: cara.v1.ExecRequest
-	(*ExecStart)(nil),                  // 33: cara.v1.ExecStart
-	(*TerminalSize)(nil),               // 34: cara.v1.TerminalSize
-	(*ExecResponse)(nil),               // 35: cara.v1.ExecResponse
-	(*PortForwardRequest)(nil),         // 36: cara.v1.PortForwardRequest
-	(*PortForwardStart)(nil),           // 37: cara.v1.PortForwardStart
-	(*PortForwardResponse)(nil),        // 38: cara.v1.PortForwardResponse
-	(*TopRequest)(nil),                 // 39: cara.v1.TopRequest
-	(*TopResponse)(nil),                // 40: cara.v1.TopResponse
-	(*ServiceUsage)(nil),               // 41: cara.v1.ServiceUsage
-	(*LogLine)(nil),                    // 42: cara.v1.LogLine
-	(*ApplyRequest)(nil),               // 43: cara.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 44: cara.v1.ApplyResponse
-	(*ApplyResult)(nil),                // 45: cara.v1.ApplyResult
-	(*CreateNodeRequest)(nil),          // 46: cara.v1.CreateNodeRequest
-	(*PutNodeRequest)(nil),             // 47: cara.v1.PutNodeRequest
-	(*ListNodesResponse)(nil),          // 48: cara.v1.ListNodesResponse
-	(*WatchObjectsRequest)(nil),        // 49: cara.v1.WatchObjectsRequest
-	(*NodeEvent)(nil),                  // 50: cara.v1.NodeEvent
-	(*HeartbeatRequest)(nil),           // 51: cara.v1.HeartbeatRequest
-	(*MarkNodeNotReadyRequest)(nil),    // 52: cara.v1.MarkNodeNotReadyRequest
-	(*MarkNodeDrainedRequest)(nil),     // 53: cara.v1.MarkNodeDrainedRequest
-	(*JoinRequest)(nil),                // 54: cara.v1.JoinRequest
-	(*JoinResponse)(nil),               // 55: cara.v1.JoinResponse
-	(*RenewCertificateRequest)(nil),    // 56: cara.v1.RenewCertificateRequest
-	(*ConnectRequest)(nil),             // 57: cara.v1.ConnectRequest
-	(*ConnectResponse)(nil),            // 58: cara.v1.ConnectResponse
-	(*Welcome)(nil),                    // 59: cara.v1.Welcome
-	(*Unassigned)(nil),                 // 60: cara.v1.Unassigned
-	(*RemoveVolume)(nil),               // 61: cara.v1.RemoveVolume
-	(*ReceiveVolume)(nil),              // 62: cara.v1.ReceiveVolume
-	(*RestoreVolume)(nil),              // 63: cara.v1.RestoreVolume
-	(*Released)(nil),                   // 64: cara.v1.Released
-	(*Synced)(nil),                     // 65: cara.v1.Synced
-	(*Routes)(nil),                     // 66: cara.v1.Routes
-	(*Peer)(nil),                       // 67: cara.v1.Peer
-	(*OpenStream)(nil),                 // 68: cara.v1.OpenStream
-	(*AttachRequest)(nil),              // 69: cara.v1.AttachRequest
-	(*AttachResponse)(nil),             // 70: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),        // 71: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),           // 72: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),        // 73: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                // 74: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),    // 75: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),       // 76: cara.v1.ConfirmSourceRequest
-	(*SourcePlan)(nil),                 // 77: cara.v1.SourcePlan
-	(*PlanStep)(nil),                   // 78: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),          // 79: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),         // 80: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),  // 81: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),     // 82: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),    // 83: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),        // 84: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                // 85: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),     // 86: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),    // 87: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),        // 88: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),           // 89: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),        // 90: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),         // 91: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),        // 92: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),         // 93: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),          // 94: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 95: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                 // 96: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),         // 97: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),        // 98: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),               // 99: cara.v1.WatchRequest
-	(*WatchResponse)(nil),              // 100: cara.v1.WatchResponse
-	(*Change)(nil),                     // 101: cara.v1.Change
-	(*CreateTokenRequest)(nil),         // 102: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 103: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),         // 104: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                // 105: cara.v1.BackupChunk
-	nil,                                // 106: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 107: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                // 108: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 109: google.protobuf.Timestamp
-	(*Project)(nil),                    // 110: cara.v1.Project
-	(*ListMeta)(nil),                   // 111: cara.v1.ListMeta
-	(*Condition)(nil),                  // 112: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 113: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),               // 114: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),        // 115: google.protobuf.Duration
-	(*Revision)(nil),                   // 116: cara.v1.Revision
-	(*Delivery)(nil),                   // 117: cara.v1.Delivery
-	(*Override)(nil),                   // 118: cara.v1.Override
-	(*Tombstone)(nil),                  // 119: cara.v1.Tombstone
-	(*Object)(nil),                     // 120: cara.v1.Object
-	(*FieldDiff)(nil),                  // 121: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 122: cara.v1.Problem
-	(*Node)(nil),                       // 123: cara.v1.Node
-	(*Heartbeat)(nil),                  // 124: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 125: cara.v1.Assignment
-	(*Credentials)(nil),                // 126: cara.v1.Credentials
-	(*Route)(nil),                      // 127: cara.v1.Route
-	(*HostRoutes)(nil),                 // 128: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),               // 129: cara.v1.ProjectPorts
-	(*Source)(nil),                     // 130: cara.v1.Source
-	(*Claim)(nil),                      // 131: cara.v1.Claim
-	(*PollStatus)(nil),                 // 132: cara.v1.PollStatus
-	(*Run)(nil),                        // 133: cara.v1.Run
-	(*Snapshot)(nil),                   // 134: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 135: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 136: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 137: cara.v1.Secret
-	(*Volume)(nil),                     // 138: cara.v1.Volume
-	(*Event)(nil),                      // 139: cara.v1.Event
-	(*Token)(nil),                      // 140: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 141: google.protobuf.Empty
+	(*Info)(nil),                          // 0: cara.v1.Info
+	(*GetRequest)(nil),                    // 1: cara.v1.GetRequest
+	(*DeleteRequest)(nil),                 // 2: cara.v1.DeleteRequest
+	(*ListRequest)(nil),                   // 3: cara.v1.ListRequest
+	(*CreateProjectRequest)(nil),          // 4: cara.v1.CreateProjectRequest
+	(*PutProjectRequest)(nil),             // 5: cara.v1.PutProjectRequest
+	(*ListProjectsRequest)(nil),           // 6: cara.v1.ListProjectsRequest
+	(*ListProjectsResponse)(nil),          // 7: cara.v1.ListProjectsResponse
+	(*WatchProjectsRequest)(nil),          // 8: cara.v1.WatchProjectsRequest
+	(*ProjectEvent)(nil),                  // 9: cara.v1.ProjectEvent
+	(*DeleteProjectRequest)(nil),          // 10: cara.v1.DeleteProjectRequest
+	(*DeleteProjectResponse)(nil),         // 11: cara.v1.DeleteProjectResponse
+	(*UpdateProjectStatusRequest)(nil),    // 12: cara.v1.UpdateProjectStatusRequest
+	(*MoveReport)(nil),                    // 13: cara.v1.MoveReport
+	(*ScheduleProjectRequest)(nil),        // 14: cara.v1.ScheduleProjectRequest
+	(*RemoveProjectRequest)(nil),          // 15: cara.v1.RemoveProjectRequest
+	(*RetryProjectRequest)(nil),           // 16: cara.v1.RetryProjectRequest
+	(*RestartProjectRequest)(nil),         // 17: cara.v1.RestartProjectRequest
+	(*BackupProjectRequest)(nil),          // 18: cara.v1.BackupProjectRequest
+	(*ExtendProjectRequest)(nil),          // 19: cara.v1.ExtendProjectRequest
+	(*AdoptProjectRequest)(nil),           // 20: cara.v1.AdoptProjectRequest
+	(*RestoreProjectRequest)(nil),         // 21: cara.v1.RestoreProjectRequest
+	(*MoveProjectRequest)(nil),            // 22: cara.v1.MoveProjectRequest
+	(*ReleaseProjectRequest)(nil),         // 23: cara.v1.ReleaseProjectRequest
+	(*RollbackProjectRequest)(nil),        // 24: cara.v1.RollbackProjectRequest
+	(*ProjectHistory)(nil),                // 25: cara.v1.ProjectHistory
+	(*Hint)(nil),                          // 26: cara.v1.Hint
+	(*OverrideTerms)(nil),                 // 27: cara.v1.OverrideTerms
+	(*OverrideProjectRequest)(nil),        // 28: cara.v1.OverrideProjectRequest
+	(*ListOverridesResponse)(nil),         // 29: cara.v1.ListOverridesResponse
+	(*ListTombstonesResponse)(nil),        // 30: cara.v1.ListTombstonesResponse
+	(*LogsRequest)(nil),                   // 31: cara.v1.LogsRequest
+	(*ExecRequest)(nil),                   // 32: cara.v1.ExecRequest
+	(*ExecStart)(nil),                     // 33: cara.v1.ExecStart
+	(*TerminalSize)(nil),                  // 34: cara.v1.TerminalSize
+	(*ExecResponse)(nil),                  // 35: cara.v1.ExecResponse
+	(*PortForwardRequest)(nil),            // 36: cara.v1.PortForwardRequest
+	(*PortForwardStart)(nil),              // 37: cara.v1.PortForwardStart
+	(*PortForwardResponse)(nil),           // 38: cara.v1.PortForwardResponse
+	(*TopRequest)(nil),                    // 39: cara.v1.TopRequest
+	(*TopResponse)(nil),                   // 40: cara.v1.TopResponse
+	(*ServiceUsage)(nil),                  // 41: cara.v1.ServiceUsage
+	(*LogLine)(nil),                       // 42: cara.v1.LogLine
+	(*ApplyRequest)(nil),                  // 43: cara.v1.ApplyRequest
+	(*ApplyResponse)(nil),                 // 44: cara.v1.ApplyResponse
+	(*ApplyResult)(nil),                   // 45: cara.v1.ApplyResult
+	(*CreateNodeRequest)(nil),             // 46: cara.v1.CreateNodeRequest
+	(*PutNodeRequest)(nil),                // 47: cara.v1.PutNodeRequest
+	(*ListNodesResponse)(nil),             // 48: cara.v1.ListNodesResponse
+	(*WatchObjectsRequest)(nil),           // 49: cara.v1.WatchObjectsRequest
+	(*NodeEvent)(nil),                     // 50: cara.v1.NodeEvent
+	(*HeartbeatRequest)(nil),              // 51: cara.v1.HeartbeatRequest
+	(*MarkNodeNotReadyRequest)(nil),       // 52: cara.v1.MarkNodeNotReadyRequest
+	(*MarkNodeDrainedRequest)(nil),        // 53: cara.v1.MarkNodeDrainedRequest
+	(*JoinRequest)(nil),                   // 54: cara.v1.JoinRequest
+	(*JoinResponse)(nil),                  // 55: cara.v1.JoinResponse
+	(*RenewCertificateRequest)(nil),       // 56: cara.v1.RenewCertificateRequest
+	(*ConnectRequest)(nil),                // 57: cara.v1.ConnectRequest
+	(*ConnectResponse)(nil),               // 58: cara.v1.ConnectResponse
+	(*Welcome)(nil),                       // 59: cara.v1.Welcome
+	(*Unassigned)(nil),                    // 60: cara.v1.Unassigned
+	(*RemoveVolume)(nil),                  // 61: cara.v1.RemoveVolume
+	(*ReceiveVolume)(nil),                 // 62: cara.v1.ReceiveVolume
+	(*RestoreVolume)(nil),                 // 63: cara.v1.RestoreVolume
+	(*Released)(nil),                      // 64: cara.v1.Released
+	(*Synced)(nil),                        // 65: cara.v1.Synced
+	(*Routes)(nil),                        // 66: cara.v1.Routes
+	(*Peer)(nil),                          // 67: cara.v1.Peer
+	(*OpenStream)(nil),                    // 68: cara.v1.OpenStream
+	(*AttachRequest)(nil),                 // 69: cara.v1.AttachRequest
+	(*AttachResponse)(nil),                // 70: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),           // 71: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),              // 72: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),           // 73: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                   // 74: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),       // 75: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),          // 76: cara.v1.ConfirmSourceRequest
+	(*SourcePlan)(nil),                    // 77: cara.v1.SourcePlan
+	(*PlanStep)(nil),                      // 78: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),             // 79: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),            // 80: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),     // 81: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),        // 82: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),       // 83: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),           // 84: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                   // 85: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),        // 86: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),       // 87: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),           // 88: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),              // 89: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),           // 90: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),            // 91: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),           // 92: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),            // 93: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),             // 94: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),            // 95: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                    // 96: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),            // 97: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),           // 98: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),                  // 99: cara.v1.WatchRequest
+	(*WatchResponse)(nil),                 // 100: cara.v1.WatchResponse
+	(*Change)(nil),                        // 101: cara.v1.Change
+	(*CreateTokenRequest)(nil),            // 102: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),           // 103: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),            // 104: cara.v1.ListTokensResponse
+	(*BackupChunk)(nil),                   // 105: cara.v1.BackupChunk
+	nil,                                   // 106: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 107: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 108: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),         // 109: google.protobuf.Timestamp
+	(*Project)(nil),                       // 110: cara.v1.Project
+	(*ListMeta)(nil),                      // 111: cara.v1.ListMeta
+	(*Condition)(nil),                     // 112: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 113: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 114: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),           // 115: google.protobuf.Duration
+	(*Revision)(nil),                      // 116: cara.v1.Revision
+	(*Delivery)(nil),                      // 117: cara.v1.Delivery
+	(*Override)(nil),                      // 118: cara.v1.Override
+	(*Tombstone)(nil),                     // 119: cara.v1.Tombstone
+	(*Object)(nil),                        // 120: cara.v1.Object
+	(*FieldDiff)(nil),                     // 121: cara.v1.FieldDiff
+	(*Problem)(nil),                       // 122: cara.v1.Problem
+	(*Node)(nil),                          // 123: cara.v1.Node
+	(*Heartbeat)(nil),                     // 124: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 125: cara.v1.Assignment
+	(*Credentials)(nil),                   // 126: cara.v1.Credentials
+	(*Route)(nil),                         // 127: cara.v1.Route
+	(*HostRoutes)(nil),                    // 128: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 129: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 130: cara.v1.Source
+	(*Claim)(nil),                         // 131: cara.v1.Claim
+	(*PollStatus)(nil),                    // 132: cara.v1.PollStatus
+	(*Run)(nil),                           // 133: cara.v1.Run
+	(*Snapshot)(nil),                      // 134: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 135: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                   // 136: cara.v1.ClaimStatus
+	(*Secret)(nil),                        // 137: cara.v1.Secret
+	(*Volume)(nil),                        // 138: cara.v1.Volume
+	(*Event)(nil),                         // 139: cara.v1.Event
+	(*Token)(nil),                         // 140: cara.v1.Token
+	(*emptypb.Empty)(nil),                 // 141: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 142: cara.v1.UpdateCertificateRequest
+	(*AcmeAccount)(nil),                   // 143: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 144: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 145: cara.v1.RemoveChallengeRequest
+	(*ListCertificateOrdersResponse)(nil), // 146: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 147: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 148: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
 	109, // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
@@ -8578,90 +8615,104 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	102, // 186: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
 	3,   // 187: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
 	2,   // 188: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	141, // 189: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	141, // 190: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	110, // 191: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	110, // 192: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	110, // 193: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 194: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 195: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 196: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	141, // 197: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	110, // 198: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	141, // 199: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	110, // 200: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	110, // 201: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	110, // 202: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	110, // 203: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	118, // 204: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	29,  // 205: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	110, // 206: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	110, // 207: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	110, // 208: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	110, // 209: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	110, // 210: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	110, // 211: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	25,  // 212: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	141, // 213: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	42,  // 214: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	35,  // 215: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	38,  // 216: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	40,  // 217: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	30,  // 218: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	44,  // 219: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	123, // 220: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	123, // 221: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	123, // 222: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	48,  // 223: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	50,  // 224: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	141, // 225: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	141, // 226: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	123, // 227: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	123, // 228: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	55,  // 229: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	55,  // 230: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	58,  // 231: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	70,  // 232: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	130, // 233: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	130, // 234: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	130, // 235: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	73,  // 236: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	74,  // 237: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	141, // 238: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	75,  // 239: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	130, // 240: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	130, // 241: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	130, // 242: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	77,  // 243: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	80,  // 244: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	130, // 245: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	83,  // 246: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	141, // 247: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	141, // 248: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	26,  // 249: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	87,  // 250: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	137, // 251: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	137, // 252: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	137, // 253: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	90,  // 254: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	141, // 255: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	138, // 256: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	92,  // 257: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	138, // 258: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	138, // 259: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	138, // 260: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	139, // 261: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	95,  // 262: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	96,  // 263: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	98,  // 264: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	100, // 265: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	103, // 266: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	104, // 267: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	141, // 268: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 269: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	105, // 270: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	191, // [191:271] is the sub-list for method output_type
-	111, // [111:191] is the sub-list for method input_type
+	3,   // 189: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
+	142, // 190: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	1,   // 191: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.GetRequest
+	1,   // 192: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
+	143, // 193: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	144, // 194: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	145, // 195: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	141, // 196: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	141, // 197: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	110, // 198: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	110, // 199: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	110, // 200: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 201: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 202: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 203: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	141, // 204: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	110, // 205: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	141, // 206: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	110, // 207: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	110, // 208: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	110, // 209: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	110, // 210: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	118, // 211: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	29,  // 212: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	110, // 213: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	110, // 214: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	110, // 215: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	110, // 216: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	110, // 217: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	110, // 218: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	25,  // 219: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	141, // 220: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	42,  // 221: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	35,  // 222: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	38,  // 223: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	40,  // 224: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	30,  // 225: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	44,  // 226: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	123, // 227: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	123, // 228: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	123, // 229: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	48,  // 230: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	50,  // 231: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	141, // 232: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	141, // 233: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	123, // 234: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	123, // 235: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	55,  // 236: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	55,  // 237: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	58,  // 238: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	70,  // 239: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	130, // 240: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	130, // 241: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	130, // 242: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	73,  // 243: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	74,  // 244: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	141, // 245: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	75,  // 246: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	130, // 247: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	130, // 248: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	130, // 249: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	77,  // 250: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	80,  // 251: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	130, // 252: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	83,  // 253: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	141, // 254: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	141, // 255: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	26,  // 256: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	87,  // 257: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	137, // 258: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	137, // 259: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	137, // 260: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	90,  // 261: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	141, // 262: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	138, // 263: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	92,  // 264: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	138, // 265: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	138, // 266: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	138, // 267: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	139, // 268: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	95,  // 269: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	96,  // 270: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	98,  // 271: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	100, // 272: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	103, // 273: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	104, // 274: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	141, // 275: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	146, // 276: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	147, // 277: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	141, // 278: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	143, // 279: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	143, // 280: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	148, // 281: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	141, // 282: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	0,   // 283: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	105, // 284: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	198, // [198:285] is the sub-list for method output_type
+	111, // [111:198] is the sub-list for method input_type
 	111, // [111:111] is the sub-list for extension type_name
 	111, // [111:111] is the sub-list for extension extendee
 	0,   // [0:111] is the sub-list for field type_name
@@ -8672,6 +8723,7 @@ func file_cara_v1_service_proto_init() {
 	if File_cara_v1_service_proto != nil {
 		return
 	}
+	file_cara_v1_acme_proto_init()
 	file_cara_v1_credentials_proto_init()
 	file_cara_v1_meta_proto_init()
 	file_cara_v1_node_proto_init()
@@ -8726,7 +8778,7 @@ func file_cara_v1_service_proto_init() {
 			NumEnums:      0,
 			NumMessages:   109,
 			NumExtensions: 0,
-			NumServices:   10,
+			NumServices:   11,
 		},
 		GoTypes:           file_cara_v1_service_proto_goTypes,
 		DependencyIndexes: file_cara_v1_service_proto_depIdxs,

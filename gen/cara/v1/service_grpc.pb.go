@@ -3811,6 +3811,358 @@ var TokenService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
+	CertificateService_ListCertificateOrders_FullMethodName = "/cara.v1.CertificateService/ListCertificateOrders"
+	CertificateService_UpdateCertificate_FullMethodName     = "/cara.v1.CertificateService/UpdateCertificate"
+	CertificateService_DeleteCertificate_FullMethodName     = "/cara.v1.CertificateService/DeleteCertificate"
+	CertificateService_GetAcmeAccount_FullMethodName        = "/cara.v1.CertificateService/GetAcmeAccount"
+	CertificateService_PutAcmeAccount_FullMethodName        = "/cara.v1.CertificateService/PutAcmeAccount"
+	CertificateService_PresentChallenge_FullMethodName      = "/cara.v1.CertificateService/PresentChallenge"
+	CertificateService_RemoveChallenge_FullMethodName       = "/cara.v1.CertificateService/RemoveChallenge"
+)
+
+// CertificateServiceClient is the client API for CertificateService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// CertificateService is for the loop `certs`, which obtains the certificates of public hosts.
+type CertificateServiceClient interface {
+	// ListCertificateOrders lists what the server has done to obtain certificates, without private keys.
+	ListCertificateOrders(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListCertificateOrdersResponse, error)
+	// UpdateCertificate records the result of an attempt to obtain or renew a certificate.
+	UpdateCertificate(ctx context.Context, in *UpdateCertificateRequest, opts ...grpc.CallOption) (*CertificateOrder, error)
+	// DeleteCertificate removes the certificate of a host and what was done to obtain it.
+	DeleteCertificate(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+	// GetAcmeAccount returns an account with its private key.
+	GetAcmeAccount(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*AcmeAccount, error)
+	// PutAcmeAccount creates or replaces an account. The metadata has the resourceVersion of the account that it replaces, or
+	// none if there is no account.
+	PutAcmeAccount(ctx context.Context, in *AcmeAccount, opts ...grpc.CallOption) (*AcmeAccount, error)
+	// PresentChallenge makes the agents with public addresses answer a challenge. It returns when all of them have confirmed
+	// it, or after some seconds.
+	PresentChallenge(ctx context.Context, in *PresentChallengeRequest, opts ...grpc.CallOption) (*PresentChallengeResponse, error)
+	// RemoveChallenge ends a challenge. It succeeds if there is no such challenge.
+	RemoveChallenge(ctx context.Context, in *RemoveChallengeRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+}
+
+type certificateServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewCertificateServiceClient(cc grpc.ClientConnInterface) CertificateServiceClient {
+	return &certificateServiceClient{cc}
+}
+
+func (c *certificateServiceClient) ListCertificateOrders(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListCertificateOrdersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCertificateOrdersResponse)
+	err := c.cc.Invoke(ctx, CertificateService_ListCertificateOrders_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificateServiceClient) UpdateCertificate(ctx context.Context, in *UpdateCertificateRequest, opts ...grpc.CallOption) (*CertificateOrder, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CertificateOrder)
+	err := c.cc.Invoke(ctx, CertificateService_UpdateCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificateServiceClient) DeleteCertificate(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*emptypb.Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(emptypb.Empty)
+	err := c.cc.Invoke(ctx, CertificateService_DeleteCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificateServiceClient) GetAcmeAccount(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*AcmeAccount, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcmeAccount)
+	err := c.cc.Invoke(ctx, CertificateService_GetAcmeAccount_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificateServiceClient) PutAcmeAccount(ctx context.Context, in *AcmeAccount, opts ...grpc.CallOption) (*AcmeAccount, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcmeAccount)
+	err := c.cc.Invoke(ctx, CertificateService_PutAcmeAccount_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificateServiceClient) PresentChallenge(ctx context.Context, in *PresentChallengeRequest, opts ...grpc.CallOption) (*PresentChallengeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PresentChallengeResponse)
+	err := c.cc.Invoke(ctx, CertificateService_PresentChallenge_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificateServiceClient) RemoveChallenge(ctx context.Context, in *RemoveChallengeRequest, opts ...grpc.CallOption) (*emptypb.Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(emptypb.Empty)
+	err := c.cc.Invoke(ctx, CertificateService_RemoveChallenge_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// CertificateServiceServer is the server API for CertificateService service.
+// All implementations must embed UnimplementedCertificateServiceServer
+// for forward compatibility.
+//
+// CertificateService is for the loop `certs`, which obtains the certificates of public hosts.
+type CertificateServiceServer interface {
+	// ListCertificateOrders lists what the server has done to obtain certificates, without private keys.
+	ListCertificateOrders(context.Context, *ListRequest) (*ListCertificateOrdersResponse, error)
+	// UpdateCertificate records the result of an attempt to obtain or renew a certificate.
+	UpdateCertificate(context.Context, *UpdateCertificateRequest) (*CertificateOrder, error)
+	// DeleteCertificate removes the certificate of a host and what was done to obtain it.
+	DeleteCertificate(context.Context, *GetRequest) (*emptypb.Empty, error)
+	// GetAcmeAccount returns an account with its private key.
+	GetAcmeAccount(context.Context, *GetRequest) (*AcmeAccount, error)
+	// PutAcmeAccount creates or replaces an account. The metadata has the resourceVersion of the account that it replaces, or
+	// none if there is no account.
+	PutAcmeAccount(context.Context, *AcmeAccount) (*AcmeAccount, error)
+	// PresentChallenge makes the agents with public addresses answer a challenge. It returns when all of them have confirmed
+	// it, or after some seconds.
+	PresentChallenge(context.Context, *PresentChallengeRequest) (*PresentChallengeResponse, error)
+	// RemoveChallenge ends a challenge. It succeeds if there is no such challenge.
+	RemoveChallenge(context.Context, *RemoveChallengeRequest) (*emptypb.Empty, error)
+	mustEmbedUnimplementedCertificateServiceServer()
+}
+
+// UnimplementedCertificateServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedCertificateServiceServer struct{}
+
+func (UnimplementedCertificateServiceServer) ListCertificateOrders(context.Context, *ListRequest) (*ListCertificateOrdersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCertificateOrders not implemented")
+}
+func (UnimplementedCertificateServiceServer) UpdateCertificate(context.Context, *UpdateCertificateRequest) (*CertificateOrder, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateCertificate not implemented")
+}
+func (UnimplementedCertificateServiceServer) DeleteCertificate(context.Context, *GetRequest) (*emptypb.Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteCertificate not implemented")
+}
+func (UnimplementedCertificateServiceServer) GetAcmeAccount(context.Context, *GetRequest) (*AcmeAccount, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAcmeAccount not implemented")
+}
+func (UnimplementedCertificateServiceServer) PutAcmeAccount(context.Context, *AcmeAccount) (*AcmeAccount, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutAcmeAccount not implemented")
+}
+func (UnimplementedCertificateServiceServer) PresentChallenge(context.Context, *PresentChallengeRequest) (*PresentChallengeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PresentChallenge not implemented")
+}
+func (UnimplementedCertificateServiceServer) RemoveChallenge(context.Context, *RemoveChallengeRequest) (*emptypb.Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveChallenge not implemented")
+}
+func (UnimplementedCertificateServiceServer) mustEmbedUnimplementedCertificateServiceServer() {}
+func (UnimplementedCertificateServiceServer) testEmbeddedByValue()                            {}
+
+// UnsafeCertificateServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to CertificateServiceServer will
+// result in compilation errors.
+type UnsafeCertificateServiceServer interface {
+	mustEmbedUnimplementedCertificateServiceServer()
+}
+
+func RegisterCertificateServiceServer(s grpc.ServiceRegistrar, srv CertificateServiceServer) {
+	// If the following call panics, it indicates UnimplementedCertificateServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&CertificateService_ServiceDesc, srv)
+}
+
+func _CertificateService_ListCertificateOrders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificateServiceServer).ListCertificateOrders(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CertificateService_ListCertificateOrders_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificateServiceServer).ListCertificateOrders(ctx, req.(*ListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CertificateService_UpdateCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateCertificateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificateServiceServer).UpdateCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CertificateService_UpdateCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificateServiceServer).UpdateCertificate(ctx, req.(*UpdateCertificateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CertificateService_DeleteCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificateServiceServer).DeleteCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CertificateService_DeleteCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificateServiceServer).DeleteCertificate(ctx, req.(*GetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CertificateService_GetAcmeAccount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificateServiceServer).GetAcmeAccount(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CertificateService_GetAcmeAccount_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificateServiceServer).GetAcmeAccount(ctx, req.(*GetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CertificateService_PutAcmeAccount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcmeAccount)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificateServiceServer).PutAcmeAccount(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CertificateService_PutAcmeAccount_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificateServiceServer).PutAcmeAccount(ctx, req.(*AcmeAccount))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CertificateService_PresentChallenge_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PresentChallengeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificateServiceServer).PresentChallenge(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CertificateService_PresentChallenge_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificateServiceServer).PresentChallenge(ctx, req.(*PresentChallengeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CertificateService_RemoveChallenge_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveChallengeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificateServiceServer).RemoveChallenge(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CertificateService_RemoveChallenge_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificateServiceServer).RemoveChallenge(ctx, req.(*RemoveChallengeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// CertificateService_ServiceDesc is the grpc.ServiceDesc for CertificateService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var CertificateService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "cara.v1.CertificateService",
+	HandlerType: (*CertificateServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "ListCertificateOrders",
+			Handler:    _CertificateService_ListCertificateOrders_Handler,
+		},
+		{
+			MethodName: "UpdateCertificate",
+			Handler:    _CertificateService_UpdateCertificate_Handler,
+		},
+		{
+			MethodName: "DeleteCertificate",
+			Handler:    _CertificateService_DeleteCertificate_Handler,
+		},
+		{
+			MethodName: "GetAcmeAccount",
+			Handler:    _CertificateService_GetAcmeAccount_Handler,
+		},
+		{
+			MethodName: "PutAcmeAccount",
+			Handler:    _CertificateService_PutAcmeAccount_Handler,
+		},
+		{
+			MethodName: "PresentChallenge",
+			Handler:    _CertificateService_PresentChallenge_Handler,
+		},
+		{
+			MethodName: "RemoveChallenge",
+			Handler:    _CertificateService_RemoveChallenge_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "cara/v1/service.proto",
+}
+
+const (
 	InfoService_GetInfo_FullMethodName = "/cara.v1.InfoService/GetInfo"
 	InfoService_Backup_FullMethodName  = "/cara.v1.InfoService/Backup"
 )

@@ -1,0 +1,117 @@
+package dispatch
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Challenges serves the part of the certificate service that needs the agents' connections.
+type Challenges struct{ *Dispatcher }
+
+const (
+	// confirmWait is how long the agents may take to confirm a challenge.
+	confirmWait = 10 * time.Second
+	// maxChallenges limits the challenges of all hosts, and so what each agent keeps and confirms.
+	maxChallenges = 1000
+)
+
+// PresentChallenge stores a challenge, so that the agents get it, and waits until they have confirmed it.
+func (c Challenges) PresentChallenge(ctx context.Context, req *carav1.PresentChallengeRequest) (*carav1.PresentChallengeResponse, error) {
+	err := c.DB.Transact(ctx, func(t *state.Tx) error {
+		n := 0
+		t.Seen.Ascend(state.KindChallenge, "", "", func(e *state.Entry) bool {
+			// A host has one order at a time. A killed server may have left an older challenge behind.
+			if state.As[*carav1.Challenge](e.Msg).GetHost() == req.GetHost() {
+				t.Remove(state.KindChallenge, e.Name)
+			} else {
+				n++
+			}
+			return true
+		})
+		if n >= maxChallenges {
+			return api.Unavailable("%d hosts are being validated, which is the limit: try again later", n)
+		}
+		challenge := &carav1.Challenge{Host: req.GetHost(), Token: req.GetToken(), KeyAuthorization: req.GetKeyAuthorization()}
+		if have, _ := state.Read[*carav1.Challenge](t, req.GetToken()); !proto.Equal(have, challenge) || have == nil {
+			t.Write(state.Key(state.KindChallenge, req.GetToken()), challenge)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, confirmWait)
+	defer cancel()
+	for {
+		out, changed := c.Sessions.answering(req.GetToken())
+		if len(out.GetMissing()) == 0 {
+			return out, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return out, nil
+		}
+	}
+}
+
+// RemoveChallenge ends a challenge.
+func (c Challenges) RemoveChallenge(ctx context.Context, req *carav1.RemoveChallengeRequest) (*emptypb.Empty, error) {
+	err := c.DB.Transact(ctx, func(t *state.Tx) error {
+		if _, ok := state.Read[*carav1.Challenge](t, req.GetToken()); ok {
+			t.Remove(state.KindChallenge, req.GetToken())
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// confirm records the challenges that an agent answers.
+func (s *Sessions) confirm(n *Session, tokens []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n.answers = slices.Clone(tokens)
+	s.announce()
+}
+
+// answering returns which agents with public addresses answer a challenge, and a channel that is closed when that may have
+// changed.
+func (s *Sessions) answering(token string) (*carav1.PresentChallengeResponse, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := &carav1.PresentChallengeResponse{}
+	for name, n := range s.node {
+		switch {
+		case !n.can(api.CapabilityPublicIngress):
+		case slices.Contains(n.answers, token):
+			out.Ready = append(out.Ready, name)
+		default:
+			out.Missing = append(out.Missing, name)
+		}
+	}
+	slices.Sort(out.Ready)
+	slices.Sort(out.Missing)
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	return out, s.changed
+}
+
+// announce wakes those who wait for agents to confirm a challenge. s.mu is held.
+func (s *Sessions) announce() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+}

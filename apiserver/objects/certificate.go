@@ -1,0 +1,211 @@
+package objects
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
+)
+
+// What the loop `certs` obtains is stored in three kinds of objects: a CertificateOrder for each host, a Certificate for each
+// host that has one, and an AcmeAccount. The private keys are sealed like the values of Secrets. The key of a certificate
+// leaves this process only to agents with public addresses, the key of an account only to the loop.
+
+// obtainedCertificate returns the id of the certificate of a host.
+func obtainedCertificate(host string) string { return "acme/" + host }
+
+// ListCertificateOrders lists orders, sorted by host.
+func (s Certificates) ListCertificateOrders(_ context.Context, req *carav1.ListRequest) (*carav1.ListCertificateOrdersResponse, error) {
+	match, err := labelMatch[*carav1.CertificateOrder](req.GetLabelSelector())
+	if err != nil {
+		return nil, err
+	}
+	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
+	return &carav1.ListCertificateOrdersResponse{Items: items, Metadata: meta}, nil
+}
+
+// UpdateCertificate stores the result of an attempt, updates the projects of the host, and ends the challenges of the host.
+func (s Certificates) UpdateCertificate(ctx context.Context, req *carav1.UpdateCertificateRequest) (*carav1.CertificateOrder, error) {
+	host := req.GetOrder().GetMetadata().GetName()
+	if host == "" || len(host) > maxHostName {
+		return nil, api.Invalid("the request", api.Field("order.metadata.name", "must be a host name"))
+	}
+	var out *carav1.CertificateOrder
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		old, err := replaced[*carav1.CertificateOrder](t, host, req.GetOrder().GetMetadata())
+		if err != nil {
+			return err
+		}
+		out = proto.CloneOf(req.GetOrder())
+		out.Metadata = &carav1.ObjectMeta{Name: host, CreationTimestamp: old.GetMetadata().GetCreationTimestamp()}
+		if out.Metadata.CreationTimestamp == nil {
+			out.Metadata.CreationTimestamp = timestamppb.New(t.Now)
+		}
+		if len(req.GetChain()) == 0 {
+			keepCertificate(out, old)
+		} else if err := putCertificate(t, out, req.GetChain(), req.GetKey()); err != nil {
+			return err
+		}
+		t.Put(out)
+		dropChallenges(t, host)
+		typ, reason, message := certificateEvent(old, out, len(req.GetChain()) > 0)
+		tellCertificate(t, host, typ, reason, message)
+		return nil
+	})
+	return out, err
+}
+
+const maxHostName = 253
+
+// replaced returns the object that an update replaces, or nil. The update names its resourceVersion, or none if there is no
+// object, so that a late write of a former leader changes nothing. `*` replaces any version.
+func replaced[T proto.Message](t *state.Tx, name string, meta *carav1.ObjectMeta) (T, error) {
+	old, ok := state.Read[T](t, name)
+	want := meta.GetResourceVersion()
+	if want == api.Everything || want == api.Meta(old).GetResourceVersion() && ok == (want != "") {
+		return old, nil
+	}
+	var none T
+	return none, api.Conflict("%s %q has changed since it was read: read it again", state.KindOf[T](), name)
+}
+
+// keepCertificate makes a failed attempt keep what is known about the certificate.
+func keepCertificate(out, old *carav1.CertificateOrder) {
+	out.Issuer, out.NotBefore, out.NotAfter, out.RenewAt = old.GetIssuer(), old.GetNotBefore(), old.GetNotAfter(), old.GetRenewAt()
+	out.CertificateDirectory = old.GetCertificateDirectory()
+}
+
+// putCertificate checks and stores a new certificate, and notes in the order what is in it.
+func putCertificate(t *state.Tx, out *carav1.CertificateOrder, chain, key []byte) error {
+	if t.Vault == nil {
+		return ErrNoIdentity()
+	}
+	host := out.GetMetadata().GetName()
+	pair, err := api.ParseCertificate(chain, key)
+	if err != nil {
+		return api.Invalid("the certificate", api.Field("chain", "%v", err))
+	}
+	if err := pair.Leaf.VerifyHostname(host); err != nil {
+		return api.Invalid("the certificate", api.Field("chain", "is not for the host %s", host))
+	}
+	if !t.Now.Before(pair.Leaf.NotAfter) {
+		return api.Invalid("the certificate", api.Field("chain", "ended at %s", pair.Leaf.NotAfter.UTC().Format(time.RFC3339)))
+	}
+	out.Issuer = issuerName(pair.Leaf)
+	out.NotBefore, out.NotAfter = timestamppb.New(pair.Leaf.NotBefore), timestamppb.New(pair.Leaf.NotAfter)
+	id := obtainedCertificate(host)
+	t.Write(state.Key(state.KindCertificate, id), &carav1.Certificate{
+		Id: id, Names: []string{host}, Chain: chain, Key: t.Vault.Seal(state.CertificateSeal(id), key), NotAfter: out.GetNotAfter(),
+	})
+	return nil
+}
+
+const maxIssuer = 200 // bytes
+
+func issuerName(leaf *x509.Certificate) string {
+	name := leaf.Issuer.CommonName
+	if len(leaf.Issuer.Organization) > 0 {
+		name = leaf.Issuer.Organization[0] + " " + name
+	}
+	return text.Printable(name, maxIssuer)
+}
+
+// certificateEvent returns the event of an attempt.
+func certificateEvent(old, now *carav1.CertificateOrder, issued bool) (api.EventType, api.Reason, string) {
+	host := now.GetMetadata().GetName()
+	switch {
+	case !issued:
+		return api.EventWarning, api.ReasonCertificateFailed, host + ": " + now.GetProblem()
+	case old.GetNotAfter() == nil:
+		return api.EventNormal, api.ReasonCertificateIssued, certificateText(host, now)
+	default:
+		return api.EventNormal, api.ReasonCertificateRenewed, certificateText(host, now)
+	}
+}
+
+func certificateText(host string, o *carav1.CertificateOrder) string {
+	return fmt.Sprintf("%s has a certificate from %s until %s", host, o.GetIssuer(), o.GetNotAfter().AsTime().UTC().Format(time.RFC3339))
+}
+
+// dropChallenges removes the challenges of a host, also those that a killed server has left behind.
+func dropChallenges(t *state.Tx, host string) {
+	t.Seen.Ascend(state.KindChallenge, "", "", func(e *state.Entry) bool {
+		if state.As[*carav1.Challenge](e.Msg).GetHost() == host {
+			t.Remove(state.KindChallenge, e.Name)
+		}
+		return true
+	})
+}
+
+// DeleteCertificate removes what is stored about a host that no project claims.
+func (s Certificates) DeleteCertificate(ctx context.Context, req *carav1.GetRequest) (*emptypb.Empty, error) {
+	host := req.GetName()
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		if _, ok := state.Read[*carav1.CertificateOrder](t, host); !ok {
+			return nil
+		}
+		t.Remove(state.KindCertificateOrder, host)
+		t.Remove(state.KindCertificate, obtainedCertificate(host))
+		dropChallenges(t, host)
+		tellCertificate(t, host, "", "", "")
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// GetAcmeAccount returns an account with its key.
+func (s Certificates) GetAcmeAccount(_ context.Context, req *carav1.GetRequest) (*carav1.AcmeAccount, error) {
+	stored, ok := state.Get[*carav1.AcmeAccount](s.DB.Cache, req.GetName())
+	switch {
+	case !ok:
+		return nil, api.NotFound("there is no account %q", req.GetName())
+	case s.DB.Vault == nil:
+		return nil, ErrNoIdentity()
+	}
+	key, err := s.DB.Vault.Open(state.AccountSeal(req.GetName()), stored.GetKey())
+	if err != nil {
+		return nil, api.Errorf(codes.DataLoss, api.TitleInternal, "account %v", err)
+	}
+	out := proto.CloneOf(stored)
+	out.Key = key
+	return out, nil
+}
+
+// PutAcmeAccount stores an account.
+func (s Certificates) PutAcmeAccount(ctx context.Context, req *carav1.AcmeAccount) (*carav1.AcmeAccount, error) {
+	name := req.GetMetadata().GetName()
+	if s.DB.Vault == nil {
+		return nil, ErrNoIdentity()
+	}
+	if name == "" || len(name) > maxHostName || len(req.GetKey()) == 0 {
+		return nil, api.Invalid("the account", api.Field("metadata.name", "and the key must be set"))
+	}
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		if _, err := replaced[*carav1.AcmeAccount](t, name, req.GetMetadata()); err != nil {
+			return err
+		}
+		next := proto.CloneOf(req)
+		next.Metadata = &carav1.ObjectMeta{Name: name, CreationTimestamp: timestamppb.New(t.Now)}
+		next.Key = t.Vault.Seal(state.AccountSeal(name), slices.Clone(req.GetKey()))
+		t.Put(next)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.GetAcmeAccount(ctx, &carav1.GetRequest{Name: name})
+}
