@@ -42,6 +42,7 @@ var libraries = []library{
 	{"github.com/compose-spec/", []string{"manifest/compose"}, "a Compose file means what Compose says; behind manifest/compose there are only objects"},
 	{"github.com/robfig/cron/", []string{"api"}, "when a schedule is due is one pure function; the parser has its own ideas of time zones"},
 	{"github.com/landlock-lsm/", []string{"agent/confine"}, "what a program can open is described in our words; one room makes rules for the kernel of them"},
+	{"github.com/mholt/acmez/", []string{"certs"}, "an authority is asked in one place, where the limits are kept"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd"}, "flags and commands are read at the edge; rooms get a Config"},
 }
 
@@ -60,6 +61,7 @@ var rooms = map[string]struct {
 	"reconciler":     {[]string{"api", "gen", "internal", "manifest", "plan"}, loopsAreApart},
 	"scheduler":      {[]string{"api", "gen", "internal"}, loopsAreApart},
 	"gc":             {[]string{"api", "gen", "internal"}, loopsAreApart},
+	"certs":          {[]string{"api", "gen", "internal"}, loopsAreApart},
 	"agent":          {[]string{"agent/engine", "agent/step", "api", "gen", "internal"}, loopsAreApart},
 	"agent/step":     {[]string{"agent/engine", "api", "gen", "internal/scrub", "internal/text"}, "what the agent decides is a function of what it is given, and knows nothing of who carries it out"},
 	"agent/engine":   {[]string{"api", "gen"}, "the interface to an engine knows neither an engine nor who calls it"},

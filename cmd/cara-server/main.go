@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/caravanserai/cara/cmd/internal/program"
 )
@@ -55,9 +56,20 @@ func newCommand() *cobra.Command {
 	p.IntVar(&f.CallsPerCaller, "max-calls-per-caller", 4096, "maximum number of open calls of one caller (token or node), including watches")
 	p.IntVar(&f.StreamsPerCaller, "max-streams-per-caller", 256, "maximum number of open streams of one caller to agents: logs, exec, port-forward and top")
 	p.StringVar(&f.Placement, "placement", "spread", "choice between several nodes that fit a project: spread (the emptiest) or binpack (the fullest)")
+	f.addACME(p)
 	cmd.AddCommand(newDevCommand(f))
 	cmd.AddCommand(program.Hidden()...) // for the agent of dev
 	return cmd
+}
+
+// addACME adds the flags for certificates of public hosts.
+func (f *flags) addACME(p *pflag.FlagSet) {
+	p.StringVar(&f.ACME.Email, "acme-email", "", "obtain certificates for public hosts with ACME; the certificate authority can write to this address, and with this flag you agree to its terms")
+	p.StringVar(&f.ACME.Directory, "acme-directory", "", "directory URL of the certificate authority (default: that of Let's Encrypt)")
+	p.BoolVar(&f.ACME.Staging, "acme-staging", false, "use the staging environment of Let's Encrypt, whose certificates no browser trusts, to try things without its limits")
+	p.StringVar(&f.ACME.CAFile, "acme-ca", "", "file with the root certificates for the connection to --acme-directory (default: those of the system)")
+	p.BoolVar(&f.ACME.SkipResolveCheck, "acme-skip-resolve-check", false, "order certificates also for hosts that do not lead to a --public-address of an agent, for example behind NAT or a load balancer")
+	p.StringVar(&f.ACME.Resolver, "acme-resolver", "", "DNS server, host:port, that tells where public hosts lead (default: those of the system)")
 }
 
 func (f *flags) config() (*program.ServerConfig, error) {

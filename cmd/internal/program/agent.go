@@ -50,6 +50,8 @@ type AgentConfig struct {
 	IngressListen, IngressAddress string
 	// PublicHTTP and PublicHTTPS are the addresses for public hosts; empty serves none.
 	PublicHTTP, PublicHTTPS string
+	// PublicAddresses are the addresses and names at which the internet reaches PublicHTTP and PublicHTTPS.
+	PublicAddresses []string
 	// AccessLog is the file with a line for each request to the ingress. "-" is standard output; "off" or empty is none.
 	AccessLog string
 	// MetricsListen is the loopback address that serves metrics for Prometheus; empty serves none.
@@ -93,12 +95,21 @@ func (c *AgentConfig) Validate() error {
 		return errors.New("program: Logger is missing")
 	case c.IngressListen == "" && (c.PublicHTTP != "" || c.PublicHTTPS != ""):
 		return errors.New("--public-http and --public-https need --ingress-listen: other agents pass requests for this node's projects to that address")
+	case len(c.PublicAddresses) > 0 && c.PublicHTTP == "":
+		return errors.New("--public-address needs --public-http: certificate authorities and the first request of a browser come to port 80")
+	case len(c.PublicAddresses) > maxPublicAddresses:
+		return fmt.Errorf("--public-address: at most %d addresses", maxPublicAddresses)
 	case c.CollectEvery < 0:
 		return errors.New("--image-gc-interval must not be negative")
 	}
 	for _, dir := range c.BackupDirs {
 		if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
 			return fmt.Errorf("--backup-dir %q: want an absolute path without . and .., such as /srv/backups", dir)
+		}
+	}
+	for _, address := range c.PublicAddresses {
+		if why := publicAddress(address); why != "" {
+			return fmt.Errorf("--public-address %q %s", address, why)
 		}
 	}
 	for _, pattern := range c.AllowRegistries {
@@ -114,6 +125,22 @@ func (c *AgentConfig) Validate() error {
 		c.Hardening.AllowCaps[i] = capability
 	}
 	return errors.Join(c.checkPorts(), c.checkLimits())
+}
+
+const maxPublicAddresses = 16
+
+// publicAddress returns why a text is neither an IP address nor a host name, or "".
+func publicAddress(text string) string {
+	if ip, err := netip.ParseAddr(text); err == nil {
+		if ip.IsUnspecified() || ip.Zone() != "" {
+			return "is not an address that clients can reach"
+		}
+		return ""
+	}
+	if why := api.HostPattern(text); why != "" || strings.Contains(text, api.Everything) {
+		return "is neither an IP address nor a host name: give it without a port, such as 203.0.113.5"
+	}
+	return ""
 }
 
 func (c *AgentConfig) checkLimits() error {
@@ -255,6 +282,7 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 			open.Apply(change)
 		}
 		cfg.OnCredentials, cfg.Capabilities = in.ApplyCredentials, on.Capabilities()
+		cfg.Answering, cfg.PublicAddresses = in.Answering, c.PublicAddresses
 		if cfg.IngressAddress, err = c.ingressAddress(on.Internal.Addr().String(), func() netip.Addr { return who.LocalIP(ctx) }); err != nil {
 			return err
 		}

@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"path/filepath"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -55,6 +54,8 @@ type ServerConfig struct {
 	CallsPerCaller, StreamsPerCaller int
 	// Placement is the scheduler's strategy: spread (the default) or binpack.
 	Placement string
+	// ACME configures how certificates of public hosts are obtained. Without an Email none are.
+	ACME ACMEConfig
 	// ContextsFile is where the context for the local user's caractrl is written; empty is the user's own file, "none" is
 	// no file.
 	ContextsFile string
@@ -84,6 +85,9 @@ func (c *ServerConfig) Validate() error {
 	case c.Placement != "" && c.Placement != string(scheduler.Spread) && c.Placement != string(scheduler.Binpack):
 		return fmt.Errorf("--placement %q: want %s or %s", c.Placement, scheduler.Spread, scheduler.Binpack)
 	}
+	if err := c.ACME.Validate(); err != nil {
+		return err
+	}
 	for _, pattern := range c.ReserveHosts {
 		if why := api.HostPattern(pattern); why != "" {
 			return fmt.Errorf("--reserve-host %s", why)
@@ -112,7 +116,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	queues := loop.NewMetrics()
 	server, err := apiserver.New(apiserver.Config{
 		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, ReservedHosts: c.ReserveHosts, Version: c.Version, Logger: c.Logger,
-		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller, Figures: []prometheus.Collector{queues},
+		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller, Figures: c.ACME.figures(queues), ObtainCertificates: c.ACME.on(),
 	})
 	if err != nil {
 		return err
@@ -189,7 +193,7 @@ type runner interface {
 }
 
 func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, server *apiserver.Server, queues *loop.Metrics) error {
-	for name, build := range map[string]func(grpc.ClientConnInterface, *slog.Logger) (runner, error){
+	all := map[string]func(grpc.ClientConnInterface, *slog.Logger) (runner, error){
 		"sources": func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
 			cfg := sources.Config{
 				Conn: conn, Logger: log, Metrics: queues, Dir: dir.New(dir.Config{}), Git: git.New(git.Config{AllowCIDRs: c.AllowSourceCIDRs, Proxy: c.SourceProxy}),
@@ -208,7 +212,13 @@ func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, se
 			cfg := gc.Config{Conn: conn, Logger: log, Metrics: queues}
 			return gc.New(cfg), cfg.Validate()
 		},
-	} {
+	}
+	if c.ACME.on() {
+		all["certs"] = func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
+			return c.obtainer(conn, log, queues)
+		}
+	}
+	for name, build := range all {
 		conn, err := server.Client(name) //nolint:contextcheck // every call has its own context
 		if err != nil {
 			return err

@@ -1,0 +1,72 @@
+package certs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// notReady is why the authority was not asked to validate a host. Its text is for people.
+type notReady struct{ why string }
+
+// Error implements error.
+func (e notReady) Error() string { return e.why }
+
+// advice says what to do about an answer of the authority, by the type of the problem.
+var advice = map[string]string{ //nolint:gochecknoglobals // a table that never changes
+	acme.ProblemTypeConnection:              "clients of the internet must reach the host on port 80: check firewalls, and what listens there",
+	acme.ProblemTypeDNS:                     "check the DNS records of the host, also as the internet sees them",
+	acme.ProblemTypeUnauthorized:            "something other than this cluster answers for the host: check its DNS records and proxies",
+	acme.ProblemTypeIncorrectResponse:       "something other than this cluster answers for the host: check its DNS records and proxies",
+	acme.ProblemTypeCAA:                     "a CAA record in DNS allows only other authorities: add this one to it",
+	acme.ProblemTypeRateLimited:             "the authority has a limit for this; the next try is after the time it named",
+	acme.ProblemTypeRejectedIdentifier:      "the authority gives no certificates for such a host: use another host, or a Secret with tls.secretRef",
+	acme.ProblemTypeInvalidContact:          "check --acme-email",
+	acme.ProblemTypeUnsupportedContact:      "check --acme-email",
+	acme.ProblemTypeExternalAccountRequired: "this authority needs an account of its own, which Cara cannot use: choose another one with --acme-directory",
+	acme.ProblemTypeUserActionRequired:      "the authority wants a person to do something, such as agreeing to new terms",
+	acme.ProblemTypeAccountDoesNotExist:     "the account is registered again at the next try",
+	acme.ProblemTypeServerInternal:          "the authority has a problem of its own",
+}
+
+// explain returns what is wrong, in words for people, and whether the authority may have counted the attempt.
+func explain(directory string, err error) (problem string, ordered bool) {
+	if e, ok := errors.AsType[notReady](err); ok {
+		return e.why, true // there is an order, though nobody validated it
+	}
+	if p, ok := errors.AsType[acme.Problem](err); ok {
+		return ofProblem(directory, p), true
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Sprintf("the authority at %s has not finished within %s", directory, orderAtMost), true
+	}
+	return fmt.Sprintf("the authority at %s cannot be used: %v", directory, innermost(err)), false
+}
+
+func ofProblem(directory string, p acme.Problem) string {
+	kind := strings.TrimPrefix(p.Type, acme.ProblemTypeNamespace)
+	said := fmt.Sprintf("the authority at %s answered %s: %s", directory, kind, strings.TrimRight(p.Detail, ". "))
+	for _, sub := range p.Subproblems {
+		if sub.Detail != "" && !strings.Contains(said, sub.Detail) {
+			said += "; " + strings.TrimRight(sub.Detail, ". ")
+		}
+	}
+	if do := advice[p.Type]; do != "" {
+		return said + " (" + do + ")"
+	}
+	return said
+}
+
+// innermost returns the last error of a chain. The library wraps errors with its own steps, which help nobody.
+func innermost(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}

@@ -1,0 +1,157 @@
+package certs
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// hosts keeps which hosts projects want certificates for, and the stored state of each host. This process is the only one
+// that changes the states, and it changes each of them in one goroutine at a time.
+type hosts struct {
+	mu     sync.Mutex
+	of     map[string][]string                 // by project: its hosts
+	claims map[string]int                      // by host: the number of projects
+	states map[string]*carav1.CertificateOrder // by host; never changed in place
+	busy   map[string]time.Time                // by host: the start of an order that is under way
+	again  map[string]bool                     // hosts that look for a node, whose next try need not be waited for
+}
+
+func newHosts() *hosts {
+	return &hosts{
+		of: map[string][]string{}, claims: map[string]int{}, states: map[string]*carav1.CertificateOrder{},
+		busy: map[string]time.Time{}, again: map[string]bool{},
+	}
+}
+
+// wanted returns the hosts of a project whose certificates the authority issues.
+func wanted(p *carav1.Project, hosts api.HostTemplate) []string {
+	switch p.GetStatus().GetPhase() {
+	case api.PhaseTerminating, api.PhaseTerminated:
+		return nil
+	}
+	var all []string
+	for _, in := range p.GetSpec().GetIngress() {
+		host := hosts.Host(in.GetHost())
+		if api.AutoTLS(in) && slices.Contains(p.GetStatus().GetHosts(), host) && !slices.Contains(all, host) {
+			all = append(all, host)
+		}
+	}
+	return all
+}
+
+// claim records the hosts of a project, and returns those that it has gained or lost.
+func (h *hosts) claim(project string, now []string) (changed []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := h.of[project]
+	if h.of[project] = now; len(now) == 0 {
+		delete(h.of, project)
+	}
+	for _, host := range now {
+		if !slices.Contains(before, host) {
+			h.claims[host]++
+			changed = append(changed, host)
+		}
+	}
+	for _, host := range before {
+		if !slices.Contains(now, host) {
+			if h.claims[host]--; h.claims[host] == 0 {
+				delete(h.claims, host)
+			}
+			changed = append(changed, host)
+		}
+	}
+	return changed
+}
+
+// load replaces the states, and returns all hosts that have one or want one.
+func (h *hosts) load(states []*carav1.CertificateOrder) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.states)
+	var all []string
+	for _, s := range states {
+		h.states[s.GetMetadata().GetName()] = s
+		all = append(all, s.GetMetadata().GetName())
+	}
+	for host := range h.claims {
+		if h.states[host] == nil {
+			all = append(all, host)
+		}
+	}
+	return all
+}
+
+// set replaces the state of a host; nil removes it.
+func (h *hosts) set(host string, s *carav1.CertificateOrder) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.states[host] = s; s == nil {
+		delete(h.states, host)
+	}
+}
+
+// look returns the hosts whose last attempt ended before an order, so that they are looked at again at once.
+func (h *hosts) look() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []string
+	for host := range h.claims {
+		if s := h.states[host]; s.GetBeforeOrder() {
+			h.again[host] = true
+			all = append(all, host)
+		}
+	}
+	return all
+}
+
+// decide decides about a host. If the decision is an order, the order counts from now on, until done.
+func (h *hosts) decide(host, directory string, now time.Time) (Step, *carav1.CertificateOrder) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.states[host]
+	l := Look{Wanted: h.claims[host] > 0, State: s, Directory: directory, Now: now, Again: h.again[host]}
+	delete(h.again, host)
+	step := Decide(l)
+	if step.Verb == Order || step.Verb == Renew {
+		l.Room = Room(h.orders(), now)
+		if step = Decide(l); step.Verb != Wait {
+			h.busy[host] = now
+		}
+	}
+	return step, s
+}
+
+// done ends the order of a host.
+func (h *hosts) done(host string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.busy, host)
+}
+
+// orders returns the times of all orders that are known. h.mu is held.
+func (h *hosts) orders() []time.Time {
+	var all []time.Time
+	for _, s := range h.states {
+		for _, at := range s.GetOrders() {
+			all = append(all, at.AsTime())
+		}
+	}
+	for _, at := range h.busy {
+		all = append(all, at)
+	}
+	return all
+}
+
+// sameAddresses reports whether a change of a node changes neither its public addresses nor whether it is ready.
+func sameAddresses(ch loop.Change) bool {
+	before, _ := ch.Old.(*carav1.Node)
+	now, _ := ch.New.(*carav1.Node)
+	return before.GetStatus().GetState() == now.GetStatus().GetState() &&
+		slices.Equal(before.GetStatus().GetInfo().GetPublicAddresses(), now.GetStatus().GetInfo().GetPublicAddresses())
+}

@@ -1,0 +1,112 @@
+package program
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/mail"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"github.com/caravanserai/cara/certs"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// ACMEConfig holds the flags for certificates of public hosts.
+type ACMEConfig struct {
+	// Email is the address that the authority can write to; empty obtains no certificates.
+	Email string
+	// Directory is the URL of the authority; empty is that of Let's Encrypt, or its staging environment if Staging is set.
+	Directory string
+	Staging   bool
+	// CAFile has the roots for the connection to Directory in PEM; empty means those of the system.
+	CAFile string
+	// SkipResolveCheck orders certificates also for hosts that lead to no public address of an agent.
+	SkipResolveCheck bool
+	// Resolver is the DNS server that tells where hosts lead, as HOST:PORT; empty means those of the system.
+	Resolver string
+
+	metrics *certs.Metrics
+}
+
+func (c *ACMEConfig) on() bool { return c.Email != "" }
+
+// Validate returns an error if c is not usable.
+func (c *ACMEConfig) Validate() error {
+	if !c.on() {
+		if c.Directory != "" || c.Staging || c.CAFile != "" || c.SkipResolveCheck || c.Resolver != "" {
+			return errors.New("the flags of --acme-... need --acme-email: with it you agree to the terms of the certificate authority")
+		}
+		return nil
+	}
+	if at, err := mail.ParseAddress(c.Email); err != nil || at.Address != c.Email {
+		return fmt.Errorf("--acme-email %q: want an address such as ops@example.com", c.Email)
+	}
+	if c.Directory != "" && c.Staging {
+		return errors.New("--acme-staging is for Let's Encrypt: leave out --acme-directory or --acme-staging")
+	}
+	if c.Resolver != "" {
+		if host, port, err := net.SplitHostPort(c.Resolver); err != nil || net.ParseIP(host) == nil || port == "" {
+			return fmt.Errorf("--acme-resolver %q: want the address of a DNS server with its port, such as 9.9.9.9:53", c.Resolver)
+		}
+	}
+	_, err := c.roots()
+	return err
+}
+
+// roots returns the roots for the connection to the authority, or nil for those of the system.
+func (c *ACMEConfig) roots() (*x509.CertPool, error) {
+	if c.CAFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("--acme-ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("--acme-ca %s has no certificate in PEM", c.CAFile)
+	}
+	return pool, nil
+}
+
+// resolver returns the resolver for hosts and for the names of nodes.
+func (c *ACMEConfig) resolver() *net.Resolver {
+	if c.Resolver == "" {
+		return &net.Resolver{}
+	}
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, c.Resolver)
+	}}
+}
+
+// figures returns the metrics of the loop, and those of all loops' queues.
+func (c *ACMEConfig) figures(queues *loop.Metrics) []prometheus.Collector {
+	if !c.on() {
+		return []prometheus.Collector{queues}
+	}
+	c.metrics = certs.NewMetrics()
+	return []prometheus.Collector{queues, c.metrics}
+}
+
+// obtainer returns the loop that obtains certificates.
+func (c *ServerConfig) obtainer(conn grpc.ClientConnInterface, log *slog.Logger, queues *loop.Metrics) (runner, error) {
+	roots, err := c.ACME.roots()
+	if err != nil {
+		return nil, err
+	}
+	directory := c.ACME.Directory
+	if c.ACME.Staging {
+		directory = certs.LetsEncryptStaging
+	}
+	cfg := certs.Config{
+		Conn: conn, Logger: log, Queues: queues, Metrics: c.ACME.metrics, Hosts: c.Hosts, Directory: directory, Email: c.ACME.Email,
+		Roots: roots, Resolver: c.ACME.resolver(), SkipResolveCheck: c.ACME.SkipResolveCheck, Version: c.Version,
+	}
+	return certs.New(cfg), cfg.Validate()
+}

@@ -1,0 +1,200 @@
+package testacme
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testserver"
+)
+
+// patience is how long the programs may take to answer.
+const patience = 2 * time.Minute
+
+// Authority is a certificate authority with its own DNS.
+type Authority struct {
+	// Directory is the URL for --acme-directory.
+	Directory string
+	// RootsFile has the certificate of the authority's own HTTPS server, for --acme-ca. It is not the root of what it issues.
+	RootsFile string
+	// DNS is the address of the DNS server that the authority uses, for --acme-resolver.
+	DNS string
+
+	tb                testing.TB
+	dir               string
+	management, roots string // of the DNS server and of the authority
+	dns, ca           *testcluster.Process
+	client            *http.Client
+	config            string
+}
+
+// Start builds and starts an authority that validates hosts at a port. They end with the test.
+func Start(tb testing.TB, httpPort int) *Authority {
+	tb.Helper()
+	a := &Authority{tb: tb, dir: tb.TempDir()}
+	a.must(build(tb.Context(), a.dir))
+	free := func() string {
+		addr, err := testcluster.FreeAddress()
+		a.must(err)
+		return addr
+	}
+	listen := free()
+	a.management, a.roots, a.DNS, a.Directory = free(), free(), free(), "https://"+listen+"/dir"
+	a.credentials()
+	a.configure(listen, httpPort)
+	var err error
+	a.dns, err = testcluster.Start(filepath.Join(a.dir, "dns.log"), os.Environ(), filepath.Join(a.dir, "pebble-challtestsrv"),
+		"-dnsserver", a.DNS, "-management", a.management, "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-defaultIPv4", "", "-defaultIPv6", "")
+	a.must(err)
+	tb.Cleanup(func() { a.must(a.dns.Kill()) })
+	a.await("http://"+a.management+"/http-request-history", func() (*http.Response, error) {
+		return http.Post("http://"+a.management+"/http-request-history", "application/json", strings.NewReader(`{"host":"x"}`)) //nolint:noctx // the test ends it
+	})
+	a.Up()
+	tb.Cleanup(a.Down)
+	return a
+}
+
+// build builds the programs, from the module of their own.
+func build(ctx context.Context, dir string) error {
+	root, err := testcluster.Root(ctx)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+"/",
+		"github.com/letsencrypt/pebble/v2/cmd/pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv")
+	cmd.Dir, cmd.Env = filepath.Join(root, "internal", "test", "testacme", "pebble"), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build pebble: %w: %s", err, out)
+	}
+	return nil
+}
+
+// credentials makes the certificate of the authority's HTTPS server.
+func (a *Authority) credentials() {
+	config, text, err := testserver.Certificate()
+	a.must(err)
+	key, err := x509.MarshalPKCS8PrivateKey(config.Certificates[0].PrivateKey)
+	a.must(err)
+	a.RootsFile = filepath.Join(a.dir, "server.pem")
+	a.must(os.WriteFile(a.RootsFile, text, 0o600))
+	a.must(os.WriteFile(filepath.Join(a.dir, "server.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(text)
+	a.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
+}
+
+func (a *Authority) configure(listen string, httpPort int) {
+	text, err := json.Marshal(map[string]any{"pebble": map[string]any{
+		"listenAddress": listen, "managementListenAddress": a.roots, "httpPort": httpPort, "tlsPort": 1, "keyAlgorithm": "ecdsa",
+		"certificate": a.RootsFile, "privateKey": filepath.Join(a.dir, "server.key"), "retryAfter": map[string]int{"authz": 1, "order": 1},
+		"domainBlocklist": []string{"blocked.test"},
+		"profiles":        map[string]any{"default": map[string]any{"description": "of the tests", "validityPeriod": 90 * 24 * 3600}},
+	}})
+	a.must(err)
+	a.config = filepath.Join(a.dir, "pebble.json")
+	a.must(os.WriteFile(a.config, text, 0o600))
+}
+
+// Up starts the authority.
+func (a *Authority) Up() {
+	a.tb.Helper()
+	var err error
+	a.ca, err = testcluster.Start(filepath.Join(a.dir, "pebble.log"), append(os.Environ(), "PEBBLE_VA_NOSLEEP=1"),
+		filepath.Join(a.dir, "pebble"), "-config", a.config, "-dnsserver", a.DNS)
+	a.must(err)
+	a.await(a.Directory, func() (*http.Response, error) { return a.client.Get(a.Directory) }) //nolint:noctx // the test ends it
+}
+
+// Down stops the authority, which forgets everything.
+func (a *Authority) Down() {
+	a.tb.Helper()
+	if !a.ca.Exited() {
+		a.must(a.ca.Kill())
+	}
+}
+
+// Log returns what the authority has logged.
+func (a *Authority) Log() string {
+	text, err := os.ReadFile(filepath.Join(a.dir, "pebble.log"))
+	a.must(err)
+	return string(text)
+}
+
+// Roots returns the root of the certificates that the authority issues.
+func (a *Authority) Roots() *x509.CertPool {
+	a.tb.Helper()
+	resp, err := a.client.Get("https://" + a.roots + "/roots/0") //nolint:noctx // the test ends it
+	a.must(err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	a.must(err)
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		a.tb.Fatalf("the authority has no root: %s", text)
+	}
+	return pool
+}
+
+// Lead sets the addresses of a host; none removes them.
+func (a *Authority) Lead(host string, addresses ...string) {
+	a.tb.Helper()
+	a.post("/clear-a", map[string]any{"host": host + "."})
+	if len(addresses) > 0 {
+		a.post("/add-a", map[string]any{"host": host + ".", "addresses": addresses})
+	}
+}
+
+func (a *Authority) post(path string, body any) {
+	text, err := json.Marshal(body)
+	a.must(err)
+	resp, err := http.Post("http://"+a.management+path, "application/json", bytes.NewReader(text)) //nolint:noctx // the test ends it
+	a.must(err)
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		a.tb.Fatalf("%s: %s", path, resp.Status)
+	}
+}
+
+// Resolver resolves with the authority's DNS.
+func (a *Authority) Resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, a.DNS)
+	}}
+}
+
+// await waits until a URL answers.
+func (a *Authority) await(url string, get func() (*http.Response, error)) {
+	a.tb.Helper()
+	ctx, cancel := context.WithTimeout(a.tb.Context(), patience)
+	defer cancel()
+	a.must(testcluster.WaitFor(ctx, url+" answers", func(context.Context) error {
+		resp, err := get()
+		if err != nil {
+			return err
+		}
+		return errors.Join(resp.Body.Close())
+	}))
+}
+
+func (a *Authority) must(err error) {
+	a.tb.Helper()
+	if err != nil {
+		a.tb.Fatal(err)
+	}
+}
