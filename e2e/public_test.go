@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -26,13 +27,14 @@ import (
 type internet struct {
 	*testCluster
 	ca          *testca.Authority
+	roots       *x509.CertPool // that the client trusts
 	http, https string
 }
 
 // client speaks HTTP/1.1 or HTTP/2, and follows no redirects.
 func (i *internet) client(h2 bool) *http.Client {
 	tr := &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: i.ca.Pool()}, Protocols: new(http.Protocols), DisableKeepAlives: !h2,
+		TLSClientConfig: &tls.Config{RootCAs: i.roots}, Protocols: new(http.Protocols), DisableKeepAlives: !h2,
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
 			if strings.HasSuffix(address, ":80") {
 				return new(net.Dialer).DialContext(ctx, "tcp", i.http)
@@ -80,7 +82,7 @@ func (i *internet) gets(c *http.Client, url string, status int, words ...string)
 // webSocket opens one over TLS.
 func (i *internet) webSocket(host string) *stream {
 	i.Helper()
-	conn, err := tls.Dial("tcp", i.https, &tls.Config{ServerName: host, RootCAs: i.ca.Pool(), NextProtos: []string{"http/1.1"}})
+	conn, err := tls.Dial("tcp", i.https, &tls.Config{ServerName: host, RootCAs: i.roots, NextProtos: []string{"http/1.1"}})
 	i.must(err)
 	i.Cleanup(func() { conn.Close() })
 	i.must(conn.SetDeadline(time.Now().Add(5 * time.Minute)))
@@ -96,7 +98,7 @@ func (i *internet) webSocket(host string) *stream {
 
 // serial returns the serial number of the certificate for a host.
 func (i *internet) serial(host string) (string, error) {
-	conn, err := tls.Dial("tcp", i.https, &tls.Config{ServerName: host, RootCAs: i.ca.Pool()})
+	conn, err := tls.Dial("tcp", i.https, &tls.Config{ServerName: host, RootCAs: i.roots})
 	if err != nil {
 		return "", err
 	}
@@ -133,7 +135,7 @@ func TestPublicHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &internet{ca: ca}
+	i := &internet{ca: ca, roots: ca.Pool()}
 	for _, at := range []*string{&i.http, &i.https} {
 		if *at, err = testcluster.FreeAddress(); err != nil {
 			t.Fatal(err)
