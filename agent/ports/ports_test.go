@@ -225,7 +225,12 @@ func dial(t testing.TB, port int32) *net.TCPConn {
 func pair(t testing.TB, change func(*Config), handle func(*net.TCPConn)) (first, second *node, port int32) {
 	t.Helper()
 	start := cluster(t)
-	second = start("n2", func(c *Config) { c.Offer = &carav1.PortOffer{} })
+	second = start("n2", func(c *Config) {
+		if change != nil {
+			change(c)
+		}
+		c.Offer = &carav1.PortOffer{}
+	})
 	first = start("n1", change)
 	target := service(t, handle)
 	port = freePort(t)
