@@ -58,19 +58,23 @@ func TestPortClaims(t *testing.T) {
 	testproblem.Want(t, err, codes.AlreadyExists, api.TitleConflict)
 }
 
-// TestAForgottenPortClaim: a server of an older version removes a project and not its claim. The claim blocks nobody.
+// TestAForgottenPortClaim: a server of an older version removes or replaces a project and not its claim. The claim blocks nobody.
 func TestAForgottenPortClaim(t *testing.T) {
 	w := newTown(t)
 	k := api.PortKey{Protocol: api.ProtocolTCP, Port: 5432, Scope: api.ScopeInternal}
 	err := w.db.Transact(t.Context(), func(x *state.Tx) error {
 		x.Write(state.Key(state.KindPort, k.Name()), &carav1.PortClaim{Project: "gone", Uid: "1"})
+		k.Port = 5433
+		x.Write(state.Key(state.KindPort, k.Name()), &carav1.PortClaim{Project: "again", Uid: "1"})
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := w.applyFor(t, "a", "", withPort("one", 5432, "")); got.GetProblem() != nil {
-		t.Errorf("refused: %v", got.GetProblem())
+	for _, p := range []*carav1.Project{web("again"), withPort("one", 5432, ""), withPort("two", 5433, "")} {
+		if got := w.applyFor(t, "a", "", p); got.GetProblem() != nil {
+			t.Errorf("%s was refused: %v", p.GetMetadata().GetName(), got.GetProblem())
+		}
 	}
 }
 
@@ -119,6 +123,17 @@ func (a *fakeAgent) offer(o *carav1.PortOffer, ports ...*carav1.NodePort) {
 	}
 }
 
+// settled waits until a project's condition PortsReady is what it should be now.
+func (c *cluster) settled(t *testing.T, project string) {
+	t.Helper()
+	eventually(t, "the condition of "+project+" is written", func() bool {
+		p, _ := state.Get[*carav1.Project](c.db.Cache, project)
+		nodes, _ := state.List[*carav1.Node](c.db.Cache, "", "")
+		got := api.FindCondition(p.GetStatus().GetConditions(), api.CondPortsReady)
+		return got != nil && got.GetMessage() == api.PortsCondition(p, nodes).GetMessage()
+	})
+}
+
 // TestPortRoutes: an agent learns the ports that it offers, and those of the projects that it runs. Others learn none.
 func TestPortRoutes(t *testing.T) {
 	c := newCluster(t, nil)
@@ -133,6 +148,7 @@ func TestPortRoutes(t *testing.T) {
 	if len(got.GetPorts()) != 1 || got.GetPorts()[0].GetPort() != 5432 || got.GetPorts()[0].GetProtocol() != api.ProtocolTCP || got.GetPorts()[0].GetScope() != api.ScopeInternal {
 		t.Errorf("the agent that offers one of two ports learns %v", got)
 	}
+	c.settled(t, "shop") // so that bind has no conflict
 	c.bind(t, "shop", "n1")
 	got = one.routes(func(r *carav1.Routes) bool { return len(r.GetPorts()) == 1 && r.GetPorts()[0].GetNode() == "n1" }).GetPorts()[0]
 	if len(got.GetPorts()) != 2 || got.GetIngressAddress() != "" {
@@ -144,6 +160,9 @@ func TestPortRoutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	one.routes(func(r *carav1.Routes) bool { return len(r.GetPorts()) == 1 && len(r.GetPorts()[0].GetPorts()) == 0 })
+	c.create(t, withPort("kept", 5434, ""))
+	c.settled(t, "kept")
+	c.bind(t, "kept", "n2")
 	c.create(t, at("last", "last"))
 	old.routes(func(r *carav1.Routes) bool {
 		if len(r.GetPorts()) > 0 {

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -74,7 +75,8 @@ func (e *endpoints) count() int {
 type node struct {
 	*Ports
 	endpoints *endpoints
-	peers     string // address for other agents
+	peers     string       // address for other agents
+	served    atomic.Int64 // connections of other agents
 	stop      func()
 }
 
@@ -129,6 +131,7 @@ func (n *node) run(t testing.TB) {
 				secured := tls.Server(conn, config)
 				defer secured.Close()
 				if secured.HandshakeContext(ctx) == nil {
+					n.served.Add(1)
 					state := secured.ConnectionState()
 					n.Serve(ctx, n.cfg.Peers.Node(&state), secured)
 				}
@@ -409,6 +412,9 @@ func TestRefused(t *testing.T) {
 		delete(first.endpoints.ips, "web")
 		first.endpoints.mu.Unlock()
 		refuses(t, port)
+		if first.served.Load() != 0 || second.served.Load() == 0 {
+			t.Errorf("the agents served %d and %d connections of each other", first.served.Load(), second.served.Load())
+		}
 	})
 	t.Run("too many connections of one client", func(t *testing.T) {
 		_, port := alone(t, func(c *Config) { c.Limits.ClientConnections = 1 }, echo)
