@@ -19,7 +19,7 @@ func dataTests() map[string][]string {
 		"the volume is renamed in the manifest":                             {"e2e.TestDataOutlivesItsProject"},
 		"the project is deleted, pruned or expires, with `reclaim: Retain`": {"e2e.TestDataOutlivesItsProject", "e2e.TestDataRounds"},
 		"the project is deleted, pruned or expires, with `reclaim: Delete`": {"e2e.TestDataOutlivesItsProject", "apiserver.TestReclaimOfTheNewestManifest"},
-		"the source is deleted with `onDelete: Orphan`":                     {"e2e.TestLawSourceDeleted"},
+		"the source is deleted with `onDelete: Orphan`":                     {"e2e.TestLawSourceDeleted", "apiserver.TestDataOfAnOrphan"},
 		"the source is deleted with `onDelete: Delete`":                     {"e2e.TestLawSourceDeleted", "e2e.TestDataOutlivesItsProject"},
 		"the project is deleted by force":                                   {"apiserver.TestDeletedDataIsGoneWhenItsNodeSaysSo", "apiserver.TestDataComesBack"},
 		"a project of the same name is created by the same owner":           {"apiserver.TestDataComesBack", "e2e.TestDataOutlivesItsProject"},
