@@ -48,9 +48,9 @@ func TestRoutes(t *testing.T) {
 			&carav1.Ingress{Host: "c.test", Target: to("wiki")}),
 	}
 	for only, want := range map[string]string{
-		"": "a.test|/|wiki:80|10.0.0.0/8|wiki|Running|n2|source/wiki a.test/old|/old|301 /new|all|shop|Running|n1|source/shop " +
-			"web.dev.test|/|web:80|all|shop|Running|n1|source/shop",
-		"wiki": "a.test|/|wiki:80|10.0.0.0/8|wiki|Running|n2|source/wiki",
+		"": "a.test|/|wiki:80|Internal|-|10.0.0.0/8|wiki|Running|n2|source/wiki a.test/old|/old|301 /new|Internal|-|all|shop|Running|n1|source/shop " +
+			"web.dev.test|/|web:80|Internal|-|all|shop|Running|n1|source/shop",
+		"wiki": "a.test|/|wiki:80|Internal|-|10.0.0.0/8|wiki|Running|n2|source/wiki",
 		"none": "",
 	} {
 		var got []string
