@@ -183,13 +183,16 @@ func TestDataOfAnOrphan(t *testing.T) {
 	if owner := d.shop(t).GetMetadata().GetOwner(); owner != "source/old" {
 		t.Fatalf("the project belongs to %q", owner)
 	}
+	if owner := d.volume(t, "shop.db").GetStatus().GetOwner(); owner != "source/old" {
+		t.Errorf("the volume of the adopted project belongs to %q", owner)
+	}
 	if _, err := sources.DeleteSource(t.Context(), &carav1.DeleteRequest{Name: "old"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := carav1.NewSourceServiceClient(loop).RemoveSource(t.Context(), &carav1.DeleteRequest{Name: "old", Uid: src.GetMetadata().GetUid()}); err != nil {
 		t.Fatal(err)
 	}
-	if v := d.volume(t, "shop.db"); d.shop(t).GetMetadata().GetOwner() != "" || v.GetMetadata().GetUid() != uid || v.GetStatus().GetState() != api.VolumeInUse {
+	if v := d.volume(t, "shop.db"); d.shop(t).GetMetadata().GetOwner() != "" || v.GetMetadata().GetUid() != uid || v.GetStatus().GetState() != api.VolumeInUse || v.GetStatus().GetOwner() != "" {
 		t.Errorf("the orphan has %v", v)
 	}
 	d.ends(t)

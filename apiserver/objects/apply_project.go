@@ -65,6 +65,7 @@ func declareFor(t *state.Tx, in *carav1.Project, how applyTerms) (before, after 
 		}
 		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonAdopted, "now belongs to "+whence(owner, origin)+", before to "+api.OrNobody(old.GetMetadata().GetOwner()))
 		p.Metadata.Owner, changed = owner, true
+		ownVolumes(t, p)
 	}
 	if o == nil && api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) { // its override has ended or no longer exists
 		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)

@@ -38,6 +38,7 @@ func (s Projects) AdoptProject(ctx context.Context, req *carav1.AdoptProjectRequ
 			return err
 		}
 		p.Metadata.Owner, p.Metadata.Origin = owner, originOf(claim)
+		ownVolumes(t, p)
 		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonAdopted, "given to "+whence(owner, p.GetMetadata().GetOrigin())+" by "+t.Actor.Name+", before it belonged to "+api.OrNobody(have))
 		return nil
 	})
@@ -95,6 +96,7 @@ func (s Projects) ReleaseProject(ctx context.Context, req *carav1.ReleaseProject
 		}
 		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonReleased, "released from "+whence(have, p.GetMetadata().GetOrigin())+" by "+t.Actor.Name+", who owns it now")
 		p.Metadata.Owner, p.Metadata.Origin = t.Actor.Name, nil
+		ownVolumes(t, p)
 		return settleOverride(t, p, "the project was released")
 	})
 }

@@ -185,8 +185,8 @@ func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned 
 		return 0, false, api.BadState("%s still owns %d projects, which go before it", Describe(src), len(projects))
 	}
 	if len(projects) > 0 {
-		projects = projects[:min(len(projects), removeBatch)]
-		return len(projects), true, orphanProjects(t, src, projects)
+		orphaned, err = orphanProjects(t, src, projects[:min(len(projects), removeBatch)])
+		return orphaned, true, err
 	}
 	staged, _ := state.Page[*carav1.StagedClaim](t.Seen, req.GetName()+"/", "", removeBatch, nil)
 	for _, c := range staged {
@@ -204,20 +204,27 @@ func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned 
 	return 0, false, nil
 }
 
-// orphanProjects removes the owner of a source's projects and records events.
-func orphanProjects(t *state.Tx, src *carav1.Source, projects []string) error {
-	for _, name := range projects {
+// maxOrphanWrites leaves room in a transaction for one more project with its volumes, its override and its event.
+const maxOrphanWrites = 100
+
+// orphanProjects removes the owner of a source's projects and records events. It returns how many it did.
+func orphanProjects(t *state.Tx, src *carav1.Source, projects []string) (int, error) {
+	for i, name := range projects {
+		if t.WritesSoFar() > maxOrphanWrites {
+			return i, nil
+		}
 		old, ok := state.Read[*carav1.Project](t, name)
 		if !ok {
 			continue
 		}
 		p := proto.CloneOf(old)
 		p.Metadata.Owner = ""
+		ownVolumes(t, p)
 		if err := settleOverride(t, p, "its source was deleted"); err != nil {
-			return err
+			return 0, err
 		}
 		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonOrphaned, "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
 		t.Put(p)
 	}
-	return nil
+	return len(projects), nil
 }

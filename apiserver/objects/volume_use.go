@@ -205,6 +205,19 @@ func placeVolumes(t *state.Tx, p *carav1.Project, node string) error {
 	return nil
 }
 
+// ownVolumes makes the owner of a project that of its volumes, too.
+func ownVolumes(t *state.Tx, p *carav1.Project) {
+	for _, u := range p.GetStatus().GetVolumes() {
+		old, ok := state.Read[*carav1.Volume](t, api.VolumeName(p.GetMetadata().GetName(), u.GetName()))
+		if !ok || old.GetMetadata().GetUid() != u.GetUid() || old.GetStatus().GetOwner() == p.GetMetadata().GetOwner() {
+			continue
+		}
+		v := proto.CloneOf(old)
+		v.Status.Owner = p.GetMetadata().GetOwner()
+		t.Put(v)
+	}
+}
+
 // leaveVolumes ends the use of all volumes of a project whose record is removed.
 func leaveVolumes(t *state.Tx, p *carav1.Project) {
 	why := "its project is gone: " + deletionText(p)
