@@ -34,7 +34,7 @@ func newMetrics(db *state.DB, others ...prometheus.Collector) *metrics {
 	}
 	watchers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "cara_watchers", Help: "Watches that are open."},
 		func() float64 { return float64(db.Watches()) })
-	m.registry.MustRegister(m.calls, m.latency, watchers, certificates{db},
+	m.registry.MustRegister(m.calls, m.latency, watchers, newCertificates(db),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.registry.MustRegister(others...)
 	return m

@@ -10,7 +10,18 @@ import (
 )
 
 // certificates exports what is stored about the certificates that the server obtains.
-type certificates struct{ db *state.DB }
+type certificates struct {
+	db         *state.DB
+	count, end *prometheus.Desc
+}
+
+func newCertificates(db *state.DB) certificates {
+	return certificates{
+		db:    db,
+		count: prometheus.NewDesc("cara_certificates", "Hosts whose certificates the server obtains, by state.", []string{"state"}, nil),
+		end:   prometheus.NewDesc("cara_certificate_earliest_end_timestamp_seconds", "The earliest end of a certificate that the server has obtained.", nil, nil),
+	}
+}
 
 // States of certificates in metrics.
 const (
@@ -20,15 +31,10 @@ const (
 	certificateMissing = "missing"
 )
 
-var ( //nolint:gochecknoglobals // descriptions that never change
-	certificateCount = prometheus.NewDesc("cara_certificates", "Hosts whose certificates the server obtains, by state.", []string{"state"}, nil)
-	certificateEnd   = prometheus.NewDesc("cara_certificate_earliest_end_timestamp_seconds", "The earliest end of a certificate that the server has obtained.", nil, nil)
-)
-
 // Describe implements prometheus.Collector.
 func (c certificates) Describe(out chan<- *prometheus.Desc) {
-	out <- certificateCount
-	out <- certificateEnd
+	out <- c.count
+	out <- c.end
 }
 
 // Collect implements prometheus.Collector.
@@ -43,10 +49,10 @@ func (c certificates) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	for name, n := range count {
-		out <- prometheus.MustNewConstMetric(certificateCount, prometheus.GaugeValue, float64(n), name)
+		out <- prometheus.MustNewConstMetric(c.count, prometheus.GaugeValue, float64(n), name)
 	}
 	if !earliest.IsZero() {
-		out <- prometheus.MustNewConstMetric(certificateEnd, prometheus.GaugeValue, float64(earliest.Unix()))
+		out <- prometheus.MustNewConstMetric(c.end, prometheus.GaugeValue, float64(earliest.Unix()))
 	}
 }
 
