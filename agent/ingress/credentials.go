@@ -1,19 +1,13 @@
 package ingress
 
 import (
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
-	"github.com/google/renameio/v2"
-	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/agent/ingress/basicauth"
 	"github.com/caravanserai/cara/agent/ingress/tlsfront"
@@ -62,10 +56,7 @@ func (i *Ingress) ApplyCredentials(change *carav1.Credentials) {
 	defer c.mu.Unlock()
 	c.told = true
 	i.applyCredentials(change)
-	select {
-	case i.credentialsChanged <- struct{}{}:
-	default:
-	}
+	i.credentialsFile.Changed()
 }
 
 // applyCredentials applies a change. mu is held.
@@ -155,57 +146,12 @@ func (c *credentials) challenge(host, path string) (answer string, ok bool) {
 	return m.GetKeyAuthorization(), true
 }
 
-// restoreCredentials loads those of an earlier run, unless the server has already sent them.
-func (i *Ingress) restoreCredentials() {
-	if i.cfg.CredentialsFile == "" {
-		return
+// stored returns what is kept on disk. Challenges are left out: they end within minutes.
+func (c *credentials) stored() proto.Message {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return &carav1.Credentials{
+		Full:         true,
+		Certificates: slices.Collect(maps.Values(c.all.certificates)), PasswordLists: slices.Collect(maps.Values(c.all.passwords)),
 	}
-	kept, err := readCredentials(i.cfg.CredentialsFile)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			i.cfg.Logger.Warn("kept credentials not read", "file", i.cfg.CredentialsFile, "error", err)
-		}
-		return
-	}
-	i.credentials.mu.Lock()
-	defer i.credentials.mu.Unlock()
-	if !i.credentials.told {
-		i.applyCredentials(kept)
-	}
-}
-
-// readCredentials reads the file. Its errors contain nothing of the content.
-func readCredentials(file string) (*carav1.Credentials, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxTable+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxTable {
-		return nil, fmt.Errorf("it is larger than %d bytes", maxTable)
-	}
-	m := &carav1.Credentials{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, m); err != nil {
-		return nil, errors.New("it is damaged; the server sends its content again")
-	}
-	return m, nil
-}
-
-// saveCredentials writes all of them to the file, which only this agent's user can read. Challenges are left out: they end
-// within minutes.
-func (i *Ingress) saveCredentials() error {
-	m := &carav1.Credentials{Full: true}
-	i.credentials.mu.Lock()
-	m.Certificates = slices.Collect(maps.Values(i.credentials.all.certificates))
-	m.PasswordLists = slices.Collect(maps.Values(i.credentials.all.passwords))
-	i.credentials.mu.Unlock()
-	data, err := protojson.Marshal(m)
-	if err != nil {
-		return errors.New("encode the credentials")
-	}
-	return renameio.WriteFile(i.cfg.CredentialsFile, data, 0o600)
 }

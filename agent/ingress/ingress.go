@@ -41,6 +41,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/caravanserai/cara/agent/ingress/basicauth"
+	"github.com/caravanserai/cara/agent/kept"
 	"github.com/caravanserai/cara/agent/peer"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -84,14 +85,14 @@ type Ingress struct {
 	securePort string      // where HTTPS is served, if it is not 443; written before anything is served
 	passwords  *basicauth.Checker
 
-	credentials        *credentials
-	credentialsChanged chan struct{} // has an entry while the credentials are not on disk
+	credentials     *credentials
+	routesFile      *kept.File
+	credentialsFile *kept.File
 
 	troubles logLimit
 
-	mu      sync.Mutex    // serialises Apply
-	told    bool          // the server has sent the table
-	changed chan struct{} // has an entry while the table is not on disk
+	mu   sync.Mutex // serialises Apply
+	told bool       // the server has sent the table
 }
 
 // table is immutable once it is stored.
@@ -105,8 +106,8 @@ type table struct {
 func New(cfg Config) *Ingress {
 	cfg.Limits = cfg.Limits.withDefaults()
 	i := &Ingress{
-		cfg: cfg, changed: make(chan struct{}, 1), access: newAccessLog(cfg.AccessLog, cfg.Node, cfg.Logger),
-		credentials: newCredentials(), credentialsChanged: make(chan struct{}, 1), passwords: basicauth.New(nil),
+		cfg: cfg, access: newAccessLog(cfg.AccessLog, cfg.Node, cfg.Logger), credentials: newCredentials(), passwords: basicauth.New(nil),
+		routesFile: kept.New(cfg.File, "routes", cfg.Logger), credentialsFile: kept.New(cfg.CredentialsFile, "credentials", cfg.Logger),
 	}
 	i.internal = newEntrance(i, insideHTTP)
 	i.public = []*entrance{newEntrance(i, publicHTTP), newEntrance(i, publicHTTPS)}
@@ -131,10 +132,7 @@ func (i *Ingress) Apply(change *carav1.Routes) {
 	defer i.mu.Unlock()
 	i.told = true
 	i.apply(change)
-	select {
-	case i.changed <- struct{}{}:
-	default:
-	}
+	i.routesFile.Changed()
 }
 
 // apply builds and stores the new table. mu is held.
@@ -194,7 +192,6 @@ func (i *Ingress) members(peers map[string]*carav1.Peer) {
 
 // Run serves on the listeners until ctx ends, then lets requests finish for up to 10 s.
 func (i *Ingress) Run(ctx context.Context, on Listeners) error {
-	i.restoreCredentials()
 	i.restore()
 	var saver sync.WaitGroup
 	defer saver.Wait()

@@ -247,9 +247,7 @@ func TestADeletedNodeIsNoPeer(t *testing.T) {
 		}
 	}
 	first.Apply(&carav1.Routes{RemovedPeers: []string{"n2"}})
-	if err := first.save(); err != nil {
-		t.Fatal(err)
-	}
+	storeRoutes(t, first)
 	again := New(Config{Node: "n1", Logger: slog.New(slog.DiscardHandler), Peers: member("n1"), File: file})
 	again.restore()
 	if kept := slices.Sorted(maps.Keys(again.table.Load().peers)); !slices.Equal(kept, []string{"n1"}) {

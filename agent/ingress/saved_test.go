@@ -33,6 +33,15 @@ func run(t *testing.T, file string, up func(project, service string) (string, fu
 	}
 }
 
+// storeRoutes writes the table to its file, as at the end of Run.
+func storeRoutes(t *testing.T, i *Ingress) {
+	t.Helper()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	i.routesFile.Changed() // Run may have taken the last change, and store it later
+	i.routesFile.Run(ended, i.routes)
+}
+
 // TestRestart: a table survives a restart, and the server's table takes precedence over the stored one.
 func TestRestart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "routes.json")
@@ -89,7 +98,7 @@ func TestBrokenTable(t *testing.T) {
 	var log strings.Builder
 	i := New(Config{Node: "n1", File: file, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	i.restore()
-	if !strings.Contains(log.String(), "kept routes not read") || len(i.table.Load().hosts) != 0 {
+	if !strings.Contains(log.String(), "kept file not read") || len(i.table.Load().hosts) != 0 {
 		t.Errorf("log %q, table %v", log.String(), i.table.Load().hosts)
 	}
 }

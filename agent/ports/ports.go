@@ -29,6 +29,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/agent/kept"
 	"github.com/caravanserai/cara/agent/peer"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -81,7 +82,7 @@ type Ports struct {
 	cfg     Config
 	table   atomic.Pointer[table]
 	wake    chan struct{} // has an entry while listeners may differ from the table
-	unsaved chan struct{} // has an entry while the table is not on disk
+	file    *kept.File
 	changes chan struct{} // has an entry after the report has changed
 	metrics *metrics
 	clients clients
@@ -98,7 +99,7 @@ type Ports struct {
 func New(cfg Config) *Ports {
 	cfg.Limits = cfg.Limits.withDefaults()
 	p := &Ports{
-		cfg: cfg, wake: make(chan struct{}, 1), unsaved: make(chan struct{}, 1), changes: make(chan struct{}, 1),
+		cfg: cfg, wake: make(chan struct{}, 1), file: kept.New(cfg.File, "ports", cfg.Logger), changes: make(chan struct{}, 1),
 		clients:  clients{total: cfg.Limits.Connections, each: cfg.Limits.ClientConnections, open: map[prefix]int{}},
 		replaced: make(chan struct{}), report: &carav1.PortReport{},
 	}
@@ -116,7 +117,7 @@ func (p *Ports) Apply(change *carav1.Routes) {
 	defer p.mu.Unlock()
 	p.told = true
 	p.apply(change)
-	kick(p.unsaved)
+	p.file.Changed()
 }
 
 // apply stores the new table. mu is held.
@@ -177,7 +178,7 @@ func (p *Ports) Run(ctx context.Context) error {
 	p.restore()
 	var saver sync.WaitGroup
 	defer saver.Wait()
-	saver.Go(func() { p.keepSaved(ctx) })
+	saver.Go(func() { p.file.Run(ctx, p.stored) })
 	listeners := listeners{ports: p, open: map[api.PortKey]*listener{}}
 	defer p.open.Wait()
 	defer listeners.close()

@@ -1,18 +1,10 @@
 package ports
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"maps"
-	"os"
 	"slices"
-	"time"
 
-	"github.com/google/renameio/v2"
-	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/agent/networks"
 	"github.com/caravanserai/cara/api"
@@ -53,86 +45,24 @@ func newTable(projects map[string]*carav1.ProjectPorts) *table {
 	return t
 }
 
-const (
-	// saveDelay batches changes of the table.
-	saveDelay = 100 * time.Millisecond
-	// maxTable limits the size of a file that is read.
-	maxTable = 64 << 20
-)
-
-// restore loads the table of an earlier run, unless the server has already sent one. If the file cannot be read, ports are
-// served once the server is back.
+// restore loads the table of an earlier run, unless the server has already sent one.
 func (p *Ports) restore() {
-	if p.cfg.File == "" {
-		return
-	}
-	kept, err := readTable(p.cfg.File)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			p.cfg.Logger.Warn("kept ports not read", "file", p.cfg.File, "error", err)
-		}
+	routes := &carav1.Routes{}
+	if !p.file.Load(routes) {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.told {
-		p.apply(kept)
+		p.apply(routes)
 	}
 }
 
-func readTable(file string) (*carav1.Routes, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxTable+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxTable {
-		return nil, fmt.Errorf("it is larger than %d bytes", maxTable)
-	}
-	routes := &carav1.Routes{}
-	return routes, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, routes)
-}
-
-// keepSaved writes the table to its file after each change, until ctx ends.
-func (p *Ports) keepSaved(ctx context.Context) {
-	if p.cfg.File == "" {
-		return
-	}
-	failing := false
-	for {
-		select {
-		case <-p.unsaved:
-		case <-ctx.Done():
-			select {
-			case <-p.unsaved: // write pending changes now
-			default:
-				return
-			}
-		}
-		select {
-		case <-time.After(saveDelay):
-		case <-ctx.Done():
-		}
-		err := p.save()
-		if err != nil && !failing {
-			p.cfg.Logger.Warn("ports not kept", "file", p.cfg.File, "error", err)
-		}
-		failing = err != nil
-	}
-}
-
-func (p *Ports) save() error {
+// stored returns the whole table.
+func (p *Ports) stored() proto.Message {
 	all := &carav1.Routes{Full: true}
 	for _, of := range p.table.Load().projects {
 		all.Ports = append(all.Ports, of)
 	}
-	data, err := protojson.Marshal(all)
-	if err != nil {
-		return err
-	}
-	return renameio.WriteFile(p.cfg.File, data, 0o600)
+	return all
 }
