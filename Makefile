@@ -17,7 +17,7 @@ PEERS    ?=
 # Packages share one engine and a couple of cores: two at a time keeps their time-outs honest.
 TESTFLAGS ?= -p 2 -timeout 40m
 # The rooms whose goroutines share memory. e2e runs the programs as processes of their own, which -race does not reach.
-RACED    ?= ./agent/... ./apiserver/... ./gc/... ./internal/... ./plan/... ./reconciler/... ./scheduler/... ./sources/... ./store/...
+RACED    ?= ./agent/... ./apiserver/... ./certs/... ./gc/... ./internal/... ./plan/... ./reconciler/... ./scheduler/... ./sources/... ./store/...
 
 .PHONY: help build generate fmt lint test race e2e soak fuzz bench demo check verify
 
