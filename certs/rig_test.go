@@ -171,6 +171,13 @@ func (r *rig) agent(node, ip string) (https string) {
 		<-ended
 		r.must(conn.Close())
 	})
+	r.await("the node has told its public address", func() error {
+		n, err := carav1.NewNodeServiceClient(r.conn).GetNode(r.Context(), &carav1.GetRequest{Name: node})
+		if err == nil && len(n.GetStatus().GetInfo().GetPublicAddresses()) == 0 {
+			err = errors.New("no public address")
+		}
+		return err
+	})
 	return on.PublicHTTPS.Addr().String()
 }
 
