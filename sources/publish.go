@@ -80,6 +80,8 @@ func (p *pass) answer(ctx context.Context, head *carav1.Snapshot, token string) 
 
 // publish stores a snapshot in one transaction.
 func (p *pass) publish(ctx context.Context, head *carav1.Snapshot, change Change) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // releases the stream now, not when it is garbage
 	stream, err := p.client.PublishSnapshot(ctx)
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", head.Revision, err)
