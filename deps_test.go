@@ -42,6 +42,7 @@ var libraries = []library{
 	{"github.com/compose-spec/", []string{"manifest/compose"}, "a Compose file means what Compose says; behind manifest/compose there are only objects"},
 	{"github.com/robfig/cron/", []string{"api"}, "when a schedule is due is one pure function; the parser has its own ideas of time zones"},
 	{"github.com/landlock-lsm/", []string{"agent/confine"}, "what a program can open is described in our words; one room makes rules for the kernel of them"},
+	{"github.com/pires/go-proxyproto", []string{"agent/proxyheader"}, "which header is believed is decided in one place, with bounds of our own"},
 	{"github.com/mholt/acmez/", []string{"certs"}, "an authority is asked in one place, where the limits are kept"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd"}, "flags and commands are read at the edge; rooms get a Config"},
 }
