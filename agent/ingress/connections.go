@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/caravanserai/cara/agent/proxyheader"
 )
 
 // connections are the open connections of clients.
@@ -54,27 +56,45 @@ func (s *connections) count() int {
 func (s *connections) enter(raw net.Conn, stall time.Duration) *conn {
 	c := &conn{Conn: raw, stall: stall, set: s, from: addressOf(raw)}
 	s.mu.Lock()
+	victim, ok := s.join(c)
+	s.mu.Unlock()
+	if !ok {
+		s.refuse(raw)
+		return nil
+	}
+	if victim != nil {
+		_ = victim.Close() // errors do not matter: it is abandoned
+	}
+	return c
+}
+
+// join counts a connection for its client. If the client is at its limit, join returns its connection that has waited longest,
+// which must be closed, or false if all are in use. mu is held.
+func (s *connections) join(c *conn) (victim *conn, ok bool) {
 	own := s.clients[c.from]
 	if own == nil {
 		own = &client{waiting: list.New()}
 		s.clients[c.from] = own
 	}
-	var victim *conn
 	if own.open >= s.each {
 		if victim = s.longest(own.waiting, nil); victim == nil {
-			s.mu.Unlock()
-			s.refuse(raw)
-			return nil
+			return nil, false
 		}
 	}
 	own.open++
 	s.open++
 	s.await(c)
-	s.mu.Unlock()
-	if victim != nil {
-		_ = victim.Close() // errors do not matter: it is abandoned
+	return victim, true
+}
+
+// part ends what join has counted. mu is held.
+func (s *connections) part(c *conn) {
+	s.busy(c)
+	s.open--
+	own := s.clients[c.from]
+	if own.open--; own.open == 0 {
+		delete(s.clients, c.from)
 	}
-	return c
 }
 
 func (s *connections) refuse(raw net.Conn) {
@@ -174,12 +194,7 @@ func (s *connections) leave(c *conn) {
 		return
 	}
 	c.left = true
-	s.busy(c)
-	s.open--
-	own := s.clients[c.from]
-	if own.open--; own.open == 0 {
-		delete(s.clients, c.from)
-	}
+	s.part(c)
 	s.tell()
 }
 
@@ -221,6 +236,7 @@ type listener struct {
 	limits Limits
 	tls    *tls.Config // of the connections that begin with TLS; nil: none does
 	always bool        // all connections begin with TLS
+	from   proxyheader.Senders
 	ready  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
@@ -274,7 +290,7 @@ func (l *listener) run() {
 	}
 }
 
-// greet waits for the first byte and passes the connection to Accept.
+// greet reads the header of a load balancer, waits for the first byte and passes the connection to Accept.
 func (l *listener) greet(c *conn) {
 	if !l.heard(c) {
 		_ = c.Close() // a client that sends nothing gets no response
@@ -282,9 +298,9 @@ func (l *listener) greet(c *conn) {
 	}
 	var out net.Conn = c
 	switch begins := c.first[0] == tlsRecord; {
-	case l.tls != nil && begins:
+	case l.tls != nil && begins && (l.always || !c.balanced): // a load balancer passes on no other agents
 		out = tls.Server(c, l.tls)
-	case l.always:
+	case l.always, l.tls != nil && begins:
 		_ = c.Close() // it speaks another protocol
 		return
 	}
@@ -311,12 +327,7 @@ func (l *listener) heard(c *conn) bool {
 	if c.SetReadDeadline(time.Now().Add(l.limits.Header)) != nil {
 		return false
 	}
-	var first [1]byte
-	if _, err := c.Conn.Read(first[:]); err != nil {
-		return false
-	}
-	c.first = first[:]
-	return c.SetReadDeadline(time.Time{}) == nil
+	return l.identify(c) && c.begin() && c.SetReadDeadline(time.Time{}) == nil
 }
 
 // Accept returns the next connection that has sent its first byte.

@@ -72,7 +72,7 @@ func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (e *entrance) run(ctx context.Context, l net.Listener) error {
 	srv, secured := e.server(ctx)
 	in := newListener(l, e.ingress.cfg.Limits, e.clients, secured)
-	in.always = e.at == publicHTTPS
+	in.always, in.from = e.at == publicHTTPS, e.ingress.cfg.ProxyProtocolFrom
 	accepting := make(chan struct{})
 	go func() {
 		defer close(accepting)

@@ -43,6 +43,7 @@ import (
 	"github.com/caravanserai/cara/agent/ingress/basicauth"
 	"github.com/caravanserai/cara/agent/kept"
 	"github.com/caravanserai/cara/agent/peer"
+	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -60,6 +61,8 @@ type Config struct {
 	Volumes func(ctx context.Context, node string, conn net.Conn)
 	// Ports serves a connection on which another node passes a client's connection to a port, and closes it. Optional.
 	Ports func(ctx context.Context, node string, conn net.Conn)
+	// ProxyProtocolFrom are the load balancers whose PROXY headers say who the client is.
+	ProxyProtocolFrom proxyheader.Senders
 	// File stores the route table, so that hosts are served after a restart while the server is unreachable. Optional.
 	File string
 	// CredentialsFile stores the certificates and passwords, for the same reason. Optional.

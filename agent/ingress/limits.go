@@ -61,6 +61,10 @@ type conn struct {
 	due   atomic.Int64 // deadline of writes, in ns; 0: none
 	first []byte       // already read; belongs to the reader
 
+	// Written before the first reader has the connection.
+	remote   net.Addr // of the client, from the header of a load balancer; nil if there is none
+	balanced bool     // it began with such a header
+
 	set  *connections // nil if it is not counted
 	from netip.Prefix
 	// The fields below are guarded by set.mu.
@@ -75,6 +79,27 @@ func (c *conn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return c.Conn.Read(p)
+}
+
+// begin reads the first byte, if there is none yet.
+func (c *conn) begin() bool {
+	if len(c.first) > 0 {
+		return true
+	}
+	var first [1]byte
+	if _, err := c.Conn.Read(first[:]); err != nil {
+		return false
+	}
+	c.first = first[:]
+	return true
+}
+
+// RemoteAddr returns the address of the client, also behind a load balancer.
+func (c *conn) RemoteAddr() net.Addr {
+	if c.remote != nil {
+		return c.remote
+	}
+	return c.Conn.RemoteAddr()
 }
 
 // Write extends the deadline when an eighth of it is used up, instead of at each write.
