@@ -1,15 +1,18 @@
 package ports
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strconv"
 	"time"
 
+	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -19,6 +22,7 @@ const (
 	refusedNoProject = "no_project"
 	refusedAllow     = "not_allowed"
 	refusedLimit     = "too_many"
+	refusedHeader    = "proxy_header"
 	refusedService   = "service_down"
 	refusedNode      = "node_unreachable"
 )
@@ -29,6 +33,7 @@ var (
 	errNotAllowed = errors.New("the client is not allowed")
 	errNotReady   = errors.New("the service is not ready")
 	errTooMany    = errors.New("too many connections are open")
+	errHeader     = errors.New("--proxy-protocol-from has its address, so it must begin with a PROXY header")
 	errNode       = errors.New("the node of the project cannot be reached")
 )
 
@@ -44,6 +49,7 @@ var reasons = []struct { //nolint:gochecknoglobals // a table that never changes
 	{errNotReady, refusedService, 3},
 	{errTooMany, refusedLimit, 4},
 	{errNode, refusedNode, 5},
+	{errHeader, refusedHeader, 6},
 }
 
 // reasonOf returns the reason of a failed attempt, and the answer for another agent.
@@ -72,22 +78,19 @@ func (b *backend) done() {
 // serve serves one connection of a client.
 func (p *Ports) serve(ctx context.Context, k api.PortKey, conn *net.TCPConn) {
 	defer conn.Close()
-	client := clientOf(conn)
-	leave, entered := p.clients.enter(client)
-	to, err := p.route(k, client)
-	if err == nil && !entered {
-		err = errTooMany
-	}
-	if !entered {
-		leave = func() {}
-	}
+	client, leave, err := p.identify(ctx, conn)
 	defer leave()
+	if errors.Is(err, io.EOF) {
+		return // for example a check of a load balancer whether the port is open
+	}
+	to, denied := p.route(k, client)
+	err = cmp.Or(err, denied)
 	var b *backend
 	if err == nil {
 		b, err = p.reach(ctx, k, client, to.project, true)
 	}
 	if err != nil {
-		p.refuse(k, to, conn.RemoteAddr(), err)
+		p.refuse(k, to, client, err)
 		reset(conn)
 		return
 	}
@@ -95,8 +98,48 @@ func (p *Ports) serve(ctx context.Context, k api.PortKey, conn *net.TCPConn) {
 	p.relay(ctx, to.project, fromClient, conn, b.Conn)
 }
 
-func clientOf(conn net.Conn) netip.Addr {
-	at, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+// identify finds out whose connection it is, and counts it for this client. One from a load balancer must begin with a PROXY
+// header, which names the client. Until then it counts for the load balancer.
+func (p *Ports) identify(ctx context.Context, conn *net.TCPConn) (client netip.Addr, leave func(), err error) {
+	client = addressOf(conn.RemoteAddr())
+	leave, ok := p.clients.enter(client)
+	if !ok {
+		return client, func() {}, errTooMany
+	}
+	if !p.cfg.ProxyProtocolFrom.Has(conn.RemoteAddr()) {
+		return client, leave, nil
+	}
+	passed, err := p.readHeader(ctx, conn)
+	if passed == nil || err != nil {
+		return client, leave, err
+	}
+	leave()
+	client = addressOf(passed)
+	if leave, ok = p.clients.enter(client); !ok {
+		return client, func() {}, errTooMany
+	}
+	return client, leave, nil
+}
+
+// readHeader reads the header of a load balancer, and nothing after it. It returns nil if the load balancer speaks for itself.
+func (p *Ports) readHeader(ctx context.Context, conn *net.TCPConn) (*net.TCPAddr, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(p.cfg.Limits.Header)); err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends the read
+	defer stop()
+	client, err := proxyheader.Read(conn)
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errHeader, err)
+	}
+	return client, conn.SetReadDeadline(time.Time{})
+}
+
+func addressOf(of net.Addr) netip.Addr {
+	at, err := netip.ParseAddrPort(of.String())
 	if err != nil {
 		return netip.Addr{}
 	}
@@ -104,7 +147,7 @@ func clientOf(conn net.Conn) netip.Addr {
 }
 
 // refuse counts and logs a connection that is refused. to may be nil.
-func (p *Ports) refuse(k api.PortKey, to *route, client net.Addr, err error) {
+func (p *Ports) refuse(k api.PortKey, to *route, client netip.Addr, err error) {
 	reason, _ := reasonOf(err)
 	project := ""
 	if to != nil {
@@ -242,7 +285,7 @@ func (p *Ports) accepted(ctx context.Context, conn net.Conn) (b *backend, projec
 		err = errTooMany
 	}
 	if err != nil {
-		p.refuse(k, p.table.Load().routes[k], conn.RemoteAddr(), err)
+		p.refuse(k, p.table.Load().routes[k], addressOf(conn.RemoteAddr()), err)
 	}
 	return b, hello.GetProject(), leave, err
 }

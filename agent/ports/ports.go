@@ -31,6 +31,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/kept"
 	"github.com/caravanserai/cara/agent/peer"
+	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -48,6 +49,8 @@ type Config struct {
 	Endpoints func() <-chan struct{}
 	// Peers secures connections to and from other agents. If it is nil, there are none.
 	Peers *peer.TLS
+	// ProxyProtocolFrom are the load balancers whose PROXY headers say who the client is.
+	ProxyProtocolFrom proxyheader.Senders
 	// File stores the routes, so that ports are served after a restart while the server is unreachable. Optional.
 	File string
 	// Metrics registers the metrics by project. Optional.
@@ -65,6 +68,8 @@ type Limits struct {
 	Idle time.Duration
 	// Hold is how long a new connection waits for a service that answers. The default is 10 s.
 	Hold time.Duration
+	// Header is the timeout for the PROXY header of a load balancer. The default is 10 s.
+	Header time.Duration
 	// Retry is the wait before a port that could not be opened is tried again. The default is 3 s.
 	Retry time.Duration
 }
@@ -73,7 +78,8 @@ func (l Limits) withDefaults() Limits {
 	connections := cmp.Or(l.Connections, 10_000)
 	return Limits{
 		Connections: connections, ClientConnections: cmp.Or(l.ClientConnections, max(1, connections/4)),
-		Idle: cmp.Or(l.Idle, time.Hour), Hold: cmp.Or(l.Hold, 10*time.Second), Retry: cmp.Or(l.Retry, 3*time.Second),
+		Idle: cmp.Or(l.Idle, time.Hour), Hold: cmp.Or(l.Hold, 10*time.Second), Header: cmp.Or(l.Header, 10*time.Second),
+		Retry: cmp.Or(l.Retry, 3*time.Second),
 	}
 }
 
