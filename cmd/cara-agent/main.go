@@ -51,6 +51,7 @@ func newCommand() *cobra.Command {
 	f.StringVar(&cfg.PublicHTTP, "public-http", "", "address that serves public hosts over HTTP, such as :80; empty: none")
 	f.StringVar(&cfg.PublicHTTPS, "public-https", "", "address that serves public hosts over HTTPS, such as :443; empty: none")
 	f.StringSliceVar(&cfg.PublicAddresses, "public-address", nil, "addresses and names at which the internet reaches --public-http and --public-https, such as 203.0.113.5; certificates are ordered only for hosts that lead to them; repeat it for each one")
+	f.StringSliceVar(&cfg.ProxyProtocolFrom, "proxy-protocol-from", nil, "networks of load balancers, such as 10.0.0.5/32, that begin each connection to the ingress or to a port with a PROXY header; others cannot send one; repeat it for each network")
 	f.StringVar(&cfg.AccessLog, "ingress-access-log", "off", "file for the access log of the ingress, with a line of JSON for each request; -: standard output")
 	f.StringVar(&cfg.MetricsListen, "metrics-listen", "", "loopback address that serves metrics for Prometheus, such as 127.0.0.1:9464; empty: no metrics")
 	f.StringSliceVar(&cfg.Ports, "ports", nil, "TCP ports that projects may use on this node, such as 5432,25565-25570")

@@ -25,6 +25,7 @@ import (
 	"github.com/caravanserai/cara/agent/ingress"
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/agent/ports"
+	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -72,6 +73,8 @@ type AgentConfig struct {
 	PortsInternal, PortsPublic string
 	// PortsIdle is how long a connection to a port may carry no data. 0 is the default of agent/ports.
 	PortsIdle time.Duration
+	// ProxyProtocolFrom are the networks of load balancers that say in a PROXY header who the client is.
+	ProxyProtocolFrom []string
 	// BackupDirs are the directories below which projects may have repositories for their backups.
 	BackupDirs []string
 	// Limits define when the node is short of disk or memory, and when images are removed. CollectEvery is how often this
@@ -80,6 +83,8 @@ type AgentConfig struct {
 	CollectEvery time.Duration
 	Version      string
 	Logger       *slog.Logger
+
+	balancers proxyheader.Senders // ProxyProtocolFrom, parsed by Run
 }
 
 // Validate returns an error if c is not usable.
@@ -124,7 +129,7 @@ func (c *AgentConfig) Validate() error {
 		}
 		c.Hardening.AllowCaps[i] = capability
 	}
-	return errors.Join(c.checkPorts(), c.checkLimits())
+	return errors.Join(c.checkPorts(), c.checkProxyProtocol(), c.checkLimits())
 }
 
 const maxPublicAddresses = 16
@@ -203,6 +208,9 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("--host-volume: %w", err)
 	}
+	if c.balancers, err = proxyheader.Parse(c.ProxyProtocolFrom); err != nil {
+		return fmt.Errorf("--proxy-protocol-from %w", err)
+	}
 	if err := c.checkAddresses(ctx); err != nil {
 		return err
 	}
@@ -254,7 +262,7 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 	peers := who.Peers()
 	open := ports.New(ports.Config{
 		Node: c.NodeName, Logger: c.Logger, Metrics: figures, File: filepath.Join(c.DataDir, "ports.json"), Peers: peers,
-		Offer: c.portOffer(), Limits: ports.Limits{Idle: c.PortsIdle},
+		Offer: c.portOffer(), Limits: ports.Limits{Idle: c.PortsIdle}, ProxyProtocolFrom: c.balancers,
 		Endpoint:  func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		Endpoints: func() <-chan struct{} { return a.Endpoints().Changed() },
 	})
@@ -273,7 +281,7 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		cfg.DialVolumes = peers.DialVolumes
 		in := ingress.New(ingress.Config{
 			Node: c.NodeName, Logger: c.Logger, AccessLog: lines, Metrics: figures, File: filepath.Join(c.DataDir, "routes.json"),
-			CredentialsFile: filepath.Join(c.DataDir, "credentials.json"), Peers: peers, Ports: open.Serve,
+			CredentialsFile: filepath.Join(c.DataDir, "credentials.json"), Peers: peers, Ports: open.Serve, ProxyProtocolFrom: c.balancers,
 			Volumes:  func(ctx context.Context, node string, conn net.Conn) { a.ReceiveVolume(ctx, node, conn) },
 			Endpoint: func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		})

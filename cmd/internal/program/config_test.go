@@ -19,19 +19,26 @@ func TestConfigIsRefusedByTheNameOfItsFlag(t *testing.T) {
 		c := &ServerConfig{DataDir: "d", Listen: "127.0.0.1:0", Logger: logger, Placement: p}
 		return c.Validate()
 	}
+	balancers := func(ingress string, networks ...string) error {
+		c := &AgentConfig{NodeName: "n1", DataDir: "d", Server: "http://127.0.0.1:1", Logger: logger, IngressListen: ingress, ProxyProtocolFrom: networks}
+		return c.Validate()
+	}
 	tests := map[string]struct {
 		err  error
 		want string
 	}{
-		"defaults":             {limits(agent.Limits{}), ""},
-		"limits":               {limits(agent.Limits{DiskPressure: 95, MemoryPressure: 2.5, CollectAbove: 70, CollectTo: 60}), ""},
-		"more than all":        {limits(agent.Limits{DiskPressure: 101}), "--disk-pressure 101"},
-		"less than nothing":    {limits(agent.Limits{MemoryPressure: -1}), "--memory-pressure -1"},
-		"collects for ever":    {limits(agent.Limits{CollectAbove: 70, CollectTo: 80}), "--image-gc-low 80 is above --image-gc-high 70"},
-		"no placement named":   {placement(""), ""},
-		"spread":               {placement("spread"), ""},
-		"binpack":              {placement("binpack"), ""},
-		"some other placement": {placement("best"), `--placement "best": want spread or binpack`},
+		"load balancers":        {balancers(":8081", "10.0.0.0/24", "2001:db8::1/128"), ""},
+		"an address":            {balancers(":8081", "10.0.0.1"), `--proxy-protocol-from "10.0.0.1": want a network`},
+		"nothing to connect to": {balancers("", "10.0.0.0/24"), "--proxy-protocol-from needs an address"},
+		"defaults":              {limits(agent.Limits{}), ""},
+		"limits":                {limits(agent.Limits{DiskPressure: 95, MemoryPressure: 2.5, CollectAbove: 70, CollectTo: 60}), ""},
+		"more than all":         {limits(agent.Limits{DiskPressure: 101}), "--disk-pressure 101"},
+		"less than nothing":     {limits(agent.Limits{MemoryPressure: -1}), "--memory-pressure -1"},
+		"collects for ever":     {limits(agent.Limits{CollectAbove: 70, CollectTo: 80}), "--image-gc-low 80 is above --image-gc-high 70"},
+		"no placement named":    {placement(""), ""},
+		"spread":                {placement("spread"), ""},
+		"binpack":               {placement("binpack"), ""},
+		"some other placement":  {placement("best"), `--placement "best": want spread or binpack`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -38,6 +39,17 @@ func (c *AgentConfig) checkPorts() error {
 		return fmt.Errorf("--ports-internal %s and --ports-public %s have an address in common: give each scope an address of its own", internal, public)
 	case c.PortsIdle < 0:
 		return errors.New("--ports-idle must not be negative")
+	}
+	return nil
+}
+
+// checkProxyProtocol reports load balancers that cannot be meant, or that could send nothing to this agent.
+func (c *AgentConfig) checkProxyProtocol() error {
+	if _, err := proxyheader.Parse(c.ProxyProtocolFrom); err != nil {
+		return fmt.Errorf("--proxy-protocol-from %w", err)
+	}
+	if len(c.ProxyProtocolFrom) > 0 && c.IngressListen == "" && len(c.Ports) == 0 {
+		return errors.New("--proxy-protocol-from needs an address that load balancers can connect to: give --ingress-listen or --ports")
 	}
 	return nil
 }
