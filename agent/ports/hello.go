@@ -65,5 +65,8 @@ func readHello(conn net.Conn) (*carav1.PortConnection, error) {
 	if err := proto.Unmarshal(message, hello); err != nil {
 		return nil, err
 	}
-	return hello, conn.SetReadDeadline(time.Time{})
+	if err := conn.SetReadDeadline(time.Time{}); err != nil { // it has ended meanwhile
+		return nil, err
+	}
+	return hello, nil
 }
