@@ -23,6 +23,8 @@ import (
 // accountRetry is how long no host asks for an account after that has failed. Authorities limit new accounts more than orders.
 const accountRetry = time.Minute
 
+const unreadableKey = "the key of the account at the authority cannot be read: creating a new account"
+
 // accounts keeps the cluster's account at one authority. The first attempt creates it and stores it.
 type accounts struct {
 	server           carav1.CertificateServiceClient
@@ -80,30 +82,41 @@ func (a *accounts) open(ctx context.Context, client *acme.Client) (acme.Account,
 	switch {
 	case err == nil, api.IsNotFound(err):
 	case api.Code(err) == codes.DataLoss: // its key cannot be opened: a new account serves as well
-		a.log.Warn("the key of the account at the authority cannot be read: creating a new account", "directory", a.directory, "error", err)
+		a.log.Warn(unreadableKey, "directory", a.directory, "error", err)
 		stored = &carav1.AcmeAccount{Metadata: &carav1.ObjectMeta{Name: name, ResourceVersion: api.Everything}}
 	default:
 		return acme.Account{}, fmt.Errorf("read the account: %w", err)
 	}
-	account := acme.Account{TermsOfServiceAgreed: true, Contact: contact(a.email)}
-	if len(stored.GetKey()) > 0 {
-		if account.PrivateKey, err = decodeKey(stored.GetKey()); err != nil {
-			return acme.Account{}, fmt.Errorf("read the key of the account: %w", err)
-		}
-	} else if account.PrivateKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		return acme.Account{}, fmt.Errorf("generate a key: %w", err)
+	account, err := a.register(ctx, client, stored.GetKey())
+	if err != nil || account.Location == stored.GetLocation() {
+		return account, err
 	}
-	// For a key that the authority knows, this returns the account of that key.
+	a.log.Info("account created at the authority", "directory", a.directory, "account", account.Location)
+	return account, a.store(ctx, name, stored.GetMetadata().GetResourceVersion(), account)
+}
+
+// register returns the account that the authority has for a key. It creates the account if there is none. Without a key that
+// can be read, it creates one.
+func (a *accounts) register(ctx context.Context, client *acme.Client, key []byte) (acme.Account, error) {
+	account := acme.Account{TermsOfServiceAgreed: true, Contact: contact(a.email)}
+	var err error
+	if len(key) > 0 {
+		if account.PrivateKey, err = decodeKey(key); err != nil {
+			a.log.Warn(unreadableKey, "directory", a.directory, "error", err)
+		}
+	}
+	if account.PrivateKey == nil {
+		if account.PrivateKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			return acme.Account{}, fmt.Errorf("generate a key: %w", err)
+		}
+	}
 	if account, err = client.NewAccount(ctx, account); err != nil {
 		return acme.Account{}, err
 	}
 	if account.Location == "" {
 		return acme.Account{}, errors.New("the authority sent no address of the account")
 	}
-	if account.Location == stored.GetLocation() {
-		return account, nil
-	}
-	return account, a.store(ctx, name, stored.GetMetadata().GetResourceVersion(), account)
+	return account, nil
 }
 
 func (a *accounts) store(ctx context.Context, name, replaces string, account acme.Account) error {

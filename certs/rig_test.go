@@ -40,6 +40,7 @@ const patience = 3 * time.Minute
 type rig struct {
 	*testing.T
 	*testacme.Authority
+	db       *pebble.Store
 	server   *apiserver.Server
 	conn     *grpc.ClientConn // as admin
 	url, dir string
@@ -81,6 +82,7 @@ func (r *rig) serve() {
 	log := slog.New(slog.NewTextHandler(r.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	db, err := pebble.Open(pebble.Config{Dir: filepath.Join(r.dir, "store"), Logger: log})
 	r.must(err)
+	r.db = db
 	l, err := new(net.ListenConfig).Listen(r.Context(), "tcp", "127.0.0.1:0")
 	r.must(err)
 	r.url = "http://" + l.Addr().String()

@@ -17,7 +17,9 @@ type solver struct {
 
 // Present returns when the agents that the host leads to have confirmed that they answer.
 func (s solver) Present(ctx context.Context, c acme.Challenge) error {
-	resp, err := s.server.PresentChallenge(ctx, &carav1.PresentChallengeRequest{Host: s.host, Token: c.Token, KeyAuthorization: c.KeyAuthorization})
+	resp, err := s.server.PresentChallenge(ctx, &carav1.PresentChallengeRequest{
+		Host: s.host, Token: c.Token, KeyAuthorization: c.KeyAuthorization, Nodes: s.leadsTo,
+	})
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,8 @@ import (
 type Challenges struct{ *Dispatcher }
 
 const (
-	// confirmWait is how long the agents may take to confirm a challenge.
-	confirmWait = 10 * time.Second
+	// confirmWait is how long the agents may take to connect and to confirm a challenge.
+	confirmWait = 20 * time.Second
 	// maxChallenges limits the challenges of all hosts, and so what each agent keeps and confirms.
 	maxChallenges = 1000
 )
@@ -52,7 +52,7 @@ func (c Challenges) PresentChallenge(ctx context.Context, req *carav1.PresentCha
 	defer cancel()
 	for {
 		out, changed := c.Sessions.answering(req.GetToken())
-		if len(out.GetMissing()) == 0 {
+		if answered(out, req.GetNodes()) {
 			return out, nil
 		}
 		select {
@@ -61,6 +61,12 @@ func (c Challenges) PresentChallenge(ctx context.Context, req *carav1.PresentCha
 			return out, nil
 		}
 	}
+}
+
+// answered reports whether no agent need be waited for any more.
+func answered(out *carav1.PresentChallengeResponse, nodes []string) bool {
+	absent := slices.ContainsFunc(nodes, func(node string) bool { return !slices.Contains(out.GetReady(), node) })
+	return len(out.GetReady()) > 0 && len(out.GetMissing()) == 0 && !absent
 }
 
 // RemoveChallenge ends a challenge.

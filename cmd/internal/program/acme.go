@@ -59,6 +59,14 @@ func (c *ACMEConfig) Validate() error {
 	return err
 }
 
+// directory returns the URL of the authority; empty is that of Let's Encrypt.
+func (c *ACMEConfig) directory() string {
+	if c.Staging {
+		return certs.LetsEncryptStaging
+	}
+	return c.Directory
+}
+
 // roots returns the roots for the connection to the authority, or nil for those of the system.
 func (c *ACMEConfig) roots() (*x509.CertPool, error) {
 	if c.CAFile == "" {
@@ -100,12 +108,8 @@ func (c *ServerConfig) obtainer(conn grpc.ClientConnInterface, log *slog.Logger,
 	if err != nil {
 		return nil, err
 	}
-	directory := c.ACME.Directory
-	if c.ACME.Staging {
-		directory = certs.LetsEncryptStaging
-	}
 	cfg := certs.Config{
-		Conn: conn, Logger: log, Queues: queues, Metrics: c.ACME.metrics, Hosts: c.Hosts, Directory: directory, Email: c.ACME.Email,
+		Conn: conn, Logger: log, Queues: queues, Metrics: c.ACME.metrics, Hosts: c.Hosts, Directory: c.ACME.directory(), Email: c.ACME.Email,
 		Roots: roots, Resolver: c.ACME.resolver(), SkipResolveCheck: c.ACME.SkipResolveCheck, Version: c.Version,
 	}
 	return certs.New(cfg), cfg.Validate()

@@ -380,8 +380,11 @@ type PresentChallengeRequest struct {
 	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	// KeyAuthorization is the answer.
 	KeyAuthorization string `protobuf:"bytes,3,opt,name=key_authorization,json=keyAuthorization,proto3" json:"key_authorization,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Nodes that must answer, because the host leads to them. If there are none, one agent is enough. The call waits a while for
+	// agents that are not connected, because after a start of the server they may not have come back yet.
+	Nodes         []string `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PresentChallengeRequest) Reset() {
@@ -433,6 +436,13 @@ func (x *PresentChallengeRequest) GetKeyAuthorization() string {
 		return x.KeyAuthorization
 	}
 	return ""
+}
+
+func (x *PresentChallengeRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
 }
 
 // PresentChallengeResponse says which agents answer a challenge.
@@ -568,12 +578,14 @@ const file_cara_v1_acme_proto_rawDesc = "" +
 	"\tdirectory\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tdirectory\x12\x1e\n" +
 	"\x05email\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xfe\x01R\x05email\x12$\n" +
 	"\blocation\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\blocation\x12\x1b\n" +
-	"\x03key\x18\x05 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x01R\x03key\"\xbb\x01\n" +
+	"\x03key\x18\x05 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x01R\x03key\"\xe3\x01\n" +
 	"\x17PresentChallengeRequest\x12\x1e\n" +
 	"\x04host\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\x04host\x123\n" +
 	"\x05token\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[A-Za-z0-9_-]{1,256}$R\x05token\x12K\n" +
-	"\x11key_authorization\x18\x03 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9_.-]{1,512}$R\x10keyAuthorization\"J\n" +
+	"\x11key_authorization\x18\x03 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9_.-]{1,512}$R\x10keyAuthorization\x12&\n" +
+	"\x05nodes\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xe8\a\"\x05r\x03\x18\xfd\x01R\x05nodes\"J\n" +
 	"\x18PresentChallengeResponse\x12\x14\n" +
 	"\x05ready\x18\x01 \x03(\tR\x05ready\x12\x18\n" +
 	"\amissing\x18\x02 \x03(\tR\amissing\"M\n" +
