@@ -46,6 +46,24 @@ type HostTemplate struct {
 	Environment string
 }
 
+// Wildcard returns the name that stands for all hosts of short ingress rules, such as `*.dev.example.com`. It is empty without
+// a base domain.
+func (t HostTemplate) Wildcard() string {
+	if strings.Trim(t.BaseDomain, ".") == "" {
+		return ""
+	}
+	return t.Host("*")
+}
+
+// WildcardOf returns the only wildcard that a certificate for a host can have, such as `*.example.com` for `app.example.com`. It
+// is empty if the host has only one label.
+func WildcardOf(host string) string {
+	if _, parent, ok := strings.Cut(host, "."); ok {
+		return "*." + parent
+	}
+	return ""
+}
+
 // Host returns the host that an ingress rule claims, in lower case. A host with a dot is unchanged. A short one becomes
 // `{host}.{environment}.{baseDomain}`, without the empty parts of the template.
 func (t HostTemplate) Host(short string) string {

@@ -50,6 +50,8 @@ type Config struct {
 	ReservedHosts []string
 	// ObtainCertificates is true if the loop `certs` runs.
 	ObtainCertificates bool
+	// Wildcard is the name of the certificate that hosts of short ingress rules share; empty if each has its own.
+	Wildcard string
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// MaxBodyBytes limits a REST body and a gRPC message; 0 is 4 MiB.

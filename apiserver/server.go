@@ -45,7 +45,7 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg,
 		db: &state.DB{
 			Cache: state.NewCache(cfg.RecentChanges), Store: cfg.Store, Now: cfg.Now, Logger: cfg.Logger,
-			Hosts:     state.Hosts{Template: cfg.Hosts, Own: cfg.ownHosts, Reserved: cfg.ReservedHosts, Obtained: cfg.ObtainCertificates},
+			Hosts:     state.Hosts{Template: cfg.Hosts, Own: cfg.ownHosts, Reserved: cfg.ReservedHosts, Obtained: cfg.ObtainCertificates, Wildcard: cfg.Wildcard},
 			Bookmarks: cfg.BookmarkInterval, Draining: make(chan struct{}),
 		},
 		guard:     guard.Guard{Logger: cfg.Logger},

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -10,12 +11,18 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/mholt/acmez/v3"
+	"github.com/mholt/acmez/v3/acme"
+
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-const resolveTimeout = 10 * time.Second
+const (
+	resolveTimeout = 10 * time.Second
+	maxReach       = 20 // hosts that are looked up for one certificate
+)
 
 // work does what is due for one host, and returns when to look again.
 func (o *Obtainer) work(ctx context.Context, host string) (time.Duration, error) {
@@ -47,12 +54,12 @@ func (o *Obtainer) attempt(ctx context.Context, host string, state *carav1.Certi
 	if state == nil {
 		state = &carav1.CertificateOrder{Metadata: &carav1.ObjectMeta{Name: host}}
 	}
-	leadsTo, problem := o.reach(ctx, host)
+	leadsTo, problem := o.reachAny(ctx, o.hosts.under(host))
 	if problem != "" {
 		return o.store(ctx, host, Failed(state, o.cfg.Directory, Failure{Problem: problem}, o.cfg.Now()), issued{})
 	}
 	ctx, note := withNote(ctx, o.cfg.Now)
-	made, err := o.authority.obtain(ctx, host, solver{server: o.server, host: host, leadsTo: leadsTo})
+	made, err := o.authority.obtain(ctx, host, o.solvers(host, leadsTo))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -62,7 +69,7 @@ func (o *Obtainer) attempt(ctx context.Context, host string, state *carav1.Certi
 			return o.store(ctx, host, Succeeded(state, o.cfg.Directory, leaf.NotBefore, leaf.NotAfter, o.cfg.Now()), made)
 		}
 	}
-	problem, ordered := explain(o.cfg.Directory, err)
+	problem, ordered := explain(o.cfg.Directory, o.cfg.DNS != nil, err)
 	failure := Failure{Problem: problem, Ordered: ordered, RetryAfter: note.get()}
 	return o.store(ctx, host, Failed(state, o.cfg.Directory, failure, o.cfg.Now()), issued{})
 }
@@ -74,6 +81,9 @@ func (o *Obtainer) store(ctx context.Context, host string, next *carav1.Certific
 		return loop.Refused(fmt.Errorf("store the certificate of %s: %w", host, err))
 	}
 	o.hosts.set(host, stored)
+	for _, covered := range o.hosts.covered(host) { // their own certificates are no longer needed
+		o.queue.Add(covered)
+	}
 	if next.GetProblem() != "" {
 		o.cfg.Logger.Warn("no certificate", "host", host, "problem", next.GetProblem(), "next_try", next.GetNextTry().AsTime())
 	} else {
@@ -81,6 +91,26 @@ func (o *Obtainer) store(ctx context.Context, host string, next *carav1.Certific
 	}
 	o.cfg.Metrics.count(next.GetProblem() == "")
 	return nil
+}
+
+// solvers returns what answers the challenges of an order.
+func (o *Obtainer) solvers(host string, leadsTo []string) map[string]acmez.Solver {
+	if o.cfg.DNS != nil {
+		return map[string]acmez.Solver{acme.ChallengeTypeDNS01: dnsSolver{provider: o.cfg.DNS, check: o.cfg.DNSCheck, log: o.cfg.Logger}}
+	}
+	return map[string]acmez.Solver{acme.ChallengeTypeHTTP01: solver{server: o.server, host: host, leadsTo: leadsTo}}
+}
+
+// reachAny is reach for the first of some hosts that leads to the cluster. The others of a wildcard need not.
+func (o *Obtainer) reachAny(ctx context.Context, hosts []string) (nodes []string, problem string) {
+	for _, host := range hosts[:min(len(hosts), maxReach)] {
+		found, why := o.reach(ctx, host)
+		if why == "" {
+			return found, ""
+		}
+		problem = cmp.Or(problem, why)
+	}
+	return nil, cmp.Or(problem, "no project claims the host any more")
 }
 
 // reach returns the nodes that a host leads to, or what is wrong with its DNS records.

@@ -27,7 +27,7 @@ const (
 	callTimeout  = 30 * time.Second
 	pollEvery    = time.Second
 	pollAtMost   = 2 * time.Minute
-	orderAtMost  = 5 * time.Minute
+	orderAtMost  = 10 * time.Minute
 	cleanUpAfter = 10 * time.Second
 )
 
@@ -54,18 +54,18 @@ func newAuthority(cfg Config, accounts *accounts) *authority {
 type issued struct{ chain, key []byte }
 
 // obtain orders a certificate for a host and returns it with its key. It returns after some minutes at the latest.
-func (a *authority) obtain(ctx context.Context, host string, solver acmez.Solver) (issued, error) {
+func (a *authority) obtain(ctx context.Context, host string, solvers map[string]acmez.Solver) (issued, error) {
 	ctx, cancel := context.WithTimeout(ctx, orderAtMost)
 	defer cancel()
-	made, err := a.order(ctx, host, solver)
+	made, err := a.order(ctx, host, solvers)
 	if problem, ok := errors.AsType[acme.Problem](err); ok && problem.Type == acme.ProblemTypeAccountDoesNotExist {
-		return a.order(ctx, host, solver) // with the account that is registered again
+		return a.order(ctx, host, solvers) // with the account that is registered again
 	}
 	return made, err
 }
 
 // order makes one order.
-func (a *authority) order(ctx context.Context, host string, solver acmez.Solver) (issued, error) {
+func (a *authority) order(ctx context.Context, host string, solvers map[string]acmez.Solver) (issued, error) {
 	account, err := a.accounts.get(ctx, a.client)
 	if err != nil {
 		return issued{}, err
@@ -82,7 +82,7 @@ func (a *authority) order(ctx context.Context, host string, solver acmez.Solver)
 	if err != nil {
 		return issued{}, fmt.Errorf("request a certificate for %s: %w", host, err)
 	}
-	client := acmez.Client{Client: a.client, ChallengeSolvers: map[string]acmez.Solver{acme.ChallengeTypeHTTP01: solver}}
+	client := acmez.Client{Client: a.client, ChallengeSolvers: solvers}
 	chains, err := client.ObtainCertificate(ctx, params)
 	if problem, ok := errors.AsType[acme.Problem](err); ok && problem.Type == acme.ProblemTypeAccountDoesNotExist {
 		a.accounts.forget(account.Location)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/certs/dns01"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
 )
@@ -52,6 +53,13 @@ type Config struct {
 	Resolver Resolver
 	// SkipResolveCheck orders for hosts that do not lead to an address of an agent.
 	SkipResolveCheck bool
+	// DNS publishes records for DNS-01. Without it, agents answer HTTP-01.
+	DNS dns01.Provider
+	// DNSCheck says when the authority finds a record. It is required with DNS.
+	DNSCheck *dns01.Checker
+	// Wildcard is a name such as `*.dev.example.com`: hosts for which it stands share one certificate. Empty means that each host
+	// has its own. It needs DNS.
+	Wildcard string
 	// Version of the server, which the authority is told.
 	Version string
 	// Workers is the number of hosts that are worked on at the same time. The default is 16.
@@ -73,6 +81,10 @@ func (c Config) Validate() error {
 		return errors.New("certs: Resolver is required")
 	case c.Workers < 0 || c.Glance < 0:
 		return errors.New("certs: Workers and Glance must not be negative")
+	case c.DNS != nil && c.DNSCheck == nil:
+		return errors.New("certs: DNS needs DNSCheck")
+	case c.DNS == nil && c.Wildcard != "":
+		return errors.New("certs: a wildcard needs DNS")
 	}
 	if u, err := url.Parse(cmp.Or(c.Directory, LetsEncrypt)); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return fmt.Errorf("certs: the directory of the authority must be an https URL, such as %s", LetsEncrypt)
@@ -102,7 +114,7 @@ func New(cfg Config) *Obtainer {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	o := &Obtainer{cfg: cfg, server: carav1.NewCertificateServiceClient(cfg.Conn), hosts: newHosts()}
+	o := &Obtainer{cfg: cfg, server: carav1.NewCertificateServiceClient(cfg.Conn), hosts: newHosts(cfg.Wildcard)}
 	o.authority = newAuthority(cfg, &accounts{server: o.server, directory: cfg.Directory, email: cfg.Email, now: cfg.Now, log: cfg.Logger})
 	o.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindProject, api.KindNode},
@@ -158,8 +170,8 @@ func (o *Obtainer) changed(changes []loop.Change) {
 			if ch.New != nil {
 				now = wanted(m, o.cfg.Hosts)
 			}
-			for _, host := range o.hosts.claim(m.GetMetadata().GetName(), now) {
-				o.queue.Add(host)
+			for _, name := range o.hosts.claim(m.GetMetadata().GetName(), now) {
+				o.queue.Add(name)
 			}
 		case *carav1.Node: // hosts that led nowhere may lead to this node now
 			if !sameAddresses(ch) {

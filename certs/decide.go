@@ -50,6 +50,8 @@ const (
 type Look struct {
 	// Wanted is true if a project claims the host and wants a certificate from the authority.
 	Wanted bool
+	// Covered is true if a wildcard has a certificate of the authority for the host. Then Wanted is false.
+	Covered bool
 	// State is the stored state of the host, or nil.
 	State *carav1.CertificateOrder
 	// Directory is the URL of the authority.
@@ -119,6 +121,9 @@ func unwanted(l Look) Step {
 		return Step{Verb: Wait, Reason: "no project claims the host"}
 	}
 	until := l.Now
+	if l.Covered { // agents would use the older certificate as long as it is there
+		return Step{Verb: Forget, Reason: "the certificate of a wildcard is in use"}
+	}
 	if s.GetNotAfter() != nil {
 		until = later(until, s.GetRenewAt().AsTime())
 	}

@@ -69,6 +69,8 @@ func TestDecide(t *testing.T) {
 		"limit, nothing to do":          {Look{Wanted: true, State: good(nil), Room: noon.Add(time.Minute)}, Step{Wait, noon.Add(29 * day), "the certificate is valid until 2026-03-11T12:00:00Z"}},
 		"unwanted, unknown":             {Look{}, Step{Verb: Wait, Reason: "no project claims the host"}},
 		"unwanted, with certificate":    {Look{State: good(nil)}, Step{Wait, noon.Add(29 * day), "no project claims the host: its state is kept until 2026-02-08T12:00:00Z"}},
+		"covered by a wildcard":         {Look{State: good(nil), Covered: true}, Step{Verb: Forget, Reason: "the certificate of a wildcard is in use"}},
+		"covered, without certificate":  {Look{Covered: true}, Step{Verb: Wait, Reason: "no project claims the host"}},
 		"unwanted, certificate is old":  {Look{State: good(func(s *carav1.CertificateOrder) { s.RenewAt = at(0) })}, Step{Verb: Forget, Reason: "no project claims the host"}},
 		"unwanted, failed a moment ago": {Look{State: failed}, Step{Wait, noon.Add(59 * time.Minute), "no project claims the host: its state is kept until 2026-01-10T12:59:00Z"}},
 		"unwanted, failed long ago":     {Look{State: failed, Now: noon.Add(59 * time.Minute)}, Step{Verb: Forget, Reason: "no project claims the host"}},

@@ -32,13 +32,21 @@ var advice = map[string]string{ //nolint:gochecknoglobals // a table that never 
 	acme.ProblemTypeServerInternal:          "the authority has a problem of its own",
 }
 
+// dnsAdvice replaces the advice where the authority validates hosts by DNS records.
+var dnsAdvice = map[string]string{ //nolint:gochecknoglobals // a table that never changes
+	acme.ProblemTypeConnection:        "the internet must reach the DNS servers of the host",
+	acme.ProblemTypeDNS:               "check the DNS servers of the host, as the internet sees them",
+	acme.ProblemTypeUnauthorized:      "the authority sees another TXT record than this server: check that --acme-dns changes the zone that the internet sees, and --acme-dns-check",
+	acme.ProblemTypeIncorrectResponse: "the authority sees another TXT record than this server: check that --acme-dns changes the zone that the internet sees, and --acme-dns-check",
+}
+
 // explain returns what is wrong, in words for people, and whether the authority may have counted the attempt.
-func explain(directory string, err error) (problem string, ordered bool) {
+func explain(directory string, byDNS bool, err error) (problem string, ordered bool) {
 	if e, ok := errors.AsType[notReady](err); ok {
 		return e.why, true // there is an order, though nobody validated it
 	}
 	if p, ok := errors.AsType[acme.Problem](err); ok {
-		return ofProblem(directory, p), true
+		return ofProblem(directory, byDNS, p), true
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Sprintf("the authority at %s has not finished within %s", directory, orderAtMost), true
@@ -46,7 +54,7 @@ func explain(directory string, err error) (problem string, ordered bool) {
 	return fmt.Sprintf("the authority at %s cannot be used: %v", directory, innermost(err)), false
 }
 
-func ofProblem(directory string, p acme.Problem) string {
+func ofProblem(directory string, byDNS bool, p acme.Problem) string {
 	kind := strings.TrimPrefix(p.Type, acme.ProblemTypeNamespace)
 	said := fmt.Sprintf("the authority at %s answered %s: %s", directory, kind, strings.TrimRight(p.Detail, ". "))
 	for _, sub := range p.Subproblems {
@@ -54,7 +62,11 @@ func ofProblem(directory string, p acme.Problem) string {
 			said += "; " + strings.TrimRight(sub.Detail, ". ")
 		}
 	}
-	if do := advice[p.Type]; do != "" {
+	do := advice[p.Type]
+	if instead := dnsAdvice[p.Type]; byDNS && instead != "" {
+		do = instead
+	}
+	if do != "" {
 		return said + " (" + do + ")"
 	}
 	return said

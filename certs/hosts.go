@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -10,20 +11,23 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// hosts keeps which hosts projects want certificates for, and the stored state of each host. This process is the only one
-// that changes the states, and it changes each of them in one goroutine at a time.
+// hosts keeps which hosts projects want certificates for, and the stored state of each certificate. The name of a certificate is
+// its host, or the wildcard. This process is the only one that changes the states, and it changes each of them in one goroutine
+// at a time.
 type hosts struct {
+	wildcard string // empty if each host has its own certificate
+
 	mu     sync.Mutex
 	of     map[string][]string                 // by project: its hosts
-	claims map[string]int                      // by host: the number of projects
-	states map[string]*carav1.CertificateOrder // by host; never changed in place
-	busy   map[string]time.Time                // by host: the start of an order that is under way
-	again  map[string]bool                     // hosts that look for a node, whose next try need not be waited for
+	claims map[string]map[string]int           // by name: its hosts, and the number of projects of each
+	states map[string]*carav1.CertificateOrder // by name; never changed in place
+	busy   map[string]time.Time                // by name: the start of an order that is under way
+	again  map[string]bool                     // names that look for a node, whose next try need not be waited for
 }
 
-func newHosts() *hosts {
+func newHosts(wildcard string) *hosts {
 	return &hosts{
-		of: map[string][]string{}, claims: map[string]int{}, states: map[string]*carav1.CertificateOrder{},
+		wildcard: wildcard, of: map[string][]string{}, claims: map[string]map[string]int{}, states: map[string]*carav1.CertificateOrder{},
 		busy: map[string]time.Time{}, again: map[string]bool{},
 	}
 }
@@ -44,7 +48,15 @@ func wanted(p *carav1.Project, hosts api.HostTemplate) []string {
 	return all
 }
 
-// claim records the hosts of a project, and returns those that it has gained or lost.
+// name returns the name of the certificate that a host gets.
+func (h *hosts) name(host string) string {
+	if h.wildcard != "" && api.WildcardOf(host) == h.wildcard {
+		return h.wildcard
+	}
+	return host
+}
+
+// claim records the hosts of a project, and returns the names of the certificates of those that it has gained or lost.
 func (h *hosts) claim(project string, now []string) (changed []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -54,19 +66,50 @@ func (h *hosts) claim(project string, now []string) (changed []string) {
 	}
 	for _, host := range now {
 		if !slices.Contains(before, host) {
-			h.claims[host]++
-			changed = append(changed, host)
+			name := h.name(host)
+			if h.claims[name] == nil {
+				h.claims[name] = map[string]int{}
+			}
+			h.claims[name][host]++
+			h.again[name] = h.states[name].GetBeforeOrder() // it may be the first one that leads to the cluster
+			changed = append(changed, name)
 		}
 	}
 	for _, host := range before {
 		if !slices.Contains(now, host) {
-			if h.claims[host]--; h.claims[host] == 0 {
-				delete(h.claims, host)
+			name := h.name(host)
+			if h.claims[name][host]--; h.claims[name][host] == 0 {
+				delete(h.claims[name], host)
 			}
-			changed = append(changed, host)
+			if len(h.claims[name]) == 0 {
+				delete(h.claims, name)
+			}
+			changed = append(changed, name)
 		}
 	}
 	return changed
+}
+
+// covered returns the hosts that have a certificate of their own though the wildcard with this name stands for them.
+func (h *hosts) covered(name string) (all []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if name != h.wildcard {
+		return nil
+	}
+	for host := range h.states {
+		if host != name && h.name(host) == name {
+			all = append(all, host)
+		}
+	}
+	return all
+}
+
+// under returns the hosts that use the certificate with a name, sorted.
+func (h *hosts) under(name string) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Sorted(maps.Keys(h.claims[name]))
 }
 
 // load replaces the states, and returns all hosts that have one or want one.
@@ -115,7 +158,9 @@ func (h *hosts) decide(host, directory string, now time.Time) (Step, *carav1.Cer
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.states[host]
-	l := Look{Wanted: h.claims[host] > 0, State: s, Directory: directory, Now: now, Again: h.again[host]}
+	shared := h.states[h.name(host)]
+	covered := h.name(host) != host && now.Before(shared.GetNotAfter().AsTime()) && shared.GetCertificateDirectory() == directory
+	l := Look{Covered: covered, Wanted: len(h.claims[host]) > 0, State: s, Directory: directory, Now: now, Again: h.again[host]}
 	delete(h.again, host)
 	step := Decide(l)
 	if step.Verb == Order || step.Verb == Renew {

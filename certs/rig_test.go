@@ -41,6 +41,7 @@ type rig struct {
 	*testing.T
 	*testacme.Authority
 	db       *pebble.Store
+	settings apiserver.Config // of the server
 	server   *apiserver.Server
 	conn     *grpc.ClientConn // as admin
 	url, dir string
@@ -58,14 +59,20 @@ func (r *rig) pass(d time.Duration) { r.ahead.Add(int64(d)) }
 
 func newRig(t *testing.T, change func(*rig, *Config)) *rig {
 	t.Helper()
+	return newRigWith(t, "", apiserver.Config{}, change)
+}
+
+// newRigWith is newRig with the address of a DNS server for the authority, and with some fields for the server.
+func newRigWith(t *testing.T, dns string, server apiserver.Config, change func(*rig, *Config)) *rig {
+	t.Helper()
 	t.Parallel()
-	r := &rig{T: t, dir: t.TempDir()}
+	r := &rig{T: t, dir: t.TempDir(), settings: server}
 	addr, err := testcluster.FreeAddress()
 	r.must(err)
 	_, port, _ := net.SplitHostPort(addr)
 	r.port, err = strconv.Atoi(port)
 	r.must(err)
-	r.Authority = testacme.Start(t, r.port)
+	r.Authority = testacme.StartAt(t, r.port, dns)
 	r.change = func(c *Config) {
 		if change != nil {
 			change(r, c)
@@ -88,7 +95,9 @@ func (r *rig) serve() {
 	r.url = "http://" + l.Addr().String()
 	id, err := identity.Open(identity.Config{DataDir: r.dir, Listen: l.Addr().String(), Logger: log})
 	r.must(err)
-	r.server, err = apiserver.New(apiserver.Config{Store: db, Identity: id, ClusterID: id.ClusterID(), Logger: log, ObtainCertificates: true})
+	cfg := r.settings
+	cfg.Store, cfg.Identity, cfg.ClusterID, cfg.Logger, cfg.ObtainCertificates = db, id, id.ClusterID(), log, true
+	r.server, err = apiserver.New(cfg)
 	r.must(err)
 	r.must(r.server.FirstStart(r.Context()))
 	ctx, stop := context.WithCancel(context.WithoutCancel(r.Context())) // it outlives the clients
@@ -114,7 +123,7 @@ func (r *rig) obtain() {
 	roots.AppendCertsFromPEM(text)
 	cfg := Config{
 		Conn: conn, Logger: slog.New(slog.NewTextHandler(r.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})), Directory: r.Directory,
-		Email: "ops@example.com", Roots: roots, Resolver: r.Resolver(), Version: "test", Now: r.now, Glance: 100 * time.Millisecond,
+		Hosts: r.settings.Hosts, Wildcard: r.settings.Wildcard, Email: "ops@example.com", Roots: roots, Resolver: r.Resolver(), Version: "test", Now: r.now, Glance: 100 * time.Millisecond,
 	}
 	r.change(&cfg)
 	r.must(cfg.Validate())

@@ -8,10 +8,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/caravanserai/cara/internal/test/testacme"
 	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testdns"
 	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
@@ -19,6 +21,11 @@ import (
 // acmeCluster is a cluster with one agent that obtains certificates from a real authority. directory chooses the URL of the
 // authority.
 func acmeCluster(t *testing.T, directory func(*testacme.Authority) string) (*internet, *testacme.Authority) {
+	return acmeClusterAt(t, "", directory)
+}
+
+// acmeClusterAt is acmeCluster with the address of a DNS server for the authority, and with more flags of the server.
+func acmeClusterAt(t *testing.T, dns string, directory func(*testacme.Authority) string, flags ...string) (*internet, *testacme.Authority) {
 	host := testdocker.Engine(t)
 	t.Parallel()
 	i := &internet{}
@@ -36,10 +43,9 @@ func acmeCluster(t *testing.T, directory func(*testacme.Authority) string) (*int
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := testacme.Start(t, port)
-	w := newWorld(t, options{serverFlags: []string{
-		"--acme-email", "ops@example.com", "--acme-directory", directory(ca), "--acme-ca", ca.RootsFile, "--acme-resolver", ca.DNS,
-	}})
+	ca := testacme.StartAt(t, port, dns)
+	w := newWorld(t, options{serverFlags: append(flags,
+		"--acme-email", "ops@example.com", "--acme-directory", directory(ca), "--acme-ca", ca.RootsFile, "--acme-resolver", ca.DNS)})
 	w.agent("n1", host, nil, "--public-http", i.http, "--public-https", i.https, "--public-address", "127.0.0.1")
 	i.testCluster, i.roots = w, ca.Roots()
 	return i, ca
@@ -130,5 +136,32 @@ func TestServerKilledInAnOrder(t *testing.T) {
 			return err
 		}))
 		cancel()
+	}
+}
+
+// TestWildcard: with records that a DNS server takes as updates, the hosts of two projects share one certificate.
+func TestWildcard(t *testing.T) {
+	dns := testdns.Start(t)
+	secret := filepath.Join(t.TempDir(), "tsig")
+	if err := os.WriteFile(secret, []byte(testdns.Secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	i, ca := acmeClusterAt(t, dns.Addr, func(ca *testacme.Authority) string { return ca.Directory },
+		"--base-domain", "test", "--environment", "dev", "--acme-wildcard", "--acme-dns", "rfc2136", "--acme-dns-server", dns.Addr,
+		"--acme-dns-tsig-name", testdns.KeyName, "--acme-dns-tsig-secret-file", secret, "--acme-dns-check", dns.Addr)
+	names := []string{i.name("one"), i.name("two")}
+	for _, name := range names {
+		dns.Lead(name+".dev.test", "127.0.0.1")
+		i.apply(strings.ReplaceAll(autoTLS(name), name+".test", name))
+	}
+	for _, name := range names {
+		i.running(name)
+		i.gets(i.client(true), "https://"+name+".dev.test/", 200, "web v1")
+		i.says("describe", i.ctl("", "describe", "project", name).Stdout, "CertificateReady", name+".dev.test: valid until")
+	}
+	one, err := i.serial(names[0] + ".dev.test")
+	i.must(err)
+	if two, err := i.serial(names[1] + ".dev.test"); err != nil || two != one || strings.Count(ca.Log(), "POST /order-plz") != 1 {
+		t.Errorf("the hosts have the certificates %s and %s (%v)", one, two, err)
 	}
 }

@@ -74,6 +74,7 @@ func (s *Service) KeepCertificates(ctx context.Context) error {
 			if changed := changedSecrets(tx); len(changed) > 0 {
 				s.refreshCertificates(ctx, func(p *carav1.Project) bool { return usesTLS(p, changed) })
 			}
+			s.tellWildcards(ctx, tx)
 		}
 		if len(txs) > 0 {
 			continue

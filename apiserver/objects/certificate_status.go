@@ -39,14 +39,14 @@ func setCertificates(t *state.Tx, p *carav1.Project) {
 // obtained describes the certificate of a host that the server obtains.
 func obtained(t *state.Tx, host string) *carav1.HostCertificate {
 	out := &carav1.HostCertificate{Host: host}
-	order, _ := state.Read[*carav1.CertificateOrder](t, host)
+	name, order := orderOf(t, host)
 	problem := order.GetProblem()
 	if next := order.GetNextTry(); problem != "" && next != nil {
 		problem += "; next try at " + next.AsTime().UTC().Format(time.RFC3339)
 	}
 	switch {
 	case order.GetNotAfter() != nil && t.Now.Before(order.GetNotAfter().AsTime()):
-		out.Names, out.NotAfter, out.Issuer = []string{host}, order.GetNotAfter(), order.GetIssuer()
+		out.Names, out.NotAfter, out.Issuer = []string{name}, order.GetNotAfter(), order.GetIssuer()
 		if problem != "" {
 			out.Warning = "it could not be renewed: " + problem
 		}

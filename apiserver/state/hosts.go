@@ -14,6 +14,8 @@ type Hosts struct {
 	Reserved []string // patterns of --reserve-host
 	// Obtained is true if the server obtains certificates of public hosts from an authority.
 	Obtained bool
+	// Wildcard is the name of the certificate that hosts of short ingress rules share; empty if each has its own.
+	Wildcard string
 }
 
 // Of returns the full ingress hosts of a spec, sorted.

@@ -70,6 +70,17 @@ func (f *flags) addACME(p *pflag.FlagSet) {
 	p.StringVar(&f.ACME.CAFile, "acme-ca", "", "file with the root certificates for the connection to --acme-directory (default: those of the system)")
 	p.BoolVar(&f.ACME.SkipResolveCheck, "acme-skip-resolve-check", false, "order certificates also for hosts that do not lead to a --public-address of an agent, for example behind NAT or a load balancer")
 	p.StringVar(&f.ACME.Resolver, "acme-resolver", "", "DNS server, host:port, that tells where public hosts lead (default: those of the system)")
+	d := &f.ACME.DNS
+	p.StringVar(&d.Provider, "acme-dns", "", "validate hosts by DNS records (DNS-01) instead of HTTP: rfc2136 (dynamic updates), exec (a command) or http (a web service)")
+	p.StringVar(&d.Server, "acme-dns-server", "", "primary DNS server, host:port, for --acme-dns rfc2136")
+	p.StringVar(&d.TSIGName, "acme-dns-tsig-name", "", "name of the TSIG key for --acme-dns rfc2136")
+	p.StringVar(&d.TSIGAlgorithm, "acme-dns-tsig-algorithm", "", "algorithm of the TSIG key: hmac-sha256 (default), hmac-sha512, hmac-sha384, hmac-sha224 or hmac-sha1")
+	p.StringVar(&d.TSIGSecretFile, "acme-dns-tsig-secret-file", "", "file with the TSIG key in base64")
+	p.StringVar(&d.Command, "acme-dns-command", "", "absolute path of the command for --acme-dns exec")
+	p.StringVar(&d.URL, "acme-dns-url", "", "URL of the web service for --acme-dns http")
+	p.StringVar(&d.TokenFile, "acme-dns-token-file", "", "file with a bearer token for --acme-dns-url")
+	p.StringArrayVar(&d.Check, "acme-dns-check", nil, "DNS server, host:port, that must have a record before the authority is asked; can be repeated (default: the servers of the record's zone)")
+	p.BoolVar(&f.ACME.Wildcard, "acme-wildcard", false, "obtain one certificate for *.ENVIRONMENT.BASEDOMAIN instead of one for each host there; needs --acme-dns and --base-domain")
 }
 
 func (f *flags) config() (*program.ServerConfig, error) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/mail"
 	"os"
+	"reflect"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -30,6 +31,10 @@ type ACMEConfig struct {
 	SkipResolveCheck bool
 	// Resolver is the DNS server that tells where hosts lead, as HOST:PORT; empty means those of the system.
 	Resolver string
+	// DNS configures how hosts are validated by DNS records.
+	DNS DNSConfig
+	// Wildcard obtains one certificate for all hosts of short ingress rules.
+	Wildcard bool
 
 	metrics *certs.Metrics
 }
@@ -39,7 +44,7 @@ func (c *ACMEConfig) on() bool { return c.Email != "" }
 // Validate returns an error if c is not usable.
 func (c *ACMEConfig) Validate() error {
 	if !c.on() {
-		if c.Directory != "" || c.Staging || c.CAFile != "" || c.SkipResolveCheck || c.Resolver != "" {
+		if !reflect.DeepEqual(*c, ACMEConfig{}) {
 			return errors.New("the flags of --acme-... need --acme-email: with it you agree to the terms of the certificate authority")
 		}
 		return nil
@@ -54,6 +59,9 @@ func (c *ACMEConfig) Validate() error {
 		if host, port, err := net.SplitHostPort(c.Resolver); err != nil || net.ParseIP(host) == nil || port == "" {
 			return fmt.Errorf("--acme-resolver %q: want the address of a DNS server with its port, such as 9.9.9.9:53", c.Resolver)
 		}
+	}
+	if err := c.DNS.Validate(); err != nil {
+		return err
 	}
 	_, err := c.roots()
 	return err
@@ -111,6 +119,7 @@ func (c *ServerConfig) obtainer(conn grpc.ClientConnInterface, log *slog.Logger,
 	cfg := certs.Config{
 		Conn: conn, Logger: log, Queues: queues, Metrics: c.ACME.metrics, Hosts: c.Hosts, Directory: c.ACME.directory(), Email: c.ACME.Email,
 		Roots: roots, Resolver: c.ACME.resolver(), SkipResolveCheck: c.ACME.SkipResolveCheck, Version: c.Version,
+		DNS: c.ACME.DNS.provider(), DNSCheck: c.ACME.DNS.checker(c.ACME.resolver()), Wildcard: c.ACME.wildcard(c.Hosts),
 	}
 	return certs.New(cfg), cfg.Validate()
 }

@@ -85,7 +85,7 @@ func (c *ServerConfig) Validate() error {
 	case c.Placement != "" && c.Placement != string(scheduler.Spread) && c.Placement != string(scheduler.Binpack):
 		return fmt.Errorf("--placement %q: want %s or %s", c.Placement, scheduler.Spread, scheduler.Binpack)
 	}
-	if err := c.ACME.Validate(); err != nil {
+	if err := errors.Join(c.ACME.Validate(), c.ACME.checkWildcard(c.Hosts)); err != nil {
 		return err
 	}
 	for _, pattern := range c.ReserveHosts {
@@ -116,7 +116,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	queues := loop.NewMetrics()
 	server, err := apiserver.New(apiserver.Config{
 		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, ReservedHosts: c.ReserveHosts, Version: c.Version, Logger: c.Logger,
-		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller, Figures: c.ACME.figures(queues), ObtainCertificates: c.ACME.on(),
+		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller, Figures: c.ACME.figures(queues), ObtainCertificates: c.ACME.on(), Wildcard: c.ACME.wildcard(c.Hosts),
 	})
 	if err != nil {
 		return err

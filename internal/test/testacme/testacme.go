@@ -46,6 +46,13 @@ type Authority struct {
 // Start builds and starts an authority that validates hosts at a port. They end with the test.
 func Start(tb testing.TB, httpPort int) *Authority {
 	tb.Helper()
+	return StartAt(tb, httpPort, "")
+}
+
+// StartAt is Start for an authority that uses another DNS server, at an address, whose records the test sets there. Without an
+// address it is Start.
+func StartAt(tb testing.TB, httpPort int, dns string) *Authority {
+	tb.Helper()
 	a := &Authority{tb: tb, dir: tb.TempDir()}
 	a.must(build(tb.Context(), a.dir))
 	free := func() string {
@@ -57,17 +64,27 @@ func Start(tb testing.TB, httpPort int) *Authority {
 	a.management, a.roots, a.DNS, a.Directory = free(), free(), free(), "https://"+listen+"/dir"
 	a.credentials()
 	a.configure(listen, httpPort)
+	if dns == "" {
+		a.serveDNS()
+	} else {
+		a.DNS = dns
+	}
+	a.Up()
+	tb.Cleanup(a.Down)
+	return a
+}
+
+// serveDNS starts a DNS server whose records Lead sets.
+func (a *Authority) serveDNS() {
+	a.tb.Helper()
 	var err error
 	a.dns, err = testcluster.Start(filepath.Join(a.dir, "dns.log"), os.Environ(), filepath.Join(a.dir, "pebble-challtestsrv"),
 		"-dnsserver", a.DNS, "-management", a.management, "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-defaultIPv4", "", "-defaultIPv6", "")
 	a.must(err)
-	tb.Cleanup(func() { a.must(a.dns.Kill()) })
+	a.tb.Cleanup(func() { a.must(a.dns.Kill()) })
 	a.await("http://"+a.management+"/http-request-history", func() (*http.Response, error) {
 		return http.Post("http://"+a.management+"/http-request-history", "application/json", strings.NewReader(`{"host":"x"}`)) //nolint:noctx // the test ends it
 	})
-	a.Up()
-	tb.Cleanup(a.Down)
-	return a
 }
 
 // build builds the programs, from the module of their own.

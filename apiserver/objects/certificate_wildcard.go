@@ -1,0 +1,90 @@
+package objects
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// The hosts under a wildcard share one certificate and one CertificateOrder, whose name is the wildcard. The projects of these
+// hosts can be many, so each of them is updated in a transaction of its own, after that of the order.
+
+// orderOf returns the name of the certificate that agents use for a host, and what was done to obtain it. If there is none, it
+// returns those of the certificate that the host is to get.
+func orderOf(t *state.Tx, host string) (string, *carav1.CertificateOrder) {
+	own, _ := state.Read[*carav1.CertificateOrder](t, host)
+	wildcard := api.WildcardOf(host)
+	if wildcard == "" {
+		return host, own
+	}
+	shared, _ := state.Read[*carav1.CertificateOrder](t, wildcard)
+	valid := func(o *carav1.CertificateOrder) bool {
+		return o.GetNotAfter() != nil && t.Now.Before(o.GetNotAfter().AsTime())
+	}
+	if !valid(own) && (valid(shared) || wildcard == t.Hosts.Wildcard) { // agents prefer an exact name
+		return wildcard, shared
+	}
+	return host, own
+}
+
+// tellWildcards updates the projects whose hosts are under a wildcard that a transaction has changed.
+func (s *Service) tellWildcards(ctx context.Context, tx state.Transaction) {
+	for i := range tx.Changes {
+		ch := &tx.Changes[i]
+		if ch.Kind != state.KindCertificateOrder || !strings.HasPrefix(ch.Name, "*.") {
+			continue
+		}
+		old, now := state.As[*carav1.CertificateOrder](ch.Old), state.As[*carav1.CertificateOrder](ch.New)
+		projects, _ := state.List[*carav1.Project](s.DB.Cache, "", "")
+		for _, p := range projects {
+			if ctx.Err() != nil || !s.under(p, ch.Name) {
+				continue
+			}
+			if err := s.tellWildcard(ctx, p.GetMetadata().GetName(), old, now); err != nil && ctx.Err() == nil {
+				s.DB.Logger.Warn("certificates of a project not updated", "project", p.GetMetadata().GetName(), "error", err)
+			}
+		}
+	}
+}
+
+// under reports whether a project has a host for which a wildcard stands, and wants a certificate from the authority for it.
+func (s *Service) under(p *carav1.Project, wildcard string) bool {
+	return slices.ContainsFunc(p.GetSpec().GetIngress(), func(in *carav1.Ingress) bool {
+		return api.AutoTLS(in) && api.WildcardOf(s.DB.Hosts.Template.Host(in.GetHost())) == wildcard
+	})
+}
+
+// tellWildcard updates one project, and records an event if an attempt has ended.
+func (s *Service) tellWildcard(ctx context.Context, name string, old, now *carav1.CertificateOrder) error {
+	return s.DB.Transact(ctx, func(t *state.Tx) error {
+		p, ok := state.Read[*carav1.Project](t, name)
+		if !ok || !s.under(p, orderName(old, now)) {
+			return nil
+		}
+		next := proto.CloneOf(p)
+		setCertificates(t, next)
+		if !proto.Equal(p, next) {
+			t.Put(next)
+		}
+		if now != nil {
+			issued := !proto.Equal(old.GetNotAfter(), now.GetNotAfter())
+			typ, reason, message := certificateEvent(old, now, issued)
+			RecordEvent(t, RefTo(p), typ, reason, message)
+		}
+		return nil
+	})
+}
+
+// orderName returns the name of an order before or after a change.
+func orderName(old, now *carav1.CertificateOrder) string {
+	if now != nil {
+		return now.GetMetadata().GetName()
+	}
+	return old.GetMetadata().GetName()
+}
