@@ -29,7 +29,7 @@ func SourceDenials(source string, allow *carav1.SourceAllow, project *carav1.Pro
 			if k.Scope == ScopePublic {
 				list = "publicPorts"
 			}
-			denials = append(denials, fmt.Sprintf("source %q may not claim %s; add %d to spec.allow.%s of the source", source, k, k.Port, list))
+			denials = append(denials, fmt.Sprintf("source %q may not claim %s; add %s to spec.allow.%s of the source", source, k, k.Entry(), list))
 		}
 	}
 	for _, secret := range SecretNames(project.GetSpec()) {

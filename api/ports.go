@@ -10,8 +10,14 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// ProtocolTCP is the default protocol of a port.
-const ProtocolTCP = "TCP"
+// Protocols of ports. TCP is the default.
+const (
+	ProtocolTCP = "TCP"
+	ProtocolUDP = "UDP"
+)
+
+// udpSuffix distinguishes UDP ports in lists of ports.
+const udpSuffix = "/udp"
 
 // PortKey identifies what one project in the cluster can claim.
 type PortKey struct {
@@ -31,6 +37,14 @@ func (k PortKey) String() string { return fmt.Sprintf("%s port %d (%s)", k.Proto
 // Name returns the key as a name in the store: `TCP/5432/Internal`.
 func (k PortKey) Name() string { return k.Protocol + "/" + strconv.Itoa(int(k.Port)) + "/" + k.Scope }
 
+// Entry returns the key as an entry of a list of ports: `5432`, or `19132/udp`.
+func (k PortKey) Entry() string {
+	if k.Protocol == ProtocolUDP {
+		return strconv.Itoa(int(k.Port)) + udpSuffix
+	}
+	return strconv.Itoa(int(k.Port))
+}
+
 // Compare orders keys by port, protocol and scope.
 func (k PortKey) Compare(other PortKey) int {
 	return cmp.Or(cmp.Compare(k.Port, other.Port), strings.Compare(k.Protocol, other.Protocol), strings.Compare(k.Scope, other.Scope))
@@ -48,15 +62,19 @@ func PortKeys(s *carav1.ProjectSpec) []PortKey {
 
 // PortRangeProblem returns what is wrong with an entry of a list of ports, or "".
 func PortRangeProblem(entry string) string {
-	if _, _, ok := portRange(entry); ok {
+	if _, _, ok := portRange(strings.TrimSuffix(entry, udpSuffix)); ok {
 		return ""
 	}
-	if head, tail, found := strings.Cut(entry, "/"); found && strings.EqualFold(tail, ProtocolTCP) {
-		if _, _, ok := portRange(head); ok {
-			return fmt.Sprintf("is %q; all ports are TCP ports: write %s", clip(entry), head)
+	head, tail, _ := strings.Cut(entry, "/")
+	if _, _, ok := portRange(head); ok {
+		switch strings.ToLower(tail) {
+		case "tcp":
+			return fmt.Sprintf("is %q; TCP ports have no suffix: write %s", clip(entry), head)
+		case "udp":
+			return fmt.Sprintf("is %q; write %s%s", clip(entry), head, udpSuffix)
 		}
 	}
-	return fmt.Sprintf("is %q; write a TCP port from 1 to 65535, or a range such as 25565-25570", clip(entry))
+	return fmt.Sprintf("is %q; write a port from 1 to 65535 or a range such as 25565-25570, with /udp for UDP", clip(entry))
 }
 
 // portRange parses `5432` or `25565-25570`.
@@ -78,17 +96,31 @@ func portNumber(s string) (int32, bool) {
 	return int32(n), err == nil && n > 0 && s[0] != '+' && s[0] != '0'
 }
 
-// PortInRanges reports whether a list of ports and ranges has a port. Entries that cannot be parsed have none.
-func PortInRanges(list []string, port int32) bool {
+// PortInRanges reports whether a list of ports and ranges has a port. Entries without `/udp` are for TCP. Entries that cannot be
+// parsed have none.
+func PortInRanges(list []string, k PortKey) bool {
 	return slices.ContainsFunc(list, func(entry string) bool {
-		from, to, ok := portRange(entry)
-		return ok && from <= port && port <= to
+		ports, udp := strings.CutSuffix(entry, udpSuffix)
+		from, to, ok := portRange(ports)
+		return ok && udp == (k.Protocol == ProtocolUDP) && from <= k.Port && k.Port <= to
 	})
+}
+
+// PortProtocols returns the protocols of ports that this version of the agent serves.
+func PortProtocols() []string { return []string{ProtocolTCP, ProtocolUDP} }
+
+// ServesProtocol reports whether an agent serves the ports of a protocol. Agents of older versions do not say which; they serve
+// TCP, or nothing if they have no offer.
+func ServesProtocol(o *carav1.PortOffer, protocol string) bool {
+	if len(o.GetProtocols()) == 0 {
+		return o != nil && protocol == ProtocolTCP
+	}
+	return slices.Contains(o.GetProtocols(), protocol)
 }
 
 // OffersPort reports whether a node may open a port.
 func OffersPort(o *carav1.PortOffer, k PortKey) bool {
-	return k.Protocol == ProtocolTCP && PortAddress(o, k.Scope) != "" && PortInRanges(o.GetPorts(), k.Port)
+	return ServesProtocol(o, k.Protocol) && PortAddress(o, k.Scope) != "" && PortInRanges(o.GetPorts(), k)
 }
 
 // PortAddress returns the IP address on which a node opens the ports of a scope, or "" if it opens none.
@@ -113,9 +145,9 @@ func PortAddressFlag(scope string) string {
 // PortAllowed reports whether a source may claim a port.
 func PortAllowed(allow *carav1.SourceAllow, k PortKey) bool {
 	if k.Scope == ScopePublic {
-		return PortInRanges(allow.GetPublicPorts(), k.Port)
+		return PortInRanges(allow.GetPublicPorts(), k)
 	}
-	return len(allow.GetPorts()) == 0 || PortInRanges(allow.GetPorts(), k.Port)
+	return len(allow.GetPorts()) == 0 || PortInRanges(allow.GetPorts(), k)
 }
 
 func (e projectErrors) ports(ports []*carav1.ProjectPort, x specIndex) {
@@ -153,6 +185,9 @@ func PortsCondition(project *carav1.Project, nodes []*carav1.Node) *carav1.Condi
 	var open []string
 	for _, k := range keys {
 		on, failed := portOn(project, k, nodes)
+		if failed == nil {
+			failed = servedBy(project, k, nodes)
+		}
 		switch {
 		case failed != nil:
 			return failed
@@ -193,8 +228,20 @@ func portOn(project *carav1.Project, k PortKey, nodes []*carav1.Node) (on []stri
 			fmt.Sprintf("only nodes that are not connected offer %s: %s; start cara-agent there", k, strings.Join(away, ", ")))
 	}
 	return nil, NewCondition(CondPortsReady, StatusFalse, ReasonPortNotOffered,
-		fmt.Sprintf("no node offers %s; start a cara-agent with --ports %d and %s ADDRESS, or choose a port that a node offers (caractrl describe node NAME)",
-			k, k.Port, PortAddressFlag(k.Scope)))
+		fmt.Sprintf("no node offers %s; start a cara-agent with --ports %s and %s ADDRESS, or choose a port that a node offers (caractrl describe node NAME)",
+			k, k.Entry(), PortAddressFlag(k.Scope)))
+}
+
+// servedBy returns a condition if the agent of the project's node does not know the protocol of a port: it is of an older version.
+func servedBy(project *carav1.Project, k PortKey, nodes []*carav1.Node) *carav1.Condition {
+	for _, n := range nodes {
+		info := n.GetStatus().GetInfo()
+		if n.GetMetadata().GetName() == project.GetStatus().GetNodeRef() && info != nil && !ServesProtocol(info.GetPortOffer(), k.Protocol) {
+			return NewCondition(CondPortsReady, StatusFalse, ReasonPortNotOpen,
+				fmt.Sprintf("%s: node %s runs the project, and its cara-agent is too old for %s ports; update it", k, n.GetMetadata().GetName(), k.Protocol))
+		}
+	}
+	return nil
 }
 
 // nodePort returns what a node has reported about a port, or nil.

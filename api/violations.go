@@ -117,7 +117,7 @@ func RefusedField(name string) (policy, why string) {
 	case "hostpath", "bind", "binds", "devices", "dockersocket":
 		return "host-paths", "no path of the host, its devices or the Docker socket is mounted; declare a volume under spec.volumes"
 	case "ports", "hostport", "hostports", "hostip":
-		return "host-ports", "no port of the host is published by a service; route HTTP with spec.ingress and TCP with spec.ports, services reach each other on any port"
+		return "host-ports", "no port of the host is published by a service; route HTTP with spec.ingress, and TCP and UDP with spec.ports; services reach each other on any port"
 	}
 	return "", ""
 }

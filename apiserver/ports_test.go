@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +22,11 @@ func withPort(name string, port int32, scope string) *carav1.Project {
 	return p
 }
 
+func udpPort(p *carav1.Project) *carav1.Project {
+	p.Spec.Ports[0].Protocol = api.ProtocolUDP
+	return p
+}
+
 // TestPortClaims: a protocol, port and scope belongs to one project, until the project lets it go or is gone.
 func TestPortClaims(t *testing.T) {
 	w := newTown(t)
@@ -33,6 +39,8 @@ func TestPortClaims(t *testing.T) {
 		{withPort("two", 5432, ""), `TCP port 5432 (Internal) belongs to project "one"`},
 		{withPort("two", 5433, ""), ""},
 		{withPort("two", 5432, ""), `belongs to project "one"`},
+		{udpPort(withPort("udp", 5432, "")), ""},
+		{udpPort(withPort("two", 5432, "")), `UDP port 5432 (Internal) belongs to project "udp"`},
 		{withPort("one", 5434, ""), ""},
 		{withPort("two", 5432, ""), ""}, // one has let it go
 		{withPort("one", 5433, ""), ""}, // so has two
@@ -91,6 +99,10 @@ func TestWhoMayClaimPorts(t *testing.T) {
 		"public by default":           {nil, withPort("web", 22, api.ScopePublic), `source "a" may not claim TCP port 22 (Public); add 22 to spec.allow.publicPorts of the source`},
 		"public that is listed":       {&carav1.SourceAllow{PublicPorts: []string{"20-25"}}, withPort("web", 22, api.ScopePublic), ""},
 		"public, listed as internal":  {&carav1.SourceAllow{Ports: []string{"22"}}, withPort("web", 22, api.ScopePublic), "may not claim TCP port 22 (Public)"},
+		"UDP by default":              {nil, udpPort(withPort("web", 53, "")), ""},
+		"UDP that is listed":          {&carav1.SourceAllow{Ports: []string{"50-60/udp"}}, udpPort(withPort("web", 53, "")), ""},
+		"UDP, listed as TCP":          {&carav1.SourceAllow{Ports: []string{"53"}}, udpPort(withPort("web", 53, "")), `may not claim UDP port 53 (Internal); add 53/udp to spec.allow.ports`},
+		"TCP, listed as UDP":          {&carav1.SourceAllow{PublicPorts: []string{"53/udp"}}, withPort("web", 53, api.ScopePublic), "add 53 to spec.allow.publicPorts"},
 		"internal that is not listed": {&carav1.SourceAllow{Ports: []string{"22", "80-90"}}, withPort("web", 91, ""), "add 91 to spec.allow.ports of the source"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -170,6 +182,36 @@ func TestPortRoutes(t *testing.T) {
 		}
 		return len(r.GetUpserts()) == 1 && r.GetUpserts()[0].GetProject() == "last"
 	})
+}
+
+// TestUDPPortRoutes: only agents that serve UDP learn UDP ports.
+func TestUDPPortRoutes(t *testing.T) {
+	c := newCluster(t, nil)
+	one := connectAgent(t, c.node(t, "n1"), "n1")
+	one.synced()
+	p := withPort("game", 5432, "")
+	p.Spec.Ports = append(p.Spec.Ports, &carav1.ProjectPort{Name: "udp", Protocol: api.ProtocolUDP, Port: 5432, Target: p.Spec.Ports[0].Target})
+	c.create(t, p)
+	learns := func(o *carav1.PortOffer, protocols ...string) {
+		t.Helper()
+		one.offer(o)
+		got := one.routes(func(r *carav1.Routes) bool { return len(r.GetPorts()) == 1 }).GetPorts()[0].GetPorts()
+		var has []string
+		for _, port := range got {
+			has = append(has, port.GetProtocol())
+		}
+		if !slices.Equal(has, protocols) {
+			t.Errorf("the agent learns %v, want %v", has, protocols)
+		}
+	}
+	old := &carav1.PortOffer{Ports: []string{"5432", "5432/udp"}, InternalAddress: "192.0.2.1"}
+	learns(old, api.ProtocolTCP)
+	learns(&carav1.PortOffer{Ports: old.GetPorts(), InternalAddress: "192.0.2.1", Protocols: api.PortProtocols()}, api.ProtocolTCP, api.ProtocolUDP)
+	learns(old, api.ProtocolTCP)
+	c.settled(t, "game") // so that bind has no conflict
+	c.bind(t, "game", "n1")
+	learns(&carav1.PortOffer{}, api.ProtocolTCP)
+	learns(&carav1.PortOffer{Protocols: api.PortProtocols()}, api.ProtocolTCP, api.ProtocolUDP)
 }
 
 // TestPortConditions: a project says where its ports are open, and why one is not. So does the node.

@@ -9,6 +9,15 @@ import (
 // prefix is what counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one machine has to itself.
 type prefix = netip.Prefix
 
+func prefixOf(client netip.Addr) prefix {
+	bits := 64
+	if client.Is4() {
+		bits = 32
+	}
+	of, _ := client.Prefix(bits) // invalid for a client without an address
+	return of
+}
+
 // clients counts the open connections of clients.
 type clients struct {
 	total, each int // maximum numbers, of all clients and of one
@@ -20,12 +29,8 @@ type clients struct {
 
 // enter counts a connection, unless its client or all clients together have too many. leave ends the count.
 func (c *clients) enter(client netip.Addr) (leave func(), ok bool) {
-	bits := 64
-	if client.Is4() {
-		bits = 32
-	}
-	of, err := client.Prefix(bits)
-	if err != nil {
+	of := prefixOf(client)
+	if !of.IsValid() {
 		return nil, false
 	}
 	c.mu.Lock()

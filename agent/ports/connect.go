@@ -17,7 +17,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Reasons of refused connections, in the metrics.
+// Reasons of refused connections and dropped datagrams, in the metrics.
 const (
 	refusedNoProject = "no_project"
 	refusedAllow     = "not_allowed"
@@ -25,6 +25,9 @@ const (
 	refusedHeader    = "proxy_header"
 	refusedService   = "service_down"
 	refusedNode      = "node_unreachable"
+	droppedSlow      = "slow"
+	droppedTooLong   = "too_long"
+	droppedReply     = "reply_not_sent"
 )
 
 // Errors of an attempt to reach a service.
@@ -35,10 +38,13 @@ var (
 	errTooMany    = errors.New("too many connections are open")
 	errHeader     = errors.New("--proxy-protocol-from has its address, so it must begin with a PROXY header")
 	errNode       = errors.New("the node of the project cannot be reached")
+	errSlow       = errors.New("the service or the connection to its node receives too slowly")
+	errTooLong    = errors.New("the datagram is too long")
+	errReply      = errors.New("the reply cannot be sent to the client")
 )
 
-// reasons lists which error has which reason in the metrics, and which answer another agent gets. Anything else is
-// refusedService.
+// reasons lists which error has which reason in the metrics, and which answer another agent gets: 0 for what happens to
+// datagrams only. Anything else is refusedService.
 var reasons = []struct { //nolint:gochecknoglobals // a table that never changes
 	err    error
 	reason string
@@ -50,6 +56,9 @@ var reasons = []struct { //nolint:gochecknoglobals // a table that never changes
 	{errTooMany, refusedLimit, 4},
 	{errNode, refusedNode, 5},
 	{errHeader, refusedHeader, 6},
+	{errSlow, droppedSlow, 0},
+	{errTooLong, droppedTooLong, 0},
+	{errReply, droppedReply, 0},
 }
 
 // reasonOf returns the reason of a failed attempt, and the answer for another agent.
@@ -251,41 +260,53 @@ func (p *Ports) Serve(ctx context.Context, node string, conn net.Conn) {
 	if node == "" {
 		return
 	}
-	b, project, leave, err := p.accepted(ctx, conn)
-	defer leave()
-	_, answer := reasonOf(err)
+	hello, err := readHello(conn)
+	var client netip.Addr
 	if err == nil {
-		defer b.done()
-		answer = 0
+		if client, err = netip.ParseAddr(hello.GetClient()); err != nil {
+			err = errNotAllowed
+		}
 	}
-	if _, failed := conn.Write([]byte{answer}); failed != nil || err != nil {
-		return
+	switch {
+	case err != nil:
+		_ = answerHello(conn, err)
+	case hello.GetProtocol() == api.ProtocolUDP:
+		p.serveDatagrams(ctx, conn, hello, client)
+	default:
+		p.serveConnection(ctx, conn, hello, client)
 	}
-	p.relay(ctx, project, fromAgent, conn, b.Conn)
 }
 
-// accepted reads what another agent wants and connects to the service. Only a service on this node counts. leave ends the count
-// of the connection.
-func (p *Ports) accepted(ctx context.Context, conn net.Conn) (b *backend, project string, leave func(), err error) {
-	leave = func() {}
-	hello, err := readHello(conn)
+// answerHello tells another agent what became of its first message.
+func answerHello(conn net.Conn, err error) error {
+	answer := byte(0)
 	if err != nil {
-		return nil, "", leave, err
+		_, answer = reasonOf(err)
 	}
-	client, err := netip.ParseAddr(hello.GetClient())
-	if err != nil {
-		return nil, "", leave, errNotAllowed
-	}
-	k := api.PortKey{Protocol: hello.GetProtocol(), Port: hello.GetPort(), Scope: hello.GetScope()}
-	counted, entered := p.clients.enter(client)
+	_, failed := conn.Write([]byte{answer})
+	return errors.Join(err, failed)
+}
+
+func keyOfHello(hello *carav1.PortConnection) api.PortKey {
+	return api.PortKey{Protocol: hello.GetProtocol(), Port: hello.GetPort(), Scope: hello.GetScope()}
+}
+
+// serveConnection passes a connection to a service on this node.
+func (p *Ports) serveConnection(ctx context.Context, conn net.Conn, hello *carav1.PortConnection, client netip.Addr) {
+	k := keyOfHello(hello)
+	leave, entered := p.clients.enter(client)
+	var b *backend
+	err := errTooMany
 	if entered {
-		leave = counted
+		defer leave()
 		b, err = p.reach(ctx, k, client, hello.GetProject(), false)
-	} else {
-		err = errTooMany
 	}
 	if err != nil {
 		p.refuse(k, p.table.Load().routes[k], addressOf(conn.RemoteAddr()), err)
+	} else {
+		defer b.done()
 	}
-	return b, hello.GetProject(), leave, err
+	if answerHello(conn, err) == nil {
+		p.relay(ctx, hello.GetProject(), fromAgent, conn, b.Conn)
+	}
 }

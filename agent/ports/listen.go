@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strconv"
@@ -22,8 +23,8 @@ type listeners struct {
 
 // listener is a port that is open, or that could not be opened.
 type listener struct {
-	net.Listener // nil if it could not be opened
-	problem      string
+	io.Closer // nil if it could not be opened
+	problem   string
 }
 
 // adjust opens the ports that are claimed and offered, closes the others, and reports them. It returns true if a port could not
@@ -41,7 +42,7 @@ func (l *listeners) adjust(ctx context.Context) (again bool) {
 		if ctx.Err() != nil || !api.OffersPort(l.ports.cfg.Offer, k) {
 			continue
 		}
-		if open := l.open[k]; open == nil || open.Listener == nil {
+		if open := l.open[k]; open == nil || open.Closer == nil {
 			l.open[k] = l.listen(ctx, k, open)
 		}
 		again = again || l.open[k].problem != ""
@@ -55,30 +56,51 @@ func (l *listeners) adjust(ctx context.Context) (again bool) {
 func (l *listeners) listen(ctx context.Context, k api.PortKey, before *listener) *listener {
 	p := l.ports
 	address := net.JoinHostPort(api.PortAddress(p.cfg.Offer, k.Scope), strconv.Itoa(int(k.Port)))
-	network := "tcp"
-	if ip, err := netip.ParseAddrPort(address); err == nil && ip.Addr().Is4() {
-		network = "tcp4" // without this, 0.0.0.0 has the IPv6 addresses too
-	}
-	in, err := new(net.ListenConfig).Listen(ctx, network, address)
+	in, err := p.listen(ctx, k, address)
 	if err != nil {
-		problem := problemText(address, k.Scope, err)
+		problem := problemText(k, address, err)
 		if before == nil || before.problem != problem {
 			p.cfg.Logger.Warn("port not opened", "port", k.String(), "address", address, "error", err)
 		}
 		return &listener{problem: problem}
 	}
 	p.cfg.Logger.Info("port opened", "port", k.String(), "address", address)
+	return &listener{Closer: in}
+}
+
+// listen opens a port and starts to serve it.
+func (p *Ports) listen(ctx context.Context, k api.PortKey, address string) (io.Closer, error) {
+	version := ""
+	if ip, err := netip.ParseAddrPort(address); err == nil && ip.Addr().Is4() {
+		version = "4" // without this, 0.0.0.0 has the IPv6 addresses too
+	}
+	if k.Protocol == api.ProtocolUDP {
+		d, err := p.listenUDP(ctx, k, "udp"+version, address)
+		if err != nil {
+			return nil, err
+		}
+		p.open.Go(func() { d.serve(ctx) })
+		return d, nil
+	}
+	in, err := new(net.ListenConfig).Listen(ctx, "tcp"+version, address)
+	if err != nil {
+		return nil, err
+	}
 	p.open.Go(func() { p.accept(ctx, k, in) })
-	return &listener{Listener: in}
+	return in, nil
 }
 
 // problemText says why a port is not open and what to do.
-func problemText(address, scope string, err error) string {
+func problemText(k api.PortKey, address string, err error) string {
+	show := "ss -ltnp"
+	if k.Protocol == api.ProtocolUDP {
+		show = "ss -lunp"
+	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Sprintf("another program on the machine uses %s; stop it (ss -ltnp shows it), or take the port out of --ports of cara-agent", address)
+		return fmt.Sprintf("another program on the machine uses %s; stop it (%s shows it), or take the port out of --ports of cara-agent", address, show)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Sprintf("the machine does not have the address of %s; correct %s of cara-agent", address, api.PortAddressFlag(scope))
+		return fmt.Sprintf("the machine does not have the address of %s; correct %s of cara-agent", address, api.PortAddressFlag(k.Scope))
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Sprintf("cara-agent may not open %s; run it as root, or with the capability NET_BIND_SERVICE", address)
 	}
@@ -86,7 +108,7 @@ func problemText(address, scope string, err error) string {
 }
 
 func (l *listener) close() {
-	if l.Listener != nil {
+	if l.Closer != nil {
 		_ = l.Close() // it is abandoned
 	}
 }

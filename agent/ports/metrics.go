@@ -14,13 +14,20 @@ const (
 	fromAgent  = "agent"
 )
 
-// metrics counts connections by project. There are never more series than projects with ports. A nil *metrics counts nothing.
+// Directions of data.
+const (
+	received = "received" // from clients
+	sent     = "sent"     // to clients
+)
+
+// metrics counts connections and datagrams by project. There are never more series than projects with ports. A nil *metrics counts nothing.
 type metrics struct {
 	open      *prometheus.GaugeVec
 	total     *prometheus.CounterVec
 	bytes     *prometheus.CounterVec
 	refusals  *prometheus.CounterVec
 	unclaimed prometheus.Counter
+	datagrams datagramMetrics
 
 	mu       sync.Mutex
 	projects map[string]bool
@@ -45,17 +52,20 @@ func newMetrics(into prometheus.Registerer) *metrics {
 			Name: "cara_ports_connections_total", Help: "Connections that reached their service, from clients or from other agents.",
 		}, []string{"project", "from"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cara_ports_bytes_total", Help: "Bytes from clients (received) and to clients (sent).",
+			Name: "cara_ports_bytes_total", Help: "Bytes from clients (received) and to clients (sent), over TCP and UDP.",
 		}, []string{"project", "from", "direction"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cara_ports_refused_total", Help: "Connections that were refused, by reason.",
 		}, []string{"project", "reason"}),
 		unclaimed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "cara_ports_unclaimed_total", Help: "Connections that were refused because no project has the port any more.",
+			Name: "cara_ports_unclaimed_total", Help: "Connections and datagrams that were refused because no project has the port any more.",
 		}),
-		projects: map[string]bool{},
+		datagrams: newDatagramMetrics(),
+		projects:  map[string]bool{},
 	}
 	into.MustRegister(m.open, m.total, m.bytes, m.refusals, m.unclaimed)
+	d := &m.datagrams
+	into.MustRegister(d.open, d.total, d.evicted, d.passed, d.dropped)
 	return m
 }
 
@@ -72,7 +82,7 @@ func (m *metrics) keep(projects map[string]*carav1.ProjectPorts) {
 		}
 		for _, vec := range []interface {
 			DeletePartialMatch(prometheus.Labels) int
-		}{m.open, m.total, m.bytes, m.refusals} {
+		}{m.open, m.total, m.bytes, m.refusals, m.datagrams.open, m.datagrams.total, m.datagrams.evicted, m.datagrams.passed, m.datagrams.dropped} {
 			vec.DeletePartialMatch(prometheus.Labels{"project": name})
 		}
 		delete(m.projects, name)
@@ -83,16 +93,20 @@ func (m *metrics) keep(projects map[string]*carav1.ProjectPorts) {
 }
 
 func (m *metrics) refused(project, reason string) {
-	if m == nil {
-		return
+	if m != nil {
+		m.count(m.refusals, project, reason)
 	}
+}
+
+// count counts what was refused or dropped.
+func (m *metrics) count(in *prometheus.CounterVec, project, reason string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.projects[project] {
 		m.unclaimed.Inc()
 		return
 	}
-	m.refusals.WithLabelValues(project, reason).Inc()
+	in.WithLabelValues(project, reason).Inc()
 }
 
 // of returns the series of a project, or nil if it has no ports any more.
@@ -107,7 +121,7 @@ func (m *metrics) of(project, from string) *series {
 	}
 	return &series{
 		open: m.open.WithLabelValues(project, from), total: m.total.WithLabelValues(project, from),
-		in: m.bytes.WithLabelValues(project, from, "received"), out: m.bytes.WithLabelValues(project, from, "sent"),
+		in: m.bytes.WithLabelValues(project, from, received), out: m.bytes.WithLabelValues(project, from, sent),
 	}
 }
 

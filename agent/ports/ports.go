@@ -1,18 +1,22 @@
-// Package ports serves the TCP ports of projects. Each agent that offers a port accepts connections and passes them to the
-// service: directly if the project runs on this node, otherwise through the agent of the other node. It is the last step after
-// a push, for everything that is not HTTP.
+// Package ports serves the TCP and UDP ports of projects. Each agent that offers a port accepts connections and datagrams and
+// passes them to the service: directly if the project runs on this node, otherwise through the agent of the other node. It is
+// the last step after a push, for everything that is not HTTP.
 //
 // Invariants:
 //
 //   - The agent opens a port only if its operator offers it and a project has claimed it, on the address of the port's scope.
-//   - A connection crosses agents at most once, over mutual TLS (agent/peer). The agent at the other end passes it only to a
+//   - A connection or a datagram crosses agents at most once, over mutual TLS (agent/peer). The agent at the other end passes it only to a
 //     service on its own node. Both agents check the scope and the access list.
-//   - Each connection acquires its backend and holds it until it ends. A draining service is removed from the endpoints before
+//   - Each TCP connection acquires its backend and holds it until it ends. A draining service is removed from the endpoints before
 //     it gets its signal, so no new connection reaches it.
 //   - A connection without a backend waits for at most Limits.Hold and is then reset. So no client is refused while a service
 //     is replaced.
 //   - The end of one direction is passed on alone. An error is passed on as a reset, never as an end: a client must not take
 //     a part of the data for all of it.
+//   - The datagrams of a client belong to a session, which ends when it is idle. A session stays with its container until that
+//     leaves the endpoints, and does not keep it from stopping. A datagram that cannot go on at once is dropped and counted.
+//     The goroutine that receives them never waits.
+//   - The replies of a session leave from the address and port that its client used.
 //   - Everything that a client may occupy has a limit (Limits).
 package ports
 
@@ -66,6 +70,11 @@ type Limits struct {
 	Connections, ClientConnections int
 	// Idle is how long a connection may carry no data. The default is 1 h.
 	Idle time.Duration
+	// Sessions is the maximum number of UDP sessions. The default is 10,000. ClientSessions is the maximum for one client
+	// address. The default is a quarter of Sessions. Beyond that, the session that was idle for the longest time ends.
+	Sessions, ClientSessions int
+	// SessionIdle is how long a UDP session may carry no datagram. The default is 2 min.
+	SessionIdle time.Duration
 	// Hold is how long a new connection waits for a service that answers. The default is 10 s.
 	Hold time.Duration
 	// Header is the timeout for the PROXY header of a load balancer. The default is 10 s.
@@ -75,9 +84,10 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	connections := cmp.Or(l.Connections, 10_000)
+	connections, sessions := cmp.Or(l.Connections, 10_000), cmp.Or(l.Sessions, 10_000)
 	return Limits{
 		Connections: connections, ClientConnections: cmp.Or(l.ClientConnections, max(1, connections/4)),
+		Sessions: sessions, ClientSessions: cmp.Or(l.ClientSessions, max(1, sessions/4)), SessionIdle: cmp.Or(l.SessionIdle, 2*time.Minute),
 		Idle: cmp.Or(l.Idle, time.Hour), Hold: cmp.Or(l.Hold, 10*time.Second), Header: cmp.Or(l.Header, 10*time.Second),
 		Retry: cmp.Or(l.Retry, 3*time.Second),
 	}
@@ -93,7 +103,11 @@ type Ports struct {
 	metrics *metrics
 	clients clients
 	log     logLimit
-	open    sync.WaitGroup // connections of clients
+	open    sync.WaitGroup // connections and sessions of clients
+
+	sessions *sessions
+	queued   budget        // datagrams that wait for connections to other agents
+	dialing  chan struct{} // has an entry for each connection that is being opened for a session
 
 	mu       sync.Mutex
 	told     bool          // the server has sent the table
@@ -107,6 +121,7 @@ func New(cfg Config) *Ports {
 	p := &Ports{
 		cfg: cfg, wake: make(chan struct{}, 1), file: kept.New(cfg.File, "ports", cfg.Logger), changes: make(chan struct{}, 1),
 		clients:  clients{total: cfg.Limits.Connections, each: cfg.Limits.ClientConnections, open: map[prefix]int{}},
+		sessions: newSessions(cfg.Limits.Sessions, cfg.Limits.ClientSessions), queued: budget{limit: allQueuedBytes}, dialing: make(chan struct{}, maxDialing),
 		replaced: make(chan struct{}), report: &carav1.PortReport{},
 	}
 	p.metrics = newMetrics(cfg.Metrics)

@@ -39,7 +39,8 @@ func (f *routeFeed) flushPorts(msg *carav1.Routes, dirty map[string]struct{}) {
 }
 
 // portRoutes returns what an agent gets about the ports of a project: those that it offers, and all of them if it runs the
-// project. It returns nil if there are none, and for agents that know no ports.
+// project. It returns nil if there are none, and for agents that know no ports. Agents of older versions
+// get no UDP ports.
 func (d *Dispatcher) portRoutes(name string, to *Session, offer *carav1.PortOffer) *carav1.ProjectPorts {
 	p, ok := state.Get[*carav1.Project](d.DB.Cache, name)
 	if !ok || offer == nil || api.GoingAway(p) {
@@ -48,7 +49,8 @@ func (d *Dispatcher) portRoutes(name string, to *Session, offer *carav1.PortOffe
 	st := p.GetStatus()
 	out := &carav1.ProjectPorts{Project: name, Node: st.GetNodeRef()}
 	for _, port := range p.GetSpec().GetPorts() {
-		if k := api.KeyOfPort(port); st.GetNodeRef() == to.Node || api.OffersPort(offer, k) {
+		k := api.KeyOfPort(port)
+		if api.ServesProtocol(offer, k.Protocol) && (st.GetNodeRef() == to.Node || api.OffersPort(offer, k)) {
 			port = proto.CloneOf(port)
 			port.Protocol, port.Scope = k.Protocol, k.Scope
 			out.Ports = append(out.Ports, port)

@@ -14,7 +14,7 @@ func PortText(k api.PortKey) string {
 	return fmt.Sprintf("%s/%d (%s)", strings.ToLower(k.Protocol), k.Port, k.Scope)
 }
 
-// ports shows where the connections to a project's TCP ports go, as the spec says it.
+// ports shows where the connections and datagrams to a project's ports go, as the spec says it.
 func (p Page) ports(ports []*carav1.ProjectPort) {
 	if len(ports) == 0 {
 		return

@@ -16,7 +16,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Route shows which project has which ingress host and path or TCP port, and where the requests and connections go. A route has no object: it follows from
+// Route shows which project has which ingress host and path or port, and where the requests, connections and datagrams go. A route has no object: it follows from
 // a project's spec and from the hosts that the project has claimed. Its name is the host with the path, or
 // the port with its scope.
 func Route() Kind {
@@ -39,7 +39,7 @@ type ProjectRoute struct {
 	*carav1.Route
 	project *carav1.Project
 	rule    *carav1.Ingress
-	key     api.PortKey // of a TCP port; empty for a host
+	key     api.PortKey // of a port; empty for a host
 }
 
 // GetMetadata returns the name of the route.
@@ -84,7 +84,7 @@ func routeOf(p *carav1.Project, in *carav1.Ingress, host string) *ProjectRoute {
 	return r
 }
 
-// portRoute returns the route of a TCP port. In the place of a host it has the port: `tcp/5432`.
+// portRoute returns the route of a port. In the place of a host it has the port: `tcp/5432`.
 func portRoute(p *carav1.Project, port *carav1.ProjectPort) *ProjectRoute {
 	k := api.KeyOfPort(port)
 	rule := &carav1.Ingress{Access: &carav1.IngressAccess{Allow: port.GetAllow()}}

@@ -73,6 +73,8 @@ type AgentConfig struct {
 	PortsInternal, PortsPublic string
 	// PortsIdle is how long a connection to a port may carry no data. 0 is the default of agent/ports.
 	PortsIdle time.Duration
+	// PortsUDPIdle is how long a UDP session may carry no datagram. 0 is the default of agent/ports.
+	PortsUDPIdle time.Duration
 	// ProxyProtocolFrom are the networks of load balancers that say in a PROXY header who the client is.
 	ProxyProtocolFrom []string
 	// BackupDirs are the directories below which projects may have repositories for their backups.
@@ -262,7 +264,7 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 	peers := who.Peers()
 	open := ports.New(ports.Config{
 		Node: c.NodeName, Logger: c.Logger, Metrics: figures, File: filepath.Join(c.DataDir, "ports.json"), Peers: peers,
-		Offer: c.portOffer(), Limits: ports.Limits{Idle: c.PortsIdle}, ProxyProtocolFrom: c.balancers,
+		Offer: c.portOffer(), Limits: ports.Limits{Idle: c.PortsIdle, SessionIdle: c.PortsUDPIdle}, ProxyProtocolFrom: c.balancers,
 		Endpoint:  func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		Endpoints: func() <-chan struct{} { return a.Endpoints().Changed() },
 	})

@@ -39,6 +39,8 @@ func (c *AgentConfig) checkPorts() error {
 		return fmt.Errorf("--ports-internal %s and --ports-public %s have an address in common: give each scope an address of its own", internal, public)
 	case c.PortsIdle < 0:
 		return errors.New("--ports-idle must not be negative")
+	case c.PortsUDPIdle < 0:
+		return errors.New("--ports-udp-idle must not be negative")
 	}
 	return nil
 }
@@ -68,5 +70,5 @@ func portAddress(flag, address string) (netip.Addr, error) {
 // portOffer returns what the node offers. It is never nil, so that the server knows that the agent serves ports: other agents
 // pass connections for the projects of this node to it, even if it opens none itself.
 func (c *AgentConfig) portOffer() *carav1.PortOffer {
-	return &carav1.PortOffer{Ports: c.Ports, InternalAddress: c.PortsInternal, PublicAddress: c.PortsPublic}
+	return &carav1.PortOffer{Ports: c.Ports, InternalAddress: c.PortsInternal, PublicAddress: c.PortsPublic, Protocols: api.PortProtocols()}
 }

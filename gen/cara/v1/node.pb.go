@@ -369,12 +369,16 @@ func (x *NodePort) GetProblem() string {
 // PortOffer is what a node offers to the ports of projects.
 type PortOffer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ports that the agent may open, as in `cara-agent --ports`: `5432`, or a range such as `25565-25570`.
+	// Ports that the agent may open, as in `cara-agent --ports`: `5432`, or a range such as `25565-25570`. `/udp` after them means
+	// UDP instead of TCP.
 	Ports []string `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
 	// InternalAddress is the IP address for ports with the scope Internal. Empty means that the node opens none.
 	InternalAddress string `protobuf:"bytes,2,opt,name=internal_address,json=internalAddress,proto3" json:"internal_address,omitempty"`
 	// PublicAddress is the IP address for ports with the scope Public. Empty means that the node opens none.
 	PublicAddress string `protobuf:"bytes,3,opt,name=public_address,json=publicAddress,proto3" json:"public_address,omitempty"`
+	// Protocols of ports that the agent serves: `TCP` and `UDP`. Agents of older versions set none and serve TCP. They get no
+	// routes of other protocols.
+	Protocols     []string `protobuf:"bytes,4,rep,name=protocols,proto3" json:"protocols,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -428,6 +432,13 @@ func (x *PortOffer) GetPublicAddress() string {
 		return x.PublicAddress
 	}
 	return ""
+}
+
+func (x *PortOffer) GetProtocols() []string {
+	if x != nil {
+		return x.Protocols
+	}
+	return nil
 }
 
 // NodeInfo describes a machine, as its agent reports it.
@@ -1447,7 +1458,8 @@ func (x *ProjectPorts) GetPorts() []*ProjectPort {
 }
 
 // PortConnection is the first message on a connection between agents that carries a client's connection to a port. Its length
-// precedes it, in two bytes. The answer is one byte; 0 means that the data of the service follows.
+// precedes it, in two bytes. The answer is one byte; 0 means that the data of the service follows. With the protocol UDP, the
+// data in both directions are datagrams; the length precedes each of them, in two bytes.
 type PortConnection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Protocol of the port.
@@ -1722,11 +1734,12 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1d\n" +
 	"\x05scope\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18\x10R\x05scope\x12!\n" +
 	"\aproject\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\aproject\x12\"\n" +
-	"\aproblem\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\aproblem\"\x95\x01\n" +
+	"\aproblem\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\aproblem\"\xc3\x01\n" +
 	"\tPortOffer\x12$\n" +
 	"\x05ports\x18\x01 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18\x10R\x05ports\x122\n" +
 	"\x10internal_address\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x0finternalAddress\x12.\n" +
-	"\x0epublic_address\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\rpublicAddress\"\x92\x05\n" +
+	"\x0epublic_address\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\rpublicAddress\x12,\n" +
+	"\tprotocols\x18\x04 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18\x10R\tprotocols\"\x92\x05\n" +
 	"\bNodeInfo\x12#\n" +
 	"\bplatform\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bplatform\x12,\n" +
 	"\ragent_version\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\x12.\n" +

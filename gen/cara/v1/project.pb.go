@@ -131,7 +131,7 @@ type ProjectSpec struct {
 	// OnNodeLoss says what happens to a project with Managed volumes when its node is lost. `Wait` (the default): the project
 	// waits for the node. `Restore`: another node restores the last backup and runs the project. `Restore` requires backup.
 	OnNodeLoss string `protobuf:"bytes,9,opt,name=on_node_loss,json=onNodeLoss,proto3" json:"on_node_loss,omitempty"`
-	// Ports are TCP ports of nodes that lead to services. Nodes open them only if their operators allow it: see
+	// Ports are TCP and UDP ports of nodes that lead to services. Nodes open them only if their operators allow it: see
 	// `cara-agent --ports`.
 	Ports         []*ProjectPort `protobuf:"bytes,10,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1667,22 +1667,23 @@ func (x *IngressBasicAuth) GetSecretRef() string {
 	return ""
 }
 
-// ProjectPort is a TCP port of nodes. Each node that offers the port accepts connections and passes them to a service.
+// ProjectPort is a TCP or UDP port of nodes. Each node that offers the port accepts connections or datagrams and passes them to a
+// service.
 type ProjectPort struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name is a DNS label of at most 63 characters, unique among the ports of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Protocol is `TCP` (the default).
+	// Protocol is `TCP` (the default) or `UDP`.
 	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	// Port is the port of the nodes. Only one project in the cluster can claim a protocol, port and scope.
 	Port int32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
-	// Target is the service and the port that get the connections.
+	// Target is the service and the port that get the connections or datagrams.
 	Target *IngressTarget `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
 	// Scope is `Internal` (the default; nodes open the port on the address of `cara-agent --ports-internal`) or `Public` (on the
 	// address of `--ports-public`).
 	Scope string `protobuf:"bytes,5,opt,name=scope,proto3" json:"scope,omitempty"`
 	// Allow are the networks from which clients can connect, such as `10.0.0.0/8` or `2001:db8::/32`. Connections of other
-	// clients are closed. Empty means all networks.
+	// clients are closed, and their datagrams are dropped. Empty means all networks.
 	Allow         []string `protobuf:"bytes,6,rep,name=allow,proto3" json:"allow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3584,11 +3585,11 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x10IngressBasicAuth\x12)\n" +
 	"\n" +
 	"secret_ref\x18\x01 \x01(\tB\n" +
-	"\xbaH\a\xc8\x01\x01r\x02\x18?R\tsecretRef\"\x87\x02\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\tsecretRef\"\x8c\x02\n" +
 	"\vProjectPort\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12(\n" +
-	"\bprotocol\x18\x02 \x01(\tB\f\xbaH\tr\aR\x00R\x03TCPR\bprotocol\x12\x1f\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12-\n" +
+	"\bprotocol\x18\x02 \x01(\tB\x11\xbaH\x0er\fR\x00R\x03TCPR\x03UDPR\bprotocol\x12\x1f\n" +
 	"\x04port\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01R\x04port\x126\n" +
 	"\x06target\x18\x04 \x01(\v2\x16.cara.v1.IngressTargetB\x06\xbaH\x03\xc8\x01\x01R\x06target\x12/\n" +
 	"\x05scope\x18\x05 \x01(\tB\x19\xbaH\x16r\x14R\x00R\bInternalR\x06PublicR\x05scope\x12$\n" +

@@ -292,8 +292,8 @@ type SourceAllow struct {
 	Hosts []string `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	// Secrets are patterns for the names of the Secrets that projects may use, such as `shop-*`. Empty means no Secret.
 	Secrets []string `protobuf:"bytes,3,rep,name=secrets,proto3" json:"secrets,omitempty"`
-	// Ports are the ports with the scope Internal that projects may claim: `5432`, or a range such as `25565-25570`. Empty means
-	// all ports.
+	// Ports are the ports with the scope Internal that projects may claim: `5432`, or a range such as `25565-25570`. `/udp` after
+	// them means UDP instead of TCP. Empty means all ports.
 	Ports []string `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
 	// PublicPorts are the ports with the scope Public that projects may claim, in the same form. Empty means no port.
 	PublicPorts   []string `protobuf:"bytes,7,rep,name=public_ports,json=publicPorts,proto3" json:"public_ports,omitempty"`

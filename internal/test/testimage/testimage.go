@@ -43,7 +43,7 @@ func All() []Fixture {
 		{Ref: WebV3, program: "web", version: "v3", ports: []string{"8080/tcp"}},
 		{Ref: KV, program: "kv", version: "v1", ports: []string{"6380/tcp"}},
 		{Ref: Job, program: "job", version: "v1"},
-		{Ref: Echo, program: "echo", version: "v1", ports: []string{"9000/tcp"}},
+		{Ref: Echo, program: "echo", version: "v1", ports: []string{"9000/tcp", "9000/udp"}},
 		{Ref: Busybox},
 	}
 }
