@@ -3,6 +3,7 @@ package dns01
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -118,8 +119,9 @@ func TestUnsigned(t *testing.T) {
 		go func() { ended <- d.ActivateAndServe() }()
 		<-started
 		t.Cleanup(func() {
-			_ = d.Shutdown()
-			<-ended
+			if err := errors.Join(d.Shutdown(), <-ended); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 	p := RFC2136{Server: l.Addr().String(), KeyName: testdns.KeyName, Algorithm: testdns.Algorithm, SecretFile: file(t, testdns.Secret, 0o600)}

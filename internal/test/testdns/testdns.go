@@ -6,6 +6,7 @@
 package testdns
 
 import (
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -55,7 +56,9 @@ func Start(tb testing.TB) *Server {
 		if udp, err = net.ListenPacket("udp", s.Addr); err == nil { //nolint:noctx // the test ends it
 			break
 		}
-		tcp.Close()
+		if err := tcp.Close(); err != nil {
+			tb.Fatal(err)
+		}
 	}
 	if err != nil {
 		tb.Fatal(err)
@@ -70,10 +73,9 @@ func Start(tb testing.TB) *Server {
 		go func() { ended <- d.ActivateAndServe() }()
 		<-started
 		tb.Cleanup(func() {
-			if err := d.Shutdown(); err != nil { //nolint:contextcheck // it has its own limit
+			if err := errors.Join(d.Shutdown(), <-ended); err != nil {
 				tb.Error(err)
 			}
-			<-ended
 		})
 	}
 	return s
