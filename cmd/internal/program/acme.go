@@ -45,7 +45,7 @@ func (c *ACMEConfig) on() bool { return c.Email != "" }
 func (c *ACMEConfig) Validate() error {
 	if !c.on() {
 		if !reflect.DeepEqual(*c, ACMEConfig{}) {
-			return errors.New("the flags of --acme-... need --acme-email: with it you agree to the terms of the certificate authority")
+			return errors.New("certificates need --acme-email, with which you agree to the terms of the certificate authority: add it, or remove the other flags about ACME")
 		}
 		return nil
 	}
