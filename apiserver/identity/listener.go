@@ -58,6 +58,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 
 // Close stops accepting and closes the connections that Accept has not returned yet.
 func (l *Listener) Close() error {
+	l.begin.Do(func() {}) // after this, no Accept starts a goroutine that Wait would not wait for
 	err := l.inner.Close()
 	l.cancel(net.ErrClosed)
 	l.wg.Wait()
