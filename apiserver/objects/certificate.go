@@ -37,7 +37,10 @@ func (s Certificates) ListCertificateOrders(_ context.Context, req *carav1.ListR
 
 // UpdateCertificate stores the result of an attempt, updates the projects of the host, and ends the challenges of the host.
 func (s Certificates) UpdateCertificate(ctx context.Context, req *carav1.UpdateCertificateRequest) (*carav1.CertificateOrder, error) {
-	host := req.GetHost()
+	host := req.GetOrder().GetMetadata().GetName()
+	if host == "" || len(host) > maxHostName {
+		return nil, api.Invalid("the request", api.Field("order.metadata.name", "must be a host name"))
+	}
 	var out *carav1.CertificateOrder
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		old, err := replaced[*carav1.CertificateOrder](t, host, req.GetOrder().GetMetadata())
@@ -62,6 +65,8 @@ func (s Certificates) UpdateCertificate(ctx context.Context, req *carav1.UpdateC
 	})
 	return out, err
 }
+
+const maxHostName = 253
 
 // replaced returns the object that an update replaces, or nil. The update names its resourceVersion, or none if there is no
 // object, so that a late write of a former leader changes nothing. `*` replaces any version.
@@ -144,8 +149,8 @@ func dropChallenges(t *state.Tx, host string) {
 }
 
 // DeleteCertificate removes what is stored about a host that no project claims.
-func (s Certificates) DeleteCertificate(ctx context.Context, req *carav1.DeleteCertificateRequest) (*emptypb.Empty, error) {
-	host := req.GetHost()
+func (s Certificates) DeleteCertificate(ctx context.Context, req *carav1.GetRequest) (*emptypb.Empty, error) {
+	host := req.GetName()
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		if _, ok := state.Read[*carav1.CertificateOrder](t, host); !ok {
 			return nil
@@ -186,7 +191,7 @@ func (s Certificates) PutAcmeAccount(ctx context.Context, req *carav1.AcmeAccoun
 	if s.DB.Vault == nil {
 		return nil, ErrNoIdentity()
 	}
-	if name == "" || len(req.GetKey()) == 0 {
+	if name == "" || len(name) > maxHostName || len(req.GetKey()) == 0 {
 		return nil, api.Invalid("the account", api.Field("metadata.name", "and the key must be set"))
 	}
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
