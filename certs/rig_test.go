@@ -45,7 +45,8 @@ type rig struct {
 	server   *apiserver.Server
 	conn     *grpc.ClientConn // as admin
 	url, dir string
-	port     int
+	port     int          // of the agents' public HTTP
+	first    net.Listener // at that port, until the first agent has it
 	ahead    atomic.Int64 // of the loop's clock
 	mute     atomic.Bool  // agents confirm nothing
 	stop     func()       // the loop
@@ -67,11 +68,10 @@ func newRigWith(t *testing.T, dns string, server apiserver.Config, change func(*
 	t.Helper()
 	t.Parallel()
 	r := &rig{T: t, dir: t.TempDir(), settings: server}
-	addr, err := testcluster.FreeAddress()
+	first, err := new(net.ListenConfig).Listen(r.Context(), "tcp", "127.0.0.1:0") // kept, so that nothing else gets the port
 	r.must(err)
-	_, port, _ := net.SplitHostPort(addr)
-	r.port, err = strconv.Atoi(port)
-	r.must(err)
+	r.Cleanup(func() { _ = first.Close() }) // an agent may have closed it
+	r.first, r.port = first, first.Addr().(*net.TCPAddr).Port
 	r.Authority = testacme.StartAt(t, r.port, dns)
 	r.change = func(c *Config) {
 		if change != nil {
@@ -155,6 +155,10 @@ func (r *rig) agent(node, ip string) (https string) {
 	r.must(err)
 	var on ingress.Listeners
 	for to, port := range map[*net.Listener]int{&on.Internal: 0, &on.PublicHTTP: r.port, &on.PublicHTTPS: 0} {
+		if port != 0 && ip == "127.0.0.1" && r.first != nil {
+			*to, r.first = r.first, nil
+			continue
+		}
 		*to, err = new(net.ListenConfig).Listen(r.Context(), "tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
 		r.must(err)
 	}

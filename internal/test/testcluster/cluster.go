@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -42,14 +43,19 @@ type Cluster struct {
 	id   string // the cluster's ID after the first request
 }
 
-// FreeAddress returns a loopback address that was unused a moment ago.
+// FreeAddress returns a loopback address that was unused a moment ago. Its port is below those that the kernel gives to
+// connections and to listeners at any port, so that hardly anything takes it before the caller does.
 func FreeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+	const first, last = 10_000, 32_000
+	var err error
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first))
+		var l net.Listener
+		if l, err = net.Listen("tcp", addr); err == nil { //nolint:noctx // closed at once
+			return addr, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", fmt.Errorf("find a free port: %w", err)
 }
 
 // New returns a cluster without running processes.
