@@ -44,3 +44,27 @@ func TestLogMarkGoesOnWithTheNextLine(t *testing.T) {
 		t.Error("lines came in between: it is told again")
 	}
 }
+
+// The lines of standard output and standard error are not ordered by time, nor are those of two containers of a service. All of
+// them are shown, also after a broken stream.
+func TestLogMarkKeepsLinesOutOfOrder(t *testing.T) {
+	log := func(text string, at int64, stderr bool) *carav1.LogLine {
+		return &carav1.LogLine{Service: "job", Line: text, Time: timestamppb.New(time.Unix(at, 0)), Stderr: stderr}
+	}
+	first := []*carav1.LogLine{log("a", 1, false), log("b", 4, false), log("exit", 3, true), log("other container", 2, false)}
+	mark := logMark{}
+	var shown []string
+	read := func(lines ...*carav1.LogLine) {
+		for _, l := range lines {
+			if mark.isNew(l) {
+				shown = append(shown, l.GetLine())
+			}
+		}
+	}
+	read(first...)
+	mark.resume(&carav1.LogsRequest{})
+	read(append(first, log("late", 4, true), log("last", 5, false))...)
+	if diff := cmp.Diff([]string{"a", "b", "exit", "other container", "late", "last"}, shown); diff != "" {
+		t.Error(diff)
+	}
+}

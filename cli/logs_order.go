@@ -76,16 +76,24 @@ func (h *logHeap) Pop() any {
 	return x
 }
 
-// logMark records the position in the log of each service, so that the stream after a broken one continues with the next
-// line: no line is repeated or lost.
-type logMark map[string]*logPlace
+// logMark records the position in the log of each stream of a service, so that the stream after a broken one continues with the
+// next line. Only what a new stream repeats is left out: lines of one service need not be ordered by time, because the engine
+// writes standard output and standard error independently, and a service may have two containers.
+type logMark map[logSource]*logPlace
 
-// logPlace is the position after the last line of one service.
+// logSource is standard output or standard error of a service.
+type logSource struct {
+	service string
+	stderr  bool
+}
+
+// logPlace is how far one log was read.
 type logPlace struct {
-	at   time.Time
-	read int // number of lines with that time that were read
-	seen int // number of them that the current stream has sent again
-	away bool
+	at      time.Time // of the newest line
+	read    int       // number of lines with that time
+	until   time.Time // at, when the current stream began; zero for the first one
+	repeats int       // number of lines with the time until that the current stream will repeat
+	away    bool
 }
 
 // isNew reports whether a line is new, and records it as read. A line without a time is always new.
@@ -93,23 +101,24 @@ func (m logMark) isNew(l *carav1.LogLine) bool {
 	if l.GetTime() == nil {
 		return true
 	}
-	at, p := l.GetTime().AsTime(), m[l.GetService()]
-	switch {
-	case p == nil:
-		m[l.GetService()] = &logPlace{at: at, read: 1, seen: 1}
-		return true
-	case at.Before(p.at):
-		return false
-	case at.After(p.at):
-		*p = logPlace{at: at, read: 1, seen: 1}
+	of := logSource{l.GetService(), l.GetStderr()}
+	at, p := l.GetTime().AsTime(), m[of]
+	if p == nil {
+		m[of] = &logPlace{at: at, read: 1}
 		return true
 	}
 	p.away = false
-	p.seen++
-	if p.seen <= p.read {
+	switch {
+	case at.Before(p.until):
 		return false
+	case at.Equal(p.until) && p.repeats > 0:
+		p.repeats--
+		return false
+	case at.After(p.at):
+		p.at, p.read = at, 1
+	case at.Equal(p.at):
+		p.read++
 	}
-	p.read = p.seen
 	return true
 }
 
@@ -127,7 +136,7 @@ func (m logMark) away() bool {
 func (m logMark) resume(req *carav1.LogsRequest) {
 	var since time.Time
 	for _, p := range m {
-		p.seen = 0
+		p.until, p.repeats = p.at, p.read
 		if since.IsZero() || p.at.Before(since) {
 			since = p.at
 		}
