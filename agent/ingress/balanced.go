@@ -36,7 +36,7 @@ func (l *listener) noHeader(c *conn, err error) {
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 		return
 	}
-	if unsaid, ok := l.set.refusals.say(time.Now()); ok {
+	if unsaid, ok := l.set.refusals.Say(time.Now()); ok {
 		l.set.log.Warn("connection refused: --proxy-protocol-from has its address, so it must begin with a PROXY header",
 			"remote", c.Conn.RemoteAddr(), "listener", l.Addr(), "error", err, "unsaid", unsaid)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/agent/proxyheader"
+	"github.com/caravanserai/cara/internal/loglimit"
 )
 
 // connections are the open connections of clients.
@@ -23,7 +24,7 @@ import (
 type connections struct {
 	total, each int // maximum numbers, of all clients and of one
 	log         *slog.Logger
-	refusals    logLimit
+	refusals    loglimit.Limit
 	freed       chan struct{} // signals that a connection ended or began to wait
 
 	mu      sync.Mutex
@@ -98,7 +99,7 @@ func (s *connections) part(c *conn) {
 }
 
 func (s *connections) refuse(raw net.Conn) {
-	if unsaid, ok := s.refusals.say(time.Now()); ok {
+	if unsaid, ok := s.refusals.Say(time.Now()); ok {
 		s.log.Warn("connection refused: its client has too many open", "remote", raw.RemoteAddr(), "limit", s.each, "unsaid", unsaid)
 	}
 	_ = raw.Close() // errors do not matter: it is abandoned

@@ -46,6 +46,7 @@ import (
 	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loglimit"
 )
 
 // Config configures an Ingress.
@@ -92,7 +93,7 @@ type Ingress struct {
 	routesFile      *kept.File
 	credentialsFile *kept.File
 
-	troubles logLimit
+	troubles loglimit.Limit
 
 	mu   sync.Mutex // serialises Apply
 	told bool       // the server has sent the table
@@ -342,7 +343,7 @@ func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case x.request.Context().Err() != nil:
 		return // the client left or stopped sending: close its connection
 	}
-	if unsaid, ok := i.troubles.say(time.Now()); ok {
+	if unsaid, ok := i.troubles.Say(time.Now()); ok {
 		i.cfg.Logger.Warn("backend did not answer", "project", b.route.Project, "service", b.route.Service,
 			"node", b.route.Node, "backend", b.addr, "error", err, "unsaid", unsaid)
 	}

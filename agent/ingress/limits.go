@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -166,22 +165,3 @@ func (p *bodyDeadline) extend() error {
 
 // end removes the deadline after the whole body was read. From then on net/http detects whether the client is still there.
 func (p *bodyDeadline) end() error { return p.control.SetReadDeadline(time.Time{}) }
-
-// logLimit limits a message to one per second, and counts the suppressed ones.
-type logLimit struct {
-	mu     sync.Mutex
-	last   time.Time
-	unsaid int
-}
-
-func (s *logLimit) say(now time.Time) (unsaid int, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now.Sub(s.last) < time.Second {
-		s.unsaid++
-		return 0, false
-	}
-	unsaid = s.unsaid
-	s.last, s.unsaid = now, 0
-	return unsaid, true
-}

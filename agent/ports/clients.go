@@ -3,7 +3,6 @@ package ports
 import (
 	"net/netip"
 	"sync"
-	"time"
 )
 
 // prefix is what counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one machine has to itself.
@@ -50,23 +49,4 @@ func (c *clients) leave(of prefix) {
 	if c.open[of]--; c.open[of] == 0 {
 		delete(c.open, of)
 	}
-}
-
-// logLimit limits a message to one per second, and counts the suppressed ones.
-type logLimit struct {
-	mu     sync.Mutex
-	last   time.Time
-	unsaid int
-}
-
-func (s *logLimit) say(now time.Time) (unsaid int, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now.Sub(s.last) < time.Second {
-		s.unsaid++
-		return 0, false
-	}
-	unsaid = s.unsaid
-	s.last, s.unsaid = now, 0
-	return unsaid, true
 }

@@ -163,7 +163,7 @@ func (p *Ports) refuse(k api.PortKey, to *route, client netip.Addr, err error) {
 		project = to.project
 	}
 	p.metrics.refused(project, reason)
-	if unsaid, ok := p.log.say(time.Now()); ok {
+	if unsaid, ok := p.log.Say(time.Now()); ok {
 		p.cfg.Logger.Warn("connection refused", "port", k.String(), "project", project, "client", client, "error", err, "unsaid", unsaid)
 	}
 }

@@ -114,7 +114,7 @@ func (d *datagrams) serve(ctx context.Context) {
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
-			if unsaid, ok := d.ports.log.say(time.Now()); ok {
+			if unsaid, ok := d.ports.log.Say(time.Now()); ok {
 				d.ports.cfg.Logger.Warn("datagram not received", "port", d.key.String(), "error", err, "unsaid", unsaid)
 			}
 			select {

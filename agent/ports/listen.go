@@ -133,7 +133,7 @@ func (p *Ports) accept(ctx context.Context, k api.PortKey, l net.Listener) {
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
-			if unsaid, ok := p.log.say(time.Now()); ok {
+			if unsaid, ok := p.log.Say(time.Now()); ok {
 				p.cfg.Logger.Warn("connection not accepted", "port", k.String(), "error", err, "unsaid", unsaid)
 			}
 			select {

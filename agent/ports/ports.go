@@ -38,6 +38,7 @@ import (
 	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loglimit"
 )
 
 // Config configures Ports.
@@ -102,7 +103,7 @@ type Ports struct {
 	changes chan struct{} // has an entry after the report has changed
 	metrics *metrics
 	clients clients
-	log     logLimit
+	log     loglimit.Limit
 	open    sync.WaitGroup // connections and sessions of clients
 
 	sessions *sessions

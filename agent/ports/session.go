@@ -255,7 +255,7 @@ func (p *Ports) target(to *route, hop bool) (target, error) {
 func (p *Ports) drop(k api.PortKey, project string, client netip.Addr, err error) {
 	reason, _ := reasonOf(err)
 	p.metrics.dropped(project, reason)
-	if unsaid, ok := p.log.say(time.Now()); ok {
+	if unsaid, ok := p.log.Say(time.Now()); ok {
 		p.cfg.Logger.Warn("datagram dropped", "port", k.String(), "project", project, "client", client, "error", err, "unsaid", unsaid)
 	}
 }
