@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -24,11 +23,9 @@ const maxCredentials = 1 << 20
 type credentialFeed struct {
 	server *Dispatcher
 	me     *Session
-	noted  chan struct{} // has one entry while there is something to send
+	feed
 
-	mu       sync.Mutex
-	ready    bool // the complete list has been sent
-	projects map[string]struct{}
+	projects map[string]struct{} // that may have changed; guarded by mu, as dirty
 	dirty    map[credential]struct{}
 
 	sending sync.Mutex // held while sending; guards the fields below
@@ -43,7 +40,7 @@ const kindPasswordList = "PasswordList"
 
 func newCredentialFeed(d *Dispatcher, me *Session) *credentialFeed {
 	return &credentialFeed{
-		server: d, me: me, noted: make(chan struct{}, 1), projects: map[string]struct{}{}, dirty: map[credential]struct{}{},
+		server: d, me: me, feed: newFeed(), projects: map[string]struct{}{}, dirty: map[credential]struct{}{},
 		uses: newIngressSecrets(), sent: map[credential]proto.Message{},
 	}
 }
@@ -59,9 +56,9 @@ func (f *credentialFeed) change(ch *state.Change) {
 	case api.KindProject:
 		f.project(ch.Name)
 	case api.KindSecret:
-		f.note(credential{state.KindCertificate, secretCertificate(ch.Name)}, credential{kindPasswordList, ch.Name})
+		f.changed(credential{state.KindCertificate, secretCertificate(ch.Name)}, credential{kindPasswordList, ch.Name})
 	case state.KindCertificate, state.KindChallenge:
-		f.note(credential{ch.Kind, ch.Name})
+		f.changed(credential{ch.Kind, ch.Name})
 	case api.KindSource: // it may use a Secret that projects use
 		old, now := state.As[*carav1.Source](ch.Old), state.As[*carav1.Source](ch.New)
 		if slices.Equal(api.SourceSecretNames(old.GetSpec()), api.SourceSecretNames(now.GetSpec())) {
@@ -70,7 +67,7 @@ func (f *credentialFeed) change(ch *state.Change) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.projects[""] = struct{}{}
-		f.wake()
+		f.note()
 	}
 }
 
@@ -79,27 +76,16 @@ func (f *credentialFeed) project(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.projects[name] = struct{}{}
-	f.wake()
+	f.note()
 }
 
-func (f *credentialFeed) note(all ...credential) {
+func (f *credentialFeed) changed(all ...credential) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, c := range all {
 		f.dirty[c] = struct{}{}
 	}
-	f.wake()
-}
-
-// wake makes run send. mu must be held.
-func (f *credentialFeed) wake() {
-	if !f.ready {
-		return
-	}
-	select {
-	case f.noted <- struct{}{}:
-	default:
-	}
+	f.note()
 }
 
 // full sends the complete list once, before any change.
@@ -109,39 +95,25 @@ func (f *credentialFeed) full() error {
 	}
 	certificates, _ := state.List[*carav1.Certificate](f.server.DB.Cache, "", "")
 	for _, c := range certificates {
-		f.note(credential{state.KindCertificate, c.GetId()})
+		f.changed(credential{state.KindCertificate, c.GetId()})
 	}
 	challenges, _ := state.List[*carav1.Challenge](f.server.DB.Cache, "", "")
 	for _, c := range challenges {
-		f.note(credential{state.KindChallenge, c.GetToken()})
+		f.changed(credential{state.KindChallenge, c.GetToken()})
 	}
 	if err := f.flush(true); err != nil {
 		return err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.ready = true
+	f.begin()
 	return nil
 }
 
 // run sends changes until ctx ends.
 func (f *credentialFeed) run(ctx context.Context) error {
-	for f.serves() {
-		select {
-		case <-f.noted:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		select {
-		case <-time.After(routeDelay):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if err := f.flush(false); err != nil {
-			return err
-		}
+	if !f.serves() {
+		return nil
 	}
-	return nil
+	return f.feed.run(ctx, func() error { return f.flush(false) })
 }
 
 // flush sends the difference to what was sent before.

@@ -16,19 +16,14 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// routeDelay collects changes: a push that starts twenty projects makes a few messages, not twenty.
-const routeDelay = 5 * time.Millisecond
-
 // routeFeed keeps one agent's ingress table up to date. It records the names of projects that may have changed and computes
 // their routes when it sends them, so it never records more names than there are projects.
 type routeFeed struct {
 	server *Dispatcher
 	me     *Session
-	noted  chan struct{} // has one entry while there is something to send
+	feed
 
-	mu    sync.Mutex
-	ready bool // the full table has been sent
-	dirty map[string]struct{}
+	dirty map[string]struct{} // projects that may have changed; guarded by mu
 	nodes map[string]struct{} // nodes whose accepted certificates may have changed
 
 	sending sync.Mutex                 // held while sending; guards the fields below
@@ -42,7 +37,7 @@ type routeFeed struct {
 
 func newRouteFeed(s *Dispatcher, me *Session) *routeFeed {
 	return &routeFeed{
-		server: s, me: me, noted: make(chan struct{}, 1), dirty: map[string]struct{}{}, nodes: map[string]struct{}{},
+		server: s, me: me, feed: newFeed(), dirty: map[string]struct{}{}, nodes: map[string]struct{}{},
 		table: newRouteTable(), sent: map[string][]*carav1.Route{}, peers: map[string]*carav1.Peer{},
 		ports: map[string]*carav1.ProjectPorts{},
 	}
@@ -64,46 +59,19 @@ func (f *routeFeed) node(name string) {
 	f.note()
 }
 
-// note wakes run. mu must be held.
-func (f *routeFeed) note() {
-	if !f.ready {
-		return
-	}
-	select {
-	case f.noted <- struct{}{}:
-	default:
-	}
-}
-
 // full sends the whole table once, before any change. The goroutine that records projects calls it, so nothing is recorded
 // during the call.
 func (f *routeFeed) full() error {
 	if err := f.flush(true); err != nil {
 		return err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.ready = true
+	f.begin()
 	return nil
 }
 
 // run sends changes until ctx ends.
 func (f *routeFeed) run(ctx context.Context) error {
-	for {
-		select {
-		case <-f.noted:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		select {
-		case <-time.After(routeDelay):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if err := f.flush(false); err != nil {
-			return err
-		}
-	}
+	return f.feed.run(ctx, func() error { return f.flush(false) })
 }
 
 // flush sends the difference to what was sent before.

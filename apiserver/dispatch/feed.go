@@ -1,0 +1,57 @@
+package dispatch
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// feedDelay collects changes: a push that starts twenty projects makes a few messages, not twenty.
+const feedDelay = 5 * time.Millisecond
+
+// feed wakes the goroutine that sends an agent what has changed. What has changed is recorded beside it, under the same mutex.
+type feed struct {
+	noted chan struct{} // has one entry while there is something to send
+
+	mu    sync.Mutex
+	ready bool // the complete state has been sent
+}
+
+func newFeed() feed { return feed{noted: make(chan struct{}, 1)} }
+
+// note wakes run. mu must be held.
+func (f *feed) note() {
+	if !f.ready {
+		return
+	}
+	select {
+	case f.noted <- struct{}{}:
+	default:
+	}
+}
+
+// begin lets changes wake run, after the complete state has been sent.
+func (f *feed) begin() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ready = true
+}
+
+// run calls send after changes, until ctx ends.
+func (f *feed) run(ctx context.Context, send func() error) error {
+	for {
+		select {
+		case <-f.noted:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case <-time.After(feedDelay):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := send(); err != nil {
+			return err
+		}
+	}
+}
