@@ -13,6 +13,7 @@ import (
 
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -34,7 +35,7 @@ func (o *Obtainer) work(ctx context.Context, host string) (time.Duration, error)
 		}
 		return min(max(step.At.Sub(o.cfg.Now()), time.Millisecond), o.cfg.Glance), nil
 	case Forget:
-		_, err := o.server.DeleteCertificate(ctx, &carav1.GetRequest{Name: host})
+		_, err := o.server.DeleteCertificate(ctx, &carav1.DeleteCertificateRequest{Host: host})
 		if err == nil {
 			o.hosts.set(host, nil)
 		}
@@ -76,7 +77,11 @@ func (o *Obtainer) attempt(ctx context.Context, host string, state *carav1.Certi
 
 // store stores the result of an attempt.
 func (o *Obtainer) store(ctx context.Context, host string, next *carav1.CertificateOrder, made issued) error {
-	stored, err := o.server.UpdateCertificate(ctx, &carav1.UpdateCertificateRequest{Order: next, Chain: made.chain, Key: made.key})
+	order := proto.CloneOf(next)
+	order.Metadata = nil
+	stored, err := o.server.UpdateCertificate(ctx, &carav1.UpdateCertificateRequest{
+		Host: host, ResourceVersion: next.GetMetadata().GetResourceVersion(), Order: order, Chain: made.chain, Key: made.key,
+	})
 	if err != nil {
 		return loop.Refused(fmt.Errorf("store the certificate of %s: %w", host, err))
 	}

@@ -41,6 +41,45 @@ func TestIssueAndRenew(t *testing.T) {
 	}
 }
 
+// TestLongestHosts: a host whose name is longer than the names of objects gets a certificate, which is renewed, and forgotten after
+// the host.
+func TestLongestHosts(t *testing.T) {
+	r := newRig(t, nil)
+	https := r.agent("n1", "127.0.0.1")
+	var hosts []string
+	for _, size := range []int{200, 253} {
+		host := strings.Repeat("a.", (size-6)/2) + strings.Repeat("b", 1+size%2) + ".test"
+		if len(host) != size {
+			t.Fatalf("the host has %d characters, want %d", len(host), size)
+		}
+		r.Lead(host, "127.0.0.1")
+		hosts = append(hosts, host)
+	}
+	r.claim("shop", hosts...)
+	r.ready("shop", api.StatusTrue, hosts[0]+": valid until")
+	r.ready("shop", api.StatusTrue, hosts[1]+": valid until")
+	serial := r.shows(https, hosts[1]).SerialNumber
+	r.pass(60*day + time.Hour)
+	r.await("the certificate is renewed", func() error {
+		if r.shows(https, hosts[1]).SerialNumber.Cmp(serial) == 0 {
+			return errSame
+		}
+		return nil
+	})
+	_, err := carav1.NewProjectServiceClient(r.conn).DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "shop"})
+	r.must(err)
+	r.pass(60*day + time.Hour)
+	r.await("the certificates are forgotten", func() error {
+		conn, err := r.server.Client(api.RoleCerts)
+		r.must(err)
+		left, err := carav1.NewCertificateServiceClient(conn).ListCertificateOrders(t.Context(), &carav1.ListRequest{})
+		if err == nil && len(left.GetItems()) > 0 {
+			err = fmt.Errorf("%d orders are left", len(left.GetItems()))
+		}
+		return err
+	})
+}
+
 // TestWrongDNS: a host that leads elsewhere gets no order until its records are right.
 func TestWrongDNS(t *testing.T) {
 	r := newRig(t, nil)

@@ -291,7 +291,7 @@ func (r *rig) await(what string, check func() error) {
 }
 
 // orders returns how many orders the authority has got.
-func (r *rig) orders() int { return strings.Count(r.Log(), "POST /order-plz") }
+func (r *rig) orders() int { return strings.Count(r.Log(), "Added order ") }
 
 // events returns the reasons of the events of a project about certificates.
 func (r *rig) events(name string) string {

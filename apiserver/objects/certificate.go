@@ -37,13 +37,10 @@ func (s Certificates) ListCertificateOrders(_ context.Context, req *carav1.ListR
 
 // UpdateCertificate stores the result of an attempt, updates the projects of the host, and ends the challenges of the host.
 func (s Certificates) UpdateCertificate(ctx context.Context, req *carav1.UpdateCertificateRequest) (*carav1.CertificateOrder, error) {
-	host := req.GetOrder().GetMetadata().GetName()
-	if host == "" || len(host) > maxHostName {
-		return nil, api.Invalid("the request", api.Field("order.metadata.name", "must be a host name"))
-	}
+	host := req.GetHost()
 	var out *carav1.CertificateOrder
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		old, err := replaced[*carav1.CertificateOrder](t, host, req.GetOrder().GetMetadata())
+		old, err := replaced[*carav1.CertificateOrder](t, host, req.GetResourceVersion())
 		if err != nil {
 			return err
 		}
@@ -66,13 +63,10 @@ func (s Certificates) UpdateCertificate(ctx context.Context, req *carav1.UpdateC
 	return out, err
 }
 
-const maxHostName = 253
-
-// replaced returns the object that an update replaces, or nil. The update names its resourceVersion, or none if there is no
+// replaced returns the object that an update replaces, or nil. want is the resourceVersion in the update, or empty if there is no
 // object, so that a late write of a former leader changes nothing. `*` replaces any version.
-func replaced[T proto.Message](t *state.Tx, name string, meta *carav1.ObjectMeta) (T, error) {
+func replaced[T proto.Message](t *state.Tx, name, want string) (T, error) {
 	old, ok := state.Read[T](t, name)
-	want := meta.GetResourceVersion()
 	if want == api.Everything || want == api.Meta(old).GetResourceVersion() && ok == (want != "") {
 		return old, nil
 	}
@@ -149,8 +143,8 @@ func dropChallenges(t *state.Tx, host string) {
 }
 
 // DeleteCertificate removes what is stored about a host that no project claims.
-func (s Certificates) DeleteCertificate(ctx context.Context, req *carav1.GetRequest) (*emptypb.Empty, error) {
-	host := req.GetName()
+func (s Certificates) DeleteCertificate(ctx context.Context, req *carav1.DeleteCertificateRequest) (*emptypb.Empty, error) {
+	host := req.GetHost()
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		if _, ok := state.Read[*carav1.CertificateOrder](t, host); !ok {
 			return nil
@@ -191,11 +185,11 @@ func (s Certificates) PutAcmeAccount(ctx context.Context, req *carav1.AcmeAccoun
 	if s.DB.Vault == nil {
 		return nil, ErrNoIdentity()
 	}
-	if name == "" || len(name) > maxHostName || len(req.GetKey()) == 0 {
+	if name == "" || len(req.GetKey()) == 0 {
 		return nil, api.Invalid("the account", api.Field("metadata.name", "and the key must be set"))
 	}
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		if _, err := replaced[*carav1.AcmeAccount](t, name, req.GetMetadata()); err != nil {
+		if _, err := replaced[*carav1.AcmeAccount](t, name, req.GetMetadata().GetResourceVersion()); err != nil {
 			return err
 		}
 		next := proto.CloneOf(req)

@@ -227,15 +227,18 @@ func (x *ListCertificateOrdersResponse) GetMetadata() *ListMeta {
 // UpdateCertificateRequest records the result of an attempt to obtain or renew the certificate of a host.
 type UpdateCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Order is the new state. Its metadata has the host as the name and the resourceVersion of the state that it replaces, or
-	// none if the host has no state.
+	// Order is the new state, without metadata: the name of an object is too short for some hosts.
 	Order *CertificateOrder `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
 	// Chain is the new certificate with its intermediate certificates in PEM. Empty if the attempt failed.
 	Chain []byte `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`
 	// Key is the private key of the new certificate in PEM. The server encrypts it in its store and never returns it.
-	Key           []byte `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Key []byte `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// Host is the name of the host, in lower case, or of the wildcard.
+	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	// ResourceVersion of the state that order replaces. Empty if the host has no state.
+	ResourceVersion string `protobuf:"bytes,5,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UpdateCertificateRequest) Reset() {
@@ -289,6 +292,66 @@ func (x *UpdateCertificateRequest) GetKey() []byte {
 	return nil
 }
 
+func (x *UpdateCertificateRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *UpdateCertificateRequest) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+// DeleteCertificateRequest names a host that no project claims any more.
+type DeleteCertificateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Host is the name of the host, in lower case, or of the wildcard.
+	Host          string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteCertificateRequest) Reset() {
+	*x = DeleteCertificateRequest{}
+	mi := &file_cara_v1_acme_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteCertificateRequest) ProtoMessage() {}
+
+func (x *DeleteCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_acme_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteCertificateRequest.ProtoReflect.Descriptor instead.
+func (*DeleteCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_acme_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DeleteCertificateRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
 // AcmeAccount is the account of the cluster at a certificate authority.
 type AcmeAccount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -308,7 +371,7 @@ type AcmeAccount struct {
 
 func (x *AcmeAccount) Reset() {
 	*x = AcmeAccount{}
-	mi := &file_cara_v1_acme_proto_msgTypes[3]
+	mi := &file_cara_v1_acme_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -320,7 +383,7 @@ func (x *AcmeAccount) String() string {
 func (*AcmeAccount) ProtoMessage() {}
 
 func (x *AcmeAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_acme_proto_msgTypes[3]
+	mi := &file_cara_v1_acme_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -333,7 +396,7 @@ func (x *AcmeAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcmeAccount.ProtoReflect.Descriptor instead.
 func (*AcmeAccount) Descriptor() ([]byte, []int) {
-	return file_cara_v1_acme_proto_rawDescGZIP(), []int{3}
+	return file_cara_v1_acme_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AcmeAccount) GetMetadata() *ObjectMeta {
@@ -389,7 +452,7 @@ type PresentChallengeRequest struct {
 
 func (x *PresentChallengeRequest) Reset() {
 	*x = PresentChallengeRequest{}
-	mi := &file_cara_v1_acme_proto_msgTypes[4]
+	mi := &file_cara_v1_acme_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -401,7 +464,7 @@ func (x *PresentChallengeRequest) String() string {
 func (*PresentChallengeRequest) ProtoMessage() {}
 
 func (x *PresentChallengeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_acme_proto_msgTypes[4]
+	mi := &file_cara_v1_acme_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -414,7 +477,7 @@ func (x *PresentChallengeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentChallengeRequest.ProtoReflect.Descriptor instead.
 func (*PresentChallengeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_acme_proto_rawDescGZIP(), []int{4}
+	return file_cara_v1_acme_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PresentChallengeRequest) GetHost() string {
@@ -458,7 +521,7 @@ type PresentChallengeResponse struct {
 
 func (x *PresentChallengeResponse) Reset() {
 	*x = PresentChallengeResponse{}
-	mi := &file_cara_v1_acme_proto_msgTypes[5]
+	mi := &file_cara_v1_acme_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +533,7 @@ func (x *PresentChallengeResponse) String() string {
 func (*PresentChallengeResponse) ProtoMessage() {}
 
 func (x *PresentChallengeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_acme_proto_msgTypes[5]
+	mi := &file_cara_v1_acme_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +546,7 @@ func (x *PresentChallengeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentChallengeResponse.ProtoReflect.Descriptor instead.
 func (*PresentChallengeResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_acme_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_acme_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PresentChallengeResponse) GetReady() []string {
@@ -511,7 +574,7 @@ type RemoveChallengeRequest struct {
 
 func (x *RemoveChallengeRequest) Reset() {
 	*x = RemoveChallengeRequest{}
-	mi := &file_cara_v1_acme_proto_msgTypes[6]
+	mi := &file_cara_v1_acme_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -523,7 +586,7 @@ func (x *RemoveChallengeRequest) String() string {
 func (*RemoveChallengeRequest) ProtoMessage() {}
 
 func (x *RemoveChallengeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_acme_proto_msgTypes[6]
+	mi := &file_cara_v1_acme_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -536,7 +599,7 @@ func (x *RemoveChallengeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveChallengeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveChallengeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_acme_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_acme_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RemoveChallengeRequest) GetToken() string {
@@ -568,11 +631,15 @@ const file_cara_v1_acme_proto_rawDesc = "" +
 	"\fbefore_order\x18\f \x01(\bR\vbeforeOrder\"\x7f\n" +
 	"\x1dListCertificateOrdersResponse\x12/\n" +
 	"\x05items\x18\x01 \x03(\v2\x19.cara.v1.CertificateOrderR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"\x91\x01\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"\xe6\x01\n" +
 	"\x18UpdateCertificateRequest\x127\n" +
 	"\x05order\x18\x01 \x01(\v2\x19.cara.v1.CertificateOrderB\x06\xbaH\x03\xc8\x01\x01R\x05order\x12\x1f\n" +
 	"\x05chain\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\x05chain\x12\x1b\n" +
-	"\x03key\x18\x03 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x01R\x03key\"\xd1\x01\n" +
+	"\x03key\x18\x03 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x01R\x03key\x12\x1f\n" +
+	"\x04host\x18\x04 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x04host\x122\n" +
+	"\x10resource_version\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\x0fresourceVersion\";\n" +
+	"\x18DeleteCertificateRequest\x12\x1f\n" +
+	"\x04host\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x04host\"\xd1\x01\n" +
 	"\vAcmeAccount\x127\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x12&\n" +
 	"\tdirectory\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tdirectory\x12\x1e\n" +
@@ -604,30 +671,31 @@ func file_cara_v1_acme_proto_rawDescGZIP() []byte {
 	return file_cara_v1_acme_proto_rawDescData
 }
 
-var file_cara_v1_acme_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_cara_v1_acme_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_cara_v1_acme_proto_goTypes = []any{
 	(*CertificateOrder)(nil),              // 0: cara.v1.CertificateOrder
 	(*ListCertificateOrdersResponse)(nil), // 1: cara.v1.ListCertificateOrdersResponse
 	(*UpdateCertificateRequest)(nil),      // 2: cara.v1.UpdateCertificateRequest
-	(*AcmeAccount)(nil),                   // 3: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 4: cara.v1.PresentChallengeRequest
-	(*PresentChallengeResponse)(nil),      // 5: cara.v1.PresentChallengeResponse
-	(*RemoveChallengeRequest)(nil),        // 6: cara.v1.RemoveChallengeRequest
-	(*ObjectMeta)(nil),                    // 7: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil),         // 8: google.protobuf.Timestamp
-	(*ListMeta)(nil),                      // 9: cara.v1.ListMeta
+	(*DeleteCertificateRequest)(nil),      // 3: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 4: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 5: cara.v1.PresentChallengeRequest
+	(*PresentChallengeResponse)(nil),      // 6: cara.v1.PresentChallengeResponse
+	(*RemoveChallengeRequest)(nil),        // 7: cara.v1.RemoveChallengeRequest
+	(*ObjectMeta)(nil),                    // 8: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil),         // 9: google.protobuf.Timestamp
+	(*ListMeta)(nil),                      // 10: cara.v1.ListMeta
 }
 var file_cara_v1_acme_proto_depIdxs = []int32{
-	7,  // 0: cara.v1.CertificateOrder.metadata:type_name -> cara.v1.ObjectMeta
-	8,  // 1: cara.v1.CertificateOrder.not_before:type_name -> google.protobuf.Timestamp
-	8,  // 2: cara.v1.CertificateOrder.not_after:type_name -> google.protobuf.Timestamp
-	8,  // 3: cara.v1.CertificateOrder.renew_at:type_name -> google.protobuf.Timestamp
-	8,  // 4: cara.v1.CertificateOrder.next_try:type_name -> google.protobuf.Timestamp
-	8,  // 5: cara.v1.CertificateOrder.orders:type_name -> google.protobuf.Timestamp
+	8,  // 0: cara.v1.CertificateOrder.metadata:type_name -> cara.v1.ObjectMeta
+	9,  // 1: cara.v1.CertificateOrder.not_before:type_name -> google.protobuf.Timestamp
+	9,  // 2: cara.v1.CertificateOrder.not_after:type_name -> google.protobuf.Timestamp
+	9,  // 3: cara.v1.CertificateOrder.renew_at:type_name -> google.protobuf.Timestamp
+	9,  // 4: cara.v1.CertificateOrder.next_try:type_name -> google.protobuf.Timestamp
+	9,  // 5: cara.v1.CertificateOrder.orders:type_name -> google.protobuf.Timestamp
 	0,  // 6: cara.v1.ListCertificateOrdersResponse.items:type_name -> cara.v1.CertificateOrder
-	9,  // 7: cara.v1.ListCertificateOrdersResponse.metadata:type_name -> cara.v1.ListMeta
+	10, // 7: cara.v1.ListCertificateOrdersResponse.metadata:type_name -> cara.v1.ListMeta
 	0,  // 8: cara.v1.UpdateCertificateRequest.order:type_name -> cara.v1.CertificateOrder
-	7,  // 9: cara.v1.AcmeAccount.metadata:type_name -> cara.v1.ObjectMeta
+	8,  // 9: cara.v1.AcmeAccount.metadata:type_name -> cara.v1.ObjectMeta
 	10, // [10:10] is the sub-list for method output_type
 	10, // [10:10] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
@@ -647,7 +715,7 @@ func file_cara_v1_acme_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_acme_proto_rawDesc), len(file_cara_v1_acme_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

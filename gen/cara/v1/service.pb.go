@@ -8248,11 +8248,11 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\vCreateToken\x12\x1b.cara.v1.CreateTokenRequest\x1a\x1c.cara.v1.CreateTokenResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x05token\"\x0e/api/v1/tokens\x12W\n" +
 	"\n" +
 	"ListTokens\x12\x14.cara.v1.ListRequest\x1a\x1b.cara.v1.ListTokensResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/tokens\x12\\\n" +
-	"\vDeleteToken\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/tokens/{name}2\xa0\x04\n" +
+	"\vDeleteToken\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/tokens/{name}2\xae\x04\n" +
 	"\x12CertificateService\x12U\n" +
 	"\x15ListCertificateOrders\x12\x14.cara.v1.ListRequest\x1a&.cara.v1.ListCertificateOrdersResponse\x12Q\n" +
-	"\x11UpdateCertificate\x12!.cara.v1.UpdateCertificateRequest\x1a\x19.cara.v1.CertificateOrder\x12@\n" +
-	"\x11DeleteCertificate\x12\x13.cara.v1.GetRequest\x1a\x16.google.protobuf.Empty\x12;\n" +
+	"\x11UpdateCertificate\x12!.cara.v1.UpdateCertificateRequest\x1a\x19.cara.v1.CertificateOrder\x12N\n" +
+	"\x11DeleteCertificate\x12!.cara.v1.DeleteCertificateRequest\x1a\x16.google.protobuf.Empty\x12;\n" +
 	"\x0eGetAcmeAccount\x12\x13.cara.v1.GetRequest\x1a\x14.cara.v1.AcmeAccount\x12<\n" +
 	"\x0ePutAcmeAccount\x12\x14.cara.v1.AcmeAccount\x1a\x14.cara.v1.AcmeAccount\x12W\n" +
 	"\x10PresentChallenge\x12 .cara.v1.PresentChallengeRequest\x1a!.cara.v1.PresentChallengeResponse\x12J\n" +
@@ -8418,12 +8418,13 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*Token)(nil),                         // 140: cara.v1.Token
 	(*emptypb.Empty)(nil),                 // 141: google.protobuf.Empty
 	(*UpdateCertificateRequest)(nil),      // 142: cara.v1.UpdateCertificateRequest
-	(*AcmeAccount)(nil),                   // 143: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 144: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 145: cara.v1.RemoveChallengeRequest
-	(*ListCertificateOrdersResponse)(nil), // 146: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 147: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 148: cara.v1.PresentChallengeResponse
+	(*DeleteCertificateRequest)(nil),      // 143: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 144: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 145: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 146: cara.v1.RemoveChallengeRequest
+	(*ListCertificateOrdersResponse)(nil), // 147: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 148: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 149: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
 	109, // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
@@ -8617,11 +8618,11 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	2,   // 188: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
 	3,   // 189: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
 	142, // 190: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	1,   // 191: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.GetRequest
+	143, // 191: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
 	1,   // 192: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	143, // 193: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	144, // 194: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	145, // 195: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	144, // 193: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	145, // 194: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	146, // 195: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
 	141, // 196: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
 	141, // 197: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
 	110, // 198: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
@@ -8702,12 +8703,12 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	103, // 273: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
 	104, // 274: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
 	141, // 275: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	146, // 276: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	147, // 277: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	147, // 276: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	148, // 277: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
 	141, // 278: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	143, // 279: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	143, // 280: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	148, // 281: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	144, // 279: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	144, // 280: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	149, // 281: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
 	141, // 282: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
 	0,   // 283: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
 	105, // 284: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk

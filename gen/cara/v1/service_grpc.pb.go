@@ -3831,7 +3831,7 @@ type CertificateServiceClient interface {
 	// UpdateCertificate records the result of an attempt to obtain or renew a certificate.
 	UpdateCertificate(ctx context.Context, in *UpdateCertificateRequest, opts ...grpc.CallOption) (*CertificateOrder, error)
 	// DeleteCertificate removes the certificate of a host and what was done to obtain it.
-	DeleteCertificate(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+	DeleteCertificate(ctx context.Context, in *DeleteCertificateRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
 	// GetAcmeAccount returns an account with its private key.
 	GetAcmeAccount(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*AcmeAccount, error)
 	// PutAcmeAccount creates or replaces an account. The metadata has the resourceVersion of the account that it replaces, or
@@ -3872,7 +3872,7 @@ func (c *certificateServiceClient) UpdateCertificate(ctx context.Context, in *Up
 	return out, nil
 }
 
-func (c *certificateServiceClient) DeleteCertificate(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*emptypb.Empty, error) {
+func (c *certificateServiceClient) DeleteCertificate(ctx context.Context, in *DeleteCertificateRequest, opts ...grpc.CallOption) (*emptypb.Empty, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(emptypb.Empty)
 	err := c.cc.Invoke(ctx, CertificateService_DeleteCertificate_FullMethodName, in, out, cOpts...)
@@ -3933,7 +3933,7 @@ type CertificateServiceServer interface {
 	// UpdateCertificate records the result of an attempt to obtain or renew a certificate.
 	UpdateCertificate(context.Context, *UpdateCertificateRequest) (*CertificateOrder, error)
 	// DeleteCertificate removes the certificate of a host and what was done to obtain it.
-	DeleteCertificate(context.Context, *GetRequest) (*emptypb.Empty, error)
+	DeleteCertificate(context.Context, *DeleteCertificateRequest) (*emptypb.Empty, error)
 	// GetAcmeAccount returns an account with its private key.
 	GetAcmeAccount(context.Context, *GetRequest) (*AcmeAccount, error)
 	// PutAcmeAccount creates or replaces an account. The metadata has the resourceVersion of the account that it replaces, or
@@ -3960,7 +3960,7 @@ func (UnimplementedCertificateServiceServer) ListCertificateOrders(context.Conte
 func (UnimplementedCertificateServiceServer) UpdateCertificate(context.Context, *UpdateCertificateRequest) (*CertificateOrder, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateCertificate not implemented")
 }
-func (UnimplementedCertificateServiceServer) DeleteCertificate(context.Context, *GetRequest) (*emptypb.Empty, error) {
+func (UnimplementedCertificateServiceServer) DeleteCertificate(context.Context, *DeleteCertificateRequest) (*emptypb.Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteCertificate not implemented")
 }
 func (UnimplementedCertificateServiceServer) GetAcmeAccount(context.Context, *GetRequest) (*AcmeAccount, error) {
@@ -4033,7 +4033,7 @@ func _CertificateService_UpdateCertificate_Handler(srv interface{}, ctx context.
 }
 
 func _CertificateService_DeleteCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(GetRequest)
+	in := new(DeleteCertificateRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -4045,7 +4045,7 @@ func _CertificateService_DeleteCertificate_Handler(srv interface{}, ctx context.
 		FullMethod: CertificateService_DeleteCertificate_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(CertificateServiceServer).DeleteCertificate(ctx, req.(*GetRequest))
+		return srv.(CertificateServiceServer).DeleteCertificate(ctx, req.(*DeleteCertificateRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
