@@ -158,7 +158,7 @@ func wrap(err error, format string, args ...any) error {
 		means = engine.ErrUnavailable
 	case diskFull(err):
 		means = engine.ErrNoRoom
-	case errdefs.IsNotFound(err):
+	case errdefs.IsNotFound(err), beingRemoved(err):
 		means = engine.ErrNotFound
 	case errdefs.IsInvalidArgument(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
 		means = engine.ErrInvalid
@@ -166,6 +166,11 @@ func wrap(err error, format string, args ...any) error {
 		return fmt.Errorf("%s: %w", what, tidy(err))
 	}
 	return fmt.Errorf("%s: %w: %w", what, means, tidy(err))
+}
+
+// beingRemoved reports whether the engine gives out no log because it is removing the container. Only the text says so.
+func beingRemoved(err error) bool {
+	return errdefs.IsConflict(err) && strings.Contains(err.Error(), "can not get logs from container which is dead or marked for removal")
 }
 
 // diskFull reports whether the engine's disk is full. The engine passes the kernel's error on only as text.

@@ -63,10 +63,13 @@ func (f *logFollower) look(ctx context.Context) (over bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	there := map[string]bool{} // by service: whether one of its containers may still write
+	there := map[string]bool{} // by service that has a container: whether one of them may still write
 	for _, c := range all {
 		service := c.Labels[api.LabelService]
 		more, err := f.container(ctx, c, want)
+		if errors.Is(err, engine.ErrNotFound) {
+			continue // it was removed after the list, and a successor may come
+		}
 		if err != nil {
 			return false, err
 		}
@@ -89,17 +92,14 @@ func (f *logFollower) look(ctx context.Context) (over bool, err error) {
 	return !f.awaited(want, there), nil
 }
 
-// container continues to read if there is more, and reports whether more may come.
+// container continues to read if there is more, and reports whether more may come. It returns ErrNotFound for a container that
+// no longer exists.
 func (f *logFollower) container(ctx context.Context, c engine.Container, want *step.Want) (more bool, err error) {
 	p := f.places[c.ID]
 	if p != nil && p.reading {
 		return true, nil
 	}
-	c, err = f.server.Engine.InspectContainer(ctx, c.ID)
-	if errors.Is(err, engine.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
+	if c, err = f.server.Engine.InspectContainer(ctx, c.ID); err != nil {
 		return false, err
 	}
 	runs := c.State == engine.StateRunning || c.State == engine.StatePaused
