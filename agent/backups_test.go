@@ -14,9 +14,8 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testneed"
+	"github.com/caravanserai/cara/internal/test/testrestic"
 )
-
-const backupPassword = "correct horse battery staple"
 
 // backedUp is an agent over the engine in memory, with data of project p on disk and the real restic. Its script logs the begin
 // and the end of each run, and waits in the second pass while the file gate exists, and in a restore while the file restore-gate exists.
@@ -56,8 +55,9 @@ exit $code
 	if err := os.WriteFile(b.cfg.Restic, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	testrestic.New(t, filepath.Join(b.dir, "repository"))
 	b.secrets = map[string]map[string][]byte{"p": {
-		"s/repository": []byte(filepath.Join(b.dir, "repository")), "s/password": []byte(backupPassword),
+		"s/repository": []byte(filepath.Join(b.dir, "repository")), "s/password": []byte(testrestic.Password),
 	}}
 	spec := withData("web")
 	spec.Backup = &carav1.Backup{SecretRef: "s"}
@@ -124,7 +124,7 @@ func TestBackupByRequest(t *testing.T) {
 			return err
 		}
 		data, err := os.ReadFile(path)
-		if bytes.Contains(data, []byte(backupPassword)) {
+		if bytes.Contains(data, []byte(testrestic.Password)) {
 			t.Errorf("the password is in %s", path)
 		}
 		return err

@@ -12,9 +12,10 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testneed"
+	"github.com/caravanserai/cara/internal/test/testrestic"
 )
 
-const password = "correct horse battery staple"
+const password = testrestic.Password
 
 // site is a machine with restic, a volume and a repository.
 type site struct {
@@ -24,7 +25,7 @@ type site struct {
 	log    string // arguments and environment of every run of restic
 }
 
-// newSite is a site with a repository. Without one, it is a directory.
+// newSite is a site with a repository: a directory, or what the values name, which may not exist yet.
 func newSite(t *testing.T, values map[string][]byte) *site {
 	t.Helper()
 	testneed.NotShort(t)
@@ -35,6 +36,7 @@ func newSite(t *testing.T, values map[string][]byte) *site {
 	script(t, s.Restic, `{ printf '%s\n' "$@"; env; } >>`+s.log+"\nexec "+restic+` "$@"`)
 	if values == nil {
 		values = map[string][]byte{api.BackupRepository: []byte(filepath.Join(dir, "repository"))}
+		testrestic.New(t, filepath.Join(dir, "repository"))
 	}
 	if values[api.BackupPassword] == nil {
 		values[api.BackupPassword] = []byte(password + "\n")

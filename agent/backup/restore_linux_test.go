@@ -149,6 +149,9 @@ func TestRestoreKeepsEverything(t *testing.T) {
 // TestRestoreWithoutABackup: a restore makes no repository, and does not take another project's backup.
 func TestRestoreWithoutABackup(t *testing.T) {
 	s := newSite(t, nil)
+	if err := os.RemoveAll(text(s.job.Values, api.BackupRepository)); err != nil {
+		t.Fatal(err)
+	}
 	s.notRestored(t, "", s.fresh(t), api.ReasonSnapshotNotFound, "no repository")
 	if _, err := os.Stat(text(s.job.Values, api.BackupRepository)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a repository was made (%v)", err)
