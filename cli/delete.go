@@ -226,9 +226,12 @@ func waitGone(ctx context.Context, c carav1.ProjectServiceClient, name string, t
 	if err != nil {
 		return err
 	}
-	for seen := false; ; {
+	phase, seen := api.PhaseTerminating, false
+	for {
 		e, err := stream.Recv()
 		switch {
+		case timedOut(err) && phase != api.PhaseTerminating:
+			return Exit{Code: exitTimeout, Message: fmt.Sprintf("project %q is still %s after %s: nobody has deleted it; caractrl describe project %s tells more", name, phase, timeout, name)}
 		case timedOut(err):
 			return Exit{Code: exitTimeout, Message: fmt.Sprintf("project %q is still being deleted after %s; caractrl describe project %s tells more", name, timeout, name)}
 		case err != nil:
@@ -236,6 +239,8 @@ func waitGone(ctx context.Context, c carav1.ProjectServiceClient, name string, t
 		case e.Type == api.WatchDeleted, e.Type == api.WatchBookmark && !seen:
 			return nil
 		}
-		seen = true
+		if e.Type != api.WatchBookmark {
+			seen, phase = true, e.GetObject().GetStatus().GetPhase()
+		}
 	}
 }

@@ -247,7 +247,7 @@ func (h *testServer) sourceSays(ctx context.Context, source, typ, status, messag
 	token := s.GetStatus().GetRequestedToken()
 	_, err = c.UpdateSourceStatus(ctx, &carav1.UpdateSourceStatusRequest{
 		Name: source, Uid: s.GetMetadata().GetUid(), HandledToken: &token,
-		Conditions: []*carav1.Condition{{Type: typ, Status: status, Reason: "Said", Message: message}},
+		Conditions: []*carav1.Condition{{Type: typ, Status: status, Reason: "Said", Message: message, ObservedGeneration: s.GetMetadata().GetGeneration()}},
 	})
 	return err
 }

@@ -142,7 +142,7 @@ func tasks() []task {
 		{"See what there is:", []func(*app) *cobra.Command{newGet, newDescribe, newTrace, newHistory, newDiff}},
 		{"Change what runs:", []func(*app) *cobra.Command{newApply, newConvert, newCreate, newDelete, newRecreate, newRestart, newRetry, newMove, newRestore, newExtend, newRollback}},
 		{"Look into containers:", []func(*app) *cobra.Command{newLogs, newExec, newPortForward, newTop}},
-		{"Work with git:", []func(*app) *cobra.Command{newReconcile, newSuspend, newResume, newConfirm, newOverride, newAdopt, newRelease}},
+		{"Work with git:", []func(*app) *cobra.Command{newReconcile, newWait, newSuspend, newResume, newConfirm, newOverride, newAdopt, newRelease}},
 		{"Run nodes and the server:", []func(*app) *cobra.Command{newCordon, newUncordon, newDrain, newBackup}},
 		{"Set up caractrl:", []func(*app) *cobra.Command{newContext, newVersion}},
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -70,17 +71,40 @@ type reconcileOptions struct {
 	named
 	timeout time.Duration
 	noWait  bool
+	running bool   // --wait
+	project string // the only project to wait for
 }
 
 func newReconcile(a *app) *cobra.Command {
 	o := &reconcileOptions{named: aboutSource(a)}
 	cmd := o.one(&cobra.Command{
 		Use: "reconcile SOURCE", Short: "Check a source now, and wait until what it declares is applied",
-		Example: "  caractrl reconcile platform\n  caractrl reconcile platform --timeout 5m",
+		Long: "Check a source now, and wait until what it declares is applied. With --wait, wait also until its projects run at\n" +
+			"this revision. With --project, only that project matters: errors of others are ignored.\n\n" +
+			"Exit codes with --wait: 0 they run, 2 no node fits, 3 a project failed or is refused, 4 --timeout was over,\n1 anything else.",
+		Example: "  caractrl reconcile platform\n  caractrl reconcile platform --wait --timeout 5m\n  caractrl reconcile previews --wait --project pr-42",
 	}, o)
-	cmd.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "how long to wait")
-	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "do not wait")
+	f := cmd.Flags()
+	f.DurationVar(&o.timeout, "timeout", 0, "how long to wait (1m, with --wait 5m)")
+	f.BoolVar(&o.noWait, "no-wait", false, "do not wait")
+	f.BoolVar(&o.running, "wait", false, "wait until the projects run")
+	f.StringVar(&o.project, "project", "", "with --wait: wait for this project only")
+	offer(cmd, "project", a.completeFlag(kind.Project()))
+	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
 	return cmd
+}
+
+func (o *reconcileOptions) parse(args []string) error {
+	if o.project = kind.Bare(kind.Project(), o.project); o.project != "" && !o.running {
+		return errors.New("--project says which project --wait waits for: add --wait")
+	}
+	if o.timeout == 0 {
+		o.timeout = time.Minute
+		if o.running {
+			o.timeout = 5 * time.Minute
+		}
+	}
+	return o.named.parse(args)
 }
 
 func (o *reconcileOptions) run(ctx context.Context) error {
@@ -88,6 +112,7 @@ func (o *reconcileOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	end := time.Now().Add(o.timeout)
 	resp, err := c.ReconcileSource(ctx, kind.ByName(o.name))
 	switch {
 	case err != nil:
@@ -96,39 +121,56 @@ func (o *reconcileOptions) run(ctx context.Context) error {
 		o.done("is being checked")
 		return nil
 	}
-	return o.wait(ctx, c, resp.Token)
+	s, err := o.wait(ctx, c, resp.Token)
+	if err != nil {
+		return err
+	}
+	ready, message := kind.SourceState(s)
+	switch {
+	case o.project != "":
+	case ready.Text != api.StatusTrue:
+		return fmt.Errorf("source %q: %s", o.name, term.Line(message))
+	default:
+		fmt.Fprintf(o.Out, "source/%s is at %s\n", o.name, api.ShortRevision(s.GetStatus().GetAppliedRevision()))
+	}
+	if !o.running {
+		return nil
+	}
+	names, err := o.claimed(ctx, c, s)
+	if err != nil {
+		return err
+	}
+	w := newWaiting(names)
+	w.urls = true
+	return o.await(ctx, w, max(time.Second, time.Until(end).Round(time.Second)))
 }
 
-// wait waits until the source's status answers the token or a newer one, and prints the result of the reconciliation.
-func (o *reconcileOptions) wait(ctx context.Context, c carav1.SourceServiceClient, token string) error {
+// wait waits until the source's status answers the token or a newer one, and returns the source.
+func (o *reconcileOptions) wait(ctx context.Context, c carav1.SourceServiceClient, token string) (*carav1.Source, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	stream, err := c.WatchSources(ctx, &carav1.WatchObjectsRequest{})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for {
 		e, err := stream.Recv()
 		if err != nil {
 			if timedOut(err) {
-				return Exit{Code: exitTimeout, Message: fmt.Sprintf("source %q was not done after %s; caractrl describe source %s tells more", o.name, o.timeout, o.name)}
+				return nil, Exit{Code: exitTimeout, Message: fmt.Sprintf("source %q was not done after %s; caractrl describe source %s tells more", o.name, o.timeout, o.name)}
 			}
-			return err
+			return nil, err
 		}
 		s := e.GetObject()
 		switch {
 		case s.GetMetadata().GetName() != o.name:
 			continue
 		case e.Type == api.WatchDeleted:
-			return fmt.Errorf("source %q was deleted meanwhile", o.name)
+			return nil, fmt.Errorf("source %q was deleted meanwhile", o.name)
 		case s.GetStatus().GetHandledToken() < token, settling(s):
 			continue
 		}
-		if ready, message := kind.SourceState(s); ready.Text != api.StatusTrue {
-			return fmt.Errorf("source %q: %s", o.name, term.Line(message))
-		}
-		fmt.Fprintf(o.Out, "source/%s is at %s\n", o.name, api.ShortRevision(s.GetStatus().GetAppliedRevision()))
-		return nil
+		return s, nil
 	}
 }
 

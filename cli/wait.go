@@ -28,9 +28,15 @@ func timedOut(err error) bool { return api.Code(err) == codes.DeadlineExceeded }
 
 // waitRunning waits until every project runs at its newest generation or has failed, and shows the progress.
 func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Duration) error {
-	if len(names) == 0 {
+	return a.await(ctx, newWaiting(names), timeout)
+}
+
+// await waits for what w describes, and shows the progress.
+func (a *app) await(ctx context.Context, w *waiting, timeout time.Duration) error {
+	if len(w.open) == 0 {
 		return nil
 	}
+	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	c, err := a.projects()
@@ -38,19 +44,21 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 		return err
 	}
 	req := &carav1.WatchProjectsRequest{}
-	if len(names) == 1 {
-		req.Name = names[0]
+	if len(w.open) == 1 {
+		for name := range w.open {
+			req.Name = name
+		}
 	}
 	stream, err := c.WatchProjects(ctx, req)
 	if err != nil {
 		return err
 	}
-	w, live := newWaiting(names), term.NewLive(a.Err)
+	live := term.NewLive(a.Err)
 	for len(w.open) > 0 {
 		e, err := stream.Recv()
 		switch {
 		case timedOut(err):
-			return w.verdict(timeout)
+			return w.verdict(timeout, a.absence(outer, w))
 		case err != nil:
 			return err
 		}
@@ -63,52 +71,13 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 			fmt.Fprintln(a.Err, step)
 		}
 	}
-	if err := w.verdict(timeout); err != nil {
+	if err := w.verdict(timeout, nil); err != nil {
+		return err
+	}
+	if err := a.printPorts(ctx, w.last); err != nil {
 		return err
 	}
 	a.printURLs(w)
-	return a.printPorts(ctx, w.last)
-}
-
-// printURLs ends a successful wait with the public URLs of the projects.
-func (a *app) printURLs(w *waiting) {
-	for _, name := range slices.Sorted(maps.Keys(w.last)) {
-		for _, url := range kind.PublicURLs(w.last[name]) {
-			fmt.Fprintln(a.Out, url)
-		}
-	}
-}
-
-// printPorts ends a successful wait with the addresses where the ports of projects are open, and why one is not.
-func (a *app) printPorts(ctx context.Context, projects map[string]*carav1.Project) error {
-	var with []*carav1.Project
-	for _, name := range slices.Sorted(maps.Keys(projects)) {
-		if p := projects[name]; len(p.GetSpec().GetPorts()) > 0 {
-			with = append(with, p)
-		}
-	}
-	if len(with) == 0 {
-		return nil
-	}
-	conn, err := a.dial()
-	if err != nil {
-		return err
-	}
-	nodes, err := carav1.NewNodeServiceClient(conn).ListNodes(ctx, &carav1.ListRequest{})
-	if api.Code(err) == codes.PermissionDenied {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, p := range with {
-		for _, at := range kind.OpenPorts(p, nodes.GetItems()) {
-			fmt.Fprintln(a.Out, term.Line(at))
-		}
-		if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPortsReady); c.GetStatus() == api.StatusFalse {
-			fmt.Fprintln(a.Err, "project/"+term.Line(p.GetMetadata().GetName()), "runs, but:", term.Line(c.GetMessage()))
-		}
-	}
 	return nil
 }
 
@@ -126,6 +95,9 @@ type waiting struct {
 	open   map[string]*carav1.Project // the last known state; nil if it is not known yet
 	last   map[string]*carav1.Project // the last known state, including finished projects
 	shown  map[string]string
+	appear bool     // projects that do not exist are awaited; otherwise they were deleted
+	ready  bool     // the condition Ready must be True, too
+	urls   bool     // internal URLs are printed, too
 	failed []string // messages about projects that failed or are gone
 	code   int
 }
@@ -138,9 +110,23 @@ func newWaiting(names []string) *waiting {
 	return w
 }
 
+// missing returns a line for each project that does not exist yet.
+func (w *waiting) missing() (lines []string) {
+	for _, name := range slices.Sorted(maps.Keys(w.open)) {
+		if w.open[name] == nil && w.shown[name] == "" {
+			w.shown[name] = "project/" + term.Line(name) + " does not exist yet"
+			lines = append(lines, w.shown[name])
+		}
+	}
+	return lines
+}
+
 // take reads one event of the watch and returns the lines to show.
 func (w *waiting) take(e *carav1.ProjectEvent) []string {
 	if e.Type == api.WatchBookmark {
+		if w.appear {
+			return w.missing()
+		}
 		for _, name := range slices.Sorted(maps.Keys(w.open)) {
 			if w.open[name] == nil { // it existed when it was applied, so it has been deleted
 				w.settle(name, 1, fmt.Sprintf("project %q was deleted meanwhile", name))
@@ -175,6 +161,9 @@ func (w *waiting) take(e *carav1.ProjectEvent) []string {
 			message = "waits until its ports are open"
 			break
 		}
+		if w.ready && !api.IsTrue(p.GetStatus().GetConditions(), api.CondReady) {
+			break
+		}
 		delete(w.open, name)
 	}
 	step := "project/" + term.Line(name) + " " + term.Line(phase)
@@ -195,11 +184,15 @@ func (w *waiting) settle(name string, code int, message string) {
 }
 
 // verdict returns the result: failures first, then the projects that did not finish in time. If none of the latter had a
-// node, the exit code is exitUnschedulable.
-func (w *waiting) verdict(timeout time.Duration) error {
+// node, the exit code is exitUnschedulable. absence has the reasons why projects do not exist.
+func (w *waiting) verdict(timeout time.Duration, absence map[string]string) error {
 	messages, code := w.failed, exitUnschedulable
 	for _, name := range slices.Sorted(maps.Keys(w.open)) {
 		p := w.open[name]
+		if p == nil && w.appear {
+			messages, code = append(messages, fmt.Sprintf("project %q does not exist after %s: %s", name, timeout, absence[name])), exitTimeout
+			continue
+		}
 		_, message := kind.Telling(p)
 		if jobs := openJobs(p); p.GetStatus().GetPhase() == api.PhaseRunning && len(jobs) > 0 {
 			message = waitsForJobs(jobs)

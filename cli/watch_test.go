@@ -309,7 +309,7 @@ func TestWaitingDecides(t *testing.T) {
 				w.take(e)
 			}
 			var exit Exit
-			if err := w.verdict(time.Minute); err != nil && !errors.As(err, &exit) {
+			if err := w.verdict(time.Minute, nil); err != nil && !errors.As(err, &exit) {
 				t.Fatal(err)
 			}
 			if len(w.open) != tt.open || exit.Code != tt.code {

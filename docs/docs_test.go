@@ -25,6 +25,7 @@ const patience = 5 * time.Minute
 type guide struct {
 	*testing.T
 	home    string
+	bin     string // the programs
 	env     []string
 	replace *strings.Replacer
 	stays   []*testcluster.Process
@@ -60,15 +61,7 @@ func TestWordPress(t *testing.T) {
 
 // follow runs the commands of a page and writes its files, from top to bottom.
 func (g *guide) follow(name string) {
-	page, err := os.ReadFile(name)
-	if err != nil {
-		g.Fatal(err)
-	}
-	blocks, err := parse(string(page))
-	if err != nil {
-		g.Fatal(err)
-	}
-	for _, b := range blocks {
+	for _, b := range g.blocks(name) {
 		if b.file != "" {
 			g.write(b.file, g.replace.Replace(b.text))
 			continue
@@ -81,6 +74,19 @@ func (g *guide) follow(name string) {
 	}
 }
 
+// blocks reads the files and the commands of a page.
+func (g *guide) blocks(name string) []block {
+	page, err := os.ReadFile(name)
+	if err != nil {
+		g.Fatal(err)
+	}
+	blocks, err := parse(string(page))
+	if err != nil {
+		g.Fatal(err)
+	}
+	return blocks
+}
+
 // newGuide makes a machine on which images stand in for those of a page: swap has texts of the page, each with what the test has
 // instead.
 func newGuide(t *testing.T, host string, swap ...string) *guide {
@@ -88,7 +94,7 @@ func newGuide(t *testing.T, host string, swap ...string) *guide {
 	if err := testcluster.Build(t.Context(), bin); err != nil {
 		t.Fatal(err)
 	}
-	g := &guide{T: t, home: home}
+	g := &guide{T: t, home: home, bin: bin}
 	swap = append(swap, "port: 80\n", "port: 8080\n")
 	for _, port := range []string{"8080", "8081", "8082", "8090", "8091"} {
 		addr, err := testcluster.FreeAddress()

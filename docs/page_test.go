@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// block is one fenced block of a page: a file (```yaml NAME) or commands (```console). Others are left out.
+// block is one fenced block of a page: a file (```yaml NAME, ```sh NAME) or commands (```console). Others are left out.
 type block struct {
 	file, text string
 	commands   []command
@@ -52,7 +52,7 @@ func parse(page string) ([]block, error) {
 			inside = false
 			lang, name, _ := strings.Cut(info, " ")
 			switch {
-			case lang == "yaml" && name != "":
+			case (lang == "yaml" || lang == "sh") && name != "":
 				blocks = append(blocks, block{file: name, text: strings.Join(lines, "\n") + "\n"})
 			case lang == "console":
 				blocks = append(blocks, block{commands: commandsOf(lines, at)})

@@ -3,6 +3,7 @@ package kind
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,8 +46,29 @@ func (p Page) urls(obj *carav1.Project) {
 // wait for a certificate.
 func URLs(p *carav1.Project) []string { return urlsOf(p, func(*carav1.Ingress) bool { return true }) }
 
-// PublicURLs returns those of the public hosts.
-func PublicURLs(p *carav1.Project) []string { return urlsOf(p, api.Public) }
+// BareURLs returns the public URLs of a project without remarks, and before them the internal ones if they are asked for.
+func BareURLs(p *carav1.Project, internal bool) (urls []string) {
+	all := urlsOf(p, api.Public)
+	if internal {
+		all = slices.Concat(urlsOf(p, func(in *carav1.Ingress) bool { return !api.Public(in) }), all)
+	}
+	for _, url := range all {
+		bare, _, _ := strings.Cut(url, " ")
+		urls = append(urls, bare)
+	}
+	return urls
+}
+
+// WithoutCertificate returns the public hosts of a project that wait for their first certificate.
+func WithoutCertificate(p *carav1.Project) (hosts []string) {
+	for _, in := range p.GetSpec().GetIngress() {
+		host := claimedHost(p, in.GetHost())
+		if host != "" && api.Public(in) && in.GetTls().GetMode() != api.TLSOff && certificateOf(p, host).GetNotAfter() == nil && !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
 
 func urlsOf(p *carav1.Project, which func(*carav1.Ingress) bool) []string {
 	var urls []string
