@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caravanserai/cara/agent/content"
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/step"
@@ -21,6 +22,7 @@ type actor struct {
 	engine engine.Engine
 	pulls  *image.Puller
 	kept   *stream.KeptLogs
+	files  *content.Store
 	slots  *slots
 	volume func() // is called when a Managed volume was created
 }
@@ -65,6 +67,8 @@ func (a *actor) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 	switch x.Kind {
 	case step.KindPull:
 		a.pulls.Ask(ctx, want.Project, x.Name, want.AuthFor(x.Name))
+	case step.KindFetchFiles:
+		err = a.files.Fetch(ctx, api.ServiceBlobs(want.Service(x.Service)))
 	case step.KindCreateNetwork:
 		_, err = eng.CreateNetwork(ctx, x.Name, want.Owner(), 2*len(want.Spec.GetServices()))
 	case step.KindRemoveNetwork:
@@ -161,12 +165,16 @@ func (a *actor) remove(ctx context.Context, want *step.Want, have *step.Have, x 
 // start first copies the service's files into the container. An agent that was killed between create and copy leaves a
 // container without files, and this cannot be detected, so start copies them before every first start.
 func (a *actor) start(ctx context.Context, want *step.Want, x step.Action) error {
-	if files := want.Files(want.Service(x.Service)); len(files) > 0 {
+	files, err := want.Files(want.Service(x.Service), a.files.Read)
+	if err != nil {
+		return err
+	}
+	if len(files) > 0 {
 		if err := a.engine.CopyFiles(ctx, x.ID, files); err != nil {
 			return err
 		}
 	}
-	err := a.engine.StartContainer(ctx, x.ID)
+	err = a.engine.StartContainer(ctx, x.ID)
 	if err == nil || errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrInvalid) || ctx.Err() != nil {
 		return err
 	}

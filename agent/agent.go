@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/caravanserai/cara/agent/confine"
+	"github.com/caravanserai/cara/agent/content"
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/probe"
@@ -63,12 +64,13 @@ func New(cfg Config) (*Agent, error) {
 	a.backups = newBackups(cfg, log, a.assignments, a.disk, events)
 	a.restoring = newRestoring(cfg, log, a.assignments, a.disk, a.inventory, a.backups)
 	released := &released{beat: beat}
+	files := content.New(filepath.Join(cfg.DataDir, "files"), carav1.NewFileServiceClient(cfg.Conn), a.assignments.blobs)
 	kept := stream.KeptLogsIn(filepath.Join(cfg.DataDir, "logs"))
 	a.assignments.queue = newQueue(cfg, log, a.machine, &worker{
 		log: log, assignments: a.assignments, disk: a.disk, kept: kept, machine: a.machine, reports: a.reports, endpoints: a.endpoints,
 		events: events, released: released, mover: a.mover, backups: a.backups,
-		observer: &observer{node: cfg.node(), engine: cfg.Engine, pulls: a.pulls, probes: a.probes},
-		actor:    &actor{log: log, engine: cfg.Engine, pulls: a.pulls, kept: kept, slots: newSlots(cfg), volume: a.inventory.look},
+		observer: &observer{node: cfg.node(), engine: cfg.Engine, pulls: a.pulls, probes: a.probes, files: files},
+		actor:    &actor{log: log, engine: cfg.Engine, pulls: a.pulls, kept: kept, files: files, slots: newSlots(cfg), volume: a.inventory.look},
 	})
 	a.watcher = &watcher{cfg: cfg, log: log, assignments: a.assignments, machine: a.machine, events: events, relist: relist}
 	a.server = &connection{

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/agent/step"
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
 )
@@ -164,6 +165,19 @@ func (a *assignments) images() []string {
 		}
 	}
 	return out
+}
+
+// blobs returns the files of sources that the projects of this node use.
+func (a *assignments) blobs() map[string]bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	used := map[string]bool{}
+	for _, t := range a.tasks {
+		for _, digest := range api.Blobs(t.want.Spec) {
+			used[digest] = true
+		}
+	}
+	return used
 }
 
 // goBack accepts assignments with an older epoch than the one in force. Only a server that was restored from a backup keeps

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/caravanserai/cara/agent/content"
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/probe"
@@ -23,6 +24,7 @@ type observer struct {
 	engine engine.Engine
 	pulls  *image.Puller
 	probes *probe.Prober
+	files  *content.Store
 }
 
 // observe reads everything that the engine has of a project. An error means that the state is unknown, never that nothing
@@ -67,7 +69,7 @@ func (o *observer) read(ctx context.Context, want *step.Want, ws *workspace) (*s
 	ws.sightings = step.Sight(have.Containers, ws.sightings, time.Now())
 	o.observePulls(want, ws) // before the images: what a completed pull has brought must be seen, or it is pulled again
 	if !want.Remove {
-		have.Missing = missingPaths(want)
+		have.Missing, have.Unfetched = missingPaths(want), o.files.Missing(api.Blobs(want.Spec))
 		if err := o.observeImages(ctx, want, have, ws); err != nil {
 			return nil, err
 		}

@@ -37,6 +37,9 @@ func ServiceHash(s *carav1.ProjectSpec, service string) string {
 	}
 	svc := s.GetServices()[i]
 	svc.DependsOn, svc.Update = nil, nil
+	for _, f := range svc.GetFiles() {
+		f.From = "" // the container depends on the content only
+	}
 	mounted := &carav1.ProjectSpec{Services: []*carav1.Service{svc}}
 	for _, v := range s.GetVolumes() {
 		if slices.ContainsFunc(svc.GetVolumeMounts(), func(m *carav1.VolumeMount) bool { return m.GetName() == v.GetName() }) {

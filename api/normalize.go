@@ -96,7 +96,9 @@ func eachServiceDefault(svc *carav1.Service, str func(*string, string), num func
 		str(&d.Condition, DependsStarted)
 	}
 	for _, f := range svc.GetFiles() {
-		str(&f.Mode, DefaultFileMode)
+		if f.GetFrom() == "" { // otherwise each file has a default
+			str(&f.Mode, DefaultFileMode)
+		}
 	}
 	for _, u := range svc.GetUlimits() {
 		num(&u.Hard, u.GetSoft())

@@ -18,6 +18,7 @@ func (e serviceErrors) service(at string, s *carav1.Service, x specIndex) {
 	e.image(at+".image", s.GetImage())
 	e.env(at+".env", s.GetEnv())
 	e.mounts(at, s, x)
+	e.from(at, s)
 	e.absolute(at+".workingDir", s.GetWorkingDir())
 	e.user(at+".user", s.GetUser())
 	e.words(at, s)
@@ -131,9 +132,11 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 	}
 	for i, f := range s.GetFiles() {
 		field := elem(at+".files", i)
-		take(field+".path", f.GetPath())
-		if f.GetContent() != "" && f.GetSecretKeyRef() != nil {
-			e.add(field, "has both content and secretKeyRef; keep one of them")
+		for _, target := range targets(f) {
+			take(field+".path", target)
+		}
+		if sources := fileSources(f); len(sources) > 1 {
+			e.add(field, "has both %s; keep one of them", strings.Join(sources, " and "))
 		}
 		e.secretKey(field+".secretKeyRef", f.GetSecretKeyRef())
 		if s.GetReadOnly() && !writable(s.GetVolumeMounts(), f.GetPath()) {
@@ -143,6 +146,21 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 			e.add(field+".mode", "%q is no mode; write three or four octal digits in quotes, such as \"0444\"", m)
 		}
 	}
+}
+
+// fileSources returns the fields that give a file its content.
+func fileSources(f *carav1.File) []string {
+	var set []string
+	if f.GetContent() != "" {
+		set = append(set, "content")
+	}
+	if f.GetSecretKeyRef() != nil {
+		set = append(set, "secretKeyRef")
+	}
+	if f.GetFrom() != "" {
+		set = append(set, "from")
+	}
+	return set
 }
 
 // kernelPath returns the directory /proc, /sys or /dev that contains a path, or "". A mount there would hide or change the

@@ -137,6 +137,11 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.CertificateService/PresentChallenge":      reports(api.RoleCerts),
 	"/cara.v1.CertificateService/RemoveChallenge":       reports(api.RoleCerts),
 
+	"/cara.v1.FileService/MissingBlobs": reads(api.RoleAdmin, api.RoleDeployer, api.RoleSources),
+	"/cara.v1.FileService/PutBlob":      reports(api.RoleAdmin, api.RoleDeployer, api.RoleSources),
+	"/cara.v1.FileService/GetBlob":      reads(nodes...),
+	"/cara.v1.FileService/TrimBlobs":    writes(api.RoleGC),
+
 	"/cara.v1.InfoService/GetInfo": reads(append(slices.Clone(readers), api.RoleNode)...),
 	"/cara.v1.InfoService/Backup":  writes(admins...),
 }

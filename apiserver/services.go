@@ -46,5 +46,6 @@ func (s *Server) register(r grpc.ServiceRegistrar) {
 	carav1.RegisterEventServiceServer(r, objects.Events{Service: s.objects})
 	carav1.RegisterWatchServiceServer(r, objects.Watches{Service: s.objects})
 	carav1.RegisterCertificateServiceServer(r, certificateService{Certificates: objects.Certificates{Service: s.objects}, Challenges: dispatch.Challenges{Dispatcher: s.agents}})
+	carav1.RegisterFileServiceServer(r, objects.Files{Service: s.objects})
 	carav1.RegisterInfoServiceServer(r, infoService{Server: s})
 }

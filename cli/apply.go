@@ -53,9 +53,15 @@ func (o *applyOptions) parse([]string) (err error) {
 }
 
 func (o *applyOptions) run(ctx context.Context) error {
-	objects, err := o.readManifests(o.files)
+	files := localFiles{}
+	objects, err := o.readManifests(o.files, files)
 	if err != nil {
 		return err
+	}
+	if !o.dryRun {
+		if err := o.storeFiles(ctx, objects, files); err != nil {
+			return err
+		}
 	}
 	refused := 0
 	var projects []string

@@ -86,7 +86,7 @@ func (o *diffOptions) run(ctx context.Context) error {
 
 // diffFiles shows what apply would change, and returns the exit code.
 func (o *diffOptions) diffFiles(ctx context.Context) (code int, err error) {
-	objects, err := o.readManifests(o.files)
+	objects, err := o.readManifests(o.files, localFiles{})
 	if err != nil {
 		return 0, err
 	}

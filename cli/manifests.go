@@ -20,12 +20,13 @@ import (
 const maxInput = 8 << 20
 
 // readManifests reads the arguments of -f: files, directories (all manifests below), or - for standard input. It prints
-// every problem. If there is any, it returns no manifests, since the rest may not be what the user wants.
-func (a *app) readManifests(paths []string) ([]proto.Message, error) {
+// every problem. If there is any, it returns no manifests, since the rest may not be what the user wants. The files beside the
+// manifests that projects use are read into files. Nil means that they do not matter.
+func (a *app) readManifests(paths []string, files localFiles) ([]proto.Message, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("name the manifests with -f FILE, -f DIR or -f -")
 	}
-	docs, problems, err := a.parseFiles(paths)
+	docs, problems, err := a.parseFiles(paths, files)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 }
 
 // parseFiles parses files and the manifests in directories.
-func (a *app) parseFiles(paths []string) (docs []manifest.Document, problems []*carav1.FileProblem, err error) {
+func (a *app) parseFiles(paths []string, local localFiles) (docs []manifest.Document, problems []*carav1.FileProblem, err error) {
 	for _, path := range paths {
 		files, err := expand(path)
 		if err != nil {
@@ -71,6 +72,11 @@ func (a *app) parseFiles(paths []string) (docs []manifest.Document, problems []*
 			}
 			found, wrong := manifest.Parse(display(file), data, manifest.Limits{})
 			docs, problems = append(docs, found...), append(problems, wrong...)
+			for _, d := range found {
+				if local != nil {
+					problems = append(problems, local.fill(file, d)...)
+				}
+			}
 		}
 	}
 	return docs, problems, nil

@@ -67,6 +67,7 @@ type Collector struct {
 	cfg      Config
 	projects carav1.ProjectServiceClient
 	events   carav1.EventServiceClient
+	files    carav1.FileServiceClient
 	mirror   *loop.Mirror
 	queue    *loop.Queue
 
@@ -80,7 +81,7 @@ type Collector struct {
 func New(cfg Config) *Collector {
 	cfg = cfg.withDefaults()
 	c := &Collector{
-		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
+		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn), files: carav1.NewFileServiceClient(cfg.Conn),
 		agenda: NewAgenda(), sooner: make(chan struct{}, 1),
 	}
 	c.mirror = loop.NewMirror(loop.MirrorConfig{
@@ -246,6 +247,18 @@ func (c *Collector) trim(ctx context.Context) error {
 	}
 	if resp.Events+resp.Tombstones+resp.Overrides > 0 {
 		c.cfg.Logger.Info("history trimmed", "events", resp.Events, "tombstones", resp.Tombstones, "overrides", resp.Overrides)
+	}
+	return c.trimFiles(ctx, now)
+}
+
+// trimFiles deletes the contents of files that nothing has used since the last trim.
+func (c *Collector) trimFiles(ctx context.Context, now time.Time) error {
+	resp, err := c.files.TrimBlobs(ctx, &carav1.TrimBlobsRequest{Before: timestamppb.New(now.Add(-c.cfg.TrimEvery / 2))})
+	if err != nil {
+		return fmt.Errorf("trim files: %w", err)
+	}
+	if resp.GetDeleted() > 0 {
+		c.cfg.Logger.Info("unused files deleted", "deleted", resp.GetDeleted(), "kept", resp.GetKept(), "kept_bytes", resp.GetKeptBytes())
 	}
 	return nil
 }

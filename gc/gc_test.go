@@ -120,6 +120,7 @@ func TestDue(t *testing.T) {
 type server struct {
 	carav1.UnimplementedProjectServiceServer
 	carav1.UnimplementedEventServiceServer
+	carav1.UnimplementedFileServiceServer
 	*fakecluster.Cluster
 
 	mu     sync.Mutex
@@ -220,6 +221,11 @@ func (s *server) TrimHistory(_ context.Context, req *carav1.TrimHistoryRequest) 
 	return &carav1.TrimHistoryResponse{Events: 1}, nil
 }
 
+func (s *server) TrimBlobs(_ context.Context, req *carav1.TrimBlobsRequest) (*carav1.TrimBlobsResponse, error) {
+	s.note(fmt.Sprintf("trim files(unused since %v)", time.Since(req.GetBefore().AsTime())), "files")
+	return &carav1.TrimBlobsResponse{Deleted: 1}, nil
+}
+
 // run calls test with a running collector, in a bubble of synctest's time.
 func run(t *testing.T, test func(t *testing.T, s *server, restart func())) {
 	synctest.Test(t, func(t *testing.T) {
@@ -227,6 +233,7 @@ func run(t *testing.T, test func(t *testing.T, s *server, restart func())) {
 		ch := s.Channel()
 		carav1.RegisterProjectServiceServer(ch, s)
 		carav1.RegisterEventServiceServer(ch, s)
+		carav1.RegisterFileServiceServer(ch, s)
 		var stop func()
 		start := func() {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -343,6 +350,7 @@ func TestHistoryIsTrimmedAtStartAndThenRegularly(t *testing.T) {
 		s := &server{Cluster: fakecluster.New(), start: time.Now()}
 		ch := s.Channel()
 		carav1.RegisterEventServiceServer(ch, s)
+		carav1.RegisterFileServiceServer(ch, s)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- New(Config{Conn: ch, Logger: slog.New(slog.DiscardHandler)}).Run(ctx) }()
@@ -351,7 +359,8 @@ func TestHistoryIsTrimmedAtStartAndThenRegularly(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		want(t, s, "0s trim(events 24h0m0s, tombstones 168h0m0s) history", "1h0m0s trim(events 24h0m0s, tombstones 168h0m0s) history")
+		want(t, s, "0s trim files(unused since 30m0s) files", "0s trim(events 24h0m0s, tombstones 168h0m0s) history",
+			"1h0m0s trim files(unused since 30m0s) files", "1h0m0s trim(events 24h0m0s, tombstones 168h0m0s) history")
 	})
 }
 

@@ -44,6 +44,7 @@ func demand(p *carav1.Project) (Demand, error) {
 	d := Demand{
 		Project: p.GetMetadata().GetName(), Selector: p.GetSpec().GetNodeSelector(), Capabilities: api.ExtraCapabilities(p.GetSpec()),
 		Data: dataOf(p), Backup: p.GetSpec().GetBackup() != nil,
+		Features: api.ProjectFeatures(p.GetSpec()),
 	}
 	for _, v := range api.HostVolumes(p.GetSpec()) {
 		d.HostVolumes = append(d.HostVolumes, v.GetHost())
@@ -86,6 +87,7 @@ func (l *ledger) setNode(name string, n *carav1.Node) {
 	c.Labels, c.Unfit = n.GetMetadata().GetLabels(), unfit(n)
 	c.Receives, c.Restores = receives(n), restores(n)
 	c.Capabilities, c.HostVolumes = n.GetStatus().GetInfo().GetAllowedCapabilities(), n.GetStatus().GetInfo().GetHostVolumes()
+	c.Features = n.GetStatus().GetInfo().GetFeatures()
 	capacity := n.GetStatus().GetInfo().GetCapacity()
 	c.CPU, _ = quantity(capacity.GetCpu(), api.MilliCPU) // a quantity that does not parse is ignored
 	c.Memory, _ = quantity(capacity.GetMemory(), api.Bytes)

@@ -36,6 +36,8 @@ type Demand struct {
 	Backup bool
 	// HostVolumes are the names of the host volumes that the project mounts.
 	HostVolumes []string
+	// Features that the node's agent must know.
+	Features []string
 }
 
 // Candidate is the scheduler's view of a node.
@@ -46,6 +48,8 @@ type Candidate struct {
 	Capabilities []string
 	// HostVolumes that the node offers.
 	HostVolumes []*carav1.HostVolume
+	// Features that the node's agent knows.
+	Features []string
 	// Receives is true if the node can receive the data of a project from another node.
 	Receives bool
 	// Restores is true if the node can restore the data of a project from a backup.
@@ -74,6 +78,7 @@ const (
 	Selector
 	Capability
 	HostVolume
+	OldAgent
 	NoTransfer
 	NoRestic
 	InsufficientCPU
@@ -86,7 +91,7 @@ func (w Why) String() string {
 	return [whys]string{
 		"fits", "did not have the project's data", api.NodeNotReady, "engine unreachable", "draining", "cordoned", "disk pressure", "memory pressure",
 		"did not match the node selector", "did not allow the capabilities (cara-agent --allow-cap)",
-		"did not offer the host volumes (cara-agent --host-volume)",
+		"did not offer the host volumes (cara-agent --host-volume)", "runs a cara-agent that is too old for files[].from",
 		"cannot receive data (needs rsync and cara-agent --ingress-address)", "cannot read backups (needs restic)", "insufficient cpu", "insufficient memory", "no free project network",
 	}[w]
 }
@@ -185,6 +190,11 @@ func (d *Demand) missing(c *Candidate) Why {
 	for _, name := range d.HostVolumes {
 		if api.OfferedTo(c.HostVolumes, name, d.Project) == nil {
 			return HostVolume
+		}
+	}
+	for _, name := range d.Features {
+		if !slices.Contains(c.Features, name) {
+			return OldAgent
 		}
 	}
 	return Fits

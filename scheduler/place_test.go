@@ -132,6 +132,14 @@ func TestPlace(t *testing.T) {
 			},
 			say: "0 of 3 nodes fit: 1 draining, 2 did not offer the host volumes (cara-agent --host-volume)",
 		},
+		"an agent that knows the project's features": {
+			demand: Demand{Project: "shop", Features: []string{"files"}},
+			nodes:  []*Candidate{big("a"), with(big("b"), func(c *Candidate) { c.Features = []string{"files"} })}, node: "b",
+		},
+		"all agents are older": {
+			demand: Demand{Project: "shop", Features: []string{"files"}}, nodes: []*Candidate{big("a")},
+			say: "0 of 1 nodes fit: 1 runs a cara-agent that is too old for files[].from",
+		},
 		"the selector chooses": {
 			demand: Demand{Selector: map[string]string{"zone": "x"}},
 			nodes:  []*Candidate{big("a"), with(big("b"), func(c *Candidate) { c.Labels = map[string]string{"zone": "x"} })}, node: "b",

@@ -24,6 +24,8 @@ type Parsed struct {
 	Warnings []*carav1.FileProblem
 	// Skipped describes what a file without Cara documents looks like. Empty for all other files.
 	Skipped string
+	// Needs are the paths that the projects use, sorted.
+	Needs []Need
 }
 
 // Doc is one project in a file.
@@ -48,6 +50,16 @@ type Reading struct {
 	// Unread and Hidden are the paths that exist and were not read.
 	Unread []Unread
 	Hidden []File
+}
+
+// needs returns the paths that the manifests use, sorted.
+func (r *Reading) needs() []Need {
+	var all []Need
+	for _, f := range r.Files {
+		all = append(all, f.Needs...)
+	}
+	slices.SortFunc(all, func(a, b Need) int { return strings.Compare(a.Path, b.Path) })
+	return slices.Compact(all)
 }
 
 // Change is the difference between a Reading and the claims of its source.

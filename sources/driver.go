@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -73,9 +74,48 @@ type Tree struct {
 	// Hidden lists the manifests whose name, or whose folder's name, begins with a dot. It is called only if a project would
 	// leave the source, because a file that was hidden is not removed. Read is not set in the results. Nil if there are none.
 	Hidden func(ctx context.Context) ([]File, error)
+	// Lookup returns the files at a path inside the source, for `files[].from`. The error is a FileError if the path cannot be
+	// used. Nothing outside of the source is read, and no link is followed.
+	Lookup func(ctx context.Context, path string) (*Found, error)
+	// Follow returns the revision of the tree together with the files that its manifests use. Later probes have the same
+	// revision while these files stay as they are. Nil if the revision covers all files of the source anyway.
+	Follow func(needs []Need) string
 	// Close releases what Read needs. Nil if there is nothing to release.
 	Close func()
 }
+
+// Found is what a path names.
+type Found struct {
+	// ID changes with the content, the names and the modes of the files.
+	ID     string
+	Folder bool
+	Files  []FoundFile // sorted by path, at most MaxFound
+}
+
+// FoundFile is one file at or below a path that was looked up.
+type FoundFile struct {
+	// Path below the folder, separated by slashes. Empty if the path names a file.
+	Path string
+	// Hash of the content. Equal hashes mean equal contents.
+	Hash       string
+	Executable bool
+	// Read returns the content with this Hash, ErrMoved if it has changed, or a FileError if it is too large.
+	Read func(ctx context.Context) ([]byte, error)
+}
+
+// MaxFound limits the files below a folder that is looked up, and MaxLooked the entries that are visited.
+const (
+	MaxFound  = api.MaxServiceFiles
+	MaxLooked = 10_000
+)
+
+// TooManyFound returns the error of a folder with too many files.
+func TooManyFound(path string) error {
+	return &FileError{fmt.Sprintf("%s has more than %d files, the limit of a service", path, MaxFound)}
+}
+
+// Need is a path that a manifest uses, with the ID of what was found there. The ID of a path that cannot be used is the reason.
+type Need struct{ Path, ID string }
 
 // Unread is one path that is not followed.
 type Unread struct {

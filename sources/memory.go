@@ -1,8 +1,10 @@
 package sources
 
 import (
+	"maps"
 	"path"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 )
@@ -14,6 +16,8 @@ type fact struct {
 	problems []*carav1.FileProblem
 	warnings []*carav1.FileProblem
 	skipped  string
+	needs    []Need
+	file     string // which needs are relative to
 }
 
 type docFact struct {
@@ -36,6 +40,7 @@ func remember(files []Parsed) memory {
 			k.docs = append(k.docs, docFact{d.Project.GetMetadata().GetName(), d.Hash, d.Line})
 		}
 		k.problems, k.warnings, k.skipped = f.Problems, f.Warnings, f.Skipped
+		k.needs, k.file = f.Needs, f.Path
 		m[factKey(f.Hash, f.Path)] = k
 	}
 	return m
@@ -48,13 +53,16 @@ func recall(head *carav1.Snapshot, claims []*carav1.Claim) memory {
 	if !head.GetComplete() || head.GetErrorCount() > 0 || len(head.GetWarnings()) > 0 {
 		return m
 	}
-	from := map[string]string{}
+	from, needy := map[string]string{}, map[string]bool{} // needy files use others, which have to be looked up
 	for _, c := range claims {
 		s := c.GetSpec()
 		if !s.GetPresent() || s.GetHeld() != "" || s.GetFileHash() == "" {
 			continue
 		}
 		key := factKey(s.FileHash, s.File)
+		if len(api.ProjectFeatures(s.GetProject().GetSpec())) > 0 {
+			needy[key] = true
+		}
 		if file, ok := from[key]; ok && file != s.File {
 			continue // a second file with the same content would be a duplicate; keep one
 		}
@@ -63,16 +71,17 @@ func recall(head *carav1.Snapshot, claims []*carav1.Claim) memory {
 		k.docs = append(k.docs, docFact{s.Project.GetMetadata().GetName(), s.Hash, s.Line})
 		m[key] = k
 	}
+	maps.DeleteFunc(m, func(key string, _ fact) bool { return needy[key] })
 	return m
 }
 
 // known builds a file from memory. ok is false if the file must be read.
 func (m memory) known(f File, claims map[string]*carav1.ClaimSpec) (p Parsed, ok bool) {
 	k, ok := m[factKey(f.Hash, f.Path)]
-	if !ok {
+	if !ok || len(k.needs) > 0 && k.file != f.Path {
 		return Parsed{}, false
 	}
-	p = Parsed{Path: f.Path, Hash: f.Hash, Problems: moved(k.problems, f.Path), Warnings: moved(k.warnings, f.Path), Skipped: k.skipped}
+	p = Parsed{Needs: k.needs, Path: f.Path, Hash: f.Hash, Problems: moved(k.problems, f.Path), Warnings: moved(k.warnings, f.Path), Skipped: k.skipped}
 	for _, d := range k.docs {
 		if len(k.problems) > 0 { // nothing of a broken file is applied, so the name is enough
 			p.Docs = append(p.Docs, Doc{Project: &carav1.Project{Metadata: &carav1.ObjectMeta{Name: d.name}}, Hash: d.hash, Line: d.line})

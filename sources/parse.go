@@ -8,13 +8,14 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// parseFile parses one file. Sources accept only projects.
-func parseFile(f File, data []byte) Parsed {
+// parseFile parses one file. Sources accept only projects. It also returns the documents, because what they use of other files
+// is not in the projects yet.
+func parseFile(f File, data []byte) (Parsed, []manifest.Document) {
 	docs, problems := manifest.Parse(f.Path, data, manifest.Limits{Bytes: MaxFileBytes})
 	p := Parsed{Path: f.Path, Hash: f.Hash, Problems: problems}
 	if len(docs) == 0 && len(problems) > 0 {
 		if looks, foreign := manifest.Foreign(f.Path, data); foreign {
-			return skipped(f, looks)
+			return skipped(f, looks), nil
 		}
 	}
 	for _, d := range docs {
@@ -26,10 +27,18 @@ func parseFile(f File, data []byte) Parsed {
 			})
 			continue
 		}
-		p.Docs = append(p.Docs, Doc{Project: project, Hash: api.ClaimHash(project), Line: int32(d.Line)})
+		p.Docs = append(p.Docs, Doc{Project: project, Line: int32(d.Line)})
+		p.Problems = append(p.Problems, d.Unfilled()...)
 		p.Warnings = append(p.Warnings, d.Warnings...)
 	}
-	return p
+	return p, docs
+}
+
+// hash sets the hashes of the projects, once they are complete.
+func (p *Parsed) hash() {
+	for i := range p.Docs {
+		p.Docs[i].Hash = api.ClaimHash(p.Docs[i].Project)
+	}
 }
 
 // skipped returns a file without Cara documents. It causes a warning, and declares and holds nothing.

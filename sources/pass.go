@@ -192,9 +192,18 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 	if p.st.memory == nil {
 		p.st.memory = recall(head, claims)
 	}
-	reading, err := p.parse(ctx, tree, claims)
+	shelf := p.newShelf(tree)
+	reading, err := p.parse(ctx, tree, claims, shelf)
 	if err != nil {
 		return nil, err
+	}
+	if tree.Follow != nil {
+		tree.Revision = tree.Follow(reading.needs())
+		reading.Revision, p.revision = tree.Revision, tree.Revision
+		if p.known(head, tree.Revision) && p.st.asked(p.src) == "" {
+			p.st.memory = remember(reading.Files)
+			return p.again(ctx, head)
+		}
 	}
 	change := Delta(*reading, claims)
 	if len(change.Absent) > 0 && tree.Hidden != nil {
@@ -212,6 +221,9 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 	}
 	next := newHead(tree, change, head)
 	next.SpecHash, next.Token = specHash(p.src.Spec), p.st.asked(p.src)
+	if err := p.store(ctx, shelf, change); err != nil {
+		return nil, err
+	}
 	if err := p.publish(ctx, next, change); err != nil {
 		return nil, err
 	}
@@ -260,44 +272,71 @@ func (p *pass) newReading(tree *Tree) *Reading {
 	return r
 }
 
-// parse reads the files whose content is unknown.
-func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*Reading, error) {
+// parse reads the files whose content is unknown, and the files that they use.
+func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim, files *shelf) (*Reading, error) {
 	r := p.newReading(tree)
 	byName := make(map[string]*carav1.ClaimSpec, len(claims))
 	for _, c := range claims {
 		byName[c.GetSpec().GetProject().GetMetadata().GetName()] = c.GetSpec()
 	}
 	var total int64
+	docs := map[int][]manifest.Document{} // of the files that use other files
 	for _, f := range tree.Files {
-		if known, ok := p.st.memory.known(f, byName); ok {
+		known, ok, err := p.remembered(ctx, f, byName, files)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
 			r.Files = append(r.Files, known)
 			continue
 		}
-		parsed, size, err := readFile(ctx, f)
+		parsed, found, size, err := readFile(ctx, f)
 		if err != nil {
 			return nil, readError(ctx, err, "read %s at %.12s", f.Path, tree.Revision)
 		}
 		if total += int64(size); total > MaxSnapshotBytes {
 			return nil, Human(api.ReasonTooLarge, "the manifests are larger than %d MiB together, the limit of a source: narrow it with spec.path or spec.include", MaxSnapshotBytes>>20)
 		}
+		if parsed.Needs, err = files.needs(ctx, f.Path, found); err != nil {
+			return nil, err
+		}
+		docs[len(r.Files)] = found
 		r.Files = append(r.Files, parsed)
+	}
+	if err := files.read(ctx); err != nil {
+		return nil, err
+	}
+	for i, found := range docs {
+		r.Files[i].Problems = append(r.Files[i].Problems, files.fill(r.Files[i].Path, found)...)
+		r.Files[i].hash()
 	}
 	return r, nil
 }
 
+// remembered returns a file from memory, if neither it nor what it uses has changed.
+func (p *pass) remembered(ctx context.Context, f File, claims map[string]*carav1.ClaimSpec, files *shelf) (Parsed, bool, error) {
+	known, ok := p.st.memory.known(f, claims)
+	if !ok {
+		return Parsed{}, false, nil
+	}
+	same, err := files.unchanged(ctx, known.Needs)
+	return known, same, err
+}
+
 // readFile reads and parses a file. If its content is not fit for a manifest, the result says so, and err is nil.
-func readFile(ctx context.Context, f File) (parsed Parsed, size int, err error) {
+func readFile(ctx context.Context, f File) (parsed Parsed, docs []manifest.Document, size int, err error) {
 	data, err := safely(func() ([]byte, error) { return f.Read(ctx) })
 	var unfit *FileError
 	switch {
 	case errors.As(err, &unfit) && manifest.KnownName(f.Path) != "":
-		return skipped(f, manifest.KnownName(f.Path)), 0, nil
+		return skipped(f, manifest.KnownName(f.Path)), nil, 0, nil
 	case errors.As(err, &unfit):
-		return Parsed{Path: f.Path, Hash: f.Hash, Problems: []*carav1.FileProblem{{File: f.Path, Message: unfit.Message}}}, 0, nil
+		return Parsed{Path: f.Path, Hash: f.Hash, Problems: []*carav1.FileProblem{{File: f.Path, Message: unfit.Message}}}, nil, 0, nil
 	case err != nil:
-		return Parsed{}, 0, err
+		return Parsed{}, nil, 0, err
 	}
-	return parseFile(f, data), len(data), nil
+	parsed, docs = parseFile(f, data)
+	return parsed, docs, len(data), nil
 }
 
 // open opens the driver, or reopens it if the spec or its credentials changed.

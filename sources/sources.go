@@ -49,6 +49,7 @@ type Sources struct {
 	cfg    Config
 	client carav1.SourceServiceClient
 	events carav1.EventServiceClient
+	files  carav1.FileServiceClient
 	mirror *loop.Mirror
 	queue  *loop.Queue
 
@@ -69,7 +70,7 @@ func New(cfg Config) *Sources {
 		cfg.Workers = 16
 	}
 	s := &Sources{
-		cfg: cfg, client: carav1.NewSourceServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
+		cfg: cfg, client: carav1.NewSourceServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn), files: carav1.NewFileServiceClient(cfg.Conn),
 		states: map[string]*state{}, lanes: newLanes(cfg.Workers / 4), reading: make(chan struct{}, max(1, cfg.Workers/2)),
 	}
 	s.mirror = loop.NewMirror(loop.MirrorConfig{

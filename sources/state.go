@@ -27,7 +27,8 @@ type state struct {
 	secret     string // hash of the credentials that the driver has
 	driver     Driver
 	stopWatch  context.CancelFunc
-	memory     memory // nil until it is filled
+	memory     memory             // nil until it is filled
+	contents   map[string]content // of files that manifests use, by Hash
 
 	due       time.Time // of the next poll
 	barred    time.Time // the server asked not to be contacted before

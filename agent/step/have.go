@@ -22,6 +22,8 @@ type Have struct {
 	Missing map[string]string
 	// Images maps each reference that was looked for to whether the image exists.
 	Images map[string]bool
+	// Unfetched are the digests of the files of the source that are not on this node.
+	Unfetched map[string]bool
 	// Health of containers with a check, by id. Missing until the first probe has ended.
 	Health map[string]Health
 	// Facts are the known images that containers were created from, by image id.

@@ -119,13 +119,18 @@ func (s *view) freeName(service string) string {
 	return ""
 }
 
-// ingredients reports whether the service's image, secrets and host paths are available, and requests a missing image.
+// ingredients reports whether the service's image, secrets, files and host paths are available, and requests a missing image
+// and missing files.
 func (s *plan) ingredients(svc *carav1.Service) bool {
 	if s.pathsMissing(svc) {
 		return false
 	}
 	if why := s.w.missingValue(svc); why != "" {
 		s.wait(svc.GetName(), time.Time{}, "%s", why)
+		return false
+	}
+	if s.unfetched(svc) {
+		s.attempt(Action{Kind: KindFetchFiles, Service: svc.GetName(), Reason: "the service needs files of its source"}, "")
 		return false
 	}
 	return s.image(svc)

@@ -1,6 +1,7 @@
 package step
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/caravanserai/cara/agent/engine"
@@ -27,19 +28,41 @@ func (w *Want) ContainerSpec(name string, s *carav1.Service) engine.ContainerSpe
 	return spec
 }
 
-// Files returns the files to copy into a service's container before its first start.
-func (w *Want) Files(s *carav1.Service) []engine.File {
+// Files returns the files to copy into a service's container before its first start. read returns the content of a file of
+// the source by its digest.
+func (w *Want) Files(s *carav1.Service, read func(digest string) ([]byte, error)) ([]engine.File, error) {
 	var out []engine.File
-	for _, f := range s.GetFiles() {
-		mode, err := strconv.ParseInt(f.GetMode(), 8, 32)
-		if err != nil {
-			mode = 0o444 // the server rejects such a mode
-		}
-		content := []byte(f.GetContent())
-		if r := f.GetSecretKeyRef(); r != nil {
-			content = w.Secrets[r.GetName()+"/"+r.GetKey()]
-		}
-		out = append(out, engine.File{Path: f.GetPath(), Root: api.MountOf(s.GetVolumeMounts(), f.GetPath()).GetMountPath(), Content: content, Mode: mode})
+	add := func(path, mode string, content []byte) {
+		out = append(out, engine.File{Path: path, Root: api.MountOf(s.GetVolumeMounts(), path).GetMountPath(), Content: content, Mode: modeOf(mode)})
 	}
-	return out
+	for _, f := range s.GetFiles() {
+		switch r := f.GetSecretKeyRef(); {
+		case f.GetFrom() != "" || len(f.GetEntries()) > 0:
+			for _, e := range f.GetEntries() {
+				content, err := read(e.GetDigest())
+				if err != nil {
+					return nil, err
+				}
+				add(api.EntryPath(f, e), api.EntryMode(f, e), content)
+			}
+		case r != nil:
+			add(f.GetPath(), f.GetMode(), w.Secrets[r.GetName()+"/"+r.GetKey()])
+		default:
+			add(f.GetPath(), f.GetMode(), []byte(f.GetContent()))
+		}
+	}
+	return out, nil
+}
+
+func modeOf(octal string) int64 {
+	mode, err := strconv.ParseInt(octal, 8, 32)
+	if err != nil {
+		return 0o444 // the server rejects such a mode
+	}
+	return mode
+}
+
+// unfetched returns whether a service needs files that are not on this node.
+func (s *view) unfetched(svc *carav1.Service) bool {
+	return slices.ContainsFunc(api.ServiceBlobs(svc), func(digest string) bool { return s.h.Unfetched[digest] })
 }

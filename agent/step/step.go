@@ -18,6 +18,7 @@ type Kind string
 // the engine: they tell when to look again, and that the rollout has failed.
 const (
 	KindPull             Kind = "Pull"
+	KindFetchFiles       Kind = "FetchFiles"
 	KindCreateNetwork    Kind = "CreateNetwork"
 	KindRemoveNetwork    Kind = "RemoveNetwork"
 	KindCreateVolume     Kind = "CreateVolume"

@@ -92,7 +92,9 @@ func (s *Service) applyOne(ctx context.Context, m proto.Message, how applyTerms,
 	}
 	var err error
 	if dryRun {
-		err = plan(s.DB.Begin(ctx))
+		t := s.DB.Begin(ctx)
+		t.DryRun = true
+		err = plan(t)
 	} else {
 		err = s.DB.Transact(ctx, plan)
 	}

@@ -83,6 +83,11 @@ type (
 	}
 	// Certificates serves the certificate service, except for what dispatch serves.
 	Certificates struct{ *Service }
+	// Files serves the file service.
+	Files struct {
+		*Service
+		carav1.UnsafeFileServiceServer
+	}
 	// Watches serves the watch service.
 	Watches struct {
 		*Service

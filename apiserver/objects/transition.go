@@ -108,6 +108,9 @@ func newProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Or
 		Type: api.CondScheduled, Status: api.StatusFalse, Reason: api.ReasonWaiting, Message: "waiting for the scheduler",
 	})
 	keepRevision(t, p, "")
+	if err := useBlobs(t, p); err != nil {
+		return nil, err
+	}
 	if err := useVolumes(t, p); err != nil {
 		return nil, err
 	}
@@ -122,6 +125,9 @@ func changeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, w
 	p.Spec = proto.CloneOf(spec)
 	p.Metadata.Generation++
 	derive(t, p)
+	if err := useBlobs(t, p); err != nil {
+		return err
+	}
 	if err := useVolumes(t, p); err != nil {
 		return err
 	}

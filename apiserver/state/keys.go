@@ -37,6 +37,13 @@ const KindCertificateOrder = "CertificateOrder"
 // API.
 const KindAcmeAccount = "AcmeAccount"
 
+// KindBlob describes a content of files, by its digest. The content is stored under BlobContentKey, outside of the cache. It is
+// not a kind of the API.
+const KindBlob = "Blob"
+
+// BlobContentKey returns the store key of a content of files.
+func BlobContentKey(digest string) string { return "blob-contents/" + digest }
+
 // AccountSeal returns the name with which the key of a stored AcmeAccount is sealed.
 func AccountSeal(name string) string { return "acme-accounts/" + name }
 
@@ -70,6 +77,7 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{KindPort, "ports/", &carav1.PortClaim{}, false},
 	{KindCertificateOrder, "certificate-orders/", &carav1.CertificateOrder{}, false},
 	{KindAcmeAccount, "acme-accounts/", &carav1.AcmeAccount{}, false},
+	{KindBlob, "blobs/", &carav1.Blob{}, false},
 	{KindGuard, "guards/", &carav1.ObjectMeta{}, false},
 }
 

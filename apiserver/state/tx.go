@@ -18,6 +18,8 @@ type Tx struct {
 	Now   time.Time
 	Hosts Hosts
 	Vault *identity.Vault // nil for a server without an identity
+	// DryRun is true if nothing will be committed.
+	DryRun bool
 
 	Seen   *View
 	reads  map[string]int64 // key -> revision; 0 if the object did not exist

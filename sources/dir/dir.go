@@ -69,7 +69,8 @@ type driver struct {
 	last  *scan
 	// watchHidden is true while hidden files keep projects. The revision then includes hidden files.
 	watchHidden bool
-	dev         uint64 // file system of the root when it last held a file
+	dev         uint64   // file system of the root when it last held a file
+	follow      []string // paths that the manifests of the last reading use, sorted
 	watcher
 }
 
@@ -95,5 +96,6 @@ func (d *driver) Tree(_ context.Context, revision string) (*sources.Tree, error)
 	return &sources.Tree{
 		Revision: revision, Time: d.last.newest, Files: d.last.files, Problems: d.last.problems,
 		Warnings: d.last.warnings, Unread: d.last.unread, Hidden: d.findHidden,
+		Lookup: d.lookup, Follow: d.followed,
 	}, nil
 }

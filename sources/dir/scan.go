@@ -31,7 +31,8 @@ const (
 )
 
 type scan struct {
-	revision string
+	revision string // of base and what the manifests use
+	base     string // revision of the manifests alone
 	files    []sources.File
 	problems []*carav1.FileProblem
 	warnings []*carav1.FileProblem
@@ -82,7 +83,8 @@ func (d *driver) scan(ctx context.Context) (*scan, error) {
 		}
 	}
 	slices.SortFunc(w.s.files, func(a, b sources.File) int { return strings.Compare(a.Path, b.Path) })
-	w.s.revision = revision(w.s)
+	w.s.base = revision(w.s)
+	w.s.revision = withNeeds(w.s.base, w.needs(root))
 	d.cache = w.fresh
 	return w.s, nil
 }

@@ -3,6 +3,7 @@ package git
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -27,6 +28,9 @@ type step struct {
 // resolve applies the deltas whose base is an object of these types, each once, depth first. So a long chain holds two
 // contents at a time, and maxLive limits what a branching one holds.
 func (p *pack) resolve(types ...plumbing.ObjectType) error {
+	byBase, byRef := p.byBase, p.byRef
+	p.byBase, p.byRef = maps.Clone(byBase), maps.Clone(byRef) // children uses them up
+	defer func() { p.byBase, p.byRef = byBase, byRef }()
 	scan := packfile.NewScanner(p.spool.reader())
 	var todo steps
 	for i, e := range p.entries {

@@ -246,6 +246,8 @@ func (d *driver) tree(ctx context.Context, objs objects) (*sources.Tree, error) 
 		Revision: d.peeled, Ref: d.last.name, Author: c.author, Subject: c.subject, Time: c.time,
 		Files: w.files, Problems: w.problems, Unread: w.unread,
 	}
+	files := &finder{objs: objs, root: c.tree, explain: w.explain}
+	t.Lookup = files.find
 	if len(w.hidden) > 0 {
 		t.Hidden = w.hiddenFiles
 	}

@@ -18,7 +18,7 @@ var errAbsent = errors.New("object is not there")
 type objects interface {
 	// object returns a commit, tree or tag, or errAbsent.
 	object(h plumbing.Hash) (object, error)
-	// want announces the blobs that will be read.
+	// want announces blobs that will be read.
 	want(all map[plumbing.Hash]struct{})
 	// blob returns the content of a wanted blob, or a sources.FileError if it is too large.
 	blob(ctx context.Context, h plumbing.Hash) ([]byte, error)
@@ -33,7 +33,21 @@ func (p *pack) object(h plumbing.Hash) (object, error) {
 	return o, nil
 }
 
-func (p *pack) want(all map[plumbing.Hash]struct{}) { p.wanted = all }
+// want adds blobs. Deltas are resolved again when the first new one is read.
+func (p *pack) want(more map[plumbing.Hash]struct{}) {
+	if p.wanted == nil {
+		p.wanted = map[plumbing.Hash]struct{}{}
+	}
+	for h := range more {
+		if _, known := p.wanted[h]; known {
+			continue
+		}
+		p.wanted[h] = struct{}{}
+		if _, whole := p.blobs[h]; !whole {
+			p.kept = nil
+		}
+	}
+}
 
 // blob reads one blob. The first one that is stored as a delta causes all deltas to be resolved.
 func (p *pack) blob(ctx context.Context, h plumbing.Hash) ([]byte, error) {
@@ -44,7 +58,7 @@ func (p *pack) blob(ctx context.Context, h plumbing.Hash) ([]byte, error) {
 		return p.inflate(packfile.NewScanner(p.spool.reader()), i)
 	}
 	if p.kept == nil {
-		p.kept = map[plumbing.Hash][]byte{}
+		p.kept, p.keptsz, p.built = map[plumbing.Hash][]byte{}, 0, 0
 		if err := p.resolve(plumbing.BlobObject); err != nil {
 			p.kept = nil
 			return nil, err

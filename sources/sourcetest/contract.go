@@ -42,6 +42,8 @@ func content() []contractTest {
 		{"a path that is not read is not gone", notRead},
 		{"files of other tools", otherTools},
 		{"only projects", onlyProjects},
+		{"files that manifests use", usesFiles},
+		{"files that manifests cannot use", badFiles},
 		{"suspend and resume", suspend},
 		{"a request is answered", request},
 		{"too many projects", tooMany},

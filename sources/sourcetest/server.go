@@ -21,6 +21,7 @@ import (
 type Server struct {
 	carav1.UnimplementedSourceServiceServer
 	carav1.UnimplementedEventServiceServer
+	carav1.UnimplementedFileServiceServer
 	*fakecluster.Cluster
 
 	mu        sync.Mutex
@@ -33,6 +34,8 @@ type Server struct {
 	nextPoll  chan struct{} // closed and replaced at each poll
 	publishes []Publish
 	writes    int
+	blobs     map[string]string // contents of files by digest
+	puts      int
 }
 
 // Publish is one received snapshot.
@@ -56,6 +59,7 @@ func (s *Server) Conn() grpc.ClientConnInterface {
 	ch := s.Channel()
 	carav1.RegisterSourceServiceServer(ch, s)
 	carav1.RegisterEventServiceServer(ch, s)
+	carav1.RegisterFileServiceServer(ch, s)
 	return ch
 }
 

@@ -471,8 +471,11 @@ type NodeInfo struct {
 	// PublicAddresses are the addresses and names at which the internet reaches the node's public ingress. The server compares
 	// them with the addresses of hosts before it orders certificates.
 	PublicAddresses []string `protobuf:"bytes,10,rep,name=public_addresses,json=publicAddresses,proto3" json:"public_addresses,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Features are what the agent knows and older agents do not, such as `files`. A project that needs one of them does not run
+	// on a node without it.
+	Features      []string `protobuf:"bytes,16,rep,name=features,proto3" json:"features,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
@@ -578,6 +581,13 @@ func (x *NodeInfo) GetPortOffer() *PortOffer {
 func (x *NodeInfo) GetPublicAddresses() []string {
 	if x != nil {
 		return x.PublicAddresses
+	}
+	return nil
+}
+
+func (x *NodeInfo) GetFeatures() []string {
+	if x != nil {
+		return x.Features
 	}
 	return nil
 }
@@ -1739,7 +1749,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x05ports\x18\x01 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18\x10R\x05ports\x122\n" +
 	"\x10internal_address\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x0finternalAddress\x12.\n" +
 	"\x0epublic_address\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\rpublicAddress\x12,\n" +
-	"\tprotocols\x18\x04 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18\x10R\tprotocols\"\x92\x05\n" +
+	"\tprotocols\x18\x04 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18\x10R\tprotocols\"\xbe\x05\n" +
 	"\bNodeInfo\x12#\n" +
 	"\bplatform\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bplatform\x12,\n" +
 	"\ragent_version\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\x12.\n" +
@@ -1753,7 +1763,8 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"port_offer\x18\x0f \x01(\v2\x12.cara.v1.PortOfferR\tportOffer\x12:\n" +
 	"\x10public_addresses\x18\n" +
-	" \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x10\"\x05r\x03\x18\xfd\x01R\x0fpublicAddresses\x1a8\n" +
+	" \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x10\"\x05r\x03\x18\xfd\x01R\x0fpublicAddresses\x12*\n" +
+	"\bfeatures\x18\x10 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18@R\bfeatures\x1a8\n" +
 	"\n" +
 	"ToolsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -1592,6 +1592,117 @@ func (*Object_Revision) isObject_Value() {}
 
 func (*Object_Volume) isObject_Value() {}
 
+// Blob is the content of a file that projects use with `files[].from`. The server stores equal contents once. Its name is the
+// SHA-256 of the content in hexadecimal. It is not a kind of the API.
+type Blob struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Metadata has the digest as the name.
+	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// Size of the content in bytes.
+	Size int32 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// UnusedTime is when the garbage collector found that nothing uses the content. Not set if something does.
+	UnusedTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=unused_time,json=unusedTime,proto3" json:"unused_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Blob) Reset() {
+	*x = Blob{}
+	mi := &file_cara_v1_objects_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Blob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Blob) ProtoMessage() {}
+
+func (x *Blob) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Blob.ProtoReflect.Descriptor instead.
+func (*Blob) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Blob) GetMetadata() *ObjectMeta {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Blob) GetSize() int32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Blob) GetUnusedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UnusedTime
+	}
+	return nil
+}
+
+// BlobContent is the content of a Blob.
+type BlobContent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Content in bytes.
+	Content       []byte `protobuf:"bytes,1,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlobContent) Reset() {
+	*x = BlobContent{}
+	mi := &file_cara_v1_objects_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlobContent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlobContent) ProtoMessage() {}
+
+func (x *BlobContent) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlobContent.ProtoReflect.Descriptor instead.
+func (*BlobContent) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *BlobContent) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
 var File_cara_v1_objects_proto protoreflect.FileDescriptor
 
 const file_cara_v1_objects_proto_rawDesc = "" +
@@ -1745,7 +1856,14 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\brevision\x18\n" +
 	" \x01(\v2\x11.cara.v1.RevisionH\x00R\brevision\x12)\n" +
 	"\x06volume\x18\v \x01(\v2\x0f.cara.v1.VolumeH\x00R\x06volumeB\a\n" +
-	"\x05valueB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
+	"\x05value\"\x88\x01\n" +
+	"\x04Blob\x12/\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x05R\x04size\x12;\n" +
+	"\vunused_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"unusedTime\"2\n" +
+	"\vBlobContent\x12#\n" +
+	"\acontent\x18\x01 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x10R\acontentB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
 	file_cara_v1_objects_proto_rawDescOnce sync.Once
@@ -1759,7 +1877,7 @@ func file_cara_v1_objects_proto_rawDescGZIP() []byte {
 	return file_cara_v1_objects_proto_rawDescData
 }
 
-var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_cara_v1_objects_proto_goTypes = []any{
 	(*Secret)(nil),                // 0: cara.v1.Secret
 	(*Volume)(nil),                // 1: cara.v1.Volume
@@ -1776,64 +1894,68 @@ var file_cara_v1_objects_proto_goTypes = []any{
 	(*Revision)(nil),              // 12: cara.v1.Revision
 	(*Token)(nil),                 // 13: cara.v1.Token
 	(*Object)(nil),                // 14: cara.v1.Object
-	nil,                           // 15: cara.v1.Secret.StringDataEntry
-	nil,                           // 16: cara.v1.Secret.DataEntry
-	nil,                           // 17: cara.v1.Token.LabelsEntry
-	(*ObjectMeta)(nil),            // 18: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*Project)(nil),               // 20: cara.v1.Project
-	(*Origin)(nil),                // 21: cara.v1.Origin
-	(*Node)(nil),                  // 22: cara.v1.Node
-	(*Source)(nil),                // 23: cara.v1.Source
-	(*Claim)(nil),                 // 24: cara.v1.Claim
+	(*Blob)(nil),                  // 15: cara.v1.Blob
+	(*BlobContent)(nil),           // 16: cara.v1.BlobContent
+	nil,                           // 17: cara.v1.Secret.StringDataEntry
+	nil,                           // 18: cara.v1.Secret.DataEntry
+	nil,                           // 19: cara.v1.Token.LabelsEntry
+	(*ObjectMeta)(nil),            // 20: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Project)(nil),               // 22: cara.v1.Project
+	(*Origin)(nil),                // 23: cara.v1.Origin
+	(*Node)(nil),                  // 24: cara.v1.Node
+	(*Source)(nil),                // 25: cara.v1.Source
+	(*Claim)(nil),                 // 26: cara.v1.Claim
 }
 var file_cara_v1_objects_proto_depIdxs = []int32{
-	18, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
-	15, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
-	16, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
-	18, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
+	20, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
+	17, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
+	18, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
+	20, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
 	2,  // 4: cara.v1.Volume.spec:type_name -> cara.v1.VolumeSpec
 	3,  // 5: cara.v1.Volume.status:type_name -> cara.v1.VolumeStatus
-	19, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
-	19, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
-	19, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
+	21, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
+	21, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
+	21, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
 	4,  // 9: cara.v1.VolumeStatus.restored_from:type_name -> cara.v1.RestoredFrom
-	19, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
-	18, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
+	21, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
+	20, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
 	6,  // 12: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
-	19, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
-	19, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
+	21, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
+	21, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
 	8,  // 15: cara.v1.HostClaim.paths:type_name -> cara.v1.PathClaim
-	18, // 16: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
-	19, // 17: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
-	19, // 18: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
-	19, // 19: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
-	18, // 20: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
-	19, // 21: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
-	19, // 22: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
-	18, // 23: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
-	20, // 24: cara.v1.Revision.project:type_name -> cara.v1.Project
-	21, // 25: cara.v1.Revision.origin:type_name -> cara.v1.Origin
-	19, // 26: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	18, // 27: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
-	19, // 28: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
-	17, // 29: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
-	20, // 30: cara.v1.Object.project:type_name -> cara.v1.Project
-	22, // 31: cara.v1.Object.node:type_name -> cara.v1.Node
-	23, // 32: cara.v1.Object.source:type_name -> cara.v1.Source
+	20, // 16: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
+	21, // 17: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
+	21, // 18: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
+	21, // 19: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
+	20, // 20: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
+	21, // 21: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
+	21, // 22: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
+	20, // 23: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
+	22, // 24: cara.v1.Revision.project:type_name -> cara.v1.Project
+	23, // 25: cara.v1.Revision.origin:type_name -> cara.v1.Origin
+	21, // 26: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	20, // 27: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
+	21, // 28: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
+	19, // 29: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
+	22, // 30: cara.v1.Object.project:type_name -> cara.v1.Project
+	24, // 31: cara.v1.Object.node:type_name -> cara.v1.Node
+	25, // 32: cara.v1.Object.source:type_name -> cara.v1.Source
 	0,  // 33: cara.v1.Object.secret:type_name -> cara.v1.Secret
 	5,  // 34: cara.v1.Object.event:type_name -> cara.v1.Event
-	24, // 35: cara.v1.Object.claim:type_name -> cara.v1.Claim
+	26, // 35: cara.v1.Object.claim:type_name -> cara.v1.Claim
 	10, // 36: cara.v1.Object.override:type_name -> cara.v1.Override
 	11, // 37: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
 	13, // 38: cara.v1.Object.token:type_name -> cara.v1.Token
 	12, // 39: cara.v1.Object.revision:type_name -> cara.v1.Revision
 	1,  // 40: cara.v1.Object.volume:type_name -> cara.v1.Volume
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	20, // 41: cara.v1.Blob.metadata:type_name -> cara.v1.ObjectMeta
+	21, // 42: cara.v1.Blob.unused_time:type_name -> google.protobuf.Timestamp
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_objects_proto_init() }
@@ -1865,7 +1987,7 @@ func file_cara_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_objects_proto_rawDesc), len(file_cara_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

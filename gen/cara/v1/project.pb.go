@@ -2194,17 +2194,24 @@ func (x *ResourceList) GetPids() int32 {
 	return 0
 }
 
-// File is a small file in the container. Set at most one of content and secretKeyRef.
+// File is a small file in the container, or a directory of small files. Set at most one of content, secretKeyRef and from.
 type File struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Path is the absolute path of the file in the container.
+	// Path is the absolute path of the file in the container. If `from` names a directory, it is the path of the directory.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// Content of the file as text.
 	Content string `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
 	// SecretKeyRef takes the content from a Secret. It must not be set together with content.
 	SecretKeyRef *SecretKeyRef `protobuf:"bytes,3,opt,name=secret_key_ref,json=secretKeyRef,proto3" json:"secret_key_ref,omitempty"`
-	// Mode is the permissions of the file in octal, `0444` by default.
-	Mode          string `protobuf:"bytes,4,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Mode is the permissions of the file in octal, `0444` by default. A file of `from` that is executable in the source has
+	// `0555` by default.
+	Mode string `protobuf:"bytes,4,opt,name=mode,proto3" json:"mode,omitempty"`
+	// From is a file or a directory of the source, relative to the manifest: `./nginx.conf` or `./conf.d/`. Cara reads it at
+	// the revision of the manifest. `caractrl apply -f` reads it beside the manifest. A file may have up to 256 KiB. A service
+	// may have up to 64 files with 1 MiB together.
+	From string `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
+	// Entries are the files that `from` names. Cara sets them. In a manifest of a source they are not allowed.
+	Entries       []*FileEntry `protobuf:"bytes,6,rep,name=entries,proto3" json:"entries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2267,6 +2274,93 @@ func (x *File) GetMode() string {
 	return ""
 }
 
+func (x *File) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *File) GetEntries() []*FileEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// FileEntry is one file that `files[].from` names.
+type FileEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the file below the directory, separated by slashes. Empty if `from` names a file.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Digest is the SHA-256 of the content in hexadecimal.
+	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Size of the content in bytes.
+	Size int32 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	// Executable is true if the file is executable in the source.
+	Executable    bool `protobuf:"varint,4,opt,name=executable,proto3" json:"executable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileEntry) Reset() {
+	*x = FileEntry{}
+	mi := &file_cara_v1_project_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileEntry) ProtoMessage() {}
+
+func (x *FileEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileEntry.ProtoReflect.Descriptor instead.
+func (*FileEntry) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *FileEntry) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FileEntry) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *FileEntry) GetSize() int32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *FileEntry) GetExecutable() bool {
+	if x != nil {
+		return x.Executable
+	}
+	return false
+}
+
 // Ulimit is one resource limit of a process.
 type Ulimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2282,7 +2376,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2388,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2401,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Ulimit) GetName() string {
@@ -2392,7 +2486,7 @@ type ProjectStatus struct {
 
 func (x *ProjectStatus) Reset() {
 	*x = ProjectStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2498,7 @@ func (x *ProjectStatus) String() string {
 func (*ProjectStatus) ProtoMessage() {}
 
 func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2511,7 @@ func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectStatus.ProtoReflect.Descriptor instead.
 func (*ProjectStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProjectStatus) GetPhase() string {
@@ -2604,7 +2698,7 @@ type HostCertificate struct {
 
 func (x *HostCertificate) Reset() {
 	*x = HostCertificate{}
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +2710,7 @@ func (x *HostCertificate) String() string {
 func (*HostCertificate) ProtoMessage() {}
 
 func (x *HostCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +2723,7 @@ func (x *HostCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostCertificate.ProtoReflect.Descriptor instead.
 func (*HostCertificate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HostCertificate) GetHost() string {
@@ -2716,7 +2810,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_cara_v1_project_proto_msgTypes[33]
+	mi := &file_cara_v1_project_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +2822,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[33]
+	mi := &file_cara_v1_project_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +2835,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Move) GetId() string {
@@ -2837,7 +2931,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_cara_v1_project_proto_msgTypes[34]
+	mi := &file_cara_v1_project_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +2943,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[34]
+	mi := &file_cara_v1_project_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +2956,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Restore) GetSnapshot() string {
@@ -2903,7 +2997,7 @@ type MovedVolume struct {
 
 func (x *MovedVolume) Reset() {
 	*x = MovedVolume{}
-	mi := &file_cara_v1_project_proto_msgTypes[35]
+	mi := &file_cara_v1_project_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3009,7 @@ func (x *MovedVolume) String() string {
 func (*MovedVolume) ProtoMessage() {}
 
 func (x *MovedVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[35]
+	mi := &file_cara_v1_project_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3022,7 @@ func (x *MovedVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovedVolume.ProtoReflect.Descriptor instead.
 func (*MovedVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{35}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MovedVolume) GetName() string {
@@ -2998,7 +3092,7 @@ type BackupStatus struct {
 
 func (x *BackupStatus) Reset() {
 	*x = BackupStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[36]
+	mi := &file_cara_v1_project_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3104,7 @@ func (x *BackupStatus) String() string {
 func (*BackupStatus) ProtoMessage() {}
 
 func (x *BackupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[36]
+	mi := &file_cara_v1_project_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3117,7 @@ func (x *BackupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupStatus.ProtoReflect.Descriptor instead.
 func (*BackupStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{36}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *BackupStatus) GetSince() *timestamppb.Timestamp {
@@ -3150,7 +3244,7 @@ type BackupSnapshot struct {
 
 func (x *BackupSnapshot) Reset() {
 	*x = BackupSnapshot{}
-	mi := &file_cara_v1_project_proto_msgTypes[37]
+	mi := &file_cara_v1_project_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3256,7 @@ func (x *BackupSnapshot) String() string {
 func (*BackupSnapshot) ProtoMessage() {}
 
 func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[37]
+	mi := &file_cara_v1_project_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3269,7 @@ func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupSnapshot.ProtoReflect.Descriptor instead.
 func (*BackupSnapshot) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{37}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *BackupSnapshot) GetVolume() string {
@@ -3232,7 +3326,7 @@ type VolumeUse struct {
 
 func (x *VolumeUse) Reset() {
 	*x = VolumeUse{}
-	mi := &file_cara_v1_project_proto_msgTypes[38]
+	mi := &file_cara_v1_project_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3338,7 @@ func (x *VolumeUse) String() string {
 func (*VolumeUse) ProtoMessage() {}
 
 func (x *VolumeUse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[38]
+	mi := &file_cara_v1_project_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3351,7 @@ func (x *VolumeUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUse.ProtoReflect.Descriptor instead.
 func (*VolumeUse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{38}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *VolumeUse) GetName() string {
@@ -3320,7 +3414,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[39]
+	mi := &file_cara_v1_project_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3426,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[39]
+	mi := &file_cara_v1_project_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3439,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{39}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -3623,12 +3717,21 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\fResourceList\x12\x19\n" +
 	"\x03cpu\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x03cpu\x12\x1f\n" +
 	"\x06memory\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06memory\x12 \n" +
-	"\x04pids\x18\x03 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\x80\x80\x02(\x00R\x04pids\"\xa6\x01\n" +
+	"\x04pids\x18\x03 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\x80\x80\x02(\x00R\x04pids\"\xfc\x01\n" +
 	"\x04File\x12\x1f\n" +
 	"\x04path\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80 R\x04path\x12#\n" +
 	"\acontent\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x10R\acontent\x12;\n" +
 	"\x0esecret_key_ref\x18\x03 \x01(\v2\x15.cara.v1.SecretKeyRefR\fsecretKeyRef\x12\x1b\n" +
-	"\x04mode\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18\x05R\x04mode\"P\n" +
+	"\x04mode\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18\x05R\x04mode\x12\x1c\n" +
+	"\x04from\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04from\x126\n" +
+	"\aentries\x18\x06 \x03(\v2\x12.cara.v1.FileEntryB\b\xbaH\x05\x92\x01\x02\x10@R\aentries\"\x99\x01\n" +
+	"\tFileEntry\x12\x1c\n" +
+	"\x04path\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04path\x12-\n" +
+	"\x06digest\x18\x02 \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\x06digest\x12\x1f\n" +
+	"\x04size\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x10(\x00R\x04size\x12\x1e\n" +
+	"\n" +
+	"executable\x18\x04 \x01(\bR\n" +
+	"executable\"P\n" +
 	"\x06Ulimit\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04name\x12\x12\n" +
@@ -3755,7 +3858,7 @@ func file_cara_v1_project_proto_rawDescGZIP() []byte {
 	return file_cara_v1_project_proto_rawDescData
 }
 
-var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_cara_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: cara.v1.Project
 	(*ProjectSpec)(nil),           // 1: cara.v1.ProjectSpec
@@ -3787,33 +3890,34 @@ var file_cara_v1_project_proto_goTypes = []any{
 	(*Resources)(nil),             // 27: cara.v1.Resources
 	(*ResourceList)(nil),          // 28: cara.v1.ResourceList
 	(*File)(nil),                  // 29: cara.v1.File
-	(*Ulimit)(nil),                // 30: cara.v1.Ulimit
-	(*ProjectStatus)(nil),         // 31: cara.v1.ProjectStatus
-	(*HostCertificate)(nil),       // 32: cara.v1.HostCertificate
-	(*Move)(nil),                  // 33: cara.v1.Move
-	(*Restore)(nil),               // 34: cara.v1.Restore
-	(*MovedVolume)(nil),           // 35: cara.v1.MovedVolume
-	(*BackupStatus)(nil),          // 36: cara.v1.BackupStatus
-	(*BackupSnapshot)(nil),        // 37: cara.v1.BackupSnapshot
-	(*VolumeUse)(nil),             // 38: cara.v1.VolumeUse
-	(*ServiceStatus)(nil),         // 39: cara.v1.ServiceStatus
-	nil,                           // 40: cara.v1.ProjectSpec.NodeSelectorEntry
-	nil,                           // 41: cara.v1.Service.LabelsEntry
-	nil,                           // 42: cara.v1.ProjectStatus.RestartsEntry
-	(*ObjectMeta)(nil),            // 43: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
-	(*Condition)(nil),             // 45: cara.v1.Condition
-	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
+	(*FileEntry)(nil),             // 30: cara.v1.FileEntry
+	(*Ulimit)(nil),                // 31: cara.v1.Ulimit
+	(*ProjectStatus)(nil),         // 32: cara.v1.ProjectStatus
+	(*HostCertificate)(nil),       // 33: cara.v1.HostCertificate
+	(*Move)(nil),                  // 34: cara.v1.Move
+	(*Restore)(nil),               // 35: cara.v1.Restore
+	(*MovedVolume)(nil),           // 36: cara.v1.MovedVolume
+	(*BackupStatus)(nil),          // 37: cara.v1.BackupStatus
+	(*BackupSnapshot)(nil),        // 38: cara.v1.BackupSnapshot
+	(*VolumeUse)(nil),             // 39: cara.v1.VolumeUse
+	(*ServiceStatus)(nil),         // 40: cara.v1.ServiceStatus
+	nil,                           // 41: cara.v1.ProjectSpec.NodeSelectorEntry
+	nil,                           // 42: cara.v1.Service.LabelsEntry
+	nil,                           // 43: cara.v1.ProjectStatus.RestartsEntry
+	(*ObjectMeta)(nil),            // 44: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(*Condition)(nil),             // 46: cara.v1.Condition
+	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
 }
 var file_cara_v1_project_proto_depIdxs = []int32{
-	43, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
+	44, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Project.spec:type_name -> cara.v1.ProjectSpec
-	31, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
+	32, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
 	7,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
 	13, // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.ProjectVolume
 	14, // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
-	44, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
-	40, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
+	45, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
+	41, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
 	2,  // 8: cara.v1.ProjectSpec.backup:type_name -> cara.v1.Backup
 	21, // 9: cara.v1.ProjectSpec.ports:type_name -> cara.v1.ProjectPort
 	3,  // 10: cara.v1.Backup.schedule:type_name -> cara.v1.BackupSchedule
@@ -3827,8 +3931,8 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	26, // 18: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
 	27, // 19: cara.v1.Service.resources:type_name -> cara.v1.Resources
 	29, // 20: cara.v1.Service.files:type_name -> cara.v1.File
-	30, // 21: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
-	41, // 22: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
+	31, // 21: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
+	42, // 22: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
 	8,  // 23: cara.v1.Service.update:type_name -> cara.v1.Update
 	10, // 24: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
 	11, // 25: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
@@ -3845,36 +3949,37 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	28, // 36: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
 	28, // 37: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
 	11, // 38: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	45, // 39: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
-	39, // 40: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
-	44, // 41: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
-	44, // 42: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
-	42, // 43: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
-	38, // 44: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
-	33, // 45: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
-	36, // 46: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
-	44, // 47: cara.v1.ProjectStatus.restore_declined:type_name -> google.protobuf.Timestamp
-	32, // 48: cara.v1.ProjectStatus.certificates:type_name -> cara.v1.HostCertificate
-	44, // 49: cara.v1.HostCertificate.not_after:type_name -> google.protobuf.Timestamp
-	44, // 50: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
-	35, // 51: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
-	34, // 52: cara.v1.Move.restore:type_name -> cara.v1.Restore
-	44, // 53: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
-	44, // 54: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
-	44, // 55: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
-	44, // 56: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
-	37, // 57: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
-	46, // 58: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
-	46, // 59: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
-	44, // 60: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
-	44, // 61: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
-	44, // 62: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
-	44, // 63: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	30, // 39: cara.v1.File.entries:type_name -> cara.v1.FileEntry
+	46, // 40: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
+	40, // 41: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
+	45, // 42: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
+	45, // 43: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
+	43, // 44: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
+	39, // 45: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
+	34, // 46: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
+	37, // 47: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
+	45, // 48: cara.v1.ProjectStatus.restore_declined:type_name -> google.protobuf.Timestamp
+	33, // 49: cara.v1.ProjectStatus.certificates:type_name -> cara.v1.HostCertificate
+	45, // 50: cara.v1.HostCertificate.not_after:type_name -> google.protobuf.Timestamp
+	45, // 51: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
+	36, // 52: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
+	35, // 53: cara.v1.Move.restore:type_name -> cara.v1.Restore
+	45, // 54: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
+	45, // 55: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
+	45, // 56: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
+	45, // 57: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
+	38, // 58: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
+	47, // 59: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
+	47, // 60: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
+	45, // 61: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
+	45, // 62: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
+	45, // 63: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
+	45, // 64: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
@@ -3884,14 +3989,14 @@ func file_cara_v1_project_proto_init() {
 	}
 	file_cara_v1_meta_proto_init()
 	file_cara_v1_project_proto_msgTypes[2].OneofWrappers = []any{}
-	file_cara_v1_project_proto_msgTypes[39].OneofWrappers = []any{}
+	file_cara_v1_project_proto_msgTypes[40].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_project_proto_rawDesc), len(file_cara_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -26,6 +26,254 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// MissingBlobsRequest names contents.
+type MissingBlobsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Digests are SHA-256 in hexadecimal.
+	Digests       []string `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MissingBlobsRequest) Reset() {
+	*x = MissingBlobsRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MissingBlobsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MissingBlobsRequest) ProtoMessage() {}
+
+func (x *MissingBlobsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MissingBlobsRequest.ProtoReflect.Descriptor instead.
+func (*MissingBlobsRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *MissingBlobsRequest) GetDigests() []string {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+// MissingBlobsResponse names the contents to store.
+type MissingBlobsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Digests of the contents that have to be stored.
+	Digests       []string `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MissingBlobsResponse) Reset() {
+	*x = MissingBlobsResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MissingBlobsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MissingBlobsResponse) ProtoMessage() {}
+
+func (x *MissingBlobsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MissingBlobsResponse.ProtoReflect.Descriptor instead.
+func (*MissingBlobsResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *MissingBlobsResponse) GetDigests() []string {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+// PutBlobResponse names a stored content.
+type PutBlobResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Digest is the SHA-256 of the content in hexadecimal.
+	Digest        string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutBlobResponse) Reset() {
+	*x = PutBlobResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutBlobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutBlobResponse) ProtoMessage() {}
+
+func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutBlobResponse.ProtoReflect.Descriptor instead.
+func (*PutBlobResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PutBlobResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// TrimBlobsRequest deletes unused contents.
+type TrimBlobsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Before is the time since which a content must have been unused to be deleted.
+	Before        *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrimBlobsRequest) Reset() {
+	*x = TrimBlobsRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrimBlobsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrimBlobsRequest) ProtoMessage() {}
+
+func (x *TrimBlobsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrimBlobsRequest.ProtoReflect.Descriptor instead.
+func (*TrimBlobsRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TrimBlobsRequest) GetBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+// TrimBlobsResponse has the numbers of deleted and remaining contents.
+type TrimBlobsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Deleted is the number of deleted contents.
+	Deleted int32 `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// Kept is the number of stored contents.
+	Kept int32 `protobuf:"varint,2,opt,name=kept,proto3" json:"kept,omitempty"`
+	// KeptBytes is the size of the stored contents in bytes.
+	KeptBytes     int64 `protobuf:"varint,3,opt,name=kept_bytes,json=keptBytes,proto3" json:"kept_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrimBlobsResponse) Reset() {
+	*x = TrimBlobsResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrimBlobsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrimBlobsResponse) ProtoMessage() {}
+
+func (x *TrimBlobsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrimBlobsResponse.ProtoReflect.Descriptor instead.
+func (*TrimBlobsResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *TrimBlobsResponse) GetDeleted() int32 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
+}
+
+func (x *TrimBlobsResponse) GetKept() int32 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
+func (x *TrimBlobsResponse) GetKeptBytes() int64 {
+	if x != nil {
+		return x.KeptBytes
+	}
+	return 0
+}
+
 // Info describes the server.
 type Info struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -43,7 +291,7 @@ type Info struct {
 
 func (x *Info) Reset() {
 	*x = Info{}
-	mi := &file_cara_v1_service_proto_msgTypes[0]
+	mi := &file_cara_v1_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -55,7 +303,7 @@ func (x *Info) String() string {
 func (*Info) ProtoMessage() {}
 
 func (x *Info) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[0]
+	mi := &file_cara_v1_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -68,7 +316,7 @@ func (x *Info) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Info.ProtoReflect.Descriptor instead.
 func (*Info) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{0}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Info) GetVersion() string {
@@ -110,7 +358,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[1]
+	mi := &file_cara_v1_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -122,7 +370,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[1]
+	mi := &file_cara_v1_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -135,7 +383,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{1}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetRequest) GetName() string {
@@ -158,7 +406,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[2]
+	mi := &file_cara_v1_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -170,7 +418,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[2]
+	mi := &file_cara_v1_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -183,7 +431,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{2}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeleteRequest) GetName() string {
@@ -215,7 +463,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[3]
+	mi := &file_cara_v1_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -227,7 +475,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[3]
+	mi := &file_cara_v1_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -240,7 +488,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{3}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListRequest) GetLimit() int32 {
@@ -275,7 +523,7 @@ type CreateProjectRequest struct {
 
 func (x *CreateProjectRequest) Reset() {
 	*x = CreateProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[4]
+	mi := &file_cara_v1_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +535,7 @@ func (x *CreateProjectRequest) String() string {
 func (*CreateProjectRequest) ProtoMessage() {}
 
 func (x *CreateProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[4]
+	mi := &file_cara_v1_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +548,7 @@ func (x *CreateProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProjectRequest.ProtoReflect.Descriptor instead.
 func (*CreateProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{4}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateProjectRequest) GetProject() *Project {
@@ -321,7 +569,7 @@ type PutProjectRequest struct {
 
 func (x *PutProjectRequest) Reset() {
 	*x = PutProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[5]
+	mi := &file_cara_v1_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -333,7 +581,7 @@ func (x *PutProjectRequest) String() string {
 func (*PutProjectRequest) ProtoMessage() {}
 
 func (x *PutProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[5]
+	mi := &file_cara_v1_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -346,7 +594,7 @@ func (x *PutProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutProjectRequest.ProtoReflect.Descriptor instead.
 func (*PutProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutProjectRequest) GetProject() *Project {
@@ -377,7 +625,7 @@ type ListProjectsRequest struct {
 
 func (x *ListProjectsRequest) Reset() {
 	*x = ListProjectsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[6]
+	mi := &file_cara_v1_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +637,7 @@ func (x *ListProjectsRequest) String() string {
 func (*ListProjectsRequest) ProtoMessage() {}
 
 func (x *ListProjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[6]
+	mi := &file_cara_v1_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +650,7 @@ func (x *ListProjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProjectsRequest.ProtoReflect.Descriptor instead.
 func (*ListProjectsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListProjectsRequest) GetPhase() []string {
@@ -464,7 +712,7 @@ type ListProjectsResponse struct {
 
 func (x *ListProjectsResponse) Reset() {
 	*x = ListProjectsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[7]
+	mi := &file_cara_v1_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +724,7 @@ func (x *ListProjectsResponse) String() string {
 func (*ListProjectsResponse) ProtoMessage() {}
 
 func (x *ListProjectsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[7]
+	mi := &file_cara_v1_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +737,7 @@ func (x *ListProjectsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProjectsResponse.ProtoReflect.Descriptor instead.
 func (*ListProjectsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListProjectsResponse) GetItems() []*Project {
@@ -542,7 +790,7 @@ type WatchProjectsRequest struct {
 
 func (x *WatchProjectsRequest) Reset() {
 	*x = WatchProjectsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[8]
+	mi := &file_cara_v1_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +802,7 @@ func (x *WatchProjectsRequest) String() string {
 func (*WatchProjectsRequest) ProtoMessage() {}
 
 func (x *WatchProjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[8]
+	mi := &file_cara_v1_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +815,7 @@ func (x *WatchProjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchProjectsRequest.ProtoReflect.Descriptor instead.
 func (*WatchProjectsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WatchProjectsRequest) GetPhase() []string {
@@ -627,7 +875,7 @@ type ProjectEvent struct {
 
 func (x *ProjectEvent) Reset() {
 	*x = ProjectEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[9]
+	mi := &file_cara_v1_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +887,7 @@ func (x *ProjectEvent) String() string {
 func (*ProjectEvent) ProtoMessage() {}
 
 func (x *ProjectEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[9]
+	mi := &file_cara_v1_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +900,7 @@ func (x *ProjectEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectEvent.ProtoReflect.Descriptor instead.
 func (*ProjectEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProjectEvent) GetType() string {
@@ -701,7 +949,7 @@ type DeleteProjectRequest struct {
 
 func (x *DeleteProjectRequest) Reset() {
 	*x = DeleteProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[10]
+	mi := &file_cara_v1_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +961,7 @@ func (x *DeleteProjectRequest) String() string {
 func (*DeleteProjectRequest) ProtoMessage() {}
 
 func (x *DeleteProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[10]
+	mi := &file_cara_v1_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +974,7 @@ func (x *DeleteProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProjectRequest.ProtoReflect.Descriptor instead.
 func (*DeleteProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteProjectRequest) GetName() string {
@@ -791,7 +1039,7 @@ type DeleteProjectResponse struct {
 
 func (x *DeleteProjectResponse) Reset() {
 	*x = DeleteProjectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[11]
+	mi := &file_cara_v1_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +1051,7 @@ func (x *DeleteProjectResponse) String() string {
 func (*DeleteProjectResponse) ProtoMessage() {}
 
 func (x *DeleteProjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[11]
+	mi := &file_cara_v1_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +1064,7 @@ func (x *DeleteProjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProjectResponse.ProtoReflect.Descriptor instead.
 func (*DeleteProjectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeleteProjectResponse) GetGone() bool {
@@ -860,7 +1108,7 @@ type UpdateProjectStatusRequest struct {
 
 func (x *UpdateProjectStatusRequest) Reset() {
 	*x = UpdateProjectStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[12]
+	mi := &file_cara_v1_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +1120,7 @@ func (x *UpdateProjectStatusRequest) String() string {
 func (*UpdateProjectStatusRequest) ProtoMessage() {}
 
 func (x *UpdateProjectStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[12]
+	mi := &file_cara_v1_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +1133,7 @@ func (x *UpdateProjectStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateProjectStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateProjectStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{12}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpdateProjectStatusRequest) GetName() string {
@@ -967,7 +1215,7 @@ type MoveReport struct {
 
 func (x *MoveReport) Reset() {
 	*x = MoveReport{}
-	mi := &file_cara_v1_service_proto_msgTypes[13]
+	mi := &file_cara_v1_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1227,7 @@ func (x *MoveReport) String() string {
 func (*MoveReport) ProtoMessage() {}
 
 func (x *MoveReport) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[13]
+	mi := &file_cara_v1_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1240,7 @@ func (x *MoveReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveReport.ProtoReflect.Descriptor instead.
 func (*MoveReport) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MoveReport) GetId() string {
@@ -1040,7 +1288,7 @@ type ScheduleProjectRequest struct {
 
 func (x *ScheduleProjectRequest) Reset() {
 	*x = ScheduleProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[14]
+	mi := &file_cara_v1_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1300,7 @@ func (x *ScheduleProjectRequest) String() string {
 func (*ScheduleProjectRequest) ProtoMessage() {}
 
 func (x *ScheduleProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[14]
+	mi := &file_cara_v1_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1313,7 @@ func (x *ScheduleProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleProjectRequest.ProtoReflect.Descriptor instead.
 func (*ScheduleProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{14}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ScheduleProjectRequest) GetName() string {
@@ -1123,7 +1371,7 @@ type RemoveProjectRequest struct {
 
 func (x *RemoveProjectRequest) Reset() {
 	*x = RemoveProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[15]
+	mi := &file_cara_v1_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1383,7 @@ func (x *RemoveProjectRequest) String() string {
 func (*RemoveProjectRequest) ProtoMessage() {}
 
 func (x *RemoveProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[15]
+	mi := &file_cara_v1_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1396,7 @@ func (x *RemoveProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveProjectRequest.ProtoReflect.Descriptor instead.
 func (*RemoveProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{15}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RemoveProjectRequest) GetName() string {
@@ -1176,7 +1424,7 @@ type RetryProjectRequest struct {
 
 func (x *RetryProjectRequest) Reset() {
 	*x = RetryProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[16]
+	mi := &file_cara_v1_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1436,7 @@ func (x *RetryProjectRequest) String() string {
 func (*RetryProjectRequest) ProtoMessage() {}
 
 func (x *RetryProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[16]
+	mi := &file_cara_v1_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1449,7 @@ func (x *RetryProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryProjectRequest.ProtoReflect.Descriptor instead.
 func (*RetryProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{16}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RetryProjectRequest) GetName() string {
@@ -1224,7 +1472,7 @@ type RestartProjectRequest struct {
 
 func (x *RestartProjectRequest) Reset() {
 	*x = RestartProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[17]
+	mi := &file_cara_v1_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1484,7 @@ func (x *RestartProjectRequest) String() string {
 func (*RestartProjectRequest) ProtoMessage() {}
 
 func (x *RestartProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[17]
+	mi := &file_cara_v1_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1497,7 @@ func (x *RestartProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartProjectRequest.ProtoReflect.Descriptor instead.
 func (*RestartProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{17}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RestartProjectRequest) GetName() string {
@@ -1277,7 +1525,7 @@ type BackupProjectRequest struct {
 
 func (x *BackupProjectRequest) Reset() {
 	*x = BackupProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[18]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1537,7 @@ func (x *BackupProjectRequest) String() string {
 func (*BackupProjectRequest) ProtoMessage() {}
 
 func (x *BackupProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[18]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1550,7 @@ func (x *BackupProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupProjectRequest.ProtoReflect.Descriptor instead.
 func (*BackupProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{18}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BackupProjectRequest) GetName() string {
@@ -1329,7 +1577,7 @@ type ExtendProjectRequest struct {
 
 func (x *ExtendProjectRequest) Reset() {
 	*x = ExtendProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[19]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1589,7 @@ func (x *ExtendProjectRequest) String() string {
 func (*ExtendProjectRequest) ProtoMessage() {}
 
 func (x *ExtendProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[19]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1602,7 @@ func (x *ExtendProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendProjectRequest.ProtoReflect.Descriptor instead.
 func (*ExtendProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{19}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExtendProjectRequest) GetName() string {
@@ -1398,7 +1646,7 @@ type AdoptProjectRequest struct {
 
 func (x *AdoptProjectRequest) Reset() {
 	*x = AdoptProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[20]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1658,7 @@ func (x *AdoptProjectRequest) String() string {
 func (*AdoptProjectRequest) ProtoMessage() {}
 
 func (x *AdoptProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[20]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1671,7 @@ func (x *AdoptProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptProjectRequest.ProtoReflect.Descriptor instead.
 func (*AdoptProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{20}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AdoptProjectRequest) GetName() string {
@@ -1461,7 +1709,7 @@ type RestoreProjectRequest struct {
 
 func (x *RestoreProjectRequest) Reset() {
 	*x = RestoreProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1721,7 @@ func (x *RestoreProjectRequest) String() string {
 func (*RestoreProjectRequest) ProtoMessage() {}
 
 func (x *RestoreProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1734,7 @@ func (x *RestoreProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreProjectRequest.ProtoReflect.Descriptor instead.
 func (*RestoreProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RestoreProjectRequest) GetName() string {
@@ -1537,7 +1785,7 @@ type MoveProjectRequest struct {
 
 func (x *MoveProjectRequest) Reset() {
 	*x = MoveProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1797,7 @@ func (x *MoveProjectRequest) String() string {
 func (*MoveProjectRequest) ProtoMessage() {}
 
 func (x *MoveProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1810,7 @@ func (x *MoveProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveProjectRequest.ProtoReflect.Descriptor instead.
 func (*MoveProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MoveProjectRequest) GetName() string {
@@ -1590,7 +1838,7 @@ type ReleaseProjectRequest struct {
 
 func (x *ReleaseProjectRequest) Reset() {
 	*x = ReleaseProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1850,7 @@ func (x *ReleaseProjectRequest) String() string {
 func (*ReleaseProjectRequest) ProtoMessage() {}
 
 func (x *ReleaseProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1863,7 @@ func (x *ReleaseProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseProjectRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReleaseProjectRequest) GetName() string {
@@ -1640,7 +1888,7 @@ type RollbackProjectRequest struct {
 
 func (x *RollbackProjectRequest) Reset() {
 	*x = RollbackProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +1900,7 @@ func (x *RollbackProjectRequest) String() string {
 func (*RollbackProjectRequest) ProtoMessage() {}
 
 func (x *RollbackProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +1913,7 @@ func (x *RollbackProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackProjectRequest.ProtoReflect.Descriptor instead.
 func (*RollbackProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RollbackProjectRequest) GetName() string {
@@ -1700,7 +1948,7 @@ type ProjectHistory struct {
 
 func (x *ProjectHistory) Reset() {
 	*x = ProjectHistory{}
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1960,7 @@ func (x *ProjectHistory) String() string {
 func (*ProjectHistory) ProtoMessage() {}
 
 func (x *ProjectHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1973,7 @@ func (x *ProjectHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectHistory.ProtoReflect.Descriptor instead.
 func (*ProjectHistory) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProjectHistory) GetItems() []*Revision {
@@ -1748,7 +1996,7 @@ type Hint struct {
 
 func (x *Hint) Reset() {
 	*x = Hint{}
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +2008,7 @@ func (x *Hint) String() string {
 func (*Hint) ProtoMessage() {}
 
 func (x *Hint) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +2021,7 @@ func (x *Hint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hint.ProtoReflect.Descriptor instead.
 func (*Hint) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Hint) GetSource() string {
@@ -1808,7 +2056,7 @@ type OverrideTerms struct {
 
 func (x *OverrideTerms) Reset() {
 	*x = OverrideTerms{}
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +2068,7 @@ func (x *OverrideTerms) String() string {
 func (*OverrideTerms) ProtoMessage() {}
 
 func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +2081,7 @@ func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideTerms.ProtoReflect.Descriptor instead.
 func (*OverrideTerms) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *OverrideTerms) GetReason() string {
@@ -1879,7 +2127,7 @@ type OverrideProjectRequest struct {
 
 func (x *OverrideProjectRequest) Reset() {
 	*x = OverrideProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +2139,7 @@ func (x *OverrideProjectRequest) String() string {
 func (*OverrideProjectRequest) ProtoMessage() {}
 
 func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2152,7 @@ func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideProjectRequest.ProtoReflect.Descriptor instead.
 func (*OverrideProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *OverrideProjectRequest) GetName() string {
@@ -1945,7 +2193,7 @@ type ListOverridesResponse struct {
 
 func (x *ListOverridesResponse) Reset() {
 	*x = ListOverridesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2205,7 @@ func (x *ListOverridesResponse) String() string {
 func (*ListOverridesResponse) ProtoMessage() {}
 
 func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2218,7 @@ func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesResponse.ProtoReflect.Descriptor instead.
 func (*ListOverridesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListOverridesResponse) GetItems() []*Override {
@@ -2018,7 +2266,7 @@ type ListTombstonesResponse struct {
 
 func (x *ListTombstonesResponse) Reset() {
 	*x = ListTombstonesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2278,7 @@ func (x *ListTombstonesResponse) String() string {
 func (*ListTombstonesResponse) ProtoMessage() {}
 
 func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2291,7 @@ func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTombstonesResponse.ProtoReflect.Descriptor instead.
 func (*ListTombstonesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListTombstonesResponse) GetItems() []*Tombstone {
@@ -2096,7 +2344,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2356,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2369,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LogsRequest) GetName() string {
@@ -2184,7 +2432,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2444,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2457,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -2312,7 +2560,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2324,7 +2572,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2337,7 +2585,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExecStart) GetName() string {
@@ -2409,7 +2657,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2421,7 +2669,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2434,7 +2682,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TerminalSize) GetRows() int32 {
@@ -2468,7 +2716,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2728,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2741,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -2573,7 +2821,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2585,7 +2833,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2598,7 +2846,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PortForwardRequest) GetMessage() isPortForwardRequest_Message {
@@ -2675,7 +2923,7 @@ type PortForwardStart struct {
 
 func (x *PortForwardStart) Reset() {
 	*x = PortForwardStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +2935,7 @@ func (x *PortForwardStart) String() string {
 func (*PortForwardStart) ProtoMessage() {}
 
 func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +2948,7 @@ func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardStart.ProtoReflect.Descriptor instead.
 func (*PortForwardStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PortForwardStart) GetName() string {
@@ -2741,7 +2989,7 @@ type PortForwardResponse struct {
 
 func (x *PortForwardResponse) Reset() {
 	*x = PortForwardResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +3001,7 @@ func (x *PortForwardResponse) String() string {
 func (*PortForwardResponse) ProtoMessage() {}
 
 func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +3014,7 @@ func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
 func (*PortForwardResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PortForwardResponse) GetMessage() isPortForwardResponse_Message {
@@ -2843,7 +3091,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2855,7 +3103,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2868,7 +3116,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TopRequest) GetName() string {
@@ -2903,7 +3151,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3163,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3176,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *TopResponse) GetServices() []*ServiceUsage {
@@ -2961,7 +3209,7 @@ type ServiceUsage struct {
 
 func (x *ServiceUsage) Reset() {
 	*x = ServiceUsage{}
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2973,7 +3221,7 @@ func (x *ServiceUsage) String() string {
 func (*ServiceUsage) ProtoMessage() {}
 
 func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2986,7 +3234,7 @@ func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceUsage.ProtoReflect.Descriptor instead.
 func (*ServiceUsage) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ServiceUsage) GetService() string {
@@ -3057,7 +3305,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3069,7 +3317,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3082,7 +3330,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *LogLine) GetService() string {
@@ -3142,7 +3390,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3154,7 +3402,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3167,7 +3415,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ApplyRequest) GetObjects() []*Object {
@@ -3223,7 +3471,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3235,7 +3483,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3248,7 +3496,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -3281,7 +3529,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +3541,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +3554,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ApplyResult) GetKind() string {
@@ -3369,7 +3617,7 @@ type CreateNodeRequest struct {
 
 func (x *CreateNodeRequest) Reset() {
 	*x = CreateNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3629,7 @@ func (x *CreateNodeRequest) String() string {
 func (*CreateNodeRequest) ProtoMessage() {}
 
 func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3642,7 @@ func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNodeRequest.ProtoReflect.Descriptor instead.
 func (*CreateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateNodeRequest) GetNode() *Node {
@@ -3415,7 +3663,7 @@ type PutNodeRequest struct {
 
 func (x *PutNodeRequest) Reset() {
 	*x = PutNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3427,7 +3675,7 @@ func (x *PutNodeRequest) String() string {
 func (*PutNodeRequest) ProtoMessage() {}
 
 func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3440,7 +3688,7 @@ func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNodeRequest.ProtoReflect.Descriptor instead.
 func (*PutNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *PutNodeRequest) GetNode() *Node {
@@ -3467,7 +3715,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3479,7 +3727,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3492,7 +3740,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListNodesResponse) GetItems() []*Node {
@@ -3537,7 +3785,7 @@ type WatchObjectsRequest struct {
 
 func (x *WatchObjectsRequest) Reset() {
 	*x = WatchObjectsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3549,7 +3797,7 @@ func (x *WatchObjectsRequest) String() string {
 func (*WatchObjectsRequest) ProtoMessage() {}
 
 func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3562,7 +3810,7 @@ func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchObjectsRequest.ProtoReflect.Descriptor instead.
 func (*WatchObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *WatchObjectsRequest) GetLabelSelector() string {
@@ -3594,7 +3842,7 @@ type NodeEvent struct {
 
 func (x *NodeEvent) Reset() {
 	*x = NodeEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3606,7 +3854,7 @@ func (x *NodeEvent) String() string {
 func (*NodeEvent) ProtoMessage() {}
 
 func (x *NodeEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3619,7 +3867,7 @@ func (x *NodeEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
 func (*NodeEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *NodeEvent) GetType() string {
@@ -3656,7 +3904,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3668,7 +3916,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3681,7 +3929,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *HeartbeatRequest) GetName() string {
@@ -3714,7 +3962,7 @@ type MarkNodeNotReadyRequest struct {
 
 func (x *MarkNodeNotReadyRequest) Reset() {
 	*x = MarkNodeNotReadyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3726,7 +3974,7 @@ func (x *MarkNodeNotReadyRequest) String() string {
 func (*MarkNodeNotReadyRequest) ProtoMessage() {}
 
 func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3739,7 +3987,7 @@ func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeNotReadyRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeNotReadyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *MarkNodeNotReadyRequest) GetName() string {
@@ -3781,7 +4029,7 @@ type MarkNodeDrainedRequest struct {
 
 func (x *MarkNodeDrainedRequest) Reset() {
 	*x = MarkNodeDrainedRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3793,7 +4041,7 @@ func (x *MarkNodeDrainedRequest) String() string {
 func (*MarkNodeDrainedRequest) ProtoMessage() {}
 
 func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3806,7 +4054,7 @@ func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeDrainedRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeDrainedRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *MarkNodeDrainedRequest) GetName() string {
@@ -3856,7 +4104,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3868,7 +4116,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3881,7 +4129,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -3934,7 +4182,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3946,7 +4194,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3959,7 +4207,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -3994,7 +4242,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4006,7 +4254,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4019,7 +4267,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -4053,7 +4301,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4065,7 +4313,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4078,7 +4326,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ConnectRequest) GetHeartbeat() *Heartbeat {
@@ -4147,7 +4395,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4159,7 +4407,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4172,7 +4420,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -4361,7 +4609,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4373,7 +4621,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4386,7 +4634,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -4425,7 +4673,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4437,7 +4685,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4450,7 +4698,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Unassigned) GetName() string {
@@ -4494,7 +4742,7 @@ type RemoveVolume struct {
 
 func (x *RemoveVolume) Reset() {
 	*x = RemoveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4506,7 +4754,7 @@ func (x *RemoveVolume) String() string {
 func (*RemoveVolume) ProtoMessage() {}
 
 func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4519,7 +4767,7 @@ func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolume.ProtoReflect.Descriptor instead.
 func (*RemoveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RemoveVolume) GetUid() string {
@@ -4570,7 +4818,7 @@ type ReceiveVolume struct {
 
 func (x *ReceiveVolume) Reset() {
 	*x = ReceiveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4582,7 +4830,7 @@ func (x *ReceiveVolume) String() string {
 func (*ReceiveVolume) ProtoMessage() {}
 
 func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4595,7 +4843,7 @@ func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveVolume.ProtoReflect.Descriptor instead.
 func (*ReceiveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ReceiveVolume) GetUid() string {
@@ -4662,7 +4910,7 @@ type RestoreVolume struct {
 
 func (x *RestoreVolume) Reset() {
 	*x = RestoreVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4674,7 +4922,7 @@ func (x *RestoreVolume) String() string {
 func (*RestoreVolume) ProtoMessage() {}
 
 func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4687,7 +4935,7 @@ func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVolume.ProtoReflect.Descriptor instead.
 func (*RestoreVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RestoreVolume) GetUid() string {
@@ -4768,7 +5016,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4780,7 +5028,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4793,7 +5041,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Released) GetName() string {
@@ -4826,7 +5074,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4838,7 +5086,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4851,7 +5099,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 // Routes is a change of the routing table, or the whole table.
@@ -4883,7 +5131,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4895,7 +5143,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4908,7 +5156,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Routes) GetFull() bool {
@@ -4981,7 +5229,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4993,7 +5241,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5006,7 +5254,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Peer) GetNode() string {
@@ -5045,7 +5293,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5057,7 +5305,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5070,7 +5318,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -5187,7 +5435,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5199,7 +5447,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5212,7 +5460,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -5286,7 +5534,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5298,7 +5546,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5311,7 +5559,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -5346,7 +5594,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5358,7 +5606,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5371,7 +5619,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -5392,7 +5640,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5404,7 +5652,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5417,7 +5665,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -5444,7 +5692,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5456,7 +5704,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5469,7 +5717,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -5515,7 +5763,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5527,7 +5775,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5540,7 +5788,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -5578,7 +5826,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5590,7 +5838,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5603,7 +5851,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -5633,7 +5881,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5645,7 +5893,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5658,7 +5906,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -5694,7 +5942,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5706,7 +5954,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5719,7 +5967,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -5785,7 +6033,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5797,7 +6045,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5810,7 +6058,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -5891,7 +6139,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5903,7 +6151,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5916,7 +6164,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -5957,7 +6205,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5969,7 +6217,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5982,7 +6230,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -6043,7 +6291,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6055,7 +6303,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6068,7 +6316,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -6163,7 +6411,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6175,7 +6423,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6188,7 +6436,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -6244,7 +6492,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6256,7 +6504,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6269,7 +6517,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -6292,7 +6540,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6304,7 +6552,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6317,7 +6565,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -6349,7 +6597,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6361,7 +6609,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6374,7 +6622,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -6409,7 +6657,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6421,7 +6669,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6434,7 +6682,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -6455,7 +6703,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6467,7 +6715,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6480,7 +6728,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -6501,7 +6749,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6513,7 +6761,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6526,7 +6774,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -6547,7 +6795,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6559,7 +6807,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6572,7 +6820,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -6599,7 +6847,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6611,7 +6859,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6624,7 +6872,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -6674,7 +6922,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6686,7 +6934,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6699,7 +6947,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -6754,7 +7002,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6766,7 +7014,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6779,7 +7027,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ListVolumesResponse) GetItems() []*Volume {
@@ -6821,7 +7069,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6833,7 +7081,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6846,7 +7094,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -6873,7 +7121,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6885,7 +7133,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6898,7 +7146,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -6946,7 +7194,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6958,7 +7206,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6971,7 +7219,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -7017,7 +7265,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7029,7 +7277,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7042,7 +7290,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *EventEvent) GetType() string {
@@ -7080,7 +7328,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7092,7 +7340,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7105,7 +7353,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -7137,7 +7385,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7149,7 +7397,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7162,7 +7410,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -7200,7 +7448,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7212,7 +7460,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7225,7 +7473,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -7257,7 +7505,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7269,7 +7517,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7282,7 +7530,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -7319,7 +7567,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7331,7 +7579,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7344,7 +7592,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -7373,7 +7621,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7385,7 +7633,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7398,7 +7646,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -7422,7 +7670,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7434,7 +7682,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7447,7 +7695,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -7481,7 +7729,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7493,7 +7741,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7506,7 +7754,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -7548,7 +7796,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7560,7 +7808,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7573,7 +7821,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -7587,7 +7835,20 @@ var File_cara_v1_service_proto protoreflect.FileDescriptor
 
 const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x15cara/v1/service.proto\x12\acara.v1\x1a\x1bbuf/validate/validate.proto\x1a\x12cara/v1/acme.proto\x1a\x19cara/v1/credentials.proto\x1a\x12cara/v1/meta.proto\x1a\x12cara/v1/node.proto\x1a\x15cara/v1/objects.proto\x1a\x15cara/v1/project.proto\x1a\x14cara/v1/source.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x01\n" +
+	"\x15cara/v1/service.proto\x12\acara.v1\x1a\x1bbuf/validate/validate.proto\x1a\x12cara/v1/acme.proto\x1a\x19cara/v1/credentials.proto\x1a\x12cara/v1/meta.proto\x1a\x12cara/v1/node.proto\x1a\x15cara/v1/objects.proto\x1a\x15cara/v1/project.proto\x1a\x14cara/v1/source.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"N\n" +
+	"\x13MissingBlobsRequest\x127\n" +
+	"\adigests\x18\x01 \x03(\tB\x1d\xbaH\x1a\x92\x01\x17\x10\xe8\a\"\x12r\x102\x0e^[0-9a-f]{64}$R\adigests\"0\n" +
+	"\x14MissingBlobsResponse\x12\x18\n" +
+	"\adigests\x18\x01 \x03(\tR\adigests\")\n" +
+	"\x0fPutBlobResponse\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\"N\n" +
+	"\x10TrimBlobsRequest\x12:\n" +
+	"\x06before\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x06before\"`\n" +
+	"\x11TrimBlobsResponse\x12\x18\n" +
+	"\adeleted\x18\x01 \x01(\x05R\adeleted\x12\x12\n" +
+	"\x04kept\x18\x02 \x01(\x05R\x04kept\x12\x1d\n" +
+	"\n" +
+	"kept_bytes\x18\x03 \x01(\x03R\tkeptBytes\"\x85\x01\n" +
 	"\x04Info\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
@@ -8256,7 +8517,12 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x0eGetAcmeAccount\x12\x13.cara.v1.GetRequest\x1a\x14.cara.v1.AcmeAccount\x12<\n" +
 	"\x0ePutAcmeAccount\x12\x14.cara.v1.AcmeAccount\x1a\x14.cara.v1.AcmeAccount\x12W\n" +
 	"\x10PresentChallenge\x12 .cara.v1.PresentChallengeRequest\x1a!.cara.v1.PresentChallengeResponse\x12J\n" +
-	"\x0fRemoveChallenge\x12\x1f.cara.v1.RemoveChallengeRequest\x1a\x16.google.protobuf.Empty2\x8f\x01\n" +
+	"\x0fRemoveChallenge\x12\x1f.cara.v1.RemoveChallengeRequest\x1a\x16.google.protobuf.Empty2\x8f\x02\n" +
+	"\vFileService\x12K\n" +
+	"\fMissingBlobs\x12\x1c.cara.v1.MissingBlobsRequest\x1a\x1d.cara.v1.MissingBlobsResponse\x129\n" +
+	"\aPutBlob\x12\x14.cara.v1.BlobContent\x1a\x18.cara.v1.PutBlobResponse\x124\n" +
+	"\aGetBlob\x12\x13.cara.v1.GetRequest\x1a\x14.cara.v1.BlobContent\x12B\n" +
+	"\tTrimBlobs\x12\x19.cara.v1.TrimBlobsRequest\x1a\x1a.cara.v1.TrimBlobsResponse2\x8f\x01\n" +
 	"\vInfoService\x12F\n" +
 	"\aGetInfo\x12\x16.google.protobuf.Empty\x1a\r.cara.v1.Info\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/info\x128\n" +
 	"\x06Backup\x12\x16.google.protobuf.Empty\x1a\x14.cara.v1.BackupChunk0\x01B1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
@@ -8273,450 +8539,465 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 109)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 114)
 var file_cara_v1_service_proto_goTypes = []any{
-	(*Info)(nil),                          // 0: cara.v1.Info
-	(*GetRequest)(nil),                    // 1: cara.v1.GetRequest
-	(*DeleteRequest)(nil),                 // 2: cara.v1.DeleteRequest
-	(*ListRequest)(nil),                   // 3: cara.v1.ListRequest
-	(*CreateProjectRequest)(nil),          // 4: cara.v1.CreateProjectRequest
-	(*PutProjectRequest)(nil),             // 5: cara.v1.PutProjectRequest
-	(*ListProjectsRequest)(nil),           // 6: cara.v1.ListProjectsRequest
-	(*ListProjectsResponse)(nil),          // 7: cara.v1.ListProjectsResponse
-	(*WatchProjectsRequest)(nil),          // 8: cara.v1.WatchProjectsRequest
-	(*ProjectEvent)(nil),                  // 9: cara.v1.ProjectEvent
-	(*DeleteProjectRequest)(nil),          // 10: cara.v1.DeleteProjectRequest
-	(*DeleteProjectResponse)(nil),         // 11: cara.v1.DeleteProjectResponse
-	(*UpdateProjectStatusRequest)(nil),    // 12: cara.v1.UpdateProjectStatusRequest
-	(*MoveReport)(nil),                    // 13: cara.v1.MoveReport
-	(*ScheduleProjectRequest)(nil),        // 14: cara.v1.ScheduleProjectRequest
-	(*RemoveProjectRequest)(nil),          // 15: cara.v1.RemoveProjectRequest
-	(*RetryProjectRequest)(nil),           // 16: cara.v1.RetryProjectRequest
-	(*RestartProjectRequest)(nil),         // 17: cara.v1.RestartProjectRequest
-	(*BackupProjectRequest)(nil),          // 18: cara.v1.BackupProjectRequest
-	(*ExtendProjectRequest)(nil),          // 19: cara.v1.ExtendProjectRequest
-	(*AdoptProjectRequest)(nil),           // 20: cara.v1.AdoptProjectRequest
-	(*RestoreProjectRequest)(nil),         // 21: cara.v1.RestoreProjectRequest
-	(*MoveProjectRequest)(nil),            // 22: cara.v1.MoveProjectRequest
-	(*ReleaseProjectRequest)(nil),         // 23: cara.v1.ReleaseProjectRequest
-	(*RollbackProjectRequest)(nil),        // 24: cara.v1.RollbackProjectRequest
-	(*ProjectHistory)(nil),                // 25: cara.v1.ProjectHistory
-	(*Hint)(nil),                          // 26: cara.v1.Hint
-	(*OverrideTerms)(nil),                 // 27: cara.v1.OverrideTerms
-	(*OverrideProjectRequest)(nil),        // 28: cara.v1.OverrideProjectRequest
-	(*ListOverridesResponse)(nil),         // 29: cara.v1.ListOverridesResponse
-	(*ListTombstonesResponse)(nil),        // 30: cara.v1.ListTombstonesResponse
-	(*LogsRequest)(nil),                   // 31: cara.v1.LogsRequest
-	(*ExecRequest)(nil),                   // 32: cara.v1.ExecRequest
-	(*ExecStart)(nil),                     // 33: cara.v1.ExecStart
-	(*TerminalSize)(nil),                  // 34: cara.v1.TerminalSize
-	(*ExecResponse)(nil),                  // 35: cara.v1.ExecResponse
-	(*PortForwardRequest)(nil),            // 36: cara.v1.PortForwardRequest
-	(*PortForwardStart)(nil),              // 37: cara.v1.PortForwardStart
-	(*PortForwardResponse)(nil),           // 38: cara.v1.PortForwardResponse
-	(*TopRequest)(nil),                    // 39: cara.v1.TopRequest
-	(*TopResponse)(nil),                   // 40: cara.v1.TopResponse
-	(*ServiceUsage)(nil),                  // 41: cara.v1.ServiceUsage
-	(*LogLine)(nil),                       // 42: cara.v1.LogLine
-	(*ApplyRequest)(nil),                  // 43: cara.v1.ApplyRequest
-	(*ApplyResponse)(nil),                 // 44: cara.v1.ApplyResponse
-	(*ApplyResult)(nil),                   // 45: cara.v1.ApplyResult
-	(*CreateNodeRequest)(nil),             // 46: cara.v1.CreateNodeRequest
-	(*PutNodeRequest)(nil),                // 47: cara.v1.PutNodeRequest
-	(*ListNodesResponse)(nil),             // 48: cara.v1.ListNodesResponse
-	(*WatchObjectsRequest)(nil),           // 49: cara.v1.WatchObjectsRequest
-	(*NodeEvent)(nil),                     // 50: cara.v1.NodeEvent
-	(*HeartbeatRequest)(nil),              // 51: cara.v1.HeartbeatRequest
-	(*MarkNodeNotReadyRequest)(nil),       // 52: cara.v1.MarkNodeNotReadyRequest
-	(*MarkNodeDrainedRequest)(nil),        // 53: cara.v1.MarkNodeDrainedRequest
-	(*JoinRequest)(nil),                   // 54: cara.v1.JoinRequest
-	(*JoinResponse)(nil),                  // 55: cara.v1.JoinResponse
-	(*RenewCertificateRequest)(nil),       // 56: cara.v1.RenewCertificateRequest
-	(*ConnectRequest)(nil),                // 57: cara.v1.ConnectRequest
-	(*ConnectResponse)(nil),               // 58: cara.v1.ConnectResponse
-	(*Welcome)(nil),                       // 59: cara.v1.Welcome
-	(*Unassigned)(nil),                    // 60: cara.v1.Unassigned
-	(*RemoveVolume)(nil),                  // 61: cara.v1.RemoveVolume
-	(*ReceiveVolume)(nil),                 // 62: cara.v1.ReceiveVolume
-	(*RestoreVolume)(nil),                 // 63: cara.v1.RestoreVolume
-	(*Released)(nil),                      // 64: cara.v1.Released
-	(*Synced)(nil),                        // 65: cara.v1.Synced
-	(*Routes)(nil),                        // 66: cara.v1.Routes
-	(*Peer)(nil),                          // 67: cara.v1.Peer
-	(*OpenStream)(nil),                    // 68: cara.v1.OpenStream
-	(*AttachRequest)(nil),                 // 69: cara.v1.AttachRequest
-	(*AttachResponse)(nil),                // 70: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),           // 71: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),              // 72: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),           // 73: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                   // 74: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),       // 75: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),          // 76: cara.v1.ConfirmSourceRequest
-	(*SourcePlan)(nil),                    // 77: cara.v1.SourcePlan
-	(*PlanStep)(nil),                      // 78: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),             // 79: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),            // 80: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),     // 81: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),        // 82: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),       // 83: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),           // 84: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                   // 85: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),        // 86: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),       // 87: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),           // 88: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),              // 89: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),           // 90: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),            // 91: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),           // 92: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),            // 93: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),             // 94: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),            // 95: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                    // 96: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),            // 97: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),           // 98: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),                  // 99: cara.v1.WatchRequest
-	(*WatchResponse)(nil),                 // 100: cara.v1.WatchResponse
-	(*Change)(nil),                        // 101: cara.v1.Change
-	(*CreateTokenRequest)(nil),            // 102: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),           // 103: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),            // 104: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                   // 105: cara.v1.BackupChunk
-	nil,                                   // 106: cara.v1.JoinRequest.LabelsEntry
-	nil,                                   // 107: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                   // 108: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),         // 109: google.protobuf.Timestamp
-	(*Project)(nil),                       // 110: cara.v1.Project
-	(*ListMeta)(nil),                      // 111: cara.v1.ListMeta
-	(*Condition)(nil),                     // 112: cara.v1.Condition
-	(*ServiceStatus)(nil),                 // 113: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),                  // 114: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),           // 115: google.protobuf.Duration
-	(*Revision)(nil),                      // 116: cara.v1.Revision
-	(*Delivery)(nil),                      // 117: cara.v1.Delivery
-	(*Override)(nil),                      // 118: cara.v1.Override
-	(*Tombstone)(nil),                     // 119: cara.v1.Tombstone
-	(*Object)(nil),                        // 120: cara.v1.Object
-	(*FieldDiff)(nil),                     // 121: cara.v1.FieldDiff
-	(*Problem)(nil),                       // 122: cara.v1.Problem
-	(*Node)(nil),                          // 123: cara.v1.Node
-	(*Heartbeat)(nil),                     // 124: cara.v1.Heartbeat
-	(*Assignment)(nil),                    // 125: cara.v1.Assignment
-	(*Credentials)(nil),                   // 126: cara.v1.Credentials
-	(*Route)(nil),                         // 127: cara.v1.Route
-	(*HostRoutes)(nil),                    // 128: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),                  // 129: cara.v1.ProjectPorts
-	(*Source)(nil),                        // 130: cara.v1.Source
-	(*Claim)(nil),                         // 131: cara.v1.Claim
-	(*PollStatus)(nil),                    // 132: cara.v1.PollStatus
-	(*Run)(nil),                           // 133: cara.v1.Run
-	(*Snapshot)(nil),                      // 134: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                     // 135: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                   // 136: cara.v1.ClaimStatus
-	(*Secret)(nil),                        // 137: cara.v1.Secret
-	(*Volume)(nil),                        // 138: cara.v1.Volume
-	(*Event)(nil),                         // 139: cara.v1.Event
-	(*Token)(nil),                         // 140: cara.v1.Token
-	(*emptypb.Empty)(nil),                 // 141: google.protobuf.Empty
-	(*UpdateCertificateRequest)(nil),      // 142: cara.v1.UpdateCertificateRequest
-	(*DeleteCertificateRequest)(nil),      // 143: cara.v1.DeleteCertificateRequest
-	(*AcmeAccount)(nil),                   // 144: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 145: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 146: cara.v1.RemoveChallengeRequest
-	(*ListCertificateOrdersResponse)(nil), // 147: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 148: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 149: cara.v1.PresentChallengeResponse
+	(*MissingBlobsRequest)(nil),           // 0: cara.v1.MissingBlobsRequest
+	(*MissingBlobsResponse)(nil),          // 1: cara.v1.MissingBlobsResponse
+	(*PutBlobResponse)(nil),               // 2: cara.v1.PutBlobResponse
+	(*TrimBlobsRequest)(nil),              // 3: cara.v1.TrimBlobsRequest
+	(*TrimBlobsResponse)(nil),             // 4: cara.v1.TrimBlobsResponse
+	(*Info)(nil),                          // 5: cara.v1.Info
+	(*GetRequest)(nil),                    // 6: cara.v1.GetRequest
+	(*DeleteRequest)(nil),                 // 7: cara.v1.DeleteRequest
+	(*ListRequest)(nil),                   // 8: cara.v1.ListRequest
+	(*CreateProjectRequest)(nil),          // 9: cara.v1.CreateProjectRequest
+	(*PutProjectRequest)(nil),             // 10: cara.v1.PutProjectRequest
+	(*ListProjectsRequest)(nil),           // 11: cara.v1.ListProjectsRequest
+	(*ListProjectsResponse)(nil),          // 12: cara.v1.ListProjectsResponse
+	(*WatchProjectsRequest)(nil),          // 13: cara.v1.WatchProjectsRequest
+	(*ProjectEvent)(nil),                  // 14: cara.v1.ProjectEvent
+	(*DeleteProjectRequest)(nil),          // 15: cara.v1.DeleteProjectRequest
+	(*DeleteProjectResponse)(nil),         // 16: cara.v1.DeleteProjectResponse
+	(*UpdateProjectStatusRequest)(nil),    // 17: cara.v1.UpdateProjectStatusRequest
+	(*MoveReport)(nil),                    // 18: cara.v1.MoveReport
+	(*ScheduleProjectRequest)(nil),        // 19: cara.v1.ScheduleProjectRequest
+	(*RemoveProjectRequest)(nil),          // 20: cara.v1.RemoveProjectRequest
+	(*RetryProjectRequest)(nil),           // 21: cara.v1.RetryProjectRequest
+	(*RestartProjectRequest)(nil),         // 22: cara.v1.RestartProjectRequest
+	(*BackupProjectRequest)(nil),          // 23: cara.v1.BackupProjectRequest
+	(*ExtendProjectRequest)(nil),          // 24: cara.v1.ExtendProjectRequest
+	(*AdoptProjectRequest)(nil),           // 25: cara.v1.AdoptProjectRequest
+	(*RestoreProjectRequest)(nil),         // 26: cara.v1.RestoreProjectRequest
+	(*MoveProjectRequest)(nil),            // 27: cara.v1.MoveProjectRequest
+	(*ReleaseProjectRequest)(nil),         // 28: cara.v1.ReleaseProjectRequest
+	(*RollbackProjectRequest)(nil),        // 29: cara.v1.RollbackProjectRequest
+	(*ProjectHistory)(nil),                // 30: cara.v1.ProjectHistory
+	(*Hint)(nil),                          // 31: cara.v1.Hint
+	(*OverrideTerms)(nil),                 // 32: cara.v1.OverrideTerms
+	(*OverrideProjectRequest)(nil),        // 33: cara.v1.OverrideProjectRequest
+	(*ListOverridesResponse)(nil),         // 34: cara.v1.ListOverridesResponse
+	(*ListTombstonesResponse)(nil),        // 35: cara.v1.ListTombstonesResponse
+	(*LogsRequest)(nil),                   // 36: cara.v1.LogsRequest
+	(*ExecRequest)(nil),                   // 37: cara.v1.ExecRequest
+	(*ExecStart)(nil),                     // 38: cara.v1.ExecStart
+	(*TerminalSize)(nil),                  // 39: cara.v1.TerminalSize
+	(*ExecResponse)(nil),                  // 40: cara.v1.ExecResponse
+	(*PortForwardRequest)(nil),            // 41: cara.v1.PortForwardRequest
+	(*PortForwardStart)(nil),              // 42: cara.v1.PortForwardStart
+	(*PortForwardResponse)(nil),           // 43: cara.v1.PortForwardResponse
+	(*TopRequest)(nil),                    // 44: cara.v1.TopRequest
+	(*TopResponse)(nil),                   // 45: cara.v1.TopResponse
+	(*ServiceUsage)(nil),                  // 46: cara.v1.ServiceUsage
+	(*LogLine)(nil),                       // 47: cara.v1.LogLine
+	(*ApplyRequest)(nil),                  // 48: cara.v1.ApplyRequest
+	(*ApplyResponse)(nil),                 // 49: cara.v1.ApplyResponse
+	(*ApplyResult)(nil),                   // 50: cara.v1.ApplyResult
+	(*CreateNodeRequest)(nil),             // 51: cara.v1.CreateNodeRequest
+	(*PutNodeRequest)(nil),                // 52: cara.v1.PutNodeRequest
+	(*ListNodesResponse)(nil),             // 53: cara.v1.ListNodesResponse
+	(*WatchObjectsRequest)(nil),           // 54: cara.v1.WatchObjectsRequest
+	(*NodeEvent)(nil),                     // 55: cara.v1.NodeEvent
+	(*HeartbeatRequest)(nil),              // 56: cara.v1.HeartbeatRequest
+	(*MarkNodeNotReadyRequest)(nil),       // 57: cara.v1.MarkNodeNotReadyRequest
+	(*MarkNodeDrainedRequest)(nil),        // 58: cara.v1.MarkNodeDrainedRequest
+	(*JoinRequest)(nil),                   // 59: cara.v1.JoinRequest
+	(*JoinResponse)(nil),                  // 60: cara.v1.JoinResponse
+	(*RenewCertificateRequest)(nil),       // 61: cara.v1.RenewCertificateRequest
+	(*ConnectRequest)(nil),                // 62: cara.v1.ConnectRequest
+	(*ConnectResponse)(nil),               // 63: cara.v1.ConnectResponse
+	(*Welcome)(nil),                       // 64: cara.v1.Welcome
+	(*Unassigned)(nil),                    // 65: cara.v1.Unassigned
+	(*RemoveVolume)(nil),                  // 66: cara.v1.RemoveVolume
+	(*ReceiveVolume)(nil),                 // 67: cara.v1.ReceiveVolume
+	(*RestoreVolume)(nil),                 // 68: cara.v1.RestoreVolume
+	(*Released)(nil),                      // 69: cara.v1.Released
+	(*Synced)(nil),                        // 70: cara.v1.Synced
+	(*Routes)(nil),                        // 71: cara.v1.Routes
+	(*Peer)(nil),                          // 72: cara.v1.Peer
+	(*OpenStream)(nil),                    // 73: cara.v1.OpenStream
+	(*AttachRequest)(nil),                 // 74: cara.v1.AttachRequest
+	(*AttachResponse)(nil),                // 75: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),           // 76: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),              // 77: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),           // 78: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                   // 79: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),       // 80: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),          // 81: cara.v1.ConfirmSourceRequest
+	(*SourcePlan)(nil),                    // 82: cara.v1.SourcePlan
+	(*PlanStep)(nil),                      // 83: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),             // 84: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),            // 85: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),     // 86: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),        // 87: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),       // 88: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),           // 89: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                   // 90: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),        // 91: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),       // 92: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),           // 93: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),              // 94: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),           // 95: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),            // 96: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),           // 97: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),            // 98: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),             // 99: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),            // 100: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                    // 101: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),            // 102: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),           // 103: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),                  // 104: cara.v1.WatchRequest
+	(*WatchResponse)(nil),                 // 105: cara.v1.WatchResponse
+	(*Change)(nil),                        // 106: cara.v1.Change
+	(*CreateTokenRequest)(nil),            // 107: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),           // 108: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),            // 109: cara.v1.ListTokensResponse
+	(*BackupChunk)(nil),                   // 110: cara.v1.BackupChunk
+	nil,                                   // 111: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 112: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 113: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),         // 114: google.protobuf.Timestamp
+	(*Project)(nil),                       // 115: cara.v1.Project
+	(*ListMeta)(nil),                      // 116: cara.v1.ListMeta
+	(*Condition)(nil),                     // 117: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 118: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 119: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),           // 120: google.protobuf.Duration
+	(*Revision)(nil),                      // 121: cara.v1.Revision
+	(*Delivery)(nil),                      // 122: cara.v1.Delivery
+	(*Override)(nil),                      // 123: cara.v1.Override
+	(*Tombstone)(nil),                     // 124: cara.v1.Tombstone
+	(*Object)(nil),                        // 125: cara.v1.Object
+	(*FieldDiff)(nil),                     // 126: cara.v1.FieldDiff
+	(*Problem)(nil),                       // 127: cara.v1.Problem
+	(*Node)(nil),                          // 128: cara.v1.Node
+	(*Heartbeat)(nil),                     // 129: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 130: cara.v1.Assignment
+	(*Credentials)(nil),                   // 131: cara.v1.Credentials
+	(*Route)(nil),                         // 132: cara.v1.Route
+	(*HostRoutes)(nil),                    // 133: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 134: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 135: cara.v1.Source
+	(*Claim)(nil),                         // 136: cara.v1.Claim
+	(*PollStatus)(nil),                    // 137: cara.v1.PollStatus
+	(*Run)(nil),                           // 138: cara.v1.Run
+	(*Snapshot)(nil),                      // 139: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 140: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                   // 141: cara.v1.ClaimStatus
+	(*Secret)(nil),                        // 142: cara.v1.Secret
+	(*Volume)(nil),                        // 143: cara.v1.Volume
+	(*Event)(nil),                         // 144: cara.v1.Event
+	(*Token)(nil),                         // 145: cara.v1.Token
+	(*emptypb.Empty)(nil),                 // 146: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 147: cara.v1.UpdateCertificateRequest
+	(*DeleteCertificateRequest)(nil),      // 148: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 149: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 150: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 151: cara.v1.RemoveChallengeRequest
+	(*BlobContent)(nil),                   // 152: cara.v1.BlobContent
+	(*ListCertificateOrdersResponse)(nil), // 153: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 154: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 155: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	109, // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	110, // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	110, // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	110, // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	111, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	110, // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
-	27,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	112, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	113, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
-	13,  // 9: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	114, // 10: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	109, // 11: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	115, // 12: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
-	27,  // 13: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	116, // 14: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	117, // 15: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	109, // 16: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	115, // 17: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
-	27,  // 18: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	118, // 19: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	111, // 20: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	119, // 21: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	111, // 22: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	109, // 23: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	33,  // 24: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
-	34,  // 25: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
-	34,  // 26: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
-	37,  // 27: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
-	41,  // 28: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	109, // 29: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	120, // 30: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
-	27,  // 31: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
-	45,  // 32: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	121, // 33: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	122, // 34: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	123, // 35: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	123, // 36: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	123, // 37: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	111, // 38: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	123, // 39: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	124, // 40: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	109, // 41: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	106, // 42: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	124, // 43: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	64,  // 44: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
-	59,  // 45: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	125, // 46: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	60,  // 47: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	65,  // 48: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	66,  // 49: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	68,  // 50: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	61,  // 51: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
-	62,  // 52: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
-	63,  // 53: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
-	126, // 54: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
-	115, // 55: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	109, // 56: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	107, // 57: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
-	127, // 58: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	67,  // 59: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	128, // 60: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
-	128, // 61: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	129, // 62: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
-	109, // 63: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	31,  // 64: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	33,  // 65: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	37,  // 66: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	39,  // 67: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	42,  // 68: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	35,  // 69: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	38,  // 70: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	40,  // 71: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	32,  // 72: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	36,  // 73: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	130, // 74: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	130, // 75: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	130, // 76: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	111, // 77: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	130, // 78: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	130, // 79: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	78,  // 80: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	121, // 81: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	131, // 82: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	111, // 83: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	112, // 84: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	132, // 85: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	133, // 86: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	134, // 87: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	135, // 88: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	112, // 89: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	85,  // 90: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	136, // 91: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	108, // 92: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	137, // 93: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	137, // 94: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	137, // 95: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	111, // 96: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	138, // 97: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	111, // 98: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	139, // 99: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	139, // 100: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	111, // 101: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	139, // 102: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	109, // 103: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	109, // 104: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	101, // 105: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	120, // 106: cara.v1.Change.object:type_name -> cara.v1.Object
-	140, // 107: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	140, // 108: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	140, // 109: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	111, // 110: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 111: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 112: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 113: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 114: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 115: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 116: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 117: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	14,  // 118: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	15,  // 119: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	16,  // 120: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	17,  // 121: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	18,  // 122: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	19,  // 123: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	28,  // 124: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 125: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	20,  // 126: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	23,  // 127: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	22,  // 128: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	21,  // 129: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
-	1,   // 130: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	24,  // 131: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	1,   // 132: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	15,  // 133: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	31,  // 134: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	32,  // 135: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	36,  // 136: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	39,  // 137: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	3,   // 138: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	43,  // 139: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	46,  // 140: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	47,  // 141: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 142: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 143: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	49,  // 144: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 145: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	51,  // 146: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	52,  // 147: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	53,  // 148: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	54,  // 149: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	56,  // 150: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	57,  // 151: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	69,  // 152: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	71,  // 153: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	72,  // 154: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 155: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 156: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	49,  // 157: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 158: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 159: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 160: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 161: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	76,  // 162: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	1,   // 163: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	79,  // 164: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	81,  // 165: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	82,  // 166: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	84,  // 167: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 168: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	141, // 169: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	86,  // 170: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	88,  // 171: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	89,  // 172: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 173: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 174: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 175: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	1,   // 176: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	91,  // 177: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	2,   // 178: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	1,   // 179: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	1,   // 180: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	93,  // 181: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	94,  // 182: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	49,  // 183: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	97,  // 184: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	99,  // 185: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	102, // 186: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 187: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 188: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	3,   // 189: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
-	142, // 190: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	143, // 191: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
-	1,   // 192: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	144, // 193: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	145, // 194: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	146, // 195: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
-	141, // 196: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	141, // 197: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	110, // 198: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	110, // 199: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	110, // 200: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 201: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 202: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 203: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	141, // 204: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	110, // 205: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	141, // 206: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	110, // 207: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	110, // 208: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	110, // 209: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	110, // 210: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	118, // 211: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	29,  // 212: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	110, // 213: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	110, // 214: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	110, // 215: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	110, // 216: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	110, // 217: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	110, // 218: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	25,  // 219: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	141, // 220: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	42,  // 221: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	35,  // 222: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	38,  // 223: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	40,  // 224: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	30,  // 225: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	44,  // 226: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	123, // 227: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	123, // 228: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	123, // 229: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	48,  // 230: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	50,  // 231: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	141, // 232: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	141, // 233: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	123, // 234: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	123, // 235: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	55,  // 236: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	55,  // 237: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	58,  // 238: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	70,  // 239: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	130, // 240: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	130, // 241: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	130, // 242: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	73,  // 243: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	74,  // 244: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	141, // 245: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	75,  // 246: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	130, // 247: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	130, // 248: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	130, // 249: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	77,  // 250: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	80,  // 251: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	130, // 252: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	83,  // 253: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	141, // 254: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	141, // 255: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	26,  // 256: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	87,  // 257: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	137, // 258: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	137, // 259: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	137, // 260: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	90,  // 261: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	141, // 262: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	138, // 263: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	92,  // 264: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	138, // 265: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	138, // 266: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	138, // 267: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	139, // 268: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	95,  // 269: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	96,  // 270: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	98,  // 271: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	100, // 272: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	103, // 273: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	104, // 274: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	141, // 275: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	147, // 276: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	148, // 277: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
-	141, // 278: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	144, // 279: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	144, // 280: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	149, // 281: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
-	141, // 282: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
-	0,   // 283: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	105, // 284: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	198, // [198:285] is the sub-list for method output_type
-	111, // [111:198] is the sub-list for method input_type
-	111, // [111:111] is the sub-list for extension type_name
-	111, // [111:111] is the sub-list for extension extendee
-	0,   // [0:111] is the sub-list for field type_name
+	114, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
+	114, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	115, // 2: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	115, // 3: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	115, // 4: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	116, // 5: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	115, // 6: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	32,  // 7: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
+	117, // 8: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	118, // 9: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	18,  // 10: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
+	119, // 11: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	114, // 12: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	120, // 13: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	32,  // 14: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	121, // 15: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	122, // 16: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	114, // 17: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	120, // 18: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	32,  // 19: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	123, // 20: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	116, // 21: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	124, // 22: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	116, // 23: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	114, // 24: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	38,  // 25: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
+	39,  // 26: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
+	39,  // 27: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
+	42,  // 28: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
+	46,  // 29: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
+	114, // 30: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	125, // 31: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	32,  // 32: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
+	50,  // 33: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
+	126, // 34: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	127, // 35: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	128, // 36: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	128, // 37: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	128, // 38: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	116, // 39: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	128, // 40: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	129, // 41: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	114, // 42: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	111, // 43: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	129, // 44: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	69,  // 45: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	64,  // 46: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	130, // 47: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	65,  // 48: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	70,  // 49: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	71,  // 50: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	73,  // 51: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	66,  // 52: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	67,  // 53: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
+	68,  // 54: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
+	131, // 55: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
+	120, // 56: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	114, // 57: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	112, // 58: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	132, // 59: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	72,  // 60: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	133, // 61: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
+	133, // 62: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
+	134, // 63: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	114, // 64: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	36,  // 65: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	38,  // 66: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	42,  // 67: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	44,  // 68: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	47,  // 69: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	40,  // 70: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	43,  // 71: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	45,  // 72: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	37,  // 73: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	41,  // 74: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	135, // 75: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	135, // 76: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	135, // 77: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	116, // 78: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	135, // 79: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	135, // 80: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	83,  // 81: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	126, // 82: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	136, // 83: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	116, // 84: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	117, // 85: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	137, // 86: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	138, // 87: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	139, // 88: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	140, // 89: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	117, // 90: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	90,  // 91: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	141, // 92: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	113, // 93: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	142, // 94: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	142, // 95: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	142, // 96: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	116, // 97: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	143, // 98: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	116, // 99: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	144, // 100: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	144, // 101: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	116, // 102: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	144, // 103: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	114, // 104: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	114, // 105: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	106, // 106: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	125, // 107: cara.v1.Change.object:type_name -> cara.v1.Object
+	145, // 108: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	145, // 109: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	145, // 110: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	116, // 111: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	9,   // 112: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	10,  // 113: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	6,   // 114: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	11,  // 115: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	13,  // 116: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	15,  // 117: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	17,  // 118: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	19,  // 119: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	20,  // 120: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	21,  // 121: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	22,  // 122: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	23,  // 123: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	24,  // 124: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	33,  // 125: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	8,   // 126: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	25,  // 127: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	28,  // 128: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	27,  // 129: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	26,  // 130: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	6,   // 131: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	29,  // 132: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	6,   // 133: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	20,  // 134: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	36,  // 135: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	37,  // 136: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	41,  // 137: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	44,  // 138: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	8,   // 139: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	48,  // 140: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	51,  // 141: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	52,  // 142: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	6,   // 143: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	8,   // 144: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	54,  // 145: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 146: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	56,  // 147: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	57,  // 148: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	58,  // 149: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	59,  // 150: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	61,  // 151: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	62,  // 152: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	74,  // 153: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	76,  // 154: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	77,  // 155: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	6,   // 156: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	8,   // 157: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	54,  // 158: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 159: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	6,   // 160: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	6,   // 161: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	6,   // 162: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	81,  // 163: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	6,   // 164: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	84,  // 165: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	86,  // 166: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	87,  // 167: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	89,  // 168: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	7,   // 169: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	146, // 170: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	91,  // 171: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	93,  // 172: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	94,  // 173: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	6,   // 174: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	8,   // 175: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	7,   // 176: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	6,   // 177: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	96,  // 178: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	7,   // 179: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	6,   // 180: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	6,   // 181: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	98,  // 182: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	99,  // 183: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	54,  // 184: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	102, // 185: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	104, // 186: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	107, // 187: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	8,   // 188: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	7,   // 189: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	8,   // 190: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
+	147, // 191: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	148, // 192: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
+	6,   // 193: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
+	149, // 194: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	150, // 195: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	151, // 196: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	0,   // 197: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
+	152, // 198: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
+	6,   // 199: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
+	3,   // 200: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
+	146, // 201: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	146, // 202: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	115, // 203: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	115, // 204: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	115, // 205: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	12,  // 206: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	14,  // 207: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	16,  // 208: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	146, // 209: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	115, // 210: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	146, // 211: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	115, // 212: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	115, // 213: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	115, // 214: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	115, // 215: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	123, // 216: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	34,  // 217: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	115, // 218: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	115, // 219: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	115, // 220: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	115, // 221: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	115, // 222: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	115, // 223: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	30,  // 224: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	146, // 225: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	47,  // 226: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	40,  // 227: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	43,  // 228: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	45,  // 229: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	35,  // 230: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	49,  // 231: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	128, // 232: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	128, // 233: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	128, // 234: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	53,  // 235: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	55,  // 236: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	146, // 237: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	146, // 238: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	128, // 239: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	128, // 240: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	60,  // 241: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	60,  // 242: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	63,  // 243: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	75,  // 244: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	135, // 245: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	135, // 246: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	135, // 247: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	78,  // 248: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	79,  // 249: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	146, // 250: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	80,  // 251: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	135, // 252: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	135, // 253: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	135, // 254: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	82,  // 255: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	85,  // 256: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	135, // 257: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	88,  // 258: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	146, // 259: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	146, // 260: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	31,  // 261: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	92,  // 262: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	142, // 263: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	142, // 264: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	142, // 265: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	95,  // 266: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	146, // 267: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	143, // 268: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	97,  // 269: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	143, // 270: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	143, // 271: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	143, // 272: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	144, // 273: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	100, // 274: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	101, // 275: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	103, // 276: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	105, // 277: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	108, // 278: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	109, // 279: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	146, // 280: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	153, // 281: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	154, // 282: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	146, // 283: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	149, // 284: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	149, // 285: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	155, // 286: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	146, // 287: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	1,   // 288: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
+	2,   // 289: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
+	152, // 290: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
+	4,   // 291: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
+	5,   // 292: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	110, // 293: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	203, // [203:294] is the sub-list for method output_type
+	112, // [112:203] is the sub-list for method input_type
+	112, // [112:112] is the sub-list for extension type_name
+	112, // [112:112] is the sub-list for extension extendee
+	0,   // [0:112] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -8731,28 +9012,28 @@ func file_cara_v1_service_proto_init() {
 	file_cara_v1_objects_proto_init()
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
-	file_cara_v1_service_proto_msgTypes[32].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[37].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinClosed)(nil),
 		(*ExecRequest_Resize)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[35].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[40].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_ExitCode)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[36].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[41].OneofWrappers = []any{
 		(*PortForwardRequest_Start)(nil),
 		(*PortForwardRequest_Data)(nil),
 		(*PortForwardRequest_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[38].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[43].OneofWrappers = []any{
 		(*PortForwardResponse_Connected)(nil),
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[58].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[63].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Unassigned)(nil),
@@ -8764,22 +9045,22 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_RestoreVolume)(nil),
 		(*ConnectResponse_Credentials)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[68].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[73].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[81].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[86].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   109,
+			NumMessages:   114,
 			NumExtensions: 0,
-			NumServices:   11,
+			NumServices:   12,
 		},
 		GoTypes:           file_cara_v1_service_proto_goTypes,
 		DependencyIndexes: file_cara_v1_service_proto_depIdxs,

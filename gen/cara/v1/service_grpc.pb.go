@@ -4163,6 +4163,236 @@ var CertificateService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
+	FileService_MissingBlobs_FullMethodName = "/cara.v1.FileService/MissingBlobs"
+	FileService_PutBlob_FullMethodName      = "/cara.v1.FileService/PutBlob"
+	FileService_GetBlob_FullMethodName      = "/cara.v1.FileService/GetBlob"
+	FileService_TrimBlobs_FullMethodName    = "/cara.v1.FileService/TrimBlobs"
+)
+
+// FileServiceClient is the client API for FileService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// FileService stores the contents of the files that projects use with `files[].from`.
+type FileServiceClient interface {
+	// MissingBlobs returns which contents are not stored, or may be deleted soon because no project uses them. The caller stores
+	// these with PutBlob before it applies a project that uses them.
+	MissingBlobs(ctx context.Context, in *MissingBlobsRequest, opts ...grpc.CallOption) (*MissingBlobsResponse, error)
+	// PutBlob stores a content. An unused content is deleted after some hours.
+	PutBlob(ctx context.Context, in *BlobContent, opts ...grpc.CallOption) (*PutBlobResponse, error)
+	// GetBlob returns a content that a project of the calling node uses.
+	GetBlob(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*BlobContent, error)
+	// TrimBlobs deletes contents that no project uses. Only the garbage collector may call it.
+	TrimBlobs(ctx context.Context, in *TrimBlobsRequest, opts ...grpc.CallOption) (*TrimBlobsResponse, error)
+}
+
+type fileServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewFileServiceClient(cc grpc.ClientConnInterface) FileServiceClient {
+	return &fileServiceClient{cc}
+}
+
+func (c *fileServiceClient) MissingBlobs(ctx context.Context, in *MissingBlobsRequest, opts ...grpc.CallOption) (*MissingBlobsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MissingBlobsResponse)
+	err := c.cc.Invoke(ctx, FileService_MissingBlobs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fileServiceClient) PutBlob(ctx context.Context, in *BlobContent, opts ...grpc.CallOption) (*PutBlobResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PutBlobResponse)
+	err := c.cc.Invoke(ctx, FileService_PutBlob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fileServiceClient) GetBlob(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*BlobContent, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BlobContent)
+	err := c.cc.Invoke(ctx, FileService_GetBlob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fileServiceClient) TrimBlobs(ctx context.Context, in *TrimBlobsRequest, opts ...grpc.CallOption) (*TrimBlobsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TrimBlobsResponse)
+	err := c.cc.Invoke(ctx, FileService_TrimBlobs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// FileServiceServer is the server API for FileService service.
+// All implementations must embed UnimplementedFileServiceServer
+// for forward compatibility.
+//
+// FileService stores the contents of the files that projects use with `files[].from`.
+type FileServiceServer interface {
+	// MissingBlobs returns which contents are not stored, or may be deleted soon because no project uses them. The caller stores
+	// these with PutBlob before it applies a project that uses them.
+	MissingBlobs(context.Context, *MissingBlobsRequest) (*MissingBlobsResponse, error)
+	// PutBlob stores a content. An unused content is deleted after some hours.
+	PutBlob(context.Context, *BlobContent) (*PutBlobResponse, error)
+	// GetBlob returns a content that a project of the calling node uses.
+	GetBlob(context.Context, *GetRequest) (*BlobContent, error)
+	// TrimBlobs deletes contents that no project uses. Only the garbage collector may call it.
+	TrimBlobs(context.Context, *TrimBlobsRequest) (*TrimBlobsResponse, error)
+	mustEmbedUnimplementedFileServiceServer()
+}
+
+// UnimplementedFileServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedFileServiceServer struct{}
+
+func (UnimplementedFileServiceServer) MissingBlobs(context.Context, *MissingBlobsRequest) (*MissingBlobsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MissingBlobs not implemented")
+}
+func (UnimplementedFileServiceServer) PutBlob(context.Context, *BlobContent) (*PutBlobResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutBlob not implemented")
+}
+func (UnimplementedFileServiceServer) GetBlob(context.Context, *GetRequest) (*BlobContent, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetBlob not implemented")
+}
+func (UnimplementedFileServiceServer) TrimBlobs(context.Context, *TrimBlobsRequest) (*TrimBlobsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TrimBlobs not implemented")
+}
+func (UnimplementedFileServiceServer) mustEmbedUnimplementedFileServiceServer() {}
+func (UnimplementedFileServiceServer) testEmbeddedByValue()                     {}
+
+// UnsafeFileServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to FileServiceServer will
+// result in compilation errors.
+type UnsafeFileServiceServer interface {
+	mustEmbedUnimplementedFileServiceServer()
+}
+
+func RegisterFileServiceServer(s grpc.ServiceRegistrar, srv FileServiceServer) {
+	// If the following call panics, it indicates UnimplementedFileServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&FileService_ServiceDesc, srv)
+}
+
+func _FileService_MissingBlobs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MissingBlobsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FileServiceServer).MissingBlobs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FileService_MissingBlobs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FileServiceServer).MissingBlobs(ctx, req.(*MissingBlobsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FileService_PutBlob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BlobContent)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FileServiceServer).PutBlob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FileService_PutBlob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FileServiceServer).PutBlob(ctx, req.(*BlobContent))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FileService_GetBlob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FileServiceServer).GetBlob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FileService_GetBlob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FileServiceServer).GetBlob(ctx, req.(*GetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FileService_TrimBlobs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TrimBlobsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FileServiceServer).TrimBlobs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FileService_TrimBlobs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FileServiceServer).TrimBlobs(ctx, req.(*TrimBlobsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// FileService_ServiceDesc is the grpc.ServiceDesc for FileService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var FileService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "cara.v1.FileService",
+	HandlerType: (*FileServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "MissingBlobs",
+			Handler:    _FileService_MissingBlobs_Handler,
+		},
+		{
+			MethodName: "PutBlob",
+			Handler:    _FileService_PutBlob_Handler,
+		},
+		{
+			MethodName: "GetBlob",
+			Handler:    _FileService_GetBlob_Handler,
+		},
+		{
+			MethodName: "TrimBlobs",
+			Handler:    _FileService_TrimBlobs_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "cara/v1/service.proto",
+}
+
+const (
 	InfoService_GetInfo_FullMethodName = "/cara.v1.InfoService/GetInfo"
 	InfoService_Backup_FullMethodName  = "/cara.v1.InfoService/Backup"
 )

@@ -1,0 +1,141 @@
+package api
+
+import (
+	"path"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Limits of `files[].from`.
+const (
+	// MaxFileBytes is the size of one file.
+	MaxFileBytes = 256 << 10
+	// MaxServiceFiles and MaxServiceFileBytes are the number and the size of a service's files together.
+	MaxServiceFiles     = 64
+	MaxServiceFileBytes = 1 << 20
+)
+
+// FeatureFiles means that an agent knows `files[].from`. An older agent would create an empty file.
+const FeatureFiles = "files"
+
+// AgentFeatures are what agents of this version know.
+func AgentFeatures() []string { return []string{FeatureFiles} }
+
+// ProjectFeatures returns what an agent must know to run a project.
+func ProjectFeatures(spec *carav1.ProjectSpec) []string {
+	for _, s := range spec.GetServices() {
+		if slices.ContainsFunc(s.GetFiles(), func(f *carav1.File) bool { return f.GetFrom() != "" }) {
+			return []string{FeatureFiles}
+		}
+	}
+	return nil
+}
+
+// Blobs returns the sorted, unique digests of the contents that a project's files have.
+func Blobs(spec *carav1.ProjectSpec) []string {
+	var all []string
+	for _, s := range spec.GetServices() {
+		all = append(all, ServiceBlobs(s)...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// ServiceBlobs returns the digests of the contents that a service's files have.
+func ServiceBlobs(s *carav1.Service) []string {
+	var all []string
+	for _, f := range s.GetFiles() {
+		for _, e := range f.GetEntries() {
+			all = append(all, e.GetDigest())
+		}
+	}
+	return all
+}
+
+// EntryPath returns the path in the container of one file that `from` names.
+func EntryPath(f *carav1.File, e *carav1.FileEntry) string {
+	return path.Join(f.GetPath(), e.GetPath())
+}
+
+// EntryMode returns the permissions of one file that `from` names.
+func EntryMode(f *carav1.File, e *carav1.FileEntry) string {
+	switch {
+	case f.GetMode() != "":
+		return f.GetMode()
+	case e.GetExecutable():
+		return "0555"
+	}
+	return DefaultFileMode
+}
+
+// targets returns the paths in the container of the files that one entry of `files` creates.
+func targets(f *carav1.File) []string {
+	if len(f.GetEntries()) == 0 {
+		return []string{f.GetPath()}
+	}
+	var all []string
+	for _, e := range f.GetEntries() {
+		all = append(all, EntryPath(f, e))
+	}
+	return all
+}
+
+// from validates where the files of a service come from.
+func (e serviceErrors) from(at string, s *carav1.Service) {
+	files, bytes := 0, int64(0)
+	for i, f := range s.GetFiles() {
+		field := elem(at+".files", i)
+		if bad := fromProblem(f.GetFrom()); bad != "" {
+			e.add(field+".from", "%q %s; write a path relative to the manifest, such as ./nginx.conf", clip(f.GetFrom()), bad)
+		}
+		if f.GetFrom() == "" && len(f.GetEntries()) > 0 {
+			e.add(field+".entries", "belongs to from; set from, and leave entries to Cara")
+		}
+		e.entries(field, f)
+		for _, entry := range f.GetEntries() {
+			files, bytes = files+1, bytes+int64(entry.GetSize())
+		}
+	}
+	if files > MaxServiceFiles || bytes > MaxServiceFileBytes {
+		e.add(at+".files", "from names %d files with %d KiB; a service may have %d files with %d KiB: put more into the image or a volume",
+			files, bytes>>10, MaxServiceFiles, MaxServiceFileBytes>>10)
+	}
+}
+
+func (e serviceErrors) entries(field string, f *carav1.File) {
+	seen := map[string]bool{}
+	for j, entry := range f.GetEntries() {
+		p := entry.GetPath()
+		switch {
+		case seen[p]:
+			e.add(elem(field+".entries", j)+".path", "%q is there twice", clip(p))
+		case p == "" && len(f.GetEntries()) > 1, p != "" && (path.Clean("/"+p) != "/"+p || pathProblem(p) != ""):
+			e.add(elem(field+".entries", j)+".path", "%q is not the path of a file in a directory", clip(p))
+		case entry.GetDigest() == "":
+			e.add(elem(field+".entries", j)+".digest", "is required")
+		}
+		seen[p] = true
+	}
+}
+
+// fromProblem returns what is wrong with a path relative to a manifest, or "".
+func fromProblem(from string) string {
+	if path.IsAbs(from) {
+		return "is absolute"
+	}
+	return pathProblem(from)
+}
+
+func pathProblem(p string) string {
+	switch {
+	case !utf8.ValidString(p) || strings.ContainsFunc(p, unicode.IsControl):
+		return "has control characters"
+	case strings.Contains(p, `\`):
+		return "has a backslash"
+	}
+	return ""
+}

@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
+)
+
+// localFiles are the files beside manifests that projects use with `files[].from`, by digest.
+type localFiles map[string][]byte
+
+// fill reads the files that a document uses, relative to the directory of the manifest.
+func (l localFiles) fill(file string, d manifest.Document) []*carav1.FileProblem {
+	dir := filepath.Dir(file)
+	if file == "-" {
+		dir = "."
+	}
+	return d.Fill(func(from string) ([]*carav1.FileEntry, bool, error) {
+		path := filepath.Join(dir, filepath.FromSlash(from))
+		info, err := os.Lstat(path)
+		if err != nil {
+			return nil, false, fmt.Errorf("%s cannot be read: %w", path, bare(err))
+		}
+		entries, err := l.entries(path, info)
+		return entries, info.IsDir(), err
+	})
+}
+
+// entries returns the file at path, or all files below it.
+func (l localFiles) entries(path string, info fs.FileInfo) ([]*carav1.FileEntry, error) {
+	if !info.IsDir() {
+		e, err := l.entry(path, "", info)
+		return []*carav1.FileEntry{e}, err
+	}
+	var all []*carav1.FileEntry
+	err := filepath.WalkDir(path, func(at string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if len(all) == api.MaxServiceFiles {
+			return fmt.Errorf("%s has more than %d files, the limit of a service", path, api.MaxServiceFiles)
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(path, at)
+		if err != nil {
+			return err
+		}
+		e, err := l.entry(at, filepath.ToSlash(rel), info)
+		all = append(all, e)
+		return err
+	})
+	return all, err
+}
+
+func (l localFiles) entry(path, rel string, info fs.FileInfo) (*carav1.FileEntry, error) {
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		return nil, fmt.Errorf("%s is a symbolic link, and links are not followed", path)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file or folder", path)
+	case info.Size() > api.MaxFileBytes:
+		return nil, manifest.TooLargeFile(path, info.Size())
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %w", path, bare(err))
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, api.MaxFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %w", path, bare(err))
+	}
+	if len(data) > api.MaxFileBytes {
+		return nil, manifest.TooLargeFile(path, int64(len(data)))
+	}
+	sum := sha256.Sum256(data)
+	digest := hex.EncodeToString(sum[:])
+	l[digest] = data
+	return &carav1.FileEntry{Path: rel, Digest: digest, Size: int32(len(data)), Executable: info.Mode()&0o100 != 0}, nil
+}
+
+// bare returns an error without the path around it.
+func bare(err error) error {
+	if wrapped, ok := errors.AsType[*fs.PathError](err); ok {
+		return wrapped.Err
+	}
+	return err
+}
+
+// storeFiles stores the files that projects use and the server does not have.
+func (a *app) storeFiles(ctx context.Context, objects []proto.Message, files localFiles) error {
+	var digests []string
+	for _, m := range objects {
+		if p, ok := m.(*carav1.Project); ok {
+			digests = append(digests, api.Blobs(p.GetSpec())...)
+		}
+	}
+	if len(digests) == 0 {
+		return nil
+	}
+	conn, err := a.dial()
+	if err != nil {
+		return err
+	}
+	client := carav1.NewFileServiceClient(conn)
+	slices.Sort(digests)
+	for some := range slices.Chunk(slices.Compact(digests), maxBatchObjects) {
+		missing, err := client.MissingBlobs(ctx, &carav1.MissingBlobsRequest{Digests: some})
+		if err != nil {
+			return err
+		}
+		for _, digest := range missing.GetDigests() {
+			data, ok := files[digest]
+			if !ok {
+				continue // the manifest has the entries of a stored project: the server says if they are gone
+			}
+			if _, err := client.PutBlob(ctx, &carav1.BlobContent{Content: data}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
