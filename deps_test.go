@@ -33,6 +33,8 @@ var libraries = []library{
 	{"github.com/docker/", []string{"agent/docker", "internal/test/testdocker"}, "the agent decides without an engine; agent/docker alone speaks to it"},
 	{"github.com/moby/", []string{"agent/docker", "internal/test/testdocker"}, "the agent decides without an engine; agent/docker alone speaks to it"},
 	{"github.com/cockroachdb/", []string{"store/pebble"}, "the store's interface stays small enough for another backend"},
+	{"go.etcd.io/", []string{"store/etcd"}, "the store's interface is all that the server knows of etcd"},
+	{"go.uber.org/zap", []string{"store/etcd"}, "logs are slog's; only the client of etcd asks for another logger, and gets one that is silent"},
 	{"github.com/grpc-ecosystem/grpc-gateway/", []string{"apiserver/rest", "gen/cara/v1"}, "REST is one room's business; behind it there is only gRPC"},
 	{"gopkg.in/yaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
 	{"go.yaml.in/", []string{"manifest", "internal/settings"}, "a program reads its own few settings; all other YAML is read once, strictly and bounded; behind manifest there are only objects"},

@@ -8,8 +8,10 @@ const (
 	MaxKey = 512
 	// MaxValue is the largest value, in bytes.
 	MaxValue = 512 << 10
-	// MaxOps is the maximum number of operations, and of conditions, in one transaction.
+	// MaxOps is the maximum number of operations in one transaction.
 	MaxOps = 128
+	// MaxConditions is the maximum number of conditions in one transaction. A backend with several servers adds one of its own.
+	MaxConditions = MaxOps - 1
 	// MaxTxn is the maximum size of all keys and values in one transaction, in bytes.
 	MaxTxn = 1 << 20
 )
@@ -37,8 +39,8 @@ func (t Txn) Validate() error {
 		return fmt.Errorf("%w: transaction without operations", ErrInvalid)
 	case len(t.Do) > MaxOps:
 		return fmt.Errorf("%w: transaction has %d operations, at most %d are allowed", ErrInvalid, len(t.Do), MaxOps)
-	case len(t.If) > MaxOps:
-		return fmt.Errorf("%w: transaction has %d conditions, at most %d are allowed", ErrInvalid, len(t.If), MaxOps)
+	case len(t.If) > MaxConditions:
+		return fmt.Errorf("%w: transaction has %d conditions, at most %d are allowed", ErrInvalid, len(t.If), MaxConditions)
 	}
 	for _, c := range t.If {
 		if err := ValidateKey(c.Key); err != nil {

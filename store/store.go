@@ -1,7 +1,7 @@
 // Package store defines the revisioned object store of the apiserver: opaque keys to bytes, transactions with preconditions,
 // and a change log that a watch reads. Only the apiserver uses it. A push reaches it when the apiserver commits at revision
 // R, and leaves it as the watch event that wakes the scheduler, the agent and caractrl. This package is the contract;
-// store/pebble implements it on disk, and store/storetest is the test suite for every backend.
+// store/pebble implements it on disk, store/etcd in an etcd cluster, and store/storetest is the test suite for every backend.
 //
 // Invariants of every backend:
 //

@@ -33,6 +33,7 @@ func testStamps(t *testing.T, s store.Store) {
 	expectGet(t, s, kv("a", "2", 1, 4))
 	commit(t, s, 5, del("a"))
 	expectGone(t, s, "a")
+	expectWatch(t, s, 4, change(5, deleted("a", 1, 5)))
 	commit(t, s, 6, put("a", "3"))
 	expectGet(t, s, kv("a", "3", 6, 6))
 }
@@ -170,7 +171,7 @@ func testBounds(t *testing.T, s store.Store) {
 		"delete with value":   {Do: []store.Op{{Key: "a", Value: []byte("x"), Delete: true}}},
 		"large value":         {Do: []store.Op{{Key: "a", Value: make([]byte, store.MaxValue+1)}}},
 		"too many operations": {Do: many},
-		"too many conditions": {If: make([]store.Condition, store.MaxOps+1), Do: []store.Op{put("a", "x")}},
+		"too many conditions": {If: make([]store.Condition, store.MaxConditions+1), Do: []store.Op{put("a", "x")}},
 		"too many bytes":      {Do: big},
 	} {
 		if got, err := s.Commit(t.Context(), txn); !errors.Is(err, store.ErrInvalid) {
@@ -218,11 +219,13 @@ func testContext(t *testing.T, s store.Store) {
 
 // testLarge commits the largest allowed transaction.
 func testLarge(t *testing.T, s store.Store) {
-	ops, conditions := make([]store.Op, store.MaxOps), make([]store.Condition, store.MaxOps)
+	ops, conditions := make([]store.Op, store.MaxOps), make([]store.Condition, store.MaxConditions)
 	for i := range ops {
 		key := numbered("large/", i)
 		ops[i] = store.Op{Key: key, Value: bytes.Repeat([]byte{byte(i)}, store.MaxTxn/store.MaxOps-len(key))}
-		conditions[i] = store.Condition{Key: key}
+		if i < len(conditions) {
+			conditions[i] = store.Condition{Key: key}
+		}
 	}
 	if got, err := s.Commit(t.Context(), store.Txn{If: conditions, Do: ops}); err != nil || got != 1 {
 		t.Fatalf("commit = %d, %v", got, err)

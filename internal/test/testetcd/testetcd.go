@@ -1,0 +1,196 @@
+package testetcd
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/internal/test/testca"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testneed"
+)
+
+// patience is how long a member may take to answer.
+const patience = 3 * time.Minute
+
+// Config says what to run. The zero value is one member of the new version without TLS.
+type Config struct {
+	Program Program
+	Members int
+	TLS     bool     // clients need a certificate: see Cluster.Files
+	Args    []string // more arguments of each member
+}
+
+// Cluster is a running etcd cluster on loopback.
+type Cluster struct {
+	// Endpoints are the client URLs of the members.
+	Endpoints []string
+	// CAFile, CertFile and KeyFile are the authority, and the certificate and key for clients, if the cluster uses TLS.
+	CAFile, CertFile, KeyFile string
+
+	tb      testing.TB
+	program string
+	dir     string
+	peers   []string
+	args    []string
+	members []*testcluster.Process
+	client  *http.Client
+}
+
+// Start runs a cluster until the test ends.
+func Start(tb testing.TB, cfg Config) *Cluster {
+	tb.Helper()
+	testneed.NotShort(tb)
+	if cfg.Program == nil {
+		cfg.Program = New
+	}
+	c := &Cluster{tb: tb, program: cfg.Program(tb), dir: tb.TempDir(), args: cfg.Args, client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	scheme := "http"
+	if cfg.TLS {
+		scheme = "https"
+		c.secure()
+	}
+	for range max(1, cfg.Members) {
+		c.Endpoints = append(c.Endpoints, scheme+"://"+c.address())
+		c.peers = append(c.peers, "http://"+c.address())
+	}
+	c.members = make([]*testcluster.Process, len(c.Endpoints))
+	tb.Cleanup(c.end)
+	for i := range c.members {
+		c.launch(i)
+	}
+	for i := range c.members {
+		c.await(i)
+	}
+	return c
+}
+
+func (c *Cluster) address() string {
+	addr, err := testcluster.FreeAddress()
+	c.must(err)
+	return addr
+}
+
+// Run starts a member again and waits until it answers.
+func (c *Cluster) Run(i int) {
+	c.tb.Helper()
+	c.launch(i)
+	c.await(i)
+}
+
+// Kill kills a member like a crash.
+func (c *Cluster) Kill(i int) {
+	c.tb.Helper()
+	c.must(c.members[i].Kill())
+}
+
+// Member returns the process of a member.
+func (c *Cluster) Member(i int) *testcluster.Process { return c.members[i] }
+
+func (c *Cluster) launch(i int) {
+	c.tb.Helper()
+	var all []string
+	for n, peer := range c.peers {
+		all = append(all, fmt.Sprintf("m%d=%s", n, peer))
+	}
+	name := fmt.Sprintf("m%d", i)
+	argv := []string{
+		c.program, "--name", name, "--data-dir", filepath.Join(c.dir, name), "--logger", "zap",
+		"--listen-client-urls", c.Endpoints[i], "--advertise-client-urls", c.Endpoints[i],
+		"--listen-peer-urls", c.peers[i], "--initial-advertise-peer-urls", c.peers[i],
+		"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new",
+	}
+	if c.CAFile != "" {
+		argv = append(argv, "--client-cert-auth", "--trusted-ca-file", c.CAFile, "--cert-file", filepath.Join(c.dir, "server.crt"), "--key-file", filepath.Join(c.dir, "server.key"))
+	}
+	p, err := testcluster.Start(filepath.Join(c.dir, name+".log"), os.Environ(), append(argv, c.args...)...)
+	c.must(err)
+	c.members[i] = p
+}
+
+// await waits until a member serves with a leader.
+func (c *Cluster) await(i int) {
+	c.tb.Helper()
+	ctx, cancel := context.WithTimeout(c.tb.Context(), patience)
+	defer cancel()
+	for !c.healthy(ctx, i) {
+		if c.members[i].Exited() {
+			c.tb.Fatalf("etcd member %d ended:\n%s", i, c.members[i].Tail(20))
+		}
+		select {
+		case <-ctx.Done():
+			c.tb.Fatalf("etcd member %d does not answer:\n%s", i, c.members[i].Tail(20))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (c *Cluster) healthy(ctx context.Context, i int) bool {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Endpoints[i]+"/health", http.NoBody)
+	c.must(err)
+	answer, err := c.client.Do(r)
+	if err != nil {
+		return false
+	}
+	defer answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
+}
+
+func (c *Cluster) end() {
+	for _, p := range c.members {
+		if p == nil {
+			continue
+		}
+		if err := p.Kill(); err != nil {
+			c.tb.Error(err)
+		}
+		if c.tb.Failed() {
+			c.tb.Logf("etcd: %s", p.Tail(10))
+		}
+	}
+}
+
+// secure makes the certificates.
+func (c *Cluster) secure() {
+	c.tb.Helper()
+	ca, err := testca.New()
+	c.must(err)
+	c.CAFile, c.CertFile, c.KeyFile = filepath.Join(c.dir, "ca.crt"), filepath.Join(c.dir, "client.crt"), filepath.Join(c.dir, "client.key")
+	c.must(os.WriteFile(c.CAFile, ca.PEM(), 0o600))
+	for _, name := range []string{"client", "server"} {
+		chain, key, err := ca.Both("cara-" + name)
+		c.must(err)
+		c.must(os.WriteFile(filepath.Join(c.dir, name+".crt"), chain, 0o600))
+		c.must(os.WriteFile(filepath.Join(c.dir, name+".key"), key, 0o600))
+	}
+	c.client.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: c.TLSConfig()}
+}
+
+// TLSConfig returns a client's TLS configuration, or nil if the cluster does not use TLS.
+func (c *Cluster) TLSConfig() *tls.Config {
+	c.tb.Helper()
+	if c.CAFile == "" {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	pem, err := os.ReadFile(c.CAFile)
+	c.must(err)
+	pool.AppendCertsFromPEM(pem)
+	cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	c.must(err)
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{cert}}
+}
+
+func (c *Cluster) must(err error) {
+	c.tb.Helper()
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+}

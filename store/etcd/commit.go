@@ -1,0 +1,138 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/caravanserai/cara/store"
+)
+
+// Commit implements store.Store.
+func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
+	if err := t.Validate(); err != nil {
+		return 0, err
+	}
+	bounded, cancel, err := s.begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer cancel()
+	held := s.held.Load()
+	answer, err := s.client.Txn(bounded).If(s.conditions(t, held)...).Then(s.operations(t)...).Else(s.lookups(t, held)...).Commit()
+	if err != nil {
+		return 0, s.failedWrite(ctx, err)
+	}
+	if !answer.Succeeded {
+		err := s.conflict(t, held, answer)
+		if errors.Is(err, ErrLockLost) {
+			s.end(err)
+		}
+		return 0, err
+	}
+	s.health.wrote()
+	if !changes(answer) {
+		return s.seen.Load(), nil
+	}
+	s.saw(answer.Header.Revision)
+	return answer.Header.Revision, nil
+}
+
+// conditions returns those of t and, if this store holds the lock, that it still does.
+func (s *Store) conditions(t store.Txn, held *holding) []clientv3.Cmp {
+	out := make([]clientv3.Cmp, 0, len(t.If)+1)
+	for _, c := range t.If {
+		out = append(out, clientv3.Compare(clientv3.ModRevision(s.keys.object(c.Key)), "=", c.Modified))
+	}
+	if held != nil {
+		out = append(out, clientv3.Compare(clientv3.CreateRevision(s.keys.lock()), "=", held.created))
+	}
+	return out
+}
+
+func (s *Store) operations(t store.Txn) []clientv3.Op {
+	out := make([]clientv3.Op, 0, len(t.Do))
+	for _, op := range t.Do {
+		if op.Delete {
+			out = append(out, clientv3.OpDelete(s.keys.object(op.Key)))
+		} else {
+			out = append(out, clientv3.OpPut(s.keys.object(op.Key), string(op.Value)))
+		}
+	}
+	return out
+}
+
+// lookups reads what conflict needs to name the condition that did not hold, in the same transaction.
+func (s *Store) lookups(t store.Txn, held *holding) []clientv3.Op {
+	out := make([]clientv3.Op, 0, len(t.If)+1)
+	for _, c := range t.If {
+		out = append(out, clientv3.OpGet(s.keys.object(c.Key), clientv3.WithKeysOnly()))
+	}
+	if held != nil {
+		out = append(out, clientv3.OpGet(s.keys.lock(), clientv3.WithKeysOnly()))
+	}
+	return out
+}
+
+// conflict returns ErrLockLost, or an error for the first condition that did not hold.
+func (s *Store) conflict(t store.Txn, held *holding, answer *clientv3.TxnResponse) error {
+	if held != nil {
+		if kvs := answer.Responses[len(t.If)].GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].CreateRevision != held.created {
+			return ErrLockLost
+		}
+	}
+	for i, c := range t.If {
+		have := int64(0)
+		if kvs := answer.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
+			have = kvs[0].ModRevision
+		}
+		if have != c.Modified {
+			return &store.ConflictError{Key: c.Key, Want: c.Modified, Have: have}
+		}
+	}
+	return errors.New("etcd refused a transaction whose conditions all hold: report this")
+}
+
+// changes reports whether a transaction wrote or deleted a key.
+func changes(answer *clientv3.TxnResponse) bool {
+	for _, r := range answer.Responses {
+		switch r := r.Response.(type) {
+		case *pb.ResponseOp_ResponsePut:
+			return true
+		case *pb.ResponseOp_ResponseDeleteRange:
+			if r.ResponseDeleteRange.Deleted > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Compact implements store.Store. It drops the history of the whole etcd cluster, also of other prefixes.
+func (s *Store) Compact(ctx context.Context, revision int64) error {
+	if revision < 0 {
+		return fmt.Errorf("%w: negative revision %d", store.ErrInvalid, revision)
+	}
+	bounded, cancel, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if revision == 0 {
+		return nil
+	}
+	_, err = s.client.Compact(bounded, revision)
+	switch known := rpctypes.Error(err); {
+	case errors.Is(known, rpctypes.ErrCompacted):
+		return nil
+	case errors.Is(known, rpctypes.ErrFutureRev):
+		return fmt.Errorf("%w: compact up to revision %d, which the store has not reached", store.ErrInvalid, revision)
+	case errors.Is(known, rpctypes.ErrPermissionDenied):
+		return fmt.Errorf("%w: this etcd lets only its root user compact: start it with --auto-compaction-mode periodic --auto-compaction-retention 10m", known)
+	}
+	return s.failed(ctx, err)
+}

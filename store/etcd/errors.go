@@ -1,0 +1,95 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/caravanserai/cara/store"
+)
+
+// ErrLockLost means that this store held the lock and has lost it. It cannot write any more.
+var ErrLockLost = errors.New("another server may write now: this one did not renew its lease in etcd in time")
+
+// advice tells for some errors of etcd what an operator can do.
+var advice = map[error]string{ //nolint:gochecknoglobals // a constant
+	rpctypes.ErrNoSpace: "etcd's database has reached its quota: compact and defragment it, or raise etcd's --quota-backend-bytes, " +
+		"then clear the alarm with: etcdctl alarm disarm",
+	rpctypes.ErrRequestTooLarge:  "etcd's --max-request-bytes must be at least 1572864, its default",
+	rpctypes.ErrTooManyOps:       "etcd's --max-txn-ops must be at least 128, its default",
+	rpctypes.ErrAuthFailed:       "check the user and the password for etcd",
+	rpctypes.ErrPermissionDenied: "give the user a role that may read and write the prefix: etcdctl role grant-permission ROLE readwrite --prefix=true PREFIX",
+	rpctypes.ErrUserEmpty:        "etcd requires a login: give a user and a password, or a client certificate whose common name is an etcd user",
+	rpctypes.ErrCorrupt:          "etcd reports that its members have different data: see etcd's guide to data corruption",
+	rpctypes.ErrTooManyRequests:  "etcd's members are overloaded or too slow: check their disks",
+}
+
+// lost are the errors of a cluster without a leader.
+var lost = []error{ //nolint:gochecknoglobals // a constant
+	rpctypes.ErrNoLeader, rpctypes.ErrLeaderChanged, rpctypes.ErrNotLeader, rpctypes.ErrTimeout, rpctypes.ErrTimeoutDueToLeaderFail,
+	rpctypes.ErrTimeoutDueToConnectionLost, rpctypes.ErrTimeoutWaitAppliedIndex, rpctypes.ErrUnhealthy, rpctypes.ErrStopped,
+}
+
+// explain turns an error of etcd's client into one that says what is wrong and what to do. ctx is the caller's: when it has
+// ended, its error is the result.
+func explain(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	known := rpctypes.Error(err)
+	for cause, what := range advice {
+		if errors.Is(known, cause) {
+			return fmt.Errorf("%w: %s", known, what)
+		}
+	}
+	for _, cause := range lost {
+		if errors.Is(known, cause) {
+			return fmt.Errorf("%w: check that a majority of etcd's members runs and that they reach each other", known)
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded || status.Code(err) == codes.Unavailable {
+		return fmt.Errorf("etcd does not answer (%s): check that its members run and that this machine reaches them", reason(err))
+	}
+	return fmt.Errorf("etcd: %w", err)
+}
+
+// reason returns the shortest useful text of an error of gRPC.
+func reason(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time"
+	}
+	text := status.Convert(err).Message()
+	if _, cause, found := strings.Cut(text, "last connection error: "); found {
+		return cause
+	}
+	return text
+}
+
+// transient reports whether a watch may continue after an error, on this member or another.
+func transient(err error) bool {
+	known := rpctypes.Error(err)
+	if errors.Is(known, rpctypes.ErrInvalidAuthToken) || errors.Is(known, rpctypes.ErrAuthOldRevision) {
+		return true // the next stream logs in again
+	}
+	final := []codes.Code{codes.PermissionDenied, codes.InvalidArgument, codes.Unauthenticated, codes.Unimplemented, codes.DataLoss, codes.FailedPrecondition}
+	return !slices.Contains(final, status.Code(err)) && !errors.Is(known, store.ErrClosed)
+}
+
+// cancelled converts the reason that etcd gives for the end of a watch, which is only a text.
+func cancelled(reason string) error {
+	for _, known := range []error{rpctypes.ErrGRPCPermissionDenied, rpctypes.ErrGRPCInvalidAuthToken, rpctypes.ErrGRPCUserEmpty, rpctypes.ErrGRPCAuthOldRevision, rpctypes.ErrGRPCNoLeader} {
+		if strings.Contains(reason, status.Convert(known).Message()) {
+			return known
+		}
+	}
+	return status.Errorf(codes.Canceled, "etcd ended the watch: %s", reason)
+}
