@@ -32,16 +32,41 @@ func PlainRoute(r *carav1.Route) bool {
 	return r.GetPath() == "" && r.GetRedirect() == nil && len(r.GetAllow()) == 0 && len(r.GetFeatures()) == 0
 }
 
-// FeatureBasicAuth is the feature of a route whose clients need a password.
-const FeatureBasicAuth = "basicAuth"
+// Features of routes.
+const (
+	// FeatureBasicAuth means that the clients of the route need a password.
+	FeatureBasicAuth = "basicAuth"
+	// FeatureH2C means that the service speaks HTTP/2 without TLS.
+	FeatureH2C = "h2c"
+)
 
 // RouteFeatures returns what an agent must know to serve a route, beyond paths, redirects and access lists. An agent that does
-// not know it would serve the route to clients who may not use it.
+// not know it would serve the route to clients who may not use it, or in a protocol that the service does not know.
 func RouteFeatures(r *carav1.Route) []string {
+	var features []string
 	if r.GetPasswordList() != "" {
-		return []string{FeatureBasicAuth}
+		features = append(features, FeatureBasicAuth)
 	}
-	return nil
+	if r.GetProtocol() == TargetH2C {
+		features = append(features, FeatureH2C)
+	}
+	return features
+}
+
+// Protocols of the service that an ingress rule leads to.
+const (
+	// TargetHTTP is HTTP/1.1. It is the default.
+	TargetHTTP = "HTTP"
+	// TargetH2C is HTTP/2 without TLS.
+	TargetH2C = "H2C"
+)
+
+// TargetProtocol returns the protocol of a route: empty for the default, so that older agents can serve the route.
+func TargetProtocol(t *carav1.IngressTarget) string {
+	if t.GetProtocol() == TargetHTTP {
+		return ""
+	}
+	return t.GetProtocol()
 }
 
 // Capabilities of an agent, which it tells the server when it connects.

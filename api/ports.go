@@ -167,6 +167,9 @@ func (e projectErrors) ports(ports []*carav1.ProjectPort, x specIndex) {
 				e.add(at+".target.service", "no service is named %q; name one of %s", clip(svc), known(x.services))
 			}
 		}
+		if p.GetTarget().GetProtocol() != "" {
+			e.add(at+".target.protocol", "is only for ingress; remove it, because a port passes on the data unchanged")
+		}
 		for j, network := range p.GetAllow() {
 			if why := networkProblem(network); why != "" {
 				e.add(elem(at+".allow", j), "%s", why)

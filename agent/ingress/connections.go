@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/internal/loglimit"
 )
@@ -55,7 +57,7 @@ func (s *connections) count() int {
 // enter adds a new connection. If its client is at its limit and all its connections are in use, enter closes the new one
 // and returns nil.
 func (s *connections) enter(raw net.Conn, stall time.Duration) *conn {
-	c := &conn{Conn: raw, stall: stall, set: s, from: addressOf(raw)}
+	c := &conn{Conn: raw, stall: stall, set: s, from: addressOf(raw), resets: rate.NewLimiter(resetsPerSecond, resets)}
 	s.mu.Lock()
 	victim, ok := s.join(c)
 	s.mu.Unlock()
@@ -167,12 +169,17 @@ func (s *connections) busy(c *conn) {
 	}
 }
 
-// changed is the ConnState callback of net/http.
-func (s *connections) changed(of net.Conn, state http.ConnState) {
+// connOf returns the connection of a client below TLS.
+func connOf(of net.Conn) *conn {
 	if over, ok := of.(*tls.Conn); ok {
 		of = over.NetConn()
 	}
-	c := of.(*conn)
+	return of.(*conn)
+}
+
+// changed is the ConnState callback of net/http.
+func (s *connections) changed(of net.Conn, state http.ConnState) {
+	c := connOf(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch state {

@@ -65,7 +65,7 @@ func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.via = e.ingress.cfg.Peers.Node(r.TLS)
 		x.public = x.via != "" && r.Header.Get(headerScope) == api.ScopePublic
 	}
-	e.ingress.answer(x, w, r)
+	e.ingress.answer(x, r)
 }
 
 // run serves on the listener until ctx ends.
@@ -110,26 +110,29 @@ func (e *entrance) server(ctx context.Context) (*http.Server, *tls.Config) {
 		ErrorLog:          slog.NewLogLogger(e.ingress.cfg.Logger.Handler(), slog.LevelDebug),
 		ConnState:         e.clients.changed,
 		Protocols:         new(http.Protocols),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, connOf(c))
+		},
 	}
 	srv.Protocols.SetHTTP1(true)
-	switch {
-	case e.at == publicHTTPS:
+	switch e.at {
+	case publicHTTPS:
 		config := e.ingress.credentials.certificates.Config()
 		srv.Protocols.SetHTTP2(true)
-		srv.HTTP2 = &http.HTTP2Config{
-			MaxConcurrentStreams:          200,
-			MaxReadFrameSize:              64 << 10,
-			MaxReceiveBufferPerConnection: 1 << 20,
-			MaxReceiveBufferPerStream:     256 << 10,
-			SendPingTimeout:               limits.Idle,
-			PingTimeout:                   limits.Header,
-			WriteByteTimeout:              limits.Stall,
-		}
+		srv.HTTP2 = streamsIn(limits, publicStreams, publicStreamBuffer, publicConnectionBuffer)
 		return srv, config
-	case e.at == insideHTTP && e.ingress.cfg.Peers != nil:
+	case insideHTTP:
+		// gRPC clients inside use HTTP/2 without TLS, and other agents use it with TLS.
+		srv.Protocols.SetUnencryptedHTTP2(true)
+		srv.Protocols.SetHTTP2(true)
+		srv.HTTP2 = streamsIn(limits, internalStreams, nearStreamBuffer, internalStreams*nearStreamBuffer)
+		if e.ingress.cfg.Peers == nil {
+			return srv, nil
+		}
 		peers := e.ingress.cfg.Peers.Accept()
 		e.ingress.acceptStreams(ctx, srv, peers)
 		return srv, peers
+	case publicHTTP:
 	}
 	return srv, nil
 }

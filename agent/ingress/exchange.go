@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,18 +35,59 @@ type exchange struct {
 	sent     atomic.Int64 // bytes of the response body, or to the client after an upgrade
 	received atomic.Int64 // bytes of the request body, or from the client after an upgrade
 	stalled  atomic.Bool  // the request body stopped arriving
+	due      atomic.Int64 // when more of the request body must have arrived, in ns; 0: no limit
+	left     atomic.Bool  // the rest of the request body is not wanted
+	cut      bool         // the service broke off its response
+
+	mu       sync.Mutex
+	finished bool // the handler has returned, or is about to
+}
+
+// finish ends the use of the ResponseWriter for deadlines. The transport may still read the body, but net/http allows no call then.
+func (x *exchange) finish() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.finished = true
+}
+
+// limitBody sets until when more of the request body must arrive.
+func (x *exchange) limitBody(due time.Time) error {
+	if due.IsZero() {
+		x.due.Store(0)
+	} else {
+		x.due.Store(due.UnixNano())
+	}
+	return x.setReadDeadline(due)
+}
+
+// stoodStill reports whether the request body stopped arriving. With HTTP/1.1, net/http cancels the request before the read of the
+// body returns.
+func (x *exchange) stoodStill() bool {
+	due := x.due.Load()
+	return x.stalled.Load() || due != 0 && x.request.Context().Err() != nil && time.Now().UnixNano() >= due
+}
+
+// setReadDeadline sets the deadline of reads of the request's body.
+func (x *exchange) setReadDeadline(t time.Time) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.finished {
+		return http.ErrBodyReadAfterClose
+	}
+	return http.NewResponseController(x.ResponseWriter).SetReadDeadline(t)
 }
 
 // ServeHTTP routes one request of the internal listener.
 func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) { i.internal.ServeHTTP(w, r) }
 
 // answer routes one request by its Host header.
-func (i *Ingress) answer(x *exchange, w http.ResponseWriter, r *http.Request) {
+func (i *Ingress) answer(x *exchange, r *http.Request) {
 	whole := false
+	defer x.finish()
 	defer i.over(r.Context(), x, &whole) // an aborted response arrives here as a panic
 	in := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	if r.ContentLength != 0 {
-		p := bodyDeadline{control: http.NewResponseController(w), stall: i.cfg.Limits.Stall}
+		p := bodyDeadline{set: x.limitBody, stall: i.cfg.Limits.Stall}
 		if err := p.extend(); err != nil {
 			panic(http.ErrAbortHandler) // the connection is closed
 		}
@@ -65,7 +107,7 @@ func (i *Ingress) answer(x *exchange, w http.ResponseWriter, r *http.Request) {
 	if x.status == 0 {
 		panic(http.ErrAbortHandler) // without a response, net/http would send 200 for the service
 	}
-	whole = true
+	whole = !x.cut
 }
 
 type exchangeKey struct{}
@@ -80,10 +122,13 @@ func (i *Ingress) found(x *exchange, route *carav1.Route) {
 }
 
 func (i *Ingress) over(ctx context.Context, x *exchange, whole *bool) {
+	took := time.Since(x.begun)
+	if ctx.Err() != nil {
+		x.reset(ctx, took)
+	}
 	if x.status == 0 {
 		x.status = statusClientGone
 	}
-	took := time.Since(x.begun)
 	i.metrics.count(x, took)
 	i.access.add(ctx, x, took, *whole)
 }
@@ -153,11 +198,14 @@ type body struct {
 	io.ReadCloser
 	x            *exchange
 	bodyDeadline bodyDeadline
+	silent       bool // there is no deadline
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if err := b.bodyDeadline.extend(); err != nil {
-		return 0, err
+	if !b.silent {
+		if err := b.bodyDeadline.extend(); err != nil {
+			return 0, err
+		}
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.x.received.Add(int64(n))
@@ -168,8 +216,16 @@ func (b *body) Read(p []byte) (int, error) {
 		if ended := b.bodyDeadline.end(); ended != nil {
 			return n, ended
 		}
-	case errors.As(err, &late) && late.Timeout():
+	case errors.As(err, &late) && late.Timeout() && !b.x.left.Load():
 		b.x.stalled.Store(true)
 	}
 	return n, err
+}
+
+// allowSilence removes the limit on a body that does not arrive. A stream may be silent, and pings detect a client that is gone.
+// It is called before the body is read.
+func allowSilence(r *http.Request) {
+	if b, ok := r.Body.(*body); ok && r.ProtoMajor == 2 && b.bodyDeadline.end() == nil {
+		b.silent = true
+	}
 }

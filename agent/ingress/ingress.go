@@ -17,13 +17,14 @@
 //   - A public listener serves only routes with the scope Public, and answers for others as for hosts that do not exist.
 //   - A request reaches a service only if every service would read its path as the route does (site).
 //   - A status is sent only if the service or this agent has responded. Otherwise the connection is closed.
+//   - A gRPC call gets its status from the service, or one of this agent that is never OK (calls).
+//   - A request with a body is sent again only if the service has not seen it, as HTTP/2 can tell (repeatable).
 //   - Everything that a client or a service may occupy has a limit (Limits). The access log and the metrics never delay a
 //     request.
 package ingress
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -264,6 +265,9 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 		return
 	}
 	i.found(w, route.Route)
+	if route.GetProtocol() == api.TargetH2C {
+		allowSilence(r)
+	}
 	switch {
 	case !route.allow.Has(w.client()):
 		page(w, r, http.StatusForbidden, "Clients with the address "+strconv.QuoteToASCII(w.client())+" cannot use this host and path.")
@@ -295,18 +299,20 @@ func (i *Ingress) forward(w *exchange, r *http.Request, t *table, route *carav1.
 	default:
 		b.addr, b.remote = route.Node, true
 	}
+	if route.GetProtocol() == api.TargetH2C && r.Header.Get("Upgrade") != "" {
+		page(w, r, http.StatusNotImplemented, fmt.Sprintf("Service %q of project %q has the protocol %s, which has no WebSockets and no other upgrades. "+
+			"A rule for another path can lead to a port with the protocol %s.", route.Service, route.Project, api.TargetH2C, api.TargetHTTP))
+		return
+	}
 	i.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), backendKey{}, b)))
-}
-
-// unavailable sends a response that invites a retry soon.
-func unavailable(w http.ResponseWriter, r *http.Request, text string) {
-	w.Header().Set("Retry-After", "1")
-	page(w, r, http.StatusServiceUnavailable, text)
 }
 
 // answered releases the backend of an endless response.
 func answered(r *http.Response) error {
 	b := r.Request.Context().Value(backendKey{}).(backend)
+	if isCall(exchangeOf(r.Request).request) && r.ProtoMajor == 2 && isGRPC(r.Header) {
+		r.Body = &callBody{ReadCloser: r.Body, response: r, x: exchangeOf(r.Request), backend: b}
+	}
 	endless := r.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream")
 	if endless && b.release != nil {
 		b.release()
@@ -330,36 +336,6 @@ func (i *Ingress) rewrite(p *httputil.ProxyRequest) {
 	}
 	dropClaims(p.In.Trailer)     // the announced ones; body removes the others
 	p.Out.Trailer = p.In.Trailer // filled in after the body is read, so a copy would stay empty
-}
-
-// failed responds to a request whose backend failed.
-func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
-	b := r.Context().Value(backendKey{}).(backend)
-	switch x := exchangeOf(r); {
-	case x.stalled.Load():
-		w.Header().Set("Connection", "close")
-		page(w, r, http.StatusRequestTimeout, fmt.Sprintf("The request's body stood still for %s.", i.cfg.Limits.Stall))
-		return
-	case x.request.Context().Err() != nil:
-		return // the client left or stopped sending: close its connection
-	}
-	if unsaid, ok := i.troubles.Say(time.Now()); ok {
-		i.cfg.Logger.Warn("backend did not answer", "project", b.route.Project, "service", b.route.Service,
-			"node", b.route.Node, "backend", b.addr, "error", err, "unsaid", unsaid)
-	}
-	if _, ok := errors.AsType[*unreachable](err); ok {
-		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, which cannot be reached from node %q.", b.route.Project, b.route.Node, i.cfg.Node))
-		return
-	}
-	status, what := http.StatusBadGateway, "did not answer"
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-		status, what = http.StatusGatewayTimeout, "took too long to answer"
-	}
-	if b.remote {
-		page(w, r, status, fmt.Sprintf("Node %q, which runs project %q, %s.", b.route.Node, b.route.Project, what))
-		return
-	}
-	page(w, r, status, fmt.Sprintf("Service %q of project %q %s on port %d.", b.route.Service, b.route.Project, what, b.route.Port))
 }
 
 // hostname returns the host of a Host header in lower case, without port and trailing dot.

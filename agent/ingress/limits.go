@@ -3,10 +3,11 @@ package ingress
 import (
 	"container/list"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Limits are limits on what one client or service may occupy, and for how long. There is no limit on the total time of a
@@ -64,8 +65,9 @@ type conn struct {
 	remote   net.Addr // of the client, from the header of a load balancer; nil if there is none
 	balanced bool     // it began with such a header
 
-	set  *connections // nil if it is not counted
-	from netip.Prefix
+	set    *connections // nil if it is not counted
+	from   netip.Prefix
+	resets *rate.Limiter // of HTTP/2 streams by the client; nil if it is not counted
 	// The fields below are guarded by set.mu.
 	inAll, inOwn *list.Element // its entries in the waiting lists; nil while it is not waiting
 	left         bool
@@ -149,9 +151,9 @@ func (c *conn) Close() error {
 
 // bodyDeadline extends the deadline of a request body while data arrives.
 type bodyDeadline struct {
-	control *http.ResponseController
-	stall   time.Duration
-	due     time.Time
+	set   func(time.Time) error
+	stall time.Duration
+	due   time.Time
 }
 
 func (p *bodyDeadline) extend() error {
@@ -160,8 +162,8 @@ func (p *bodyDeadline) extend() error {
 		return nil
 	}
 	p.due = due
-	return p.control.SetReadDeadline(due)
+	return p.set(due)
 }
 
 // end removes the deadline after the whole body was read. From then on net/http detects whether the client is still there.
-func (p *bodyDeadline) end() error { return p.control.SetReadDeadline(time.Time{}) }
+func (p *bodyDeadline) end() error { return p.set(time.Time{}) }

@@ -11,8 +11,12 @@ import (
 )
 
 // page responds for the service: with a line of plain text, or, if the client accepts JSON and no text, with a problem of
-// RFC 9457.
+// RFC 9457. A gRPC client gets a status of gRPC.
 func page(w http.ResponseWriter, r *http.Request, status int, text string) {
+	if isCall(r) {
+		endCall(w, rpcStatusOf(status), status, text)
+		return
+	}
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")

@@ -42,5 +42,5 @@ func (i *Ingress) acceptStreams(ctx context.Context, srv *http.Server, peers *tl
 	}
 	accept(peer.VolumeProtocol, volumeStall, i.cfg.Volumes)
 	accept(peer.PortProtocol, portStall, i.cfg.Ports)
-	peers.NextProtos = append(peers.NextProtos, "http/1.1")
+	peers.NextProtos = append(peers.NextProtos, http2Protocol, "http/1.1")
 }

@@ -178,6 +178,7 @@ func (d *Dispatcher) routes(name string, here bool) []*carav1.Route {
 // restrictRoute sets who can use a route, and how.
 func restrictRoute(r *carav1.Route, in *carav1.Ingress) {
 	r.PasswordList = in.GetAccess().GetBasicAuth().GetSecretRef()
+	r.Protocol = api.TargetProtocol(in.GetTarget())
 	if api.Public(in) {
 		r.Scope = api.ScopePublic
 		r.Tls = &carav1.IngressTLS{Mode: in.GetTls().GetMode(), Hsts: in.GetTls().GetHsts()}

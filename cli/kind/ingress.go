@@ -23,7 +23,7 @@ func (p Page) ingress(obj *carav1.Project) {
 	for _, in := range rules {
 		rows = append(rows, []term.Cell{
 			term.Text(in.GetName()), term.Text(in.GetHost()), term.Text(api.IngressPath(in.GetPath())),
-			term.Text(destination(in.GetTarget().GetService(), in.GetTarget().GetPort(), in.GetRedirect())),
+			term.Text(destination(in.GetTarget().GetService(), in.GetTarget().GetPort(), api.TargetProtocol(in.GetTarget()), in.GetRedirect())),
 			term.Text(cmp.Or(in.GetAccess().GetScope(), api.ScopeInternal)), tlsCell(obj, in, p.Now), term.Text(allowed(in.GetAccess())),
 		})
 	}
@@ -133,10 +133,14 @@ func allowed(access *carav1.IngressAccess) string {
 	return text
 }
 
-// destination formats where an ingress rule leads: `web:8080`, or `308 https://www.example.com`.
-func destination(service string, port int32, redirect *carav1.IngressRedirect) string {
+// destination formats where an ingress rule leads: `web:8080`, `web:8080 (H2C)`, or `308 https://www.example.com`.
+func destination(service string, port int32, protocol string, redirect *carav1.IngressRedirect) string {
 	if redirect != nil {
 		return fmt.Sprintf("%d %s", cmp.Or(redirect.GetCode(), api.DefaultRedirectCode), term.Short(redirect.GetTo(), 100))
 	}
-	return fmt.Sprintf("%s:%d", service, port)
+	to := fmt.Sprintf("%s:%d", service, port)
+	if protocol != "" {
+		to += " (" + protocol + ")"
+	}
+	return to
 }

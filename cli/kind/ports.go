@@ -24,7 +24,7 @@ func (p Page) ports(ports []*carav1.ProjectPort) {
 	for _, port := range ports {
 		rows = append(rows, []term.Cell{
 			term.Text(port.GetName()), term.Text(PortText(api.KeyOfPort(port))),
-			term.Text(destination(port.GetTarget().GetService(), port.GetTarget().GetPort(), nil)), term.Text(allowed(&carav1.IngressAccess{Allow: port.GetAllow()})),
+			term.Text(destination(port.GetTarget().GetService(), port.GetTarget().GetPort(), "", nil)), term.Text(allowed(&carav1.IngressAccess{Allow: port.GetAllow()})),
 		})
 	}
 	p.table([]string{"NAME", "PORT", "TO", "ALLOWED"}, rows)

@@ -76,7 +76,7 @@ func routeOf(p *carav1.Project, in *carav1.Ingress, host string) *ProjectRoute {
 	r := &ProjectRoute{project: p, rule: in, Route: &carav1.Route{
 		Host: host, Path: api.IngressPath(in.GetPath()), Project: p.GetMetadata().GetName(), Node: p.GetStatus().GetNodeRef(),
 		Service: in.GetTarget().GetService(), Port: in.GetTarget().GetPort(), Redirect: in.GetRedirect(), Allow: in.GetAccess().GetAllow(),
-		PasswordList: in.GetAccess().GetBasicAuth().GetSecretRef(),
+		PasswordList: in.GetAccess().GetBasicAuth().GetSecretRef(), Protocol: api.TargetProtocol(in.GetTarget()),
 	}}
 	if api.Public(in) {
 		r.Scope, r.Tls = api.ScopePublic, in.GetTls()
@@ -123,7 +123,7 @@ func names(p *carav1.Project, host string) bool {
 func routeRow(m proto.Message, now time.Time) []term.Cell {
 	r := m.(*ProjectRoute)
 	return []term.Cell{
-		term.Text(r.GetHost()), term.Text(r.GetPath()), term.Text(destination(r.GetService(), r.GetPort(), r.GetRedirect())),
+		term.Text(r.GetHost()), term.Text(r.GetPath()), term.Text(destination(r.GetService(), r.GetPort(), r.GetProtocol(), r.GetRedirect())),
 		term.Text(cmp.Or(r.GetScope(), api.ScopeInternal)), tlsCell(r.project, r.rule, now), term.Text(allowed(r.rule.GetAccess())), term.Text(r.GetProject()), PhaseCell(r.project, now), term.Text(r.GetNode()),
 		term.Text(r.project.GetMetadata().GetOwner()),
 	}

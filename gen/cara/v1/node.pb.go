@@ -1581,7 +1581,9 @@ type Route struct {
 	PasswordList string `protobuf:"bytes,12,opt,name=password_list,json=passwordList,proto3" json:"password_list,omitempty"`
 	// Features are what an agent must know to serve the route, such as `basicAuth`. An agent that does not know all of them
 	// answers 404 for the whole host.
-	Features      []string `protobuf:"bytes,13,rep,name=features,proto3" json:"features,omitempty"`
+	Features []string `protobuf:"bytes,13,rep,name=features,proto3" json:"features,omitempty"`
+	// Protocol of the service, as in `spec.ingress[].target.protocol`. Empty means HTTP/1.1.
+	Protocol      string `protobuf:"bytes,14,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1705,6 +1707,13 @@ func (x *Route) GetFeatures() []string {
 		return x.Features
 	}
 	return nil
+}
+
+func (x *Route) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
 }
 
 var File_cara_v1_node_proto protoreflect.FileDescriptor
@@ -1856,7 +1865,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x14\n" +
 	"\x05scope\x18\x03 \x01(\tR\x05scope\x12\x18\n" +
 	"\aproject\x18\x04 \x01(\tR\aproject\x12\x16\n" +
-	"\x06client\x18\x05 \x01(\tR\x06client\"\xfe\x02\n" +
+	"\x06client\x18\x05 \x01(\tR\x06client\"\x9a\x03\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x18\n" +
@@ -1871,7 +1880,8 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	" \x01(\tR\x05scope\x12%\n" +
 	"\x03tls\x18\v \x01(\v2\x13.cara.v1.IngressTLSR\x03tls\x12#\n" +
 	"\rpassword_list\x18\f \x01(\tR\fpasswordList\x12\x1a\n" +
-	"\bfeatures\x18\r \x03(\tR\bfeaturesB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
+	"\bfeatures\x18\r \x03(\tR\bfeatures\x12\x1a\n" +
+	"\bprotocol\x18\x0e \x01(\tR\bprotocolB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
 	file_cara_v1_node_proto_rawDescOnce sync.Once

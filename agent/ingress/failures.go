@@ -1,0 +1,64 @@
+package ingress
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+)
+
+// unavailable sends a response that invites a retry soon.
+func unavailable(w http.ResponseWriter, r *http.Request, text string) {
+	w.Header().Set("Retry-After", "1")
+	page(w, r, http.StatusServiceUnavailable, text)
+}
+
+// failed responds to a request whose backend failed.
+func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
+	b := r.Context().Value(backendKey{}).(backend)
+	switch x := exchangeOf(r); {
+	case x.stoodStill():
+		w.Header().Set("Connection", "close")
+		page(w, r, http.StatusRequestTimeout, fmt.Sprintf("The request's body stood still for %s.", i.cfg.Limits.Stall))
+		return
+	case x.request.Context().Err() != nil:
+		return // the client left or stopped sending: close its connection
+	}
+	if unsaid, ok := i.troubles.Say(time.Now()); ok {
+		i.cfg.Logger.Warn("backend did not answer", "project", b.route.Project, "service", b.route.Service,
+			"node", b.route.Node, "backend", b.addr, "error", err, "unsaid", unsaid)
+	}
+	if u, ok := errors.AsType[*unreachable](err); ok && u.outdated {
+		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, whose agent is too old for the protocol %s. Update it.", b.route.Project, b.route.Node, api.TargetH2C))
+		return
+	} else if ok {
+		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, which cannot be reached from node %q.", b.route.Project, b.route.Node, i.cfg.Node))
+		return
+	}
+	if isCall(r) {
+		if code, status, what := callFailure(exchangeOf(r), err); code != rpcUnavailable {
+			endCall(w, code, status, b.String()+" "+what+".")
+			return
+		}
+	}
+	status, what := http.StatusBadGateway, "did not answer"
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		status, what = http.StatusGatewayTimeout, "took too long to answer"
+	}
+	text := b.String() + " " + what
+	if !b.remote {
+		text += fmt.Sprintf(" on port %d", b.route.Port)
+	}
+	page(w, r, status, text+".")
+}
+
+// String names the backend in an answer.
+func (b backend) String() string {
+	if b.remote {
+		return fmt.Sprintf("Node %q, which runs project %q,", b.route.Node, b.route.Project)
+	}
+	return fmt.Sprintf("Service %q of project %q", b.route.Service, b.route.Project)
+}
