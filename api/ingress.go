@@ -75,6 +75,8 @@ const (
 	CapabilityIngress = "Ingress"
 	// CapabilityPublicIngress means that the agent has public listeners.
 	CapabilityPublicIngress = "PublicIngress"
+	// CapabilityRoutesOnDemand means that the agent asks for the routes of hosts that it needs. Others get all routes.
+	CapabilityRoutesOnDemand = "RoutesOnDemand"
 )
 
 func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {

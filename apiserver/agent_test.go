@@ -199,17 +199,20 @@ func connectAgentAt(t *testing.T, conn *grpc.ClientConn, instance, address strin
 		t.Fatal(err)
 	}
 	a := &fakeAgent{t: t, conn: conn, stream: stream, got: make(chan *carav1.ConnectResponse, 1000), failed: make(chan error, 1)}
-	go func() {
-		for {
-			m, err := stream.Recv()
-			if err != nil {
-				a.failed <- err
-				return
-			}
-			a.got <- m
-		}
-	}()
+	go a.read()
 	return a
+}
+
+// read receives messages until the stream ends.
+func (a *fakeAgent) read() {
+	for {
+		m, err := a.stream.Recv()
+		if err != nil {
+			a.failed <- err
+			return
+		}
+		a.got <- m
+	}
 }
 
 // next returns the next message from the server.

@@ -48,6 +48,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error { return s.visits.EndWithTokens(workCtx) })
 	work.Go(func() error { return s.objects.KeepCertificates(workCtx) })
 	work.Go(func() error { return s.agents.KeepPortConditions(workCtx) })
+	work.Go(func() error { return s.agents.KeepRoutes(workCtx) })
 	work.Go(func() error {
 		select {
 		case <-s.db.Cache.Loaded: // a killed server may have left staged claims

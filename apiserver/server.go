@@ -63,7 +63,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.objects = objects.New(objects.Service{DB: s.db, Guard: s.guard, Identity: cfg.Identity, DeleteWait: cfg.DeleteWait, MayCall: authorise})
 	s.live = s.objects.Live
-	s.agents = &dispatch.Dispatcher{DB: s.db, Objects: s.objects, Guard: s.guard, Identity: cfg.Identity, ClusterID: cfg.ClusterID, Authenticate: s.network}
+	s.agents = &dispatch.Dispatcher{DB: s.db, Objects: s.objects, Guard: s.guard, Identity: cfg.Identity, ClusterID: cfg.ClusterID, Authenticate: s.network, Routes: dispatch.NewRouteIndex()}
 	s.streams = &relay.Relay{DB: s.db, Guard: s.guard, Sessions: &s.agents.Sessions, MaxPerCaller: cfg.MaxStreamsPerCaller}
 	return s, nil
 }

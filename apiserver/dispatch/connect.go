@@ -41,11 +41,13 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	if hello.GetConfirms() {
 		d.Sessions.confirm(me, hello.GetAnswering())
 	}
+	routes := newRouteFeed(d, me)
+	defer d.Routes.leave(routes)
 	d.DB.Logger.Info("agent connected", "node", node, "instance", me.Instance)
 
 	// Only the heartbeat goroutine reads from the stream. It ends when the handler returns, because gRPC then fails Recv.
-	d.Guard.Go("Connect", func() error { return d.listen(ctx, me) }, end)
-	end(d.serveAgent(ctx, me))
+	d.Guard.Go("Connect", func() error { return d.listen(ctx, me, routes) }, end)
+	end(d.serveAgent(ctx, me, routes, hello.GetAskHosts()))
 	err = context.Cause(ctx)
 	d.DB.Logger.Info("agent disconnected", "node", node, "instance", me.Instance, "reason", err)
 	if errors.Is(err, errLeft) {
@@ -56,7 +58,7 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 
 // listen receives heartbeats until the stream ends. With each one it checks the agent's credentials again, because a stream
 // can outlive a certificate that is revoked.
-func (d *Dispatcher) listen(ctx context.Context, me *Session) error {
+func (d *Dispatcher) listen(ctx context.Context, me *Session, routes *routeFeed) error {
 	for {
 		req, err := me.Stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -73,6 +75,9 @@ func (d *Dispatcher) listen(ctx context.Context, me *Session) error {
 		}
 		if req.GetConfirms() {
 			d.Sessions.confirm(me, req.GetAnswering())
+		}
+		if err := d.Routes.serves(routes, req.GetForgetHosts(), req.GetAskHosts()); err != nil {
+			return err
 		}
 		if err := d.release(ctx, me.Node, req.GetReleased()); err != nil {
 			return err
@@ -91,55 +96,45 @@ func (d *Dispatcher) stillTrusted(ctx context.Context, node string) error {
 	return nil
 }
 
-// serveAgent sends the node's assignments and routes until ctx ends.
-func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
+// serveAgent sends the node's assignments and routes until ctx ends. The agent knows the routes of some hosts.
+func (d *Dispatcher) serveAgent(ctx context.Context, me *Session, routes *routeFeed, known []string) error {
 	err := me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
 		ClusterId:         d.ClusterID,
 		HeartbeatInterval: durationpb.New(HeartbeatInterval),
 		ServerTime:        timestamppb.New(d.DB.Now()),
+		RoutesOnDemand:    true,
 	}}})
 	if err != nil {
 		return err
 	}
 	work, ctx := d.Guard.Group(ctx, "Connect", guard.Unlimited)
 	assigned := &assignments{server: d, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}, doomed: map[string]bool{}, copies: map[string]bool{}, restores: map[string]restoreRequest{}}
-	routes, credentials := newRouteFeed(d, me), newCredentialFeed(d, me)
 	work.Go(func() error { return routes.run(ctx) })
-	work.Go(func() error { return credentials.run(ctx) })
 	work.Go(func() error {
 		return d.DB.Follow(ctx, state.Follower{
 			Kinds: []string{api.KindProject},
 			First: func(objects []state.Change) error {
 				for i := range objects {
-					routes.project(objects[i].Name)
-					credentials.project(objects[i].Name)
 					if err := assigned.project(objects[i].Name); err != nil {
 						return err
 					}
 				}
 				return nil
 			},
-			Synced: func(int64) error {
-				nodes, _ := state.List[*carav1.Node](d.DB.Cache, "", "")
-				for _, n := range nodes {
-					routes.node(n.GetMetadata().GetName())
-				}
+			Synced: func(rev int64) error {
 				for _, volume := range d.DB.Cache.View().VolumesOnNode(me.Node) {
 					if err := assigned.volume(volume); err != nil {
 						return err
 					}
 				}
-				if err := credentials.full(); err != nil { // before the routes that need them
-					return err
-				}
-				if err := routes.full(); err != nil {
+				if err := routes.full(ctx, rev, known); err != nil {
 					return err
 				}
 				return me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}})
 			},
 			Commit: func(tx state.Transaction) error {
 				for i := range tx.Changes {
-					credentials.change(&tx.Changes[i])
+					routes.changed(&tx.Changes[i])
 					if err := d.agentChange(&tx.Changes[i], assigned, routes); err != nil {
 						return err
 					}
@@ -156,22 +151,14 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
 func (d *Dispatcher) agentChange(ch *state.Change, assigned *assignments, routes *routeFeed) error {
 	switch ch.Kind {
 	case api.KindProject:
-		routes.project(ch.Name)
 		return assigned.project(ch.Name)
 	case api.KindVolume:
 		return assigned.volume(ch.Name)
 	case api.KindSecret:
 		return assigned.secret(ch.Name)
-	case api.KindToken:
-		if node, ok := identity.NodeOfToken(ch.Name); ok {
-			routes.node(node)
-		}
 	case api.KindNode:
 		if ch.Name == routes.me.Node {
-			routes.node(ch.Name) // its offer of ports may have changed
-		}
-		for _, project := range d.DB.Cache.ProjectsOnNode(ch.Name) {
-			routes.project(project)
+			routes.wake() // its offer of ports may have changed
 		}
 		return assigned.movesTo(ch.Name)
 	}

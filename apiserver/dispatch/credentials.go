@@ -1,10 +1,9 @@
 package dispatch
 
 import (
-	"context"
+	"crypto/sha256"
 	"maps"
 	"slices"
-	"sync"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,47 +17,28 @@ import (
 // maxCredentials limits the size of one message, in bytes. The complete list of a large cluster needs several messages.
 const maxCredentials = 1 << 20
 
-// credentialFeed sends one agent the certificates, passwords and challenges that it needs to serve ingress, according to its
-// capabilities. As the route feed, it records what may have changed and computes a message when it sends it.
-type credentialFeed struct {
-	server *Dispatcher
-	me     *Session
-	feed
-
-	projects map[string]struct{} // that may have changed; guarded by mu, as dirty
-	dirty    map[credential]struct{}
-
-	sending sync.Mutex // held while sending; guards the fields below
-	uses    ingressSecrets
-	sent    map[credential]proto.Message // what the agent has
-}
-
 // credential is the kind of a message, such as Certificate, and its id.
 type credential struct{ kind, id string }
 
 const kindPasswordList = "PasswordList"
 
-func newCredentialFeed(d *Dispatcher, me *Session) *credentialFeed {
-	return &credentialFeed{
-		server: d, me: me, feed: newFeed(), projects: map[string]struct{}{}, dirty: map[credential]struct{}{},
-		uses: newIngressSecrets(), sent: map[credential]proto.Message{},
-	}
+// ofSecret returns the credentials that a Secret may have.
+func ofSecret(name string) []credential {
+	return []credential{{state.KindCertificate, secretCertificate(name)}, {kindPasswordList, name}}
 }
 
-// serves reports whether the agent needs any credentials.
-func (f *credentialFeed) serves() bool {
-	return f.me.can(api.CapabilityIngress) || f.me.can(api.CapabilityPublicIngress)
+// getsCredentials reports whether the agent gets any credentials.
+func (f *routeFeed) getsCredentials() bool {
+	return f.wants != wantsNone && (f.me.can(api.CapabilityIngress) || f.me.can(api.CapabilityPublicIngress))
 }
 
-// change records what a change of an object may mean.
-func (f *credentialFeed) change(ch *state.Change) {
+// changed records what a change of an object may mean. What the agent does not need is left out when the message is made.
+func (f *routeFeed) changed(ch *state.Change) {
 	switch ch.Kind {
-	case api.KindProject:
-		f.project(ch.Name)
 	case api.KindSecret:
-		f.changed(credential{state.KindCertificate, secretCertificate(ch.Name)}, credential{kindPasswordList, ch.Name})
+		f.noteCredentials(ofSecret(ch.Name)...)
 	case state.KindCertificate, state.KindChallenge:
-		f.changed(credential{ch.Kind, ch.Name})
+		f.noteCredentials(credential{ch.Kind, ch.Name})
 	case api.KindSource: // it may use a Secret that projects use
 		old, now := state.As[*carav1.Source](ch.Old), state.As[*carav1.Source](ch.New)
 		if slices.Equal(api.SourceSecretNames(old.GetSpec()), api.SourceSecretNames(now.GetSpec())) {
@@ -66,83 +46,45 @@ func (f *credentialFeed) change(ch *state.Change) {
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.projects[""] = struct{}{}
+		f.allSecrets = true
 		f.note()
 	}
 }
 
-// project records that a project may use other Secrets or hosts.
-func (f *credentialFeed) project(name string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.projects[name] = struct{}{}
-	f.note()
-}
-
-func (f *credentialFeed) changed(all ...credential) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range all {
-		f.dirty[c] = struct{}{}
+// noteAllCredentials records the credentials that the agent may need, besides those of its hosts.
+func (f *routeFeed) noteAllCredentials() {
+	challenges, _ := state.List[*carav1.Challenge](f.server.DB.Cache, "", "")
+	for _, c := range challenges {
+		f.noteCredentials(credential{state.KindChallenge, c.GetToken()})
 	}
-	f.note()
-}
-
-// full sends the complete list once, before any change.
-func (f *credentialFeed) full() error {
-	if !f.serves() {
-		return nil
+	if f.wants != wantsAll {
+		return
 	}
 	certificates, _ := state.List[*carav1.Certificate](f.server.DB.Cache, "", "")
 	for _, c := range certificates {
-		f.changed(credential{state.KindCertificate, c.GetId()})
+		f.noteCredentials(credential{state.KindCertificate, c.GetId()})
 	}
-	challenges, _ := state.List[*carav1.Challenge](f.server.DB.Cache, "", "")
-	for _, c := range challenges {
-		f.changed(credential{state.KindChallenge, c.GetToken()})
-	}
-	if err := f.flush(true); err != nil {
-		return err
-	}
-	f.begin()
-	return nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.allSecrets = true
 }
 
-// run sends changes until ctx ends.
-func (f *credentialFeed) run(ctx context.Context) error {
-	if !f.serves() {
+// sendCredentials sends the credentials that have changed, or that the agent needs now or no longer. sending must be held.
+func (f *routeFeed) sendCredentials(full bool, changed *changes) error {
+	if !f.getsCredentials() {
 		return nil
 	}
-	return f.feed.run(ctx, func() error { return f.flush(false) })
-}
-
-// flush sends the difference to what was sent before.
-func (f *credentialFeed) flush(full bool) error {
-	f.sending.Lock()
-	defer f.sending.Unlock()
-	f.mu.Lock()
-	projects, dirty := f.projects, f.dirty
-	f.projects, f.dirty = map[string]struct{}{}, map[credential]struct{}{}
-	f.mu.Unlock()
-	if _, all := projects[""]; all {
-		for _, name := range f.uses.names() {
-			dirty[credential{state.KindCertificate, secretCertificate(name)}] = struct{}{}
-			dirty[credential{kindPasswordList, name}] = struct{}{}
-		}
-		delete(projects, "")
-	}
-	for name := range projects {
-		p, _ := state.Get[*carav1.Project](f.server.DB.Cache, name)
-		for _, secret := range f.uses.put(name, p, f.server.DB.Hosts.Template) {
-			dirty[credential{state.KindCertificate, secretCertificate(secret)}] = struct{}{}
-			dirty[credential{kindPasswordList, secret}] = struct{}{}
+	dirty := changed.credentials
+	if changed.allSecrets {
+		for _, name := range f.server.Routes.secretNames() {
+			for _, c := range ofSecret(name) {
+				dirty[c] = struct{}{}
+			}
 		}
 	}
-	return f.send(full, dirty)
-}
-
-// send sends these credentials if the agent does not have them as they are. sending must be held.
-func (f *credentialFeed) send(full bool, dirty map[credential]struct{}) error {
+	if len(dirty) == 0 && !full {
+		return nil
+	}
 	msg, some := &carav1.Credentials{Full: full}, full
 	out := func(more bool) error {
 		msg.More = more
@@ -153,7 +95,7 @@ func (f *credentialFeed) send(full bool, dirty map[credential]struct{}) error {
 	withheld, size := objects.SourceSecrets(f.server.DB.Cache), 0
 	for _, c := range slices.SortedFunc(maps.Keys(dirty), credential.compare) {
 		now := f.current(c, withheld)
-		if now == nil && f.sent[c] == nil || now != nil && f.sent[c] != nil && proto.Equal(now, f.sent[c]) {
+		if !f.differs(c, now) {
 			continue
 		}
 		if size > maxCredentials {
@@ -164,12 +106,9 @@ func (f *credentialFeed) send(full bool, dirty map[credential]struct{}) error {
 		}
 		addCredential(msg, c, now)
 		some = true
-		if size += len(c.id); now == nil {
-			delete(f.sent, c)
-			continue
+		if size += len(c.id); now != nil {
+			size += proto.Size(now)
 		}
-		size += proto.Size(now)
-		f.sent[c] = now
 	}
 	if !some {
 		return nil
@@ -177,24 +116,45 @@ func (f *credentialFeed) send(full bool, dirty map[credential]struct{}) error {
 	return out(false)
 }
 
-// current returns a credential as the agent should have it, or nil if it should not have it.
-func (f *credentialFeed) current(c credential, withheld map[string]string) proto.Message {
+// differs reports whether the agent does not have a credential as it is now, and records that it has. now is nil if the agent
+// should not have it. sending must be held.
+func (f *routeFeed) differs(c credential, now proto.Message) bool {
+	before, had := f.sent[c]
+	if now == nil {
+		delete(f.sent, c)
+		return had
+	}
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(now)
+	if err != nil { // only for a text that is not UTF-8, which validation excludes
+		return false
+	}
+	sum := sha256.Sum256(encoded)
+	f.sent[c] = sum
+	return !had || sum != before
+}
+
+// current returns a credential as the agent should have it, or nil if it should not have it. sending must be held.
+func (f *routeFeed) current(c credential, withheld map[string]string) proto.Message {
 	public := f.me.can(api.CapabilityPublicIngress)
-	switch c.kind {
-	case kindPasswordList:
-		if f.me.can(api.CapabilityIngress) && f.uses.lists[c.id] > 0 && withheld[c.id] == "" {
-			return orNone(f.server.passwordList(c.id))
-		}
-	case state.KindChallenge:
+	if c.kind == state.KindChallenge {
 		if m, ok := state.Get[*carav1.Challenge](f.server.DB.Cache, c.id); ok && public {
 			return m
 		}
-	case state.KindCertificate:
-		if name, ok := certificateSecret(c.id); ok && public && withheld[name] == "" {
-			return orNone(f.server.secretCertificate(name, f.uses.hosts(name)))
-		} else if !ok && public {
-			return orNone(f.server.storedCertificate(c.id))
+		return nil
+	}
+	if f.wants == wantsSome && f.needed[c] == 0 {
+		return nil
+	}
+	switch name, ofSecret := certificateSecret(c.id); {
+	case c.kind == kindPasswordList:
+		if f.me.can(api.CapabilityIngress) && f.server.Routes.usesList(c.id) && withheld[c.id] == "" {
+			return orNone(f.server.passwordList(c.id))
 		}
+	case !public:
+	case !ofSecret:
+		return orNone(f.server.storedCertificate(c.id))
+	case withheld[name] == "":
+		return orNone(f.server.secretCertificate(name, f.server.Routes.secretHosts(name)))
 	}
 	return nil
 }

@@ -7,6 +7,9 @@
 //   - A message for an agent is computed from the cache when it is sent, and never queued. A slow agent gets the newest
 //     state and not every step.
 //   - A node has one session. A newer session ends it, and the older agent gets the reason.
+//   - What a session costs depends on what its own node runs and serves, and not on the size of the cluster. Routes are encoded
+//     once, for all sessions. An agent with the capability RoutesOnDemand gets those of its node's projects and of the hosts that it
+//     has asked for, and the credentials for these hosts. It is told each change until it forgets the host.
 //   - When a project leaves a reachable node, that node holds it until its agent reports that nothing is left. So no two
 //     reachable nodes run one project.
 package dispatch
@@ -20,7 +23,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/state"
 )
 
-// Dispatcher serves the agents. Its zero value has no connected agents.
+// Dispatcher serves the agents. It begins without connected agents.
 type Dispatcher struct {
 	DB      *state.DB
 	Objects *objects.Service
@@ -31,6 +34,9 @@ type Dispatcher struct {
 	ClusterID string
 	// Authenticate returns the caller from the network, from the credentials in ctx.
 	Authenticate func(ctx context.Context) (identity.Actor, error)
+
+	// Routes is shared by all sessions.
+	Routes *RouteIndex
 
 	Sessions Sessions
 }

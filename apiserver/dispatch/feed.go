@@ -30,11 +30,19 @@ func (f *feed) note() {
 	}
 }
 
+// wake wakes run without a recorded change.
+func (f *feed) wake() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note()
+}
+
 // begin lets changes wake run, after the complete state has been sent.
 func (f *feed) begin() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ready = true
+	f.note() // for what was recorded while the complete state was sent
 }
 
 // run calls send after changes, until ctx ends.

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/caravanserai/cara/api"
@@ -35,6 +36,18 @@ func (t routeTable) put(project string, routes []*carav1.Route, changed map[stri
 	if t.of[project] = routes; len(routes) == 0 {
 		delete(t.of, project)
 	}
+}
+
+// projects returns the projects that have routes.
+func (t routeTable) projects() []string { return slices.Collect(maps.Keys(t.of)) }
+
+// hostsOf returns the hosts of a project, some of them repeatedly.
+func (t routeTable) hostsOf(project string) []string {
+	var hosts []string
+	for _, r := range t.of[project] {
+		hosts = append(hosts, r.GetHost())
+	}
+	return hosts
 }
 
 // host returns the routes of a host, sorted by path. While a path changes from one project to another, both can have a route

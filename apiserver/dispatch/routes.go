@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"crypto/sha256"
 	"maps"
 	"slices"
 	"sync"
@@ -16,52 +17,126 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// routeFeed keeps one agent's ingress table up to date. It records the names of projects that may have changed and computes
-// their routes when it sends them, so it never records more names than there are projects.
+// wants says which routes an agent gets.
+type wants int
+
+const (
+	wantsAll  wants = iota // those of all hosts
+	wantsSome              // those of its node's projects, and of the hosts that it asks for
+	wantsNone              // it serves no ingress
+)
+
+// wantsOf returns which routes an agent with some capabilities gets. Agents of older versions get all of them, also those without
+// ingress.
+func wantsOf(capabilities []string) wants {
+	switch {
+	case !slices.Contains(capabilities, api.CapabilityRoutesOnDemand):
+		return wantsAll
+	case slices.Contains(capabilities, api.CapabilityIngress):
+		return wantsSome
+	default:
+		return wantsNone
+	}
+}
+
+// routeFeed keeps what one agent needs to serve ingress up to date: routes, the credentials for them, ports, and the certificates
+// of other agents. The index records what may have changed, and the feed computes the message when it sends it. So it never
+// records more than there is.
 type routeFeed struct {
 	server *Dispatcher
 	me     *Session
+	wants  wants
+	hosts  map[string]struct{} // that the agent needs, if it wants some; guarded by the index
 	feed
 
-	dirty map[string]struct{} // projects that may have changed; guarded by mu
-	nodes map[string]struct{} // nodes whose accepted certificates may have changed
+	changes // guarded by mu
 
-	sending sync.Mutex                 // held while sending; guards the fields below
-	table   routeTable                 // of all projects
-	sent    map[string][]*carav1.Route // what the agent knows, by host
-	peers   map[string]*carav1.Peer    // by node
+	sending sync.Mutex                       // held while sending; guards the fields below
+	needs   map[string][]credential          // of the hosts that the agent needs, if it wants some
+	needed  map[credential]int               // the number of these hosts
+	sent    map[credential][sha256.Size]byte // the credentials that the agent has
+	ports   map[string]*carav1.ProjectPorts  // what the agent knows, by project
+	offer   *carav1.PortOffer                // of the agent, when ports were last sent
+}
 
-	ports map[string]*carav1.ProjectPorts // what the agent knows, by project
-	offer *carav1.PortOffer               // of the agent, when ports were last sent
+// changes are what may have changed since the last message.
+type changes struct {
+	newHosts    map[string]struct{}
+	projects    map[string]struct{} // with ports
+	nodes       map[string]struct{} // whose accepted certificates may have changed
+	credentials map[credential]struct{}
+	allSecrets  bool // a source uses a Secret now, or no longer
+}
+
+func newChanges() changes {
+	return changes{newHosts: map[string]struct{}{}, projects: map[string]struct{}{}, nodes: map[string]struct{}{}, credentials: map[credential]struct{}{}}
 }
 
 func newRouteFeed(s *Dispatcher, me *Session) *routeFeed {
 	return &routeFeed{
-		server: s, me: me, feed: newFeed(), dirty: map[string]struct{}{}, nodes: map[string]struct{}{},
-		table: newRouteTable(), sent: map[string][]*carav1.Route{}, peers: map[string]*carav1.Peer{},
-		ports: map[string]*carav1.ProjectPorts{},
+		server: s, me: me, wants: wantsOf(me.capabilities), hosts: map[string]struct{}{}, feed: newFeed(), changes: newChanges(),
+		needs: map[string][]credential{}, needed: map[credential]int{}, sent: map[credential][sha256.Size]byte{}, ports: map[string]*carav1.ProjectPorts{},
 	}
 }
 
-// project records that the routes of a project may have changed.
-func (f *routeFeed) project(name string) {
+func noted[K comparable](f *routeFeed, into func(*changes) map[K]struct{}, all ...K) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.dirty[name] = struct{}{}
+	for _, one := range all {
+		into(&f.changes)[one] = struct{}{}
+	}
 	f.note()
 }
 
-// node records that the accepted certificates of a node may have changed.
-func (f *routeFeed) node(name string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.nodes[name] = struct{}{}
-	f.note()
+// noteHost records that the routes of a host have changed, or that the agent has asked for them.
+func (f *routeFeed) noteHost(host string) {
+	noted(f, func(c *changes) map[string]struct{} { return c.newHosts }, host)
 }
 
-// full sends the whole table once, before any change. The goroutine that records projects calls it, so nothing is recorded
-// during the call.
-func (f *routeFeed) full() error {
+// noteProject records that the ports of a project may have changed.
+func (f *routeFeed) noteProject(name string) {
+	noted(f, func(c *changes) map[string]struct{} { return c.projects }, name)
+}
+
+// notePeer records that the accepted certificates of a node may have changed.
+func (f *routeFeed) notePeer(node string) {
+	noted(f, func(c *changes) map[string]struct{} { return c.nodes }, node)
+}
+
+// noteCredentials records that credentials may have changed.
+func (f *routeFeed) noteCredentials(all ...credential) {
+	noted(f, func(c *changes) map[credential]struct{} { return c.credentials }, all...)
+}
+
+// noteSecrets records that other hosts may use some Secrets.
+func (f *routeFeed) noteSecrets(names map[string]struct{}) {
+	for name := range names {
+		f.noteCredentials(ofSecret(name)...)
+	}
+}
+
+// noteAll records everything that the agent has to know. x is locked.
+func (f *routeFeed) noteAll(x *RouteIndex) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if maps.Copy(f.newHosts, f.hosts); f.wants == wantsAll {
+		for host := range x.entries {
+			f.newHosts[host] = struct{}{}
+		}
+	}
+	for node := range x.peers {
+		f.nodes[node] = struct{}{}
+	}
+	maps.Copy(f.projects, x.ports)
+}
+
+// full sends everything once, before any change.
+func (f *routeFeed) full(ctx context.Context, rev int64, known []string) error {
+	projects := func() []string { return f.server.DB.Cache.ProjectsOnNode(f.me.Node) }
+	if err := f.server.Routes.enter(ctx, f, rev, known, projects); err != nil {
+		return err
+	}
+	f.noteAllCredentials()
 	if err := f.flush(true); err != nil {
 		return err
 	}
@@ -74,54 +149,93 @@ func (f *routeFeed) run(ctx context.Context) error {
 	return f.feed.run(ctx, func() error { return f.flush(false) })
 }
 
-// flush sends the difference to what was sent before.
+// flush sends what has changed. Credentials come before the routes that need them.
 func (f *routeFeed) flush(full bool) error {
 	f.sending.Lock()
 	defer f.sending.Unlock()
 	f.mu.Lock()
-	dirty, nodes := f.dirty, f.nodes
-	f.dirty, f.nodes = map[string]struct{}{}, map[string]struct{}{}
+	changed := f.changes
+	f.changes = newChanges()
 	f.mu.Unlock()
-
-	changed := map[string]struct{}{}
-	for name := range dirty {
-		f.table.put(name, f.server.routes(name, f.me.here), changed)
-	}
 	msg := &carav1.Routes{Full: full}
-	for _, host := range slices.Sorted(maps.Keys(changed)) {
-		f.flushHost(msg, host)
+	f.addHosts(msg, &changed)
+	f.addPeers(msg, changed.nodes)
+	f.flushPorts(msg, changed.projects)
+	if err := f.sendCredentials(full, &changed); err != nil {
+		return err
 	}
-	f.flushPeers(msg, nodes)
-	f.flushPorts(msg, dirty)
 	if !full && proto.Size(msg) == 0 {
 		return nil
 	}
 	return f.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Routes{Routes: msg}})
 }
 
-// flushHost adds the routes of a host if they differ from those that the agent knows. sending must be held.
-func (f *routeFeed) flushHost(msg *carav1.Routes, host string) {
-	now, old := f.table.host(host), f.sent[host]
-	if slices.EqualFunc(now, old, func(a, b *carav1.Route) bool { return proto.Equal(a, b) }) {
+// addHosts adds hosts to a message, and the credentials that the agent needs for them now, or no longer, to changed.
+//
+// The entries are encoded once for all sessions. They are joined as unknown fields, which are sent as they are: the encoding of two
+// messages one after the other is the encoding of both merged. sending must be held.
+func (f *routeFeed) addHosts(msg *carav1.Routes, changed *changes) {
+	if f.wants == wantsNone {
 		return
 	}
-	addHost(msg, host, now)
-	if f.sent[host] = now; len(now) == 0 {
-		delete(f.sent, host)
+	x := f.server.Routes
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var encoded []byte
+	for _, host := range slices.Sorted(maps.Keys(changed.newHosts)) {
+		entry := x.entries[host]
+		_, wanted := f.hosts[host]
+		if f.wants == wantsSome {
+			f.need(host, entry, wanted, changed)
+		}
+		switch {
+		case f.wants == wantsSome && !wanted: // the agent has forgotten it
+		case entry != nil && f.me.here:
+			encoded = append(encoded, entry.here...)
+		case entry != nil:
+			encoded = append(encoded, entry.away...)
+		case f.wants == wantsSome:
+			msg.UnknownHosts = append(msg.UnknownHosts, host)
+		default:
+			msg.RemovedHosts = append(msg.RemovedHosts, host)
+		}
+	}
+	if len(encoded) > 0 {
+		msg.ProtoReflect().SetUnknown(encoded)
 	}
 }
 
-// flushPeers adds the nodes whose accepted certificates differ from those that the agent knows. sending must be held.
-func (f *routeFeed) flushPeers(msg *carav1.Routes, nodes map[string]struct{}) {
+// need records which credentials the agent needs for a host. sending must be held.
+func (f *routeFeed) need(host string, entry *hostEntry, wanted bool, changed *changes) {
+	var now []credential
+	if wanted && entry != nil {
+		now = entry.needs
+	}
+	for _, c := range now {
+		f.needed[c]++
+		changed.credentials[c] = struct{}{}
+	}
+	for _, c := range f.needs[host] {
+		if f.needed[c]--; f.needed[c] == 0 {
+			delete(f.needed, c)
+		}
+		changed.credentials[c] = struct{}{}
+	}
+	if f.needs[host] = now; len(now) == 0 {
+		delete(f.needs, host)
+	}
+}
+
+// addPeers adds nodes and their accepted certificates. sending must be held.
+func (f *routeFeed) addPeers(msg *carav1.Routes, nodes map[string]struct{}) {
+	x := f.server.Routes
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	for _, node := range slices.Sorted(maps.Keys(nodes)) {
-		now, old := AcceptedPeer(f.server.DB.Cache, node), f.peers[node]
-		switch {
-		case now == nil && old != nil:
+		if p := x.peers[node]; p != nil {
+			msg.Peers = append(msg.Peers, p)
+		} else {
 			msg.RemovedPeers = append(msg.RemovedPeers, node)
-			delete(f.peers, node)
-		case now != nil && !proto.Equal(now, old):
-			msg.Peers = append(msg.Peers, now)
-			f.peers[node] = now
 		}
 	}
 }
@@ -142,11 +256,11 @@ func AcceptedPeer(r state.Reader, node string) *carav1.Peer {
 	return &carav1.Peer{Node: node, NotBefore: timestamppb.New(from)}
 }
 
-// routes returns what an agent gets about a project; here is true if the agent runs on the server's host. A host leads to
+// routes returns what an agent on the server's host gets about a project. A host leads to
 // its project from the claim until the deletion begins. The agent that runs a service knows whether the service answers,
 // earlier than the server and also when the server is down. So a host without a service that answers is unavailable, not
 // unknown.
-func (d *Dispatcher) routes(name string, here bool) []*carav1.Route {
+func (d *Dispatcher) routes(name string) []*carav1.Route {
 	p, ok := state.Get[*carav1.Project](d.DB.Cache, name)
 	if !ok {
 		return nil
@@ -164,7 +278,7 @@ func (d *Dispatcher) routes(name string, here bool) []*carav1.Route {
 		}
 		r := &carav1.Route{
 			Host: host, Project: name, Service: in.GetTarget().GetService(), Port: in.GetTarget().GetPort(),
-			Node: st.GetNodeRef(), IngressAddress: ingressAddress(node, here), Redirect: in.GetRedirect(), Allow: in.GetAccess().GetAllow(),
+			Node: st.GetNodeRef(), IngressAddress: ingressAddress(node, true), Redirect: in.GetRedirect(), Allow: in.GetAccess().GetAllow(),
 		}
 		if path := api.IngressPath(in.GetPath()); path != api.DefaultIngressPath {
 			r.Path = path

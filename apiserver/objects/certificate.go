@@ -22,8 +22,8 @@ import (
 // host that has one, and an AcmeAccount. The private keys are sealed like the values of Secrets. The key of a certificate
 // leaves this process only to agents with public addresses, the key of an account only to the loop.
 
-// obtainedCertificate returns the id of the certificate of a host.
-func obtainedCertificate(host string) string { return "acme/" + host }
+// ObtainedCertificate returns the id of the certificate of a host.
+func ObtainedCertificate(host string) string { return "acme/" + host }
 
 // ListCertificateOrders lists orders, sorted by host.
 func (s Certificates) ListCertificateOrders(_ context.Context, req *carav1.ListRequest) (*carav1.ListCertificateOrdersResponse, error) {
@@ -98,7 +98,7 @@ func putCertificate(t *state.Tx, out *carav1.CertificateOrder, chain, key []byte
 	}
 	out.Issuer = issuerName(pair.Leaf)
 	out.NotBefore, out.NotAfter = timestamppb.New(pair.Leaf.NotBefore), timestamppb.New(pair.Leaf.NotAfter)
-	id := obtainedCertificate(host)
+	id := ObtainedCertificate(host)
 	t.Write(state.Key(state.KindCertificate, id), &carav1.Certificate{
 		Id: id, Names: []string{host}, Chain: chain, Key: t.Vault.Seal(state.CertificateSeal(id), key), NotAfter: out.GetNotAfter(),
 	})
@@ -150,7 +150,7 @@ func (s Certificates) DeleteCertificate(ctx context.Context, req *carav1.DeleteC
 			return nil
 		}
 		t.Remove(state.KindCertificateOrder, host)
-		t.Remove(state.KindCertificate, obtainedCertificate(host))
+		t.Remove(state.KindCertificate, ObtainedCertificate(host))
 		dropChallenges(t, host)
 		tellCertificate(t, host, "", "", "")
 		return nil

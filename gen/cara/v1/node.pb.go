@@ -473,7 +473,10 @@ type NodeInfo struct {
 	PublicAddresses []string `protobuf:"bytes,10,rep,name=public_addresses,json=publicAddresses,proto3" json:"public_addresses,omitempty"`
 	// Features are what the agent knows and older agents do not, such as `files`. A project that needs one of them does not run
 	// on a node without it.
-	Features      []string `protobuf:"bytes,16,rep,name=features,proto3" json:"features,omitempty"`
+	Features []string `protobuf:"bytes,16,rep,name=features,proto3" json:"features,omitempty"`
+	// Entry is true if the agent keeps the routes of all hosts, as with `cara-agent --ingress-all`. Other agents ask the server for
+	// a route when they need it.
+	Entry         bool `protobuf:"varint,20,opt,name=entry,proto3" json:"entry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -590,6 +593,13 @@ func (x *NodeInfo) GetFeatures() []string {
 		return x.Features
 	}
 	return nil
+}
+
+func (x *NodeInfo) GetEntry() bool {
+	if x != nil {
+		return x.Entry
+	}
+	return false
 }
 
 // HostVolume is a directory that the operator of a node offers to projects. Manifests refer to it by name. The node does
@@ -1758,7 +1768,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x05ports\x18\x01 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x18\x10R\x05ports\x122\n" +
 	"\x10internal_address\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x0finternalAddress\x12.\n" +
 	"\x0epublic_address\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\rpublicAddress\x12,\n" +
-	"\tprotocols\x18\x04 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18\x10R\tprotocols\"\xbe\x05\n" +
+	"\tprotocols\x18\x04 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18\x10R\tprotocols\"\xd4\x05\n" +
 	"\bNodeInfo\x12#\n" +
 	"\bplatform\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bplatform\x12,\n" +
 	"\ragent_version\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\x12.\n" +
@@ -1773,7 +1783,8 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"port_offer\x18\x0f \x01(\v2\x12.cara.v1.PortOfferR\tportOffer\x12:\n" +
 	"\x10public_addresses\x18\n" +
 	" \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x10\"\x05r\x03\x18\xfd\x01R\x0fpublicAddresses\x12*\n" +
-	"\bfeatures\x18\x10 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18@R\bfeatures\x1a8\n" +
+	"\bfeatures\x18\x10 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18@R\bfeatures\x12\x14\n" +
+	"\x05entry\x18\x14 \x01(\bR\x05entry\x1a8\n" +
 	"\n" +
 	"ToolsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

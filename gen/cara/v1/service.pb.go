@@ -4287,14 +4287,22 @@ type ConnectRequest struct {
 	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// Released are unassigned projects that have nothing left on the node.
 	Released []*Released `protobuf:"bytes,3,rep,name=released,proto3" json:"released,omitempty"`
-	// Capabilities are what the agent can do, in the first message: `Ingress` (it checks passwords of ingress routes) and
-	// `PublicIngress` (it serves public addresses). The server sends it the credentials for that, and no others.
+	// Capabilities are what the agent can do, in the first message: `Ingress` (it checks passwords of ingress routes),
+	// `PublicIngress` (it serves public addresses) and `RoutesOnDemand` (it asks for the routes that it needs). The server sends it
+	// the credentials for that, and no others. An agent without `RoutesOnDemand` gets the routes of all hosts.
 	Capabilities []string `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// Answering are the tokens of all challenges that the agent answers. Confirms says whether the message has them: the agent
 	// sends them after each change.
 	Answering []string `protobuf:"bytes,5,rep,name=answering,proto3" json:"answering,omitempty"`
 	// Confirms is true if answering is the whole list, even if it is empty.
-	Confirms      bool `protobuf:"varint,6,opt,name=confirms,proto3" json:"confirms,omitempty"`
+	Confirms bool `protobuf:"varint,6,opt,name=confirms,proto3" json:"confirms,omitempty"`
+	// AskHosts are hosts whose routes an agent with the capability `RoutesOnDemand` needs, in lower case. In the first message
+	// they are the hosts that it knows from an earlier connection. The server answers with routes or with unknown_hosts, and sends
+	// each change after that, until the agent names the host in forget_hosts.
+	AskHosts []string `protobuf:"bytes,7,rep,name=ask_hosts,json=askHosts,proto3" json:"ask_hosts,omitempty"`
+	// ForgetHosts are hosts that the agent does not need any more. The server handles them before ask_hosts. The hosts of the
+	// node's own projects are not forgotten.
+	ForgetHosts   []string `protobuf:"bytes,8,rep,name=forget_hosts,json=forgetHosts,proto3" json:"forget_hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4369,6 +4377,20 @@ func (x *ConnectRequest) GetConfirms() bool {
 		return x.Confirms
 	}
 	return false
+}
+
+func (x *ConnectRequest) GetAskHosts() []string {
+	if x != nil {
+		return x.AskHosts
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetForgetHosts() []string {
+	if x != nil {
+		return x.ForgetHosts
+	}
+	return nil
 }
 
 // ConnectResponse is one message of the server to an agent.
@@ -4602,9 +4624,11 @@ type Welcome struct {
 	// HeartbeatInterval is the time between two heartbeats of the agent.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,2,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
 	// ServerTime is the current time on the server.
-	ServerTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ServerTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	// RoutesOnDemand is true if the server answers ask_hosts. Servers of older versions send the routes of all hosts.
+	RoutesOnDemand bool `protobuf:"varint,4,opt,name=routes_on_demand,json=routesOnDemand,proto3" json:"routes_on_demand,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -4656,6 +4680,13 @@ func (x *Welcome) GetServerTime() *timestamppb.Timestamp {
 		return x.ServerTime
 	}
 	return nil
+}
+
+func (x *Welcome) GetRoutesOnDemand() bool {
+	if x != nil {
+		return x.RoutesOnDemand
+	}
+	return false
 }
 
 // Unassigned removes a project from a node. The agent stops and removes its containers and does not report its status.
@@ -5102,7 +5133,8 @@ func (*Synced) Descriptor() ([]byte, []int) {
 	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
-// Routes is a change of the routing table, or the whole table.
+// Routes is a change of the routing table, or the whole table. The table of an agent with the capability `RoutesOnDemand` has
+// the hosts of the projects that run on its node, and those that it has asked for.
 type Routes struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Full is true if the message has the whole table.
@@ -5123,6 +5155,9 @@ type Routes struct {
 	// FeatureHosts are hosts that have a route with features. Each entry replaces all routes of its host. An agent of an older
 	// version does not read them; removed_hosts has them too.
 	FeatureHosts []*HostRoutes `protobuf:"bytes,7,rep,name=feature_hosts,json=featureHosts,proto3" json:"feature_hosts,omitempty"`
+	// UnknownHosts are hosts that the agent has asked for, or had, and that no project claims. If a project claims one of them
+	// later, the server sends its routes. Only for agents with the capability `RoutesOnDemand`.
+	UnknownHosts []string `protobuf:"bytes,8,rep,name=unknown_hosts,json=unknownHosts,proto3" json:"unknown_hosts,omitempty"`
 	// Ports are projects with new or changed ports. Each entry replaces all ports of its project. If full is true, they are all.
 	Ports         []*ProjectPorts `protobuf:"bytes,20,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -5204,6 +5239,13 @@ func (x *Routes) GetHosts() []*HostRoutes {
 func (x *Routes) GetFeatureHosts() []*HostRoutes {
 	if x != nil {
 		return x.FeatureHosts
+	}
+	return nil
+}
+
+func (x *Routes) GetUnknownHosts() []string {
+	if x != nil {
+		return x.UnknownHosts
 	}
 	return nil
 }
@@ -8135,7 +8177,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\"9\n" +
 	"\x17RenewCertificateRequest\x12\x1e\n" +
-	"\x03csr\x18\x01 \x01(\fB\f\xbaH\t\xc8\x01\x01z\x04\x18\x80\x80\x01R\x03csr\"\xa6\x02\n" +
+	"\x03csr\x18\x01 \x01(\fB\f\xbaH\t\xc8\x01\x01z\x04\x18\x80\x80\x01R\x03csr\"\x8a\x03\n" +
 	"\x0eConnectRequest\x120\n" +
 	"\theartbeat\x18\x01 \x01(\v2\x12.cara.v1.HeartbeatR\theartbeat\x12(\n" +
 	"\vinstance_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
@@ -8144,7 +8186,11 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\fcapabilities\x18\x04 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18@R\fcapabilities\x12.\n" +
 	"\tanswering\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\xe8\a\"\x05r\x03\x18\x80\x02R\tanswering\x12\x1a\n" +
-	"\bconfirms\x18\x06 \x01(\bR\bconfirms\"\xc0\x04\n" +
+	"\bconfirms\x18\x06 \x01(\bR\bconfirms\x12-\n" +
+	"\task_hosts\x18\a \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xe0]\"\x05r\x03\x18\xfd\x01R\baskHosts\x123\n" +
+	"\fforget_hosts\x18\b \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xe0]\"\x05r\x03\x18\xfd\x01R\vforgetHosts\"\xc0\x04\n" +
 	"\x0fConnectResponse\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.cara.v1.WelcomeH\x00R\awelcome\x125\n" +
 	"\n" +
@@ -8162,13 +8208,14 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x0erestore_volume\x18\t \x01(\v2\x16.cara.v1.RestoreVolumeH\x00R\rrestoreVolume\x128\n" +
 	"\vcredentials\x18\n" +
 	" \x01(\v2\x14.cara.v1.CredentialsH\x00R\vcredentialsB\t\n" +
-	"\amessage\"\xaf\x01\n" +
+	"\amessage\"\xd9\x01\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12H\n" +
 	"\x12heartbeat_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12;\n" +
 	"\vserver_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"serverTime\"H\n" +
+	"serverTime\x12(\n" +
+	"\x10routes_on_demand\x18\x04 \x01(\bR\x0eroutesOnDemand\"H\n" +
 	"\n" +
 	"Unassigned\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
@@ -8203,7 +8250,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x19\n" +
 	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"\b\n" +
-	"\x06Synced\"\xc7\x02\n" +
+	"\x06Synced\"\xec\x02\n" +
 	"\x06Routes\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12(\n" +
 	"\aupserts\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\aupserts\x12#\n" +
@@ -8211,7 +8258,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x05peers\x18\x04 \x03(\v2\r.cara.v1.PeerR\x05peers\x12#\n" +
 	"\rremoved_peers\x18\x05 \x03(\tR\fremovedPeers\x12)\n" +
 	"\x05hosts\x18\x06 \x03(\v2\x13.cara.v1.HostRoutesR\x05hosts\x128\n" +
-	"\rfeature_hosts\x18\a \x03(\v2\x13.cara.v1.HostRoutesR\ffeatureHosts\x12+\n" +
+	"\rfeature_hosts\x18\a \x03(\v2\x13.cara.v1.HostRoutesR\ffeatureHosts\x12#\n" +
+	"\runknown_hosts\x18\b \x03(\tR\funknownHosts\x12+\n" +
 	"\x05ports\x18\x14 \x03(\v2\x15.cara.v1.ProjectPortsR\x05ports\"U\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x129\n" +

@@ -1,0 +1,314 @@
+package dispatch
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// routeRetry is the wait before the index is loaded again after an error.
+const routeRetry = time.Second
+
+// maxWanted limits the hosts that one agent can ask for. It is higher than what an agent of this version keeps.
+const maxWanted = 16000
+
+// RouteIndex knows the routes of all hosts, and which sessions need which. All sessions share its entries, so what a session
+// costs depends on the hosts that its agent serves, and a change wakes only the sessions that it concerns.
+//
+// The mutex of a feed is locked inside that of the index, never the other way round.
+type RouteIndex struct {
+	mu      sync.Mutex
+	rev     int64         // the index has processed all changes up to here
+	moved   chan struct{} // closed when rev grows; nil if nobody waits
+	table   routeTable
+	entries map[string]*hostEntry // by host
+	uses    ingressSecrets
+	ports   map[string]struct{}     // projects with ports
+	peers   map[string]*carav1.Peer // by node
+
+	feeds  map[*routeFeed]struct{}
+	byNode map[string]*routeFeed              // the newest session of each node
+	wanted map[string]map[*routeFeed]struct{} // by host: the sessions on demand that need it
+}
+
+// NewRouteIndex returns an index that KeepRoutes fills.
+func NewRouteIndex() *RouteIndex {
+	return &RouteIndex{
+		table: newRouteTable(), entries: map[string]*hostEntry{}, uses: newIngressSecrets(), ports: map[string]struct{}{}, peers: map[string]*carav1.Peer{},
+		feeds: map[*routeFeed]struct{}{}, byNode: map[string]*routeFeed{}, wanted: map[string]map[*routeFeed]struct{}{},
+	}
+}
+
+// KeepRoutes keeps the index of routes as the projects and nodes are, until ctx or the server ends.
+func (d *Dispatcher) KeepRoutes(ctx context.Context) error {
+	select {
+	case <-d.DB.Cache.Loaded:
+	case <-ctx.Done():
+		return nil
+	}
+	for {
+		err := d.followRoutes(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.DB.Draining:
+			return nil
+		case <-time.After(routeRetry):
+			d.DB.Logger.Warn("routes not followed", "error", err)
+		}
+	}
+}
+
+func (d *Dispatcher) followRoutes(ctx context.Context) error {
+	x := d.Routes
+	return d.DB.Follow(ctx, state.Follower{
+		Kinds: []string{api.KindProject},
+		First: func([]state.Change) error { return nil },
+		Synced: func(rev int64) error {
+			projects, _ := state.List[*carav1.Project](d.DB.Cache, "", "")
+			nodes, _ := state.List[*carav1.Node](d.DB.Cache, "", "")
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			names := x.table.projects() // those that are gone, too, after an error
+			for _, p := range projects {
+				names = append(names, p.GetMetadata().GetName())
+			}
+			d.update(names)
+			for _, n := range nodes {
+				x.setPeer(n.GetMetadata().GetName(), AcceptedPeer(d.DB.Cache, n.GetMetadata().GetName()))
+			}
+			x.reach(rev)
+			return nil
+		},
+		Commit: func(tx state.Transaction) error {
+			d.indexChanges(tx)
+			return nil
+		},
+		Bookmark: func(int64) error { return nil },
+	})
+}
+
+// indexChanges processes one transaction.
+func (d *Dispatcher) indexChanges(tx state.Transaction) {
+	d.Routes.mu.Lock()
+	defer d.Routes.mu.Unlock()
+	var projects []string
+	for i := range tx.Changes {
+		switch ch := &tx.Changes[i]; ch.Kind {
+		case api.KindProject:
+			projects = append(projects, ch.Name)
+		case api.KindNode: // its address may have changed
+			projects = append(projects, d.DB.Cache.ProjectsOnNode(ch.Name)...)
+		case api.KindToken:
+			if node, ok := identity.NodeOfToken(ch.Name); ok {
+				d.Routes.setPeer(node, AcceptedPeer(d.DB.Cache, node))
+			}
+		}
+	}
+	d.update(projects)
+	d.Routes.reach(tx.Rev)
+}
+
+// update computes the routes of projects again, and tells the sessions that a change concerns. The index is locked.
+func (d *Dispatcher) update(projects []string) {
+	x, changed, secrets := d.Routes, map[string]struct{}{}, map[string]struct{}{}
+	for _, name := range projects {
+		p, _ := state.Get[*carav1.Project](d.DB.Cache, name)
+		x.table.put(name, d.routes(name), changed)
+		for _, secret := range x.uses.put(name, p, d.DB.Hosts.Template) {
+			secrets[secret] = struct{}{}
+		}
+		x.setPorts(name, len(p.GetSpec().GetPorts()) > 0)
+	}
+	for host := range changed {
+		x.setHost(host, newHostEntry(host, x.table.host(host), x.uses))
+	}
+	for f := range x.feeds {
+		f.noteSecrets(secrets)
+	}
+}
+
+// setHost replaces the entry of a host. The agents of the nodes that it leads to get it without asking. x is locked.
+func (x *RouteIndex) setHost(host string, next *hostEntry) {
+	old := x.entries[host]
+	if old.same(next) {
+		return
+	}
+	if x.entries[host] = next; next == nil {
+		delete(x.entries, host)
+	}
+	for f := range x.feeds {
+		if f.wants == wantsAll {
+			f.noteHost(host)
+		}
+	}
+	for _, node := range next.leadsTo() {
+		x.want(x.byNode[node], host)
+	}
+	for f := range x.wanted[host] {
+		f.noteHost(host)
+	}
+}
+
+// want adds a host to those that a session on demand needs. x is locked.
+func (x *RouteIndex) want(f *routeFeed, host string) {
+	if f == nil || f.wants != wantsSome {
+		return
+	}
+	if x.wanted[host] == nil {
+		x.wanted[host] = map[*routeFeed]struct{}{}
+	}
+	x.wanted[host][f] = struct{}{}
+	f.hosts[host] = struct{}{}
+}
+
+// forget removes a host from those that a session on demand needs. x is locked.
+func (x *RouteIndex) forget(f *routeFeed, host string) {
+	delete(f.hosts, host)
+	delete(x.wanted[host], f)
+	if len(x.wanted[host]) == 0 {
+		delete(x.wanted, host)
+	}
+}
+
+func (x *RouteIndex) setPorts(project string, some bool) {
+	_, had := x.ports[project]
+	if some {
+		x.ports[project] = struct{}{}
+	} else {
+		delete(x.ports, project)
+	}
+	if !some && !had {
+		return
+	}
+	for f := range x.feeds {
+		f.noteProject(project)
+	}
+}
+
+func (x *RouteIndex) setPeer(node string, p *carav1.Peer) {
+	if proto.Equal(p, x.peers[node]) && (p == nil) == (x.peers[node] == nil) {
+		return
+	}
+	if x.peers[node] = p; p == nil {
+		delete(x.peers, node)
+	}
+	for f := range x.feeds {
+		f.notePeer(node)
+	}
+}
+
+// reach records that the index has processed all changes up to a revision. x is locked.
+func (x *RouteIndex) reach(rev int64) {
+	x.rev = max(x.rev, rev)
+	if x.moved != nil {
+		close(x.moved)
+		x.moved = nil
+	}
+}
+
+// enter adds a session, whose agent knows some hosts, when the index has reached a revision. From then on, the feed learns what
+// changes; it has to send everything first.
+func (x *RouteIndex) enter(ctx context.Context, f *routeFeed, rev int64, known []string, projects func() []string) error {
+	for {
+		x.mu.Lock()
+		if x.rev >= rev {
+			break
+		}
+		if x.moved == nil {
+			x.moved = make(chan struct{})
+		}
+		moved := x.moved
+		x.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-f.server.DB.Draining:
+			return state.ErrDraining()
+		}
+	}
+	defer x.mu.Unlock()
+	x.feeds[f], x.byNode[f.me.Node] = struct{}{}, f
+	for _, name := range projects() {
+		for _, host := range x.table.hostsOf(name) {
+			x.want(f, host)
+		}
+	}
+	if err := x.ask(f, known); err != nil {
+		return err
+	}
+	f.noteAll(x)
+	return nil
+}
+
+// leave removes a session.
+func (x *RouteIndex) leave(f *routeFeed) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.feeds, f)
+	if x.byNode[f.me.Node] == f {
+		delete(x.byNode, f.me.Node)
+	}
+	for host := range maps.Clone(f.hosts) {
+		x.forget(f, host)
+	}
+}
+
+// ask adds hosts that an agent has asked for. x is locked.
+func (x *RouteIndex) ask(f *routeFeed, hosts []string) error {
+	for _, host := range hosts {
+		x.want(f, host)
+		f.noteHost(host)
+	}
+	if len(f.hosts) > maxWanted {
+		return api.TooMany("the agent of node %q asks for the routes of more than %d hosts: start it with --ingress-all", f.me.Node, maxWanted)
+	}
+	return nil
+}
+
+// serves processes what an agent says about the hosts that it needs.
+func (x *RouteIndex) serves(f *routeFeed, forgotten, asked []string) error {
+	if f.wants != wantsSome {
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, host := range forgotten {
+		if !slices.Contains(x.entries[host].leadsTo(), f.me.Node) {
+			x.forget(f, host)
+			f.noteHost(host)
+		}
+	}
+	return x.ask(f, asked)
+}
+
+// secretNames returns the Secrets that projects use for ingress.
+func (x *RouteIndex) secretNames() []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.uses.names()
+}
+
+// secretHosts returns the hosts for which projects use a Secret of type tls.
+func (x *RouteIndex) secretHosts(secret string) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.uses.hosts(secret)
+}
+
+// usesList reports whether a project uses a Secret of type basicAuth.
+func (x *RouteIndex) usesList(secret string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.uses.lists[secret] > 0
+}
