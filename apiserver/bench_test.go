@@ -18,7 +18,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store/pebble"
@@ -211,7 +211,7 @@ func fill(b *testing.B, h *house, n int) {
 func fillOne(b *testing.B, h *house, i int) {
 	b.Helper()
 	err := h.db.Transact(identity.WithActor(b.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin}), func(t *state.Tx) error {
-		_, _, err := objects.DeclareProject(t, web(fmt.Sprintf("p-%d", i)), nil)
+		_, _, err := rules.DeclareProject(t, web(fmt.Sprintf("p-%d", i)), nil)
 		return err
 	})
 	if err != nil {

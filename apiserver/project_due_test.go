@@ -11,7 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testproblem"
@@ -82,7 +82,7 @@ func TestAClaimAtTheSameMoment(t *testing.T) {
 	w.applyFor(t, "platform", "", web("web"))
 	tries := 0
 	err := w.db.Transact(identity.WithActor(t.Context(), identity.Actor{Name: "system/reconciler", Role: api.RoleReconciler}), func(x *state.Tx) error {
-		_, err := objects.DeleteProject(x, &carav1.DeleteProjectRequest{Name: "web", Owner: "source/platform", Reason: "Pruned"})
+		_, err := rules.DeleteProject(x, &carav1.DeleteProjectRequest{Name: "web", Owner: "source/platform", Reason: "Pruned"})
 		if tries++; tries == 1 {
 			if err != nil {
 				t.Fatal(err)

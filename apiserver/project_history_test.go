@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testproblem"
@@ -45,8 +45,8 @@ func TestHistoryOfAProject(t *testing.T) {
 		w.commit(t, "web", fmt.Sprintf("nginx:%d", i), fmt.Sprintf("%040d", i))
 	}
 	items := w.history(t, "web")
-	if len(items) != objects.HistoryLength {
-		t.Fatalf("%d revisions, want %d", len(items), objects.HistoryLength)
+	if len(items) != rules.HistoryLength {
+		t.Fatalf("%d revisions, want %d", len(items), rules.HistoryLength)
 	}
 	for i, r := range items {
 		n := 12 - i
@@ -58,7 +58,7 @@ func TestHistoryOfAProject(t *testing.T) {
 	}
 	before := w.db.Cache.Revision()
 	w.commit(t, "web", "nginx:12", strings.Repeat("f", 40))
-	if len(w.history(t, "web")) != objects.HistoryLength || w.db.Cache.Revision() != before {
+	if len(w.history(t, "web")) != rules.HistoryLength || w.db.Cache.Revision() != before {
 		t.Error("another commit with the same spec made history")
 	}
 	now := w.db.Cache.View()

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testproblem"
@@ -173,7 +173,7 @@ func TestSealedValuesStayWhereTheyAre(t *testing.T) {
 		t.Fatal(err)
 	}
 	forged, _ := state.Get[*carav1.Secret](c.db.Cache, "test")
-	if value, err := objects.SecretValue(c.db.Vault, forged, "k"); err == nil || value != nil {
+	if value, err := rules.SecretValue(c.db.Vault, forged, "k"); err == nil || value != nil {
 		t.Errorf("the value moved: %q, %v", value, err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testproblem"
@@ -227,18 +228,18 @@ func TestEventsAreCounted(t *testing.T) {
 	if err != nil || len(list.GetItems()) != 2 || list.GetItems()[1].GetCount() != 3 || list.GetItems()[1].GetActor() != "system/sources" {
 		t.Fatalf("%v %v", list, err)
 	}
-	for i := range 2 * objects.EventsPerObject {
+	for i := range 2 * rules.EventsPerObject {
 		other := proto.CloneOf(e)
 		other.Message = fmt.Sprint("no route ", i)
 		if _, err := f.loopEvent.CreateEvent(t.Context(), &carav1.CreateEventRequest{Event: other}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := len(f.db.Cache.View().EventsOn(api.KindSource, "platform")); n != objects.EventsPerObject {
+	if n := len(f.db.Cache.View().EventsOn(api.KindSource, "platform")); n != rules.EventsPerObject {
 		t.Errorf("%d events are kept of one object", n)
 	}
 	out, err := f.gcEvents.TrimHistory(t.Context(), &carav1.TrimHistoryRequest{EventsBefore: timestamppb.New(time.Now().Add(time.Minute))})
-	if err != nil || out.GetEvents() != objects.EventsPerObject {
+	if err != nil || out.GetEvents() != rules.EventsPerObject {
 		t.Errorf("%v %v", out, err)
 	}
 }

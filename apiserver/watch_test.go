@@ -15,7 +15,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testproblem"
@@ -249,7 +249,7 @@ func TestBookmarksAndDrain(t *testing.T) {
 func fillWith(t testing.TB, h *house, p *carav1.Project) {
 	t.Helper()
 	err := h.db.Transact(identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin}), func(t *state.Tx) error {
-		_, _, err := objects.DeclareProject(t, p, nil)
+		_, _, err := rules.DeclareProject(t, p, nil)
 		return err
 	})
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -205,7 +205,7 @@ func (d *Dispatcher) Assignment(p *carav1.Project) *carav1.Assignment {
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
 		return out
 	}
-	withheld := objects.SourceSecrets(d.DB.Cache)
+	withheld := rules.SourceSecrets(d.DB.Cache)
 	for _, use := range api.SecretUses(p.GetSpec()) {
 		if withheld[use.Name] != "" || use.Key == "" {
 			continue
@@ -214,7 +214,7 @@ func (d *Dispatcher) Assignment(p *carav1.Project) *carav1.Assignment {
 			if out.Secrets == nil {
 				out.Secrets, out.SecretVersions = make(map[string][]byte), make(map[string]string)
 			}
-			name := objects.SealName(use.Name, use.Key)
+			name := rules.SealName(use.Name, use.Key)
 			out.Secrets[name], out.SecretVersions[name] = value, d.DB.Vault.Version(name, value)
 		}
 	}
@@ -235,14 +235,14 @@ func (d *Dispatcher) backupSecret(out *carav1.Assignment, name string) {
 	if name == "" {
 		return
 	}
-	if out.BackupProblem = objects.BackupSecretProblem(d.DB.Cache, name); out.BackupProblem != "" {
+	if out.BackupProblem = rules.BackupSecretProblem(d.DB.Cache, name); out.BackupProblem != "" {
 		return
 	}
 	if out.Secrets == nil {
 		out.Secrets = map[string][]byte{}
 	}
 	for key, value := range d.backupValues(name) {
-		out.Secrets[objects.SealName(name, key)] = value
+		out.Secrets[rules.SealName(name, key)] = value
 	}
 }
 
@@ -295,7 +295,7 @@ func (d *Dispatcher) secretVersion(name string) string {
 	all.WriteString(secret.GetType() + ":")
 	for _, key := range slices.Sorted(maps.Keys(secret.GetData())) {
 		if value, ok := d.value(name, key); ok {
-			all.WriteString(key + "=" + d.DB.Vault.Version(objects.SealName(name, key), value) + ",")
+			all.WriteString(key + "=" + d.DB.Vault.Version(rules.SealName(name, key), value) + ",")
 		}
 	}
 	return all.String()
@@ -308,7 +308,7 @@ func (d *Dispatcher) value(name, key string) ([]byte, bool) {
 	if !ok || secret.GetData()[key] == nil {
 		return nil, false
 	}
-	value, err := objects.SecretValue(d.DB.Vault, secret, key)
+	value, err := rules.SecretValue(d.DB.Vault, secret, key)
 	if err != nil {
 		d.DB.Logger.Error("secret cannot be opened", "secret", name, "key", key, "error", err)
 		return nil, false

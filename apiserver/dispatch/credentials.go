@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -92,7 +92,7 @@ func (f *routeFeed) sendCredentials(full bool, changed *changes) error {
 		msg = &carav1.Credentials{}
 		return err
 	}
-	withheld, size := objects.SourceSecrets(f.server.DB.Cache), 0
+	withheld, size := rules.SourceSecrets(f.server.DB.Cache), 0
 	for _, c := range slices.SortedFunc(maps.Keys(dirty), credential.compare) {
 		now := f.current(c, withheld)
 		if !f.differs(c, now) {

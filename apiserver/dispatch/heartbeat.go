@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -59,14 +60,14 @@ func (d *Dispatcher) heartbeat(ctx context.Context, node string, hb *carav1.Hear
 	err := d.DB.Transact(ctx, func(t *state.Tx) error {
 		n, ok := state.Read[*carav1.Node](t, node)
 		if !ok {
-			return objects.NotFound(api.KindNode, node)
+			return rules.NotFound(api.KindNode, node)
 		}
 		next := afterHeartbeat(n, hb, connected, here, t.Now)
 		if next == n {
 			return nil
 		}
 		if connected && n.GetStatus().GetState() == api.NodeNotReady {
-			objects.RecordEvent(t, objects.RefTo(n), api.EventNormal, api.ReasonNodeReady, "the agent has connected")
+			rules.RecordEvent(t, rules.RefTo(n), api.EventNormal, api.ReasonNodeReady, "the agent has connected")
 		}
 		t.Put(next)
 		return nil

@@ -19,6 +19,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -31,7 +32,7 @@ const usedUp = -1
 func (d *Dispatcher) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1.JoinResponse, error) {
 	id := d.Identity
 	if id == nil {
-		return nil, objects.ErrNoIdentity()
+		return nil, rules.ErrNoIdentity()
 	}
 	name := req.GetNodeName()
 	asked := &carav1.Node{
@@ -39,7 +40,7 @@ func (d *Dispatcher) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 		Metadata: &carav1.ObjectMeta{Name: name, Labels: req.GetLabels()}, Spec: &carav1.NodeSpec{},
 	}
 	if fields := api.Validate(asked); len(fields) > 0 {
-		return nil, api.Invalid(objects.Describe(asked), fields)
+		return nil, api.Invalid(rules.Describe(asked), fields)
 	}
 	var certificate []byte
 	err := d.DB.Transact(ctx, func(t *state.Tx) error {
@@ -96,10 +97,10 @@ func recordJoin(ctx context.Context, t *state.Tx, n *carav1.Node, token string) 
 	node := n.GetMetadata().GetName()
 	from := "joined with token " + token + " from " + callerAddress(ctx)
 	if !hasCertificate(t, node) {
-		objects.RecordEvent(t, objects.RefTo(n), api.EventNormal, api.ReasonJoined, from)
+		rules.RecordEvent(t, rules.RefTo(n), api.EventNormal, api.ReasonJoined, from)
 		return
 	}
-	objects.RecordEvent(t, objects.RefTo(n), api.EventWarning, api.ReasonRejoined, from+" though it had joined before: the certificate that it had is no longer accepted, "+
+	rules.RecordEvent(t, rules.RefTo(n), api.EventWarning, api.ReasonRejoined, from+" though it had joined before: the certificate that it had is no longer accepted, "+
 		"and the projects of the node and their Secrets go to the one that has joined now. If you did not do this: caractrl cordon "+node+
 		", caractrl delete token "+token)
 }
@@ -174,7 +175,7 @@ func removeTokens(t *state.Tx, prefix, keep string) {
 func (d *Dispatcher) RenewCertificate(ctx context.Context, req *carav1.RenewCertificateRequest) (*carav1.JoinResponse, error) {
 	id := d.Identity
 	if id == nil {
-		return nil, objects.ErrNoIdentity()
+		return nil, rules.ErrNoIdentity()
 	}
 	current, ok, err := id.PeerNode(PeerTLS(ctx))
 	if err != nil || !ok {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -21,9 +21,9 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 	err := d.DB.Transact(ctx, func(t *state.Tx) error {
 		n, ok := state.Read[*carav1.Node](t, name)
 		if !ok {
-			return objects.NotFound(api.KindNode, name)
+			return rules.NotFound(api.KindNode, name)
 		}
-		if err := objects.MustBe(n, req.GetUid(), ""); err != nil {
+		if err := rules.MustBe(n, req.GetUid(), ""); err != nil {
 			return err
 		}
 		if count := len(t.Seen.ProjectsOnNode(name)); count > 0 {
@@ -34,8 +34,8 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 				return api.BadState("node %q still stops project %q, which has moved: try again in a moment", name, p.GetMetadata().GetName())
 			}
 		}
-		objects.EndMovesTo(t, name)
-		objects.RecordEvent(t, objects.RefTo(n), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)
+		rules.EndMovesTo(t, name)
+		rules.RecordEvent(t, rules.RefTo(n), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)
 		t.Remove(api.KindNode, name)
 		removeTokens(t, identity.NodeTokenPrefix(name), "")
 		return nil
@@ -57,7 +57,7 @@ func (d *Dispatcher) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 	err := d.DB.Transact(ctx, func(t *state.Tx) error {
 		n, ok := state.Read[*carav1.Node](t, req.GetName())
 		if !ok {
-			return objects.NotFound(api.KindNode, req.GetName())
+			return rules.NotFound(api.KindNode, req.GetName())
 		}
 		out = n
 		if n.GetStatus().GetState() == api.NodeNotReady {
@@ -76,7 +76,7 @@ func (d *Dispatcher) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 		out.Status.Conditions, _ = api.SetCondition(out.GetStatus().GetConditions(), &carav1.Condition{
 			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonHeartbeatsStopped, Message: req.GetMessage(),
 		}, t.Now)
-		objects.RecordEvent(t, objects.RefTo(n), api.EventWarning, api.ReasonNodeNotReady, req.GetMessage())
+		rules.RecordEvent(t, rules.RefTo(n), api.EventWarning, api.ReasonNodeNotReady, req.GetMessage())
 		t.Put(out)
 		return nil
 	})

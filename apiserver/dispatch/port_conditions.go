@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -155,10 +155,10 @@ func recordPorts(t *state.Tx, p *carav1.Project, c *carav1.Condition) {
 	switch reason := c.GetReason(); {
 	case c == nil, reason == had.GetReason() && c.GetMessage() == had.GetMessage():
 	case reason == api.ReasonPortNotOffered:
-		objects.RecordEvent(t, objects.RefTo(p), api.EventWarning, api.ReasonPortNotOffered, c.GetMessage())
+		rules.RecordEvent(t, rules.RefTo(p), api.EventWarning, api.ReasonPortNotOffered, c.GetMessage())
 	case reason == api.ReasonPortNotOpen:
-		objects.RecordEvent(t, objects.RefTo(p), api.EventWarning, api.ReasonPortNotOpen, c.GetMessage())
+		rules.RecordEvent(t, rules.RefTo(p), api.EventWarning, api.ReasonPortNotOpen, c.GetMessage())
 	case c.GetStatus() == api.StatusTrue && had.GetStatus() != api.StatusTrue:
-		objects.RecordEvent(t, objects.RefTo(p), api.EventNormal, api.ReasonPortsOpen, c.GetMessage())
+		rules.RecordEvent(t, rules.RefTo(p), api.EventNormal, api.ReasonPortsOpen, c.GetMessage())
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -75,7 +75,7 @@ func (d *Dispatcher) restoreVolume(p *carav1.Project, v *carav1.Volume) *carav1.
 			FromProject: p.GetMetadata().GetName(), FromVolume: moved.GetName(), Snapshot: moved.GetSnapshot(),
 		}
 		name := p.GetSpec().GetBackup().GetSecretRef()
-		if out.Problem = objects.BackupSecretProblem(d.DB.Cache, name); out.Problem == "" {
+		if out.Problem = rules.BackupSecretProblem(d.DB.Cache, name); out.Problem == "" {
 			out.Values = d.backupValues(name)
 		}
 		return out

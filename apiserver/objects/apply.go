@@ -8,6 +8,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -17,14 +18,6 @@ const (
 	// applyParallel is how many objects of one Apply are committed concurrently.
 	applyParallel = 128
 )
-
-// applyTerms are the parameters of an Apply request.
-type applyTerms struct {
-	source   string // empty if a person applies
-	adopt    string
-	handOver []string
-	override *carav1.OverrideTerms
-}
 
 // Apply creates or changes each object and returns a result for each. Objects are committed separately and concurrently, so
 // that the store can sync them together. If one object is rejected, the others are still applied.
@@ -43,7 +36,7 @@ func (s Applier) Apply(ctx context.Context, req *carav1.ApplyRequest) (*carav1.A
 			key = state.KindName(m) + "/" + api.Meta(m).GetName()
 		}
 		if first, twice := named[key]; twice && m != nil {
-			out.Results[i] = refused(m, api.Invalid(Describe(m), api.Field(api.Element("objects", i), "is the same object as objects[%d]", first)))
+			out.Results[i] = refused(m, api.Invalid(rules.Describe(m), api.Field(api.Element("objects", i), "is the same object as objects[%d]", first)))
 			continue
 		}
 		named[key] = i
@@ -59,21 +52,21 @@ func (s Applier) Apply(ctx context.Context, req *carav1.ApplyRequest) (*carav1.A
 }
 
 // applyTerms checks the request as a whole.
-func (s *Service) applyTerms(ctx context.Context, req *carav1.ApplyRequest) (applyTerms, error) {
+func (s *Service) applyTerms(ctx context.Context, req *carav1.ApplyRequest) (rules.ApplyTerms, error) {
 	actor := identity.ActorOf(ctx)
-	how := applyTerms{source: req.GetSource(), adopt: req.GetAdopt(), handOver: req.GetHandOver(), override: req.GetOverride()}
+	how := rules.ApplyTerms{Source: req.GetSource(), Adopt: req.GetAdopt(), HandOver: req.GetHandOver(), Override: req.GetOverride()}
 	switch {
 	case len(req.GetObjects()) > maxApply:
 		return how, api.Invalid("the request", api.Field("objects", "has %d entries, at most %d are allowed; apply them in parts", len(req.GetObjects()), maxApply))
-	case actor.Role == api.RoleReconciler && how.source == "":
+	case actor.Role == api.RoleReconciler && how.Source == "":
 		return how, api.Invalid("the request", api.Field("source", "is required: the reconciler applies for a source"))
-	case actor.Role != api.RoleReconciler && (how.source != "" || how.adopt != "" || len(how.handOver) > 0):
+	case actor.Role != api.RoleReconciler && (how.Source != "" || how.Adopt != "" || len(how.HandOver) > 0):
 		return how, api.Forbidden("only the reconciler applies on behalf of a source")
-	case !slices.Contains([]string{"", api.AdoptNever, api.AdoptIfUnowned, api.AdoptAlways}, how.adopt):
-		return how, api.Invalid("the request", api.Field("adopt", "is %q; it must be Never, IfUnowned or Always", how.adopt))
+	case !slices.Contains([]string{"", api.AdoptNever, api.AdoptIfUnowned, api.AdoptAlways}, how.Adopt):
+		return how, api.Invalid("the request", api.Field("adopt", "is %q; it must be Never, IfUnowned or Always", how.Adopt))
 	}
-	if how.override != nil {
-		if fields := api.Validate(how.override); len(fields) > 0 {
+	if how.Override != nil {
+		if fields := api.Validate(how.Override); len(fields) > 0 {
 			return how, api.Invalid("the override", fields)
 		}
 	}
@@ -81,7 +74,7 @@ func (s *Service) applyTerms(ctx context.Context, req *carav1.ApplyRequest) (app
 }
 
 // applyOne plans one object and commits it, unless it is a dry run.
-func (s *Service) applyOne(ctx context.Context, m proto.Message, how applyTerms, dryRun bool) *carav1.ApplyResult {
+func (s *Service) applyOne(ctx context.Context, m proto.Message, how rules.ApplyTerms, dryRun bool) *carav1.ApplyResult {
 	if err := s.mayApply(ctx, m, how); err != nil {
 		return refused(m, err)
 	}
@@ -105,20 +98,20 @@ func (s *Service) applyOne(ctx context.Context, m proto.Message, how applyTerms,
 }
 
 // mayApply returns an error if the caller may not apply an object of this kind, or if the object is not valid.
-func (s *Service) mayApply(ctx context.Context, m proto.Message, how applyTerms) error {
+func (s *Service) mayApply(ctx context.Context, m proto.Message, how rules.ApplyTerms) error {
 	if m == nil {
 		return api.BadRequest("the request has an entry without an object")
 	}
 	kind, actor := state.KindName(m), identity.ActorOf(ctx)
-	if s.appliers[kind] == nil || how.source != "" && kind != api.KindProject {
+	if s.appliers[kind] == nil || how.Source != "" && kind != api.KindProject {
 		return api.BadRequest("objects of kind %s cannot be applied", kind)
 	}
-	if how.source == "" {
+	if how.Source == "" {
 		if err := s.MayCall(actor, "/cara.v1."+kind+"Service/Put"+kind); err != nil {
 			return err
 		}
 		if name := api.Meta(m).GetName(); !actor.MayName(name) {
-			return errPrefix(actor, name)
+			return rules.ErrPrefix(actor, name)
 		}
 	}
 	return validateObject(m)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
@@ -57,7 +58,7 @@ func (s Certificates) UpdateCertificate(ctx context.Context, req *carav1.UpdateC
 		t.Put(out)
 		dropChallenges(t, host)
 		typ, reason, message := certificateEvent(old, out, len(req.GetChain()) > 0)
-		tellCertificate(t, host, typ, reason, message)
+		rules.TellCertificate(t, host, typ, reason, message)
 		return nil
 	})
 	return out, err
@@ -83,7 +84,7 @@ func keepCertificate(out, old *carav1.CertificateOrder) {
 // putCertificate checks and stores a new certificate, and notes in the order what is in it.
 func putCertificate(t *state.Tx, out *carav1.CertificateOrder, chain, key []byte) error {
 	if t.Vault == nil {
-		return ErrNoIdentity()
+		return rules.ErrNoIdentity()
 	}
 	host := out.GetMetadata().GetName()
 	pair, err := api.ParseCertificate(chain, key)
@@ -152,7 +153,7 @@ func (s Certificates) DeleteCertificate(ctx context.Context, req *carav1.DeleteC
 		t.Remove(state.KindCertificateOrder, host)
 		t.Remove(state.KindCertificate, ObtainedCertificate(host))
 		dropChallenges(t, host)
-		tellCertificate(t, host, "", "", "")
+		rules.TellCertificate(t, host, "", "", "")
 		return nil
 	})
 	if err != nil {
@@ -168,7 +169,7 @@ func (s Certificates) GetAcmeAccount(_ context.Context, req *carav1.GetRequest) 
 	case !ok:
 		return nil, api.NotFound("there is no account %q", req.GetName())
 	case s.DB.Vault == nil:
-		return nil, ErrNoIdentity()
+		return nil, rules.ErrNoIdentity()
 	}
 	key, err := s.DB.Vault.Open(state.AccountSeal(req.GetName()), stored.GetKey())
 	if err != nil {
@@ -183,7 +184,7 @@ func (s Certificates) GetAcmeAccount(_ context.Context, req *carav1.GetRequest) 
 func (s Certificates) PutAcmeAccount(ctx context.Context, req *carav1.AcmeAccount) (*carav1.AcmeAccount, error) {
 	name := req.GetMetadata().GetName()
 	if s.DB.Vault == nil {
-		return nil, ErrNoIdentity()
+		return nil, rules.ErrNoIdentity()
 	}
 	if name == "" || len(req.GetKey()) == 0 {
 		return nil, api.Invalid("the account", api.Field("metadata.name", "and the key must be set"))

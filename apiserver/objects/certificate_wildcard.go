@@ -8,30 +8,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
-
-// The hosts under a wildcard share one certificate and one CertificateOrder, whose name is the wildcard. The projects of these
-// hosts can be many, so each of them is updated in a transaction of its own, after that of the order.
-
-// orderOf returns the name of the certificate that agents use for a host, and what was done to obtain it. If there is none, it
-// returns those of the certificate that the host is to get.
-func orderOf(t *state.Tx, host string) (string, *carav1.CertificateOrder) {
-	own, _ := state.Read[*carav1.CertificateOrder](t, host)
-	wildcard := api.WildcardOf(host)
-	if wildcard == "" {
-		return host, own
-	}
-	shared, _ := state.Read[*carav1.CertificateOrder](t, wildcard)
-	valid := func(o *carav1.CertificateOrder) bool {
-		return o.GetNotAfter() != nil && t.Now.Before(o.GetNotAfter().AsTime())
-	}
-	if !valid(own) && (valid(shared) || wildcard == t.Hosts.Wildcard) { // agents prefer an exact name
-		return wildcard, shared
-	}
-	return host, own
-}
 
 // tellWildcards updates the projects whose hosts are under a wildcard that a transaction has changed.
 func (s *Service) tellWildcards(ctx context.Context, tx state.Transaction) {
@@ -64,27 +44,19 @@ func (s *Service) under(p *carav1.Project, wildcard string) bool {
 func (s *Service) tellWildcard(ctx context.Context, name string, old, now *carav1.CertificateOrder) error {
 	return s.DB.Transact(ctx, func(t *state.Tx) error {
 		p, ok := state.Read[*carav1.Project](t, name)
-		if !ok || !s.under(p, orderName(old, now)) {
+		if !ok || !s.under(p, rules.OrderName(old, now)) {
 			return nil
 		}
 		next := proto.CloneOf(p)
-		setCertificates(t, next)
+		rules.SetCertificates(t, next)
 		if !proto.Equal(p, next) {
 			t.Put(next)
 		}
 		if now != nil {
 			issued := !proto.Equal(old.GetNotAfter(), now.GetNotAfter())
 			typ, reason, message := certificateEvent(old, now, issued)
-			RecordEvent(t, RefTo(p), typ, reason, message)
+			rules.RecordEvent(t, rules.RefTo(p), typ, reason, message)
 		}
 		return nil
 	})
-}
-
-// orderName returns the name of an order before or after a change.
-func orderName(old, now *carav1.CertificateOrder) string {
-	if now != nil {
-		return now.GetMetadata().GetName()
-	}
-	return old.GetMetadata().GetName()
 }

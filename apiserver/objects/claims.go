@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -14,7 +15,7 @@ import (
 // ListClaims returns the claims of a source with their status.
 func (s Sources) ListClaims(_ context.Context, req *carav1.ListClaimsRequest) (*carav1.ListClaimsResponse, error) {
 	if _, ok := state.Get[*carav1.Source](s.DB.Cache, req.GetSource()); !ok {
-		return nil, NotFound(api.KindSource, req.GetSource())
+		return nil, rules.NotFound(api.KindSource, req.GetSource())
 	}
 	items, meta := state.Page[*carav1.Claim](s.DB.Cache, req.GetSource()+"/", req.GetPageToken(), req.GetLimit(), nil)
 	return &carav1.ListClaimsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindClaim), Items: items, Metadata: meta}, nil

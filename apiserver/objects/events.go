@@ -2,99 +2,26 @@ package objects
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"time"
 
-	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
+	"github.com/caravanserai/cara/plan"
 )
-
-const (
-
-	// countWithin is how long an equal event increases the count of the earlier one.
-	countWithin = time.Hour
-	// EventsPerObject limits the events of one object; the oldest is dropped.
-	EventsPerObject = 100
-	maxEventMessage = 4096
-)
-
-// RecordEvent records an event about an object, in the transaction that causes it. If an equal event is less than an hour
-// old, its count increases instead.
-func RecordEvent(t *state.Tx, object *carav1.ObjectRef, typ api.EventType, reason api.Reason, message string) *carav1.Event {
-	message = text.Clip(message, maxEventMessage)
-	now := timestamppb.New(t.Now)
-	names := t.Seen.EventsOn(object.GetKind(), object.GetName())
-	for _, name := range slices.Backward(names) {
-		old, ok := state.Get[*carav1.Event](t.Seen, name)
-		if !ok || old.GetType() != string(typ) || old.GetReason() != string(reason) || old.GetMessage() != message ||
-			old.GetActor() != t.Actor.Name || old.GetObject().GetUid() != object.GetUid() ||
-			t.Now.Sub(old.GetLastTime().AsTime()) > countWithin {
-			continue
-		}
-		if old, ok = state.Read[*carav1.Event](t, name); !ok {
-			continue
-		}
-		again := proto.CloneOf(old)
-		again.Count++
-		again.LastTime = now
-		t.Put(again)
-		return again
-	}
-	if len(names) >= EventsPerObject {
-		t.Remove(api.KindEvent, names[0])
-	}
-	e := &carav1.Event{
-		ApiVersion: api.APIVersion,
-		Kind:       api.KindEvent,
-		Metadata:   &carav1.ObjectMeta{Name: eventName(t.Now.Add(time.Duration(t.WritesSoFar()))), CreationTimestamp: now},
-		Type:       string(typ), Reason: string(reason), Message: message, Object: object, Actor: t.Actor.Name,
-		Count: 1, FirstTime: now, LastTime: now,
-	}
-	t.Put(e)
-	return e
-}
-
-// eventName sorts by time. Events of one transaction are a nanosecond apart, which keeps their order.
-func eventName(now time.Time) string {
-	id := uuid.New()
-	return fmt.Sprintf("%016x-%x", uint64(now.UnixNano()), id[:4])
-}
-
-// RefTo returns a reference to an object for an event.
-func RefTo(m proto.Message) *carav1.ObjectRef {
-	meta := api.Meta(m)
-	return &carav1.ObjectRef{Kind: state.KindName(m), Name: meta.GetName(), Uid: meta.GetUid()}
-}
-
-// mayTellOf limits a node to events about itself and the projects assigned to it.
-func mayTellOf(t *state.Tx, object *carav1.ObjectRef) error {
-	node := t.Actor.Node()
-	if node == "" || object.GetKind() == api.KindNode && object.GetName() == node {
-		return nil
-	}
-	if p, ok := state.Get[*carav1.Project](t.Seen, object.GetName()); object.GetKind() == api.KindProject && ok && p.GetStatus().GetNodeRef() == node {
-		return nil
-	}
-	return api.Forbidden("%s tells of itself and of its own projects, not of %s %q",
-		t.Actor.Name, lowerKind(object.GetKind()), object.GetName())
-}
 
 // CreateEvent records an event of an agent or a loop.
 func (s Events) CreateEvent(ctx context.Context, req *carav1.CreateEventRequest) (*carav1.Event, error) {
 	in := req.GetEvent()
 	var out *carav1.Event
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		if err := mayTellOf(t, in.GetObject()); err != nil {
+		if err := rules.MayTellOf(t, in.GetObject()); err != nil {
 			return err
 		}
-		out = RecordEvent(t, proto.CloneOf(in.GetObject()), api.EventType(in.GetType()), api.Reason(in.GetReason()), in.GetMessage())
+		out = rules.RecordEvent(t, proto.CloneOf(in.GetObject()), api.EventType(in.GetType()), api.Reason(in.GetReason()), in.GetMessage())
 		return nil
 	})
 	return out, err
@@ -107,4 +34,70 @@ func (s Events) ListEvents(_ context.Context, req *carav1.ListEventsRequest) (*c
 			(req.GetName() == "" || req.GetName() == e.GetObject().GetName())
 	})
 	return &carav1.ListEventsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindEvent), Items: items, Metadata: meta}, nil
+}
+
+// trimBatch limits what one transaction of TrimHistory removes.
+const trimBatch = 25
+
+// TrimHistory removes old events, old tombstones, and ended overrides without a project.
+func (s Events) TrimHistory(ctx context.Context, req *carav1.TrimHistoryRequest) (*carav1.TrimHistoryResponse, error) {
+	out := &carav1.TrimHistoryResponse{}
+	for _, of := range []struct {
+		count *int32
+		drop  func(*state.Tx) int
+	}{
+		{&out.Events, func(t *state.Tx) int {
+			return dropOld(t, req.GetEventsBefore(), func(e *carav1.Event) (*timestamppb.Timestamp, bool) { return e.GetLastTime(), true })
+		}},
+		{&out.Tombstones, func(t *state.Tx) int {
+			return dropOld(t, req.GetTombstonesBefore(), func(g *carav1.Tombstone) (*timestamppb.Timestamp, bool) { return g.GetTime(), !keepsExpired(t, g) })
+		}},
+		{&out.Overrides, dropEndedOverrides},
+	} {
+		for n := 1; n > 0; *of.count += int32(n) {
+			if err := s.DB.Transact(ctx, func(t *state.Tx) error { n = of.drop(t); return nil }); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// dropOld removes up to one batch of objects that are older than before.
+func dropOld[T proto.Message](t *state.Tx, before *timestamppb.Timestamp, when func(T) (*timestamppb.Timestamp, bool)) int {
+	if before == nil {
+		return 0
+	}
+	items, _ := state.Page(t.Seen, "", "", trimBatch, func(m T) bool {
+		at, may := when(m)
+		return may && at.AsTime().Before(before.AsTime())
+	})
+	n := 0
+	for _, m := range items {
+		if _, ok := state.Read[T](t, api.Meta(m).GetName()); ok {
+			t.Remove(state.KindName(m), api.Meta(m).GetName())
+			n++
+		}
+	}
+	return n
+}
+
+// keepsExpired reports whether a tombstone prevents an expired project from coming back, because a source still declares
+// it.
+func keepsExpired(t *state.Tx, g *carav1.Tombstone) bool {
+	return g.GetReason() == api.ReasonExpired && len(t.Seen.ClaimsOn(g.GetMetadata().GetName())) > 0
+}
+
+// dropEndedOverrides removes ended overrides whose project is gone. If the project exists, OverrideProject clears the
+// override and updates the project.
+func dropEndedOverrides(t *state.Tx) int {
+	items, _ := state.Page(t.Seen, "", "", trimBatch, func(o *carav1.Override) bool {
+		return t.Seen.Entry(api.KindProject, o.GetMetadata().GetName()) == nil && !plan.InForce(o, t.Now)
+	})
+	for _, o := range items {
+		t.Object(api.KindProject, o.GetMetadata().GetName())
+		t.Object(api.KindOverride, o.GetMetadata().GetName())
+		rules.EndOverride(t, o, "its time is over")
+	}
+	return len(items)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store"
@@ -21,13 +22,6 @@ import (
 // The contents of `files[].from` are stored once for each digest. Who declares a project stores them first. The garbage
 // collector marks what nothing uses, and deletes it if that is still so a while later. Invariant: a project that is written
 // uses only contents that are stored, and takes their mark away in the same transaction.
-
-const (
-	// maxBlobBytes limits all stored contents together.
-	maxBlobBytes = 512 << 20
-	// blobBatch limits how many contents one transaction marks, deletes or keeps.
-	blobBatch = 50
-)
 
 // MissingBlobs returns which contents the caller has to store.
 func (s Files) MissingBlobs(_ context.Context, req *carav1.MissingBlobsRequest) (*carav1.MissingBlobsResponse, error) {
@@ -47,11 +41,11 @@ func (s Files) PutBlob(ctx context.Context, req *carav1.BlobContent) (*carav1.Pu
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		old, ok := state.Read[*carav1.Blob](t, digest)
 		if ok {
-			keepBlob(t, old)
+			rules.KeepBlob(t, old)
 			return nil
 		}
-		if _, bytes := storedBlobs(t.Seen); bytes+int64(len(req.GetContent())) > maxBlobBytes {
-			return api.TooLarge("the files of all projects are larger than %d MiB together; put large files into images or volumes", maxBlobBytes>>20)
+		if _, bytes := storedBlobs(t.Seen); bytes+int64(len(req.GetContent())) > rules.MaxBlobBytes {
+			return api.TooLarge("the files of all projects are larger than %d MiB together; put large files into images or volumes", rules.MaxBlobBytes>>20)
 		}
 		t.Put(&carav1.Blob{
 			Metadata: &carav1.ObjectMeta{Name: digest, Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)}, Size: int32(len(req.GetContent())),
@@ -60,15 +54,6 @@ func (s Files) PutBlob(ctx context.Context, req *carav1.BlobContent) (*carav1.Pu
 		return nil
 	})
 	return &carav1.PutBlobResponse{Digest: digest}, err
-}
-
-// keepBlob takes the mark of a content away.
-func keepBlob(t *state.Tx, b *carav1.Blob) {
-	if b.GetUnusedTime() != nil {
-		b = proto.CloneOf(b)
-		b.UnusedTime = nil
-		t.Put(b)
-	}
 }
 
 func storedBlobs(r state.Reader) (count int32, bytes int64) {
@@ -103,42 +88,6 @@ func (s Files) GetBlob(ctx context.Context, req *carav1.GetRequest) (*carav1.Blo
 	return m.(*carav1.BlobContent), nil
 }
 
-// useBlobs checks that the files of a project are stored, and keeps them.
-func useBlobs(t *state.Tx, p *carav1.Project) error {
-	for i, svc := range p.GetSpec().GetServices() {
-		for j, f := range svc.GetFiles() {
-			at := fmt.Sprintf("spec.services[%d].files[%d].from", i, j)
-			if f.GetFrom() != "" && len(f.GetEntries()) == 0 {
-				return api.Invalid(Describe(p), api.Field(at, "is read by a source, or by `caractrl apply -f` beside the manifest; over the API, put the text into content"))
-			}
-			for _, e := range f.GetEntries() {
-				if err := useBlob(t, p, at, e); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func useBlob(t *state.Tx, p *carav1.Project, at string, e *carav1.FileEntry) error {
-	if t.DryRun {
-		return nil
-	}
-	b, ok := state.Get[*carav1.Blob](t.Seen, e.GetDigest())
-	if !ok || b.GetSize() != e.GetSize() {
-		return api.Invalid(Describe(p), api.Field(at, "the content of the file is not stored; apply the manifest again with `caractrl apply -f`"))
-	}
-	if b.GetUnusedTime() != nil {
-		if t.WritesSoFar() > blobBatch {
-			return api.Unavailable("too many files of project %q were unused for a while: apply it again", p.GetMetadata().GetName())
-		}
-		b, _ = state.Read[*carav1.Blob](t, e.GetDigest()) // a condition: the collector may delete it now
-		keepBlob(t, b)
-	}
-	return nil
-}
-
 // TrimBlobs marks contents that nothing uses, and deletes those that have been unused since before a time.
 func (s Files) TrimBlobs(ctx context.Context, req *carav1.TrimBlobsRequest) (*carav1.TrimBlobsResponse, error) {
 	blobs, _ := state.List[*carav1.Blob](s.DB.Cache, "", "")
@@ -149,7 +98,7 @@ func (s Files) TrimBlobs(ctx context.Context, req *carav1.TrimBlobsRequest) (*ca
 		}
 	}
 	out := &carav1.TrimBlobsResponse{}
-	for batch := range slices.Chunk(blobs, blobBatch) {
+	for batch := range slices.Chunk(blobs, rules.BlobBatch) {
 		deleted := int32(0)
 		err := s.DB.Transact(ctx, func(t *state.Tx) error {
 			deleted = trimBlobs(t, batch, used, req.GetBefore())
@@ -176,7 +125,7 @@ func trimBlobs(t *state.Tx, batch []*carav1.Blob, used map[string]bool, before *
 		switch {
 		case !ok || b.GetMetadata().GetResourceVersion() != seen.GetMetadata().GetResourceVersion():
 		case used[digest]:
-			keepBlob(t, b)
+			rules.KeepBlob(t, b)
 		case b.GetUnusedTime() == nil:
 			b = proto.CloneOf(b)
 			b.UnusedTime = timestamppb.New(t.Now)

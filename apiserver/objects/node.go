@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -34,7 +35,7 @@ func (s Nodes) PutNode(ctx context.Context, req *carav1.PutNodeRequest) (*carav1
 	want := ifMatch(ctx, req.GetNode().GetMetadata().GetResourceVersion())
 	var before, out *carav1.Node
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		if err := mustMatch(t, api.KindNode, req.GetNode(), want); err != nil {
+		if err := rules.MustMatch(t, api.KindNode, req.GetNode(), want); err != nil {
 			return err
 		}
 		before, out = declareNode(t, req.GetNode())
@@ -53,7 +54,7 @@ func (s Nodes) PutNode(ctx context.Context, req *carav1.PutNodeRequest) (*carav1
 func (s Nodes) GetNode(_ context.Context, req *carav1.GetRequest) (*carav1.Node, error) {
 	n, ok := state.Get[*carav1.Node](s.DB.Cache, req.GetName())
 	if !ok {
-		return nil, NotFound(api.KindNode, req.GetName())
+		return nil, rules.NotFound(api.KindNode, req.GetName())
 	}
 	return s.OverlayNode(n), nil
 }
@@ -99,7 +100,7 @@ func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node) {
 		spec = &carav1.NodeSpec{}
 	}
 	sameSpec := proto.Equal(old.GetSpec(), spec)
-	if sameSpec && sameMap(old.GetMetadata().GetLabels(), labels) && sameMap(old.GetMetadata().GetAnnotations(), notes) {
+	if sameSpec && rules.SameMap(old.GetMetadata().GetLabels(), labels) && rules.SameMap(old.GetMetadata().GetAnnotations(), notes) {
 		return old, old
 	}
 	n := proto.CloneOf(old)
@@ -108,7 +109,7 @@ func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node) {
 	if !sameSpec {
 		n.Spec = proto.CloneOf(spec)
 		n.Metadata.Generation++
-		RecordEvent(t, RefTo(n), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.Actor.Name+": "+specWords(n.GetSpec()))
+		rules.RecordEvent(t, rules.RefTo(n), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.Actor.Name+": "+specWords(n.GetSpec()))
 	}
 	n.Status.State = NodeState(n, n.GetStatus().GetState() != api.NodeNotReady)
 	beginDrain(t, n)
@@ -136,7 +137,7 @@ func NewNode(t *state.Tx, meta *carav1.ObjectMeta, spec *carav1.NodeSpec) *carav
 		Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonNeverConnected, Message: "no agent has connected as this node yet",
 	}, t.Now)
 	beginDrain(t, n)
-	RecordEvent(t, RefTo(n), api.EventNormal, api.ReasonCreated, "registered")
+	rules.RecordEvent(t, rules.RefTo(n), api.EventNormal, api.ReasonCreated, "registered")
 	return n
 }
 
@@ -157,7 +158,7 @@ func specWords(spec *carav1.NodeSpec) string {
 }
 
 // applyNode applies a node.
-func applyNode(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
+func applyNode(t *state.Tx, m proto.Message, _ rules.ApplyTerms) (before, after proto.Message, err error) {
 	old, now := declareNode(t, m.(*carav1.Node))
 	if old == nil {
 		return nil, now, nil
@@ -186,9 +187,9 @@ func (s Nodes) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDrainedR
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		n, ok := state.Read[*carav1.Node](t, req.GetName())
 		if !ok {
-			return NotFound(api.KindNode, req.GetName())
+			return rules.NotFound(api.KindNode, req.GetName())
 		}
-		if err := MustBe(n, "", req.GetResourceVersion()); err != nil {
+		if err := rules.MustBe(n, "", req.GetResourceVersion()); err != nil {
 			return err
 		}
 		if !n.GetSpec().GetDraining() {
@@ -207,7 +208,7 @@ func (s Nodes) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDrainedR
 		out = proto.CloneOf(n)
 		out.Status.Conditions = conditions
 		if !req.GetWaits() {
-			RecordEvent(t, RefTo(n), api.EventNormal, api.ReasonDrained, req.GetMessage())
+			rules.RecordEvent(t, rules.RefTo(n), api.EventNormal, api.ReasonDrained, req.GetMessage())
 		}
 		t.Put(out)
 		return nil

@@ -1,14 +1,10 @@
-// Package objects implements the operations on projects, sources, nodes, secrets, tokens and events: the services that read
-// and change objects, apply, overrides, snapshots, and their rules. When a push is processed, this package decides the
-// reconciler's apply before `apiserver/state` commits it.
+// Package objects implements the services that read and change objects: projects, sources, nodes, secrets, volumes, tokens,
+// certificates and events, and apply, watches and snapshots. When a push is processed, this package answers the reconciler's
+// apply: it decides with `apiserver/rules`, and `apiserver/state` commits.
 //
 // Invariants:
 //
-//   - A rule is a function of a state.Tx. It reads the transaction's own view, so its input is a condition of the commit.
-//     It never reads the cache or the server.
-//   - Only movePhase changes a phase, by the table in api.CheckMove. The Phase condition and one event are in the same
-//     transaction.
-//   - A project, its tombstone, its override and its claims on hosts change together or not at all.
+//   - A call checks its own form and its caller here. What an object may become is decided in apiserver/rules.
 //   - State that changes with every heartbeat, poll or delivery stays in Live and is added to answers.
 //   - Answers, events and errors never contain the value of a secret.
 package objects
@@ -21,6 +17,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -44,7 +41,7 @@ type Service struct {
 
 // applier plans the apply of an object of one kind. It reads and writes through the transaction and returns the object
 // before, or nil, and after.
-type applier func(t *state.Tx, m proto.Message, how applyTerms) (before, after proto.Message, err error)
+type applier func(t *state.Tx, m proto.Message, how rules.ApplyTerms) (before, after proto.Message, err error)
 
 type (
 	// Projects serves the project service, except for what dispatch and relay serve.
@@ -106,7 +103,7 @@ func appliers() map[string]applier {
 	return map[string]applier{
 		api.KindNode:    applyNode,
 		api.KindSecret:  applySecret,
-		api.KindProject: applyProject,
+		api.KindProject: rules.ApplyProject,
 		api.KindSource:  applySource,
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testproblem"
@@ -25,7 +26,7 @@ func TestReportOfAnotherEpochIsRefused(t *testing.T) {
 	for epoch, refused := range map[int32]bool{4: true, 5: false, 6: true} {
 		req := &carav1.UpdateProjectStatusRequest{Name: "p", Uid: "u", ObservedGeneration: 3}
 		req.Epoch = epoch
-		err := mayReport(identity.Actor{Name: "node/n1", Role: api.RoleNode}, p, req)
+		err := rules.MayReport(identity.Actor{Name: "node/n1", Role: api.RoleNode}, p, req)
 		if refused {
 			testproblem.Want(t, err, codes.Aborted, api.TitleStaleEpoch)
 		} else if err != nil {
@@ -44,12 +45,12 @@ func TestApplyHoldsTheNamePrefix(t *testing.T) {
 			StringData: map[string]string{"k": "v"},
 		}
 	}
-	testproblem.Want(t, s.mayApply(ctx, secret("prod-db"), applyTerms{}), codes.PermissionDenied, api.TitleForbidden)
+	testproblem.Want(t, s.mayApply(ctx, secret("prod-db"), rules.ApplyTerms{}), codes.PermissionDenied, api.TitleForbidden)
 	testproblem.Want(t, s.mayApply(ctx, &carav1.Project{
 		ApiVersion: api.APIVersion, Kind: api.KindProject, Metadata: &carav1.ObjectMeta{Name: "prod"},
 		Spec: &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "web", Image: "nginx:1"}}},
-	}, applyTerms{}), codes.PermissionDenied, api.TitleForbidden)
-	if err := s.mayApply(ctx, secret("pr-db"), applyTerms{}); api.Code(err) == codes.PermissionDenied {
+	}, rules.ApplyTerms{}), codes.PermissionDenied, api.TitleForbidden)
+	if err := s.mayApply(ctx, secret("pr-db"), rules.ApplyTerms{}); api.Code(err) == codes.PermissionDenied {
 		t.Errorf("within the prefix: %v", err)
 	}
 }
@@ -68,7 +69,7 @@ func TestHandOverNamesItsOwners(t *testing.T) {
 		{"another lets go", "source/b", []string{"source/c"}, true},
 		{"the owner lets go", "source/b", []string{"source/c", "source/a"}, false},
 	} {
-		if err := mayTake(p, tt.owner, api.AdoptAlways, tt.handOver); (err != nil) != tt.refused {
+		if err := rules.MayTake(p, tt.owner, api.AdoptAlways, tt.handOver); (err != nil) != tt.refused {
 			t.Errorf("%s: %v, refused should be %v", tt.name, err, tt.refused)
 		}
 	}
@@ -78,7 +79,7 @@ func TestHandOverNamesItsOwners(t *testing.T) {
 func TestOverrideTerm(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	change := &state.Tx{Now: now}
-	end, _, err := overrideEnd(change, "p", "s", &carav1.OverrideTerms{Reason: "why", For: durationpb.New(time.Hour)})
+	end, _, err := rules.OverrideEnd(change, "p", "s", &carav1.OverrideTerms{Reason: "why", For: durationpb.New(time.Hour)})
 	if err != nil || !end.AsTime().Equal(now.Add(time.Hour)) {
 		t.Errorf("for an hour ends at %v (%v), want in an hour", end.AsTime(), err)
 	}
@@ -86,7 +87,7 @@ func TestOverrideTerm(t *testing.T) {
 		"negative": {Reason: "why", For: durationpb.New(-time.Hour)},
 		"past":     {Reason: "why", Until: timestamppb.New(now.Add(-time.Hour))},
 	} {
-		if _, _, err := overrideEnd(change, "p", "s", terms); err == nil {
+		if _, _, err := rules.OverrideEnd(change, "p", "s", terms); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -15,7 +16,7 @@ import (
 func (s Projects) GetProject(_ context.Context, req *carav1.GetRequest) (*carav1.Project, error) {
 	p, ok := state.Get[*carav1.Project](s.DB.Cache, req.GetName())
 	if !ok {
-		return nil, NotFound(api.KindProject, req.GetName())
+		return nil, rules.NotFound(api.KindProject, req.GetName())
 	}
 	return s.overlayProject(p), nil
 }
@@ -100,14 +101,6 @@ func (s Projects) ListTombstones(_ context.Context, req *carav1.ListRequest) (*c
 	return &carav1.ListTombstonesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindTombstone), Items: items, Metadata: meta}, nil
 }
 
-// projectFilter is the common part of list and watch requests for projects.
-type projectFilter interface {
-	GetPhase() []string
-	GetNodeRef() string
-	GetOwner() string
-	GetLabelSelector() string
-}
-
 // projectMatch returns the filter as a function; nil matches everything.
 func projectMatch(f projectFilter) (func(*carav1.Project) bool, error) {
 	for i, phase := range f.GetPhase() {
@@ -127,4 +120,12 @@ func projectMatch(f projectFilter) (func(*carav1.Project) bool, error) {
 			(f.GetNodeRef() == "" || f.GetNodeRef() == p.GetStatus().GetNodeRef()) &&
 			(f.GetOwner() == "" || f.GetOwner() == p.GetMetadata().GetOwner()) && byLabel(p)
 	}, nil
+}
+
+// projectFilter is the common part of list and watch requests for projects.
+type projectFilter interface {
+	GetPhase() []string
+	GetNodeRef() string
+	GetOwner() string
+	GetLabelSelector() string
 }

@@ -2,7 +2,6 @@ package objects
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -12,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/state"
+	"github.com/caravanserai/cara/apiserver/rules"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -55,38 +54,7 @@ func validateObject(m proto.Message) error {
 		return api.BadRequest("the request has no object")
 	}
 	if fields := api.Validate(m); len(fields) > 0 {
-		return api.Invalid(Describe(m), fields)
-	}
-	return nil
-}
-
-// Describe returns an object's kind and name for messages: `project "web"`.
-func Describe(m proto.Message) string {
-	return fmt.Sprintf("%s %q", lowerKind(state.KindName(m)), api.Meta(m).GetName())
-}
-
-func lowerKind(kind string) string {
-	if kind == "" {
-		return "object"
-	}
-	return string(kind[0]|0x20) + kind[1:]
-}
-
-// NotFound is the error of an object that does not exist.
-func NotFound(kind, name string) error {
-	return api.NotFound("%s %q not found", lowerKind(kind), name)
-}
-
-// MustBe returns an error if the object's uid or resourceVersion differs from the given one. Empty ones are not compared.
-func MustBe(m proto.Message, uid, resourceVersion string) error {
-	meta := api.Meta(m)
-	if uid != "" && uid != meta.GetUid() {
-		return api.Conflict("%s has uid %s, not %s: it was deleted and created again",
-			Describe(m), meta.GetUid(), uid)
-	}
-	if resourceVersion != "" && resourceVersion != meta.GetResourceVersion() {
-		return api.Conflict("%s is at resourceVersion %s, not %s: read it again and redo the change",
-			Describe(m), meta.GetResourceVersion(), resourceVersion)
+		return api.Invalid(rules.Describe(m), fields)
 	}
 	return nil
 }

@@ -6,13 +6,13 @@ import (
 	"maps"
 	"slices"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -42,7 +42,7 @@ func (s Secrets) PutSecret(ctx context.Context, req *carav1.PutSecretRequest) (*
 	want := ifMatch(ctx, req.GetSecret().GetMetadata().GetResourceVersion())
 	var before, out *carav1.Secret
 	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
-		if err := mustMatch(t, api.KindSecret, req.GetSecret(), want); err != nil {
+		if err := rules.MustMatch(t, api.KindSecret, req.GetSecret(), want); err != nil {
 			return err
 		}
 		before, out, err = declareSecret(t, req.GetSecret())
@@ -61,7 +61,7 @@ func (s Secrets) PutSecret(ctx context.Context, req *carav1.PutSecretRequest) (*
 func (s Secrets) GetSecret(_ context.Context, req *carav1.GetRequest) (*carav1.Secret, error) {
 	secret, ok := state.Get[*carav1.Secret](s.DB.Cache, req.GetName())
 	if !ok {
-		return nil, NotFound(api.KindSecret, req.GetName())
+		return nil, rules.NotFound(api.KindSecret, req.GetName())
 	}
 	return keysOnly(secret), nil
 }
@@ -85,12 +85,12 @@ func (s Secrets) DeleteSecret(ctx context.Context, req *carav1.DeleteRequest) (*
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		secret, ok := state.Read[*carav1.Secret](t, req.GetName())
 		if !ok {
-			return NotFound(api.KindSecret, req.GetName())
+			return rules.NotFound(api.KindSecret, req.GetName())
 		}
-		if err := MustBe(secret, req.GetUid(), ""); err != nil {
+		if err := rules.MustBe(secret, req.GetUid(), ""); err != nil {
 			return err
 		}
-		RecordEvent(t, RefTo(secret), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)
+		rules.RecordEvent(t, rules.RefTo(secret), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)
 		t.Remove(api.KindSecret, req.GetName())
 		return nil
 	})
@@ -103,13 +103,13 @@ func (s Secrets) DeleteSecret(ctx context.Context, req *carav1.DeleteRequest) (*
 // declareSecret creates or changes a secret. Both results are as stored: sealed.
 func declareSecret(t *state.Tx, in *carav1.Secret) (before, after *carav1.Secret, err error) {
 	if t.Vault == nil {
-		return nil, nil, ErrNoIdentity()
+		return nil, nil, rules.ErrNoIdentity()
 	}
 	meta := in.GetMetadata()
 	old, exists := state.Read[*carav1.Secret](t, meta.GetName())
 	values := plainValues(in)
-	if exists && sameMap(old.GetMetadata().GetLabels(), meta.GetLabels()) &&
-		sameMap(old.GetMetadata().GetAnnotations(), meta.GetAnnotations()) &&
+	if exists && rules.SameMap(old.GetMetadata().GetLabels(), meta.GetLabels()) &&
+		rules.SameMap(old.GetMetadata().GetAnnotations(), meta.GetAnnotations()) &&
 		old.GetType() == in.GetType() && sameValues(t.Vault, old, values) {
 		return old, old, nil
 	}
@@ -123,13 +123,13 @@ func declareSecret(t *state.Tx, in *carav1.Secret) (before, after *carav1.Secret
 	meta = proto.CloneOf(meta)
 	next.Metadata.Labels, next.Metadata.Annotations = meta.GetLabels(), meta.GetAnnotations()
 	for key, value := range values {
-		next.Data[key] = t.Vault.Seal(SealName(meta.GetName(), key), value)
+		next.Data[key] = t.Vault.Seal(rules.SealName(meta.GetName(), key), value)
 	}
 	reason, word := api.Reason(api.ReasonCreated), "created by "
 	if exists {
 		reason, word = api.ReasonChanged, "changed by "
 	}
-	RecordEvent(t, RefTo(next), api.EventNormal, reason, word+t.Actor.Name)
+	rules.RecordEvent(t, rules.RefTo(next), api.EventNormal, reason, word+t.Actor.Name)
 	t.Put(next)
 	if !exists {
 		return nil, next, nil
@@ -154,33 +154,13 @@ func sameValues(vault *identity.Vault, stored *carav1.Secret, values map[string]
 		return false
 	}
 	for key, value := range values {
-		have, err := SecretValue(vault, stored, key)
+		have, err := rules.SecretValue(vault, stored, key)
 		if err != nil || !bytes.Equal(have, value) {
 			return false
 		}
 	}
 	return true
 }
-
-// SecretValue opens one value of a stored secret. The error names the secret and never contains a value.
-func SecretValue(vault *identity.Vault, stored *carav1.Secret, key string) ([]byte, error) {
-	name := stored.GetMetadata().GetName()
-	sealed, ok := stored.GetData()[key]
-	switch {
-	case vault == nil:
-		return nil, ErrNoIdentity()
-	case !ok:
-		return nil, api.NotFound("secret %q has no key %q", name, key)
-	}
-	value, err := vault.Open(SealName(name, key), sealed)
-	if err != nil {
-		return nil, api.Errorf(codes.DataLoss, api.TitleInternal, "secret %v: set the secret again", err)
-	}
-	return value, nil
-}
-
-// SealName returns the name with which a value of a Secret is sealed.
-func SealName(secret, key string) string { return secret + "/" + key }
 
 // keysOnly returns a stored secret without values, as clients see it.
 func keysOnly(stored *carav1.Secret) *carav1.Secret {
@@ -194,7 +174,7 @@ func keysOnly(stored *carav1.Secret) *carav1.Secret {
 func (s Sources) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretRequest) (*carav1.GetSourceSecretResponse, error) {
 	source, ok := state.Get[*carav1.Source](s.DB.Cache, req.GetName())
 	if !ok {
-		return nil, NotFound(api.KindSource, req.GetName())
+		return nil, rules.NotFound(api.KindSource, req.GetName())
 	}
 	ref := source.GetSpec().GetGit().GetSecretRef()
 	out := &carav1.GetSourceSecretResponse{}
@@ -208,7 +188,7 @@ func (s Sources) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretR
 	}
 	out.Git = make(map[string][]byte, len(secret.GetData()))
 	for key := range secret.GetData() {
-		value, err := SecretValue(s.DB.Vault, secret, key)
+		value, err := rules.SecretValue(s.DB.Vault, secret, key)
 		if err != nil {
 			return nil, err
 		}
@@ -218,7 +198,7 @@ func (s Sources) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretR
 }
 
 // applySecret applies a secret. The results are for the diff in the answer, so they have no values.
-func applySecret(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
+func applySecret(t *state.Tx, m proto.Message, _ rules.ApplyTerms) (before, after proto.Message, err error) {
 	old, now, err := declareSecret(t, m.(*carav1.Secret))
 	switch {
 	case err != nil:
@@ -230,9 +210,4 @@ func applySecret(t *state.Tx, m proto.Message, _ applyTerms) (before, after prot
 		return same, same, nil
 	}
 	return keysOnly(old), keysOnly(now), nil
-}
-
-// ErrNoIdentity is the error of a server without an identity.
-func ErrNoIdentity() error {
-	return api.Errorf(codes.FailedPrecondition, api.TitleUnavailable, "this server was started without an identity: it keeps no secrets and lets no node join")
 }

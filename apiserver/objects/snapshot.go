@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -143,9 +144,9 @@ func changedClaim(t *state.Tx, in *published, project string, spec *carav1.Claim
 func publishHead(t *state.Tx, in *published) (*carav1.Source, error) {
 	old, ok := state.Read[*carav1.Source](t, in.source)
 	if !ok {
-		return nil, NotFound(api.KindSource, in.source)
+		return nil, rules.NotFound(api.KindSource, in.source)
 	}
-	if err := MustBe(old, in.uid, ""); err != nil {
+	if err := rules.MustBe(old, in.uid, ""); err != nil {
 		return nil, err
 	}
 	if err := notDeleted(old); err != nil {
@@ -166,7 +167,7 @@ func publishHead(t *state.Tx, in *published) (*carav1.Source, error) {
 		src.Status.Conditions, _ = api.SetCondition(src.Status.GetConditions(), proto.CloneOf(c), t.Now)
 	}
 	t.Put(src)
-	t.Write(state.Key(state.KindGuard, guardClaims), &carav1.ObjectMeta{Name: guardClaims})
+	t.Write(state.Key(state.KindGuard, rules.GuardClaims), &carav1.ObjectMeta{Name: rules.GuardClaims})
 	return src, nil
 }
 

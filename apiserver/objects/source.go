@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -34,7 +35,7 @@ func (s Sources) PutSource(ctx context.Context, req *carav1.PutSourceRequest) (*
 	want := ifMatch(ctx, req.GetSource().GetMetadata().GetResourceVersion())
 	var before, out *carav1.Source
 	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
-		if err := mustMatch(t, api.KindSource, req.GetSource(), want); err != nil {
+		if err := rules.MustMatch(t, api.KindSource, req.GetSource(), want); err != nil {
 			return err
 		}
 		before, out, err = declareSource(t, req.GetSource())
@@ -50,9 +51,9 @@ func (s Sources) PutSource(ctx context.Context, req *carav1.PutSourceRequest) (*
 }
 
 // applySource applies a source.
-func applySource(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
+func applySource(t *state.Tx, m proto.Message, _ rules.ApplyTerms) (before, after proto.Message, err error) {
 	in := m.(*carav1.Source)
-	if err := mustMatch(t, api.KindSource, in, in.GetMetadata().GetResourceVersion()); err != nil {
+	if err := rules.MustMatch(t, api.KindSource, in, in.GetMetadata().GetResourceVersion()); err != nil {
 		return nil, nil, err
 	}
 	old, out, err := declareSource(t, in)
@@ -66,7 +67,7 @@ func applySource(t *state.Tx, m proto.Message, _ applyTerms) (before, after prot
 func declareSource(t *state.Tx, in *carav1.Source) (before, after *carav1.Source, err error) {
 	name := in.GetMetadata().GetName()
 	old, exists := state.Read[*carav1.Source](t, name)
-	if err := unusedByProjects(t, old, in); err != nil {
+	if err := rules.UnusedByProjects(t, old, in); err != nil {
 		return nil, nil, err
 	}
 	if !exists {
@@ -80,7 +81,7 @@ func declareSource(t *state.Tx, in *carav1.Source) (before, after *carav1.Source
 			Status: &carav1.SourceStatus{},
 		}
 		t.Put(p)
-		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonCreated, "accepted by "+t.Actor.Name)
+		rules.RecordEvent(t, rules.RefTo(p), api.EventNormal, api.ReasonCreated, "accepted by "+t.Actor.Name)
 		return nil, p, nil
 	}
 	if err := notDeleted(old); err != nil {
@@ -91,7 +92,7 @@ func declareSource(t *state.Tx, in *carav1.Source) (before, after *carav1.Source
 	if !proto.Equal(old.GetSpec(), in.GetSpec()) {
 		p.Spec = proto.CloneOf(in.GetSpec())
 		p.Metadata.Generation++
-		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.Actor.Name)
+		rules.RecordEvent(t, rules.RefTo(p), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.Actor.Name)
 	}
 	if proto.Equal(old, p) {
 		return old, old, nil
@@ -104,14 +105,14 @@ func notDeleted(src *carav1.Source) error {
 	if src.GetMetadata().GetDeletionTimestamp() == nil {
 		return nil
 	}
-	return api.Terminating("%s is being deleted: try again when it is gone", Describe(src))
+	return api.Terminating("%s is being deleted: try again when it is gone", rules.Describe(src))
 }
 
 // GetSource returns one source.
 func (s Sources) GetSource(_ context.Context, req *carav1.GetRequest) (*carav1.Source, error) {
 	src, ok := state.Get[*carav1.Source](s.DB.Cache, req.GetName())
 	if !ok {
-		return nil, NotFound(api.KindSource, req.GetName())
+		return nil, rules.NotFound(api.KindSource, req.GetName())
 	}
 	return s.overlaySource(src), nil
 }
@@ -132,14 +133,14 @@ func (s Sources) ListSources(_ context.Context, req *carav1.ListRequest) (*carav
 // DeleteSource begins a source's deletion. The reconciler does the rest and calls RemoveSource.
 func (s Sources) DeleteSource(ctx context.Context, req *carav1.DeleteRequest) (*empty, error) {
 	_, err := s.editSource(ctx, req.GetName(), func(t *state.Tx, src *carav1.Source) error {
-		if err := MustBe(src, req.GetUid(), ""); err != nil {
+		if err := rules.MustBe(src, req.GetUid(), ""); err != nil {
 			return err
 		}
 		if src.GetMetadata().GetDeletionTimestamp() != nil {
 			return nil
 		}
 		src.Metadata.DeletionTimestamp = timestamppb.New(t.Now)
-		RecordEvent(t, RefTo(src), api.EventNormal, api.ReasonTerminating, "deleted by "+t.Actor.Name)
+		rules.RecordEvent(t, rules.RefTo(src), api.EventNormal, api.ReasonTerminating, "deleted by "+t.Actor.Name)
 		return nil
 	})
 	return &empty{}, err
@@ -172,17 +173,17 @@ func (s Sources) RemoveSource(ctx context.Context, req *carav1.DeleteRequest) (*
 func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned int, left bool, err error) {
 	src, ok := state.Read[*carav1.Source](t, req.GetName())
 	if !ok {
-		return 0, false, NotFound(api.KindSource, req.GetName())
+		return 0, false, rules.NotFound(api.KindSource, req.GetName())
 	}
-	if err := MustBe(src, req.GetUid(), ""); err != nil {
+	if err := rules.MustBe(src, req.GetUid(), ""); err != nil {
 		return 0, false, err
 	}
 	if src.GetMetadata().GetDeletionTimestamp() == nil {
-		return 0, false, api.BadState("%s is not being deleted", Describe(src))
+		return 0, false, api.BadState("%s is not being deleted", rules.Describe(src))
 	}
 	projects := t.Seen.ProjectsOfOwner(api.PrefixSource + req.GetName())
 	if len(projects) > 0 && src.GetSpec().GetOnDelete() == api.OnDeleteDelete {
-		return 0, false, api.BadState("%s still owns %d projects, which go before it", Describe(src), len(projects))
+		return 0, false, api.BadState("%s still owns %d projects, which go before it", rules.Describe(src), len(projects))
 	}
 	if len(projects) > 0 {
 		orphaned, err = orphanProjects(t, src, projects[:min(len(projects), removeBatch)])
@@ -199,7 +200,7 @@ func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned 
 	if len(staged)+len(claims) > 0 {
 		return 0, true, nil
 	}
-	RecordEvent(t, RefTo(src), api.EventNormal, api.ReasonRemoved, fmt.Sprintf("the source is gone; %d projects belong to nobody now", before))
+	rules.RecordEvent(t, rules.RefTo(src), api.EventNormal, api.ReasonRemoved, fmt.Sprintf("the source is gone; %d projects belong to nobody now", before))
 	t.Remove(api.KindSource, req.GetName())
 	return 0, false, nil
 }
@@ -219,11 +220,11 @@ func orphanProjects(t *state.Tx, src *carav1.Source, projects []string) (int, er
 		}
 		p := proto.CloneOf(old)
 		p.Metadata.Owner = ""
-		ownVolumes(t, p)
-		if err := settleOverride(t, p, "its source was deleted"); err != nil {
+		rules.OwnVolumes(t, p)
+		if err := rules.SettleOverride(t, p, "its source was deleted"); err != nil {
 			return 0, err
 		}
-		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonOrphaned, "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
+		rules.RecordEvent(t, rules.RefTo(p), api.EventNormal, api.ReasonOrphaned, "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
 		t.Put(p)
 	}
 	return len(projects), nil

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
@@ -18,7 +19,7 @@ func (s Sources) PlanSource(_ context.Context, req *carav1.GetRequest) (*carav1.
 	v := s.DB.Cache.View()
 	src, ok := state.Get[*carav1.Source](v, req.GetName())
 	if !ok {
-		return nil, NotFound(api.KindSource, req.GetName())
+		return nil, rules.NotFound(api.KindSource, req.GetName())
 	}
 	if src.GetSpec().GetSuspend() {
 		src = proto.CloneOf(src)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -19,7 +20,7 @@ func (s *Service) editSource(ctx context.Context, name string, change func(t *st
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		old, ok := state.Read[*carav1.Source](t, name)
 		if !ok {
-			return NotFound(api.KindSource, name)
+			return rules.NotFound(api.KindSource, name)
 		}
 		src := proto.CloneOf(old)
 		if src.Status == nil {
@@ -85,7 +86,7 @@ func (s *Service) suspend(ctx context.Context, name string, suspend bool, reason
 		}
 		src.Spec.Suspend = suspend
 		src.Metadata.Generation++
-		RecordEvent(t, RefTo(src), api.EventNormal, reason, "by "+t.Actor.Name)
+		rules.RecordEvent(t, rules.RefTo(src), api.EventNormal, reason, "by "+t.Actor.Name)
 		return notDeleted(src)
 	})
 }
@@ -99,7 +100,7 @@ func (s Sources) ConfirmSource(ctx context.Context, req *carav1.ConfirmSourceReq
 		}
 		if src.GetStatus().GetConfirmedRevision() != have {
 			src.Status.ConfirmedRevision = have
-			RecordEvent(t, RefTo(src), api.EventNormal, api.ReasonPruneConfirmed, "prune at "+have+" released by "+t.Actor.Name)
+			rules.RecordEvent(t, rules.RefTo(src), api.EventNormal, api.ReasonPruneConfirmed, "prune at "+have+" released by "+t.Actor.Name)
 		}
 		return notDeleted(src)
 	})
@@ -111,7 +112,7 @@ const MaxRuns = 10
 // UpdateSourceStatus writes the status that a loop reports. The result of a poll stays in memory.
 func (s Sources) UpdateSourceStatus(ctx context.Context, req *carav1.UpdateSourceStatusRequest) (*carav1.Source, error) {
 	src, err := s.editSource(ctx, req.GetName(), func(t *state.Tx, src *carav1.Source) error {
-		if err := MustBe(src, req.GetUid(), ""); err != nil {
+		if err := rules.MustBe(src, req.GetUid(), ""); err != nil {
 			return err
 		}
 		updateSource(t, src.Status, req)

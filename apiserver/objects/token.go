@@ -11,6 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -27,7 +28,7 @@ func (s Tokens) CreateToken(ctx context.Context, req *carav1.CreateTokenRequest)
 	}
 	if in.GetRole() == api.RoleJoin {
 		if s.Identity == nil {
-			return nil, ErrNoIdentity()
+			return nil, rules.ErrNoIdentity()
 		}
 		in = WithJoinLimits(in, s.DB.Now())
 	}
@@ -140,9 +141,9 @@ func (s Tokens) DeleteToken(ctx context.Context, req *carav1.DeleteRequest) (*em
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		token, ok := state.Read[*carav1.Token](t, req.GetName())
 		if !ok {
-			return NotFound(api.KindToken, req.GetName())
+			return rules.NotFound(api.KindToken, req.GetName())
 		}
-		if err := MustBe(token, req.GetUid(), ""); err != nil {
+		if err := rules.MustBe(token, req.GetUid(), ""); err != nil {
 			return err
 		}
 		if token.GetRole() == api.RoleAdmin && token.GetExpireAt() == nil && !otherAdmin(t, req.GetName()) {

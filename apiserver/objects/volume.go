@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -15,7 +16,7 @@ import (
 func (s Volumes) GetVolume(_ context.Context, req *carav1.GetRequest) (*carav1.Volume, error) {
 	v, ok := state.Get[*carav1.Volume](s.DB.Cache, req.GetName())
 	if !ok {
-		return nil, NotFound(api.KindVolume, req.GetName())
+		return nil, rules.NotFound(api.KindVolume, req.GetName())
 	}
 	return s.overlayVolume(v), nil
 }
@@ -51,7 +52,7 @@ func volumeState(r state.Reader, v *carav1.Volume) string {
 // overlayVolume adds the size, the last backup, and the state that follows from the node.
 func (s *Service) overlayVolume(v *carav1.Volume) *carav1.Volume {
 	p, _ := state.Get[*carav1.Project](s.DB.Cache, v.GetSpec().GetProject())
-	out := withBackup(v, p)
+	out := rules.WithBackup(v, p)
 	if at := volumeState(s.DB.Cache, v); at != v.GetStatus().GetState() {
 		out.Status.State = at
 		out.Status.Message = fmt.Sprintf("its node %s was deleted; the data is back when the machine joins again under this name", v.GetStatus().GetNode())
@@ -68,7 +69,7 @@ func (s Volumes) editVolume(ctx context.Context, name string, change func(t *sta
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		old, ok := state.Read[*carav1.Volume](t, name)
 		if !ok {
-			return NotFound(api.KindVolume, name)
+			return rules.NotFound(api.KindVolume, name)
 		}
 		out = proto.CloneOf(old)
 		return change(t, out)
@@ -83,7 +84,7 @@ func (s Volumes) editVolume(ctx context.Context, name string, change func(t *sta
 // deleted immediately.
 func (s Volumes) DeleteVolume(ctx context.Context, req *carav1.DeleteRequest) (*carav1.Volume, error) {
 	v, err := s.editVolume(ctx, req.GetName(), func(t *state.Tx, v *carav1.Volume) error {
-		if err := MustBe(v, req.GetUid(), ""); err != nil {
+		if err := rules.MustBe(v, req.GetUid(), ""); err != nil {
 			return err
 		}
 		return deleteVolume(t, v)
@@ -106,22 +107,22 @@ func deleteVolume(t *state.Tx, v *carav1.Volume) error {
 		return errCopying(v)
 	}
 	by := "deleted by " + t.Actor.Name
-	if st.GetState() == api.VolumeLost || st.GetNode() == "" || nodeGone(t, v) {
+	if st.GetState() == api.VolumeLost || st.GetNode() == "" || rules.NodeGone(t, v) {
 		t.Remove(api.KindVolume, name)
-		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleted, by+"; no node has the data")
+		rules.RecordEvent(t, rules.RefTo(v), api.EventNormal, api.ReasonVolumeDeleted, by+"; no node has the data")
 		return nil
 	}
 	if st.GetState() == api.VolumeDeleting {
 		return nil // its node is asked already
 	}
-	setVolumeState(t, v, api.VolumeDeleting, by)
-	RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleting, by)
+	rules.SetVolumeState(t, v, api.VolumeDeleting, by)
+	rules.RecordEvent(t, rules.RefTo(v), api.EventNormal, api.ReasonVolumeDeleting, by)
 	t.Put(v)
 	return nil
 }
 
 func errCopying(v *carav1.Volume) error {
-	name, project := v.GetMetadata().GetName(), FilledBy(v)
+	name, project := v.GetMetadata().GetName(), rules.FilledBy(v)
 	if v.GetStatus().GetRestoredFrom() != nil {
 		return api.BadState("volume %q is being restored from a backup of project %q: cancel the restore to delete it (caractrl restore %s --cancel)", name, project, project)
 	}
@@ -152,29 +153,29 @@ func recreateVolume(t *state.Tx, lost *carav1.Volume) (*carav1.Volume, error) {
 	}
 	p := proto.CloneOf(old)
 	if api.GoingAway(p) {
-		return nil, errTerminating(p)
+		return nil, rules.ErrTerminating(p)
 	}
 	v := proto.CloneOf(lost)
 	v.Metadata.Uid, v.Status.Made, v.Status.Node = state.NewUID(), false, ""
-	setVolumeState(t, v, api.VolumeInUse, "")
-	if nodeGone(t, lost) { // its data comes back with the node
+	rules.SetVolumeState(t, v, api.VolumeInUse, "")
+	if rules.NodeGone(t, lost) { // its data comes back with the node
 		aside := proto.CloneOf(lost)
 		aside.Status.ProjectUid = ""
-		setAside(t, aside)
+		rules.SetAside(t, aside)
 	} else if p.GetStatus().GetNodeRef() == lost.GetStatus().GetNode() && p.GetStatus().GetPhase() != api.PhaseFailed {
 		v.Status.Node = lost.GetStatus().GetNode()
 	}
 	t.Put(v)
 	message := "volume " + name + " is empty now, as " + t.Actor.Name + " asked: its data is lost"
-	recordOfVolume(t, v, p, api.EventWarning, api.ReasonVolumeRecreated, message)
+	rules.RecordOfVolume(t, v, p, api.EventWarning, api.ReasonVolumeRecreated, message)
 	if p.GetStatus().GetPhase() == api.PhaseFailed {
-		leaveNode(t, p, api.ReasonVolumeRecreated, "waiting for the scheduler")
-		if err := movePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonVolumeRecreated, message); err != nil {
+		rules.LeaveNode(t, p, api.ReasonVolumeRecreated, "waiting for the scheduler")
+		if err := rules.MovePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonVolumeRecreated, message); err != nil {
 			return nil, err
 		}
 	}
-	endMove(t, p, api.ReasonMoveCancelled, message)
-	putUse(t, p, v)
+	rules.EndMove(t, p, api.ReasonMoveCancelled, message)
+	rules.PutUse(t, p, v)
 	return v, nil
 }
 
@@ -190,7 +191,7 @@ func (s Volumes) ReleaseVolume(ctx context.Context, req *carav1.GetRequest) (*ca
 		if v.GetStatus().GetOwner() == "" && v.GetStatus().GetMovedTo() == "" {
 			return nil
 		}
-		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeReleased, "released from "+api.OrNobody(v.GetStatus().GetOwner())+" by "+t.Actor.Name)
+		rules.RecordEvent(t, rules.RefTo(v), api.EventNormal, api.ReasonVolumeReleased, "released from "+api.OrNobody(v.GetStatus().GetOwner())+" by "+t.Actor.Name)
 		v.Status.Owner, v.Status.MovedTo = "", ""
 		t.Put(v)
 		return nil

@@ -2,58 +2,16 @@ package objects
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
-
-// fate is what a node's inventory means for one volume.
-type fate int
-
-const (
-	stays    fate = iota
-	made          // the node has it for the first time
-	found         // its data is there again
-	lost          // its data is gone
-	copyLost      // it is the copy of a move, and its data is gone
-	copyUsed      // it is the copy of a move, and a project has used it, of which a restored server does not know
-	removed       // its deletion is done, or it never had data and no project uses it
-)
-
-// fateOf decides what it means for a volume that its node has it or not. h is nil if the node does not have it.
-func fateOf(v *carav1.Volume, h *carav1.HeldVolume) fate {
-	st, held := v.GetStatus(), h != nil
-	switch {
-	case st.GetCopy() && h.GetUsed() && (st.GetState() == api.VolumeCopying || st.GetState() == api.VolumeDeleting):
-		return copyUsed
-	case st.GetState() == api.VolumeDeleting && !held:
-		return removed
-	case st.GetState() == api.VolumeDeleting:
-		return stays
-	case st.GetState() == api.VolumeCopying && !held && st.GetMade():
-		return copyLost
-	case st.GetState() == api.VolumeCopying && !held:
-		return stays
-	case held && st.GetState() == api.VolumeLost:
-		return found
-	case held && !st.GetMade():
-		return made
-	case held:
-		return stays
-	case st.GetProjectUid() == "" && !st.GetMade():
-		return removed
-	case st.GetMade() && st.GetState() != api.VolumeLost:
-		return lost
-	}
-	return stays
-}
 
 // volumesAtATime limits the volumes of one transaction. Each may write its project and two events, too.
 const volumesAtATime = 16
@@ -78,7 +36,7 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 		uid := v.GetMetadata().GetUid()
 		known[uid] = true
 		h := held[uid]
-		if fateOf(v, h) != stays {
+		if rules.FateOf(v, h) != rules.Stays {
 			changed = append(changed, v)
 		}
 		switch {
@@ -96,7 +54,7 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 	if err := s.settleRestores(ctx, names, held); err != nil {
 		return err
 	}
-	found, left := foundVolumes(inventory.GetVolumes(), known, min(maxFound, maxOnNode-len(names)))
+	found, left := rules.FoundVolumes(inventory.GetVolumes(), known, min(maxFound, maxOnNode-len(names)))
 	if left > 0 {
 		s.DB.Logger.Warn("a node has too many volumes that the server does not know", "node", node, "left_out", left)
 	}
@@ -105,21 +63,6 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 	}
 	s.Live.Inventories.Note(node, true)
 	return nil
-}
-
-// foundVolumes returns the volumes of an inventory that the server does not know, sorted, at most limit, and how many more
-// there are. It leaves out volumes whose labels no agent writes.
-func foundVolumes(held []*carav1.HeldVolume, known map[string]bool, limit int) (found []*carav1.HeldVolume, left int) {
-	for _, h := range held {
-		if !known[h.GetUid()] && api.IsName(h.GetProject()) && api.IsName(h.GetName()) {
-			found = append(found, h)
-		}
-	}
-	slices.SortFunc(found, func(a, b *carav1.HeldVolume) int {
-		return slices.Compare([]string{a.GetProject(), a.GetName(), a.GetUid()}, []string{b.GetProject(), b.GetName(), b.GetUid()})
-	})
-	limit = min(max(limit, 0), len(found))
-	return found[:limit], len(found) - limit
 }
 
 // inventoryWait is how long after the server's start a new volume waits for nodes that have not sent an inventory.
@@ -149,13 +92,13 @@ func (s *Service) settleVolumes(ctx context.Context, node string, volumes []*car
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		unseen = nil
 		for _, seen := range volumes {
-			v := sameVolume(t, seen)
+			v := rules.SameVolume(t, seen)
 			if v.GetStatus().GetNode() != node {
 				continue
 			}
-			f := fateOf(v, held[v.GetMetadata().GetUid()])
-			settleVolume(t, proto.CloneOf(v), f)
-			if f == removed && v.GetStatus().GetState() == api.VolumeDeleting && !v.GetStatus().GetMade() {
+			f := rules.FateOf(v, held[v.GetMetadata().GetUid()])
+			rules.SettleVolume(t, proto.CloneOf(v), f)
+			if f == rules.Removed && v.GetStatus().GetState() == api.VolumeDeleting && !v.GetStatus().GetMade() {
 				unseen = append(unseen, v)
 			}
 		}
@@ -167,76 +110,6 @@ func (s *Service) settleVolumes(ctx context.Context, node string, volumes []*car
 	return err
 }
 
-// sameVolume returns a volume by its uid, or nil if it is gone. It may have another name than before: a new project of the name
-// sets a volume aside that is being deleted, and takes a retained one back.
-func sameVolume(t *state.Tx, seen *carav1.Volume) *carav1.Volume {
-	plain := api.VolumeName(seen.GetSpec().GetProject(), seen.GetSpec().GetName())
-	for _, name := range []string{seen.GetMetadata().GetName(), plain, asideName(seen)} {
-		if v, ok := state.Read[*carav1.Volume](t, name); ok && v.GetMetadata().GetUid() == seen.GetMetadata().GetUid() {
-			return v
-		}
-	}
-	return nil
-}
-
-// settleVolume writes the fate of a volume. v is the transaction's own copy.
-func settleVolume(t *state.Tx, v *carav1.Volume, f fate) {
-	name, node := v.GetMetadata().GetName(), v.GetStatus().GetNode()
-	switch f {
-	case stays:
-		return
-	case removed:
-		t.Remove(api.KindVolume, name)
-		if v.GetStatus().GetMade() {
-			RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleted, "its data is deleted from node "+node)
-		}
-		return
-	case made:
-		v.Status.Made = true
-	case found:
-		v.Status.Made = true
-		to := api.VolumeRetained
-		if v.GetStatus().GetProjectUid() != "" {
-			to = api.VolumeInUse
-		}
-		setVolumeState(t, v, to, "")
-		recordOfVolume(t, v, userOf(t, v), api.EventNormal, api.ReasonVolumeFound, fmt.Sprintf("the data of volume %s is on node %s again", name, node))
-	case copyLost:
-		loseCopy(t, v, fmt.Sprintf("the copy of volume %s is no longer on node %s", v.GetSpec().GetName(), node))
-		return
-	case copyUsed:
-		keepUsedCopy(t, v)
-		return
-	case lost:
-		message := fmt.Sprintf("the data of volume %s is no longer on node %s: somebody removed it from the engine there, or the engine has another data directory", name, node)
-		setVolumeState(t, v, api.VolumeLost, message)
-		recordOfVolume(t, v, userOf(t, v), api.EventWarning, api.ReasonVolumeLost, message)
-	}
-	t.Put(v)
-	switch p := userOf(t, v); {
-	case p == nil:
-	case f == made:
-		putUse(t, p, v)
-	case f == lost && p.GetStatus().GetMove() != nil && p.GetStatus().GetMove().GetRestore() == nil:
-		p = proto.CloneOf(p)
-		endMove(t, p, api.ReasonMoveFailed, "the data of volume "+name+" is lost")
-		t.Put(p)
-	}
-}
-
-// userOf returns the project that uses a volume, or nil.
-func userOf(t *state.Tx, v *carav1.Volume) *carav1.Project {
-	if v.GetStatus().GetProjectUid() == "" {
-		return nil
-	}
-	p, ok := state.Read[*carav1.Project](t, v.GetSpec().GetProject())
-	use := api.VolumeUse(p, v.GetSpec().GetName())
-	if !ok || p.GetMetadata().GetUid() != v.GetStatus().GetProjectUid() || use.GetUid() != v.GetMetadata().GetUid() {
-		return nil
-	}
-	return p
-}
-
 // adoptVolumes creates objects for volumes that a node has and the server does not know, as after a restore of the server
 // from an older backup.
 func (s *Service) adoptVolumes(ctx context.Context, node string, found []*carav1.HeldVolume) error {
@@ -245,10 +118,10 @@ func (s *Service) adoptVolumes(ctx context.Context, node string, found []*carav1
 		err := s.DB.Transact(ctx, func(t *state.Tx) error {
 			for _, h := range part {
 				if v := s.Live.unseen.of(node, h.GetUid()); v != nil && !h.GetUsed() {
-					deleteAgain(t, v)
+					rules.DeleteAgain(t, v)
 					continue
 				}
-				adoptVolume(t, node, h, restored)
+				rules.AdoptVolume(t, node, h, restored)
 			}
 			return nil
 		})
@@ -259,71 +132,35 @@ func (s *Service) adoptVolumes(ctx context.Context, node string, found []*carav1
 	return nil
 }
 
-// deleteAgain continues the deletion of a volume that its node has after all.
-func deleteAgain(t *state.Tx, gone *carav1.Volume) {
-	v := proto.CloneOf(gone)
-	v.Metadata = &carav1.ObjectMeta{Name: asideName(gone), Uid: gone.GetMetadata().GetUid(), CreationTimestamp: gone.GetMetadata().GetCreationTimestamp()}
-	if _, exists := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); !exists {
-		v.Status.Made = true
-		t.Put(v)
-	}
-}
-
-// adoptVolume creates the object of one volume. Only soon after the server's start, when the server may have been restored
-// from an older backup, the volume belongs to the owner in its label. At other times somebody else has made it: it belongs
-// to nobody who could get it by a project's name, until an administrator releases it.
-func adoptVolume(t *state.Tx, node string, h *carav1.HeldVolume, restored bool) {
-	siblings, _ := state.List[*carav1.Volume](t.Seen, api.VolumeName(h.GetProject(), ""), "")
-	if slices.ContainsFunc(siblings, func(v *carav1.Volume) bool { return v.GetMetadata().GetUid() == h.GetUid() }) {
-		return // another node has it
-	}
-	v := &carav1.Volume{
-		ApiVersion: api.APIVersion, Kind: api.KindVolume,
-		Metadata: &carav1.ObjectMeta{Name: api.VolumeName(h.GetProject(), h.GetName()), Uid: h.GetUid(), CreationTimestamp: timestamppb.New(t.Now)},
-		Spec:     &carav1.VolumeSpec{Project: h.GetProject(), Name: h.GetName(), Reclaim: api.ReclaimRetain},
-		Status:   &carav1.VolumeStatus{Node: node, Made: true, Owner: h.GetOwner()},
-	}
-	message := "node " + node + " has it, and the server did not know it"
-	setVolumeState(t, v, api.VolumeRetained, message)
-	other, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName())
-	if !restored {
-		v.Status.Owner = api.PrefixNode + node
-	}
-	if taken && replaceEmpty(t, other, v) {
-		return
-	}
-	if taken && other.GetStatus().GetState() == api.VolumeInUse { // such as one that was made just before its project moved
-		v.Status.MovedTo = other.GetStatus().GetNode()
-	}
-	if taken || !restored {
-		v.Metadata.Name = asideName(v)
-		if _, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {
-			return
+// settleRestores writes what an inventory of a node means for the restores there. names are the volumes of the node, and held
+// is the inventory, by uid.
+func (s *Service) settleRestores(ctx context.Context, names []string, held map[string]*carav1.HeldVolume) error {
+	var projects []string
+	for _, name := range names {
+		v, _ := state.Get[*carav1.Volume](s.DB.Cache, name)
+		if v.GetStatus().GetState() == api.VolumeCopying && held[v.GetMetadata().GetUid()].GetRestored() != nil {
+			projects = append(projects, v.GetStatus().GetRestoredFrom().GetProject())
 		}
 	}
-	RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeFound, message)
-	t.Put(v)
-}
-
-// replaceEmpty puts found data in the place of a volume without data, if the owner may have it: of a new one that waits for
-// its first node, or of one whose data the same node has lost. It reports whether it did.
-func replaceEmpty(t *state.Tx, empty, v *carav1.Volume) bool {
-	st := empty.GetStatus()
-	fresh, lost := st.GetNode() == "", st.GetState() == api.VolumeLost && st.GetNode() == v.GetStatus().GetNode()
-	if !fresh && !lost || !reattaches(t, v.GetStatus().GetOwner(), st.GetOwner()) {
-		return false
+	slices.Sort(projects)
+	for _, name := range slices.Compact(projects) {
+		err := s.DB.Transact(ctx, func(t *state.Tx) error {
+			old, ok := state.Read[*carav1.Project](t, name)
+			if !ok || old.GetStatus().GetMove().GetStep() != api.MoveRestoring {
+				return nil
+			}
+			p := proto.CloneOf(old)
+			if err := rules.ApplyRestored(t, p, held); err != nil {
+				return err
+			}
+			if !proto.Equal(old, p) {
+				t.Put(p)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
-	p := userOf(t, empty)
-	v.Spec.Reclaim, v.Status.Owner = empty.GetSpec().GetReclaim(), st.GetOwner()
-	if p == nil {
-		t.Put(v)
-		return true
-	}
-	v.Status.ProjectUid = st.GetProjectUid()
-	setVolumeState(t, v, api.VolumeInUse, "")
-	t.Put(v)
-	putUse(t, p, v)
-	recordOfVolume(t, v, p, api.EventNormal, api.ReasonVolumeReattached,
-		"volume "+v.GetMetadata().GetName()+" has its data of before, which node "+v.GetStatus().GetNode()+" has")
-	return true
+	return nil
 }

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -61,7 +61,7 @@ func (r *Relay) Exec(stream carav1.ProjectService_ExecServer) error {
 // tellExec records an event with only the first word of the command, because the arguments may contain secrets.
 func (r *Relay) tellExec(ctx context.Context, p *carav1.Project, start *carav1.ExecStart) error {
 	return r.DB.Transact(ctx, func(t *state.Tx) error {
-		objects.RecordEvent(t, objects.RefTo(p), api.EventNormal, api.ReasonExec, fmt.Sprintf("%s runs %.64q in service %s", t.Actor.Name, path.Base(start.GetCommand()[0]), start.GetService()))
+		rules.RecordEvent(t, rules.RefTo(p), api.EventNormal, api.ReasonExec, fmt.Sprintf("%s runs %.64q in service %s", t.Actor.Name, path.Base(start.GetCommand()[0]), start.GetService()))
 		return nil
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/flow"
@@ -131,7 +131,7 @@ func agentError(node string, msg *carav1.AttachRequest) error {
 func (r *Relay) placed(name, forWhat string) (*carav1.Project, error) {
 	p, ok := state.Get[*carav1.Project](r.DB.Cache, name)
 	if !ok {
-		return nil, objects.NotFound(api.KindProject, name)
+		return nil, rules.NotFound(api.KindProject, name)
 	}
 	if p.GetStatus().GetNodeRef() == "" {
 		return nil, api.BadState("project %q is %s and on no node: there %s",

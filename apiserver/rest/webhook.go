@@ -20,7 +20,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
-	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
@@ -226,7 +226,7 @@ func (s *server) webhookSecret(source *carav1.Source) ([]byte, error) {
 	if !ok {
 		return nil, api.BadState("secret %q of spec.webhook.secretRef does not exist: create it", ref)
 	}
-	value, err := objects.SecretValue(s.DB.Vault, secret, webhookKey)
+	value, err := rules.SecretValue(s.DB.Vault, secret, webhookKey)
 	if err == nil && len(value) == 0 {
 		err = api.BadState("secret %q has nothing under the key %q: set it", ref, webhookKey)
 	}

@@ -1,7 +1,6 @@
-package objects
+package rules
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -24,17 +23,17 @@ func overrideSpec(t *state.Tx, p *carav1.Project, terms *carav1.OverrideTerms) e
 		}
 		return errSourceOwned(p)
 	}
-	o, err := recordOverride(t, p.GetMetadata().GetName(), sourceOf(p), api.OverrideSpec, terms)
+	o, err := RecordOverride(t, p.GetMetadata().GetName(), SourceOf(p), api.OverrideSpec, terms)
 	if err != nil {
 		return err
 	}
-	showOverride(t, p, o)
+	ShowOverride(t, p, o)
 	return nil
 }
 
-// recordOverride writes an override for a project of a source.
-func recordOverride(t *state.Tx, name, source, scope string, terms *carav1.OverrideTerms) (*carav1.Override, error) {
-	until, hash, err := overrideEnd(t, name, source, terms)
+// RecordOverride writes an override for a project of a source.
+func RecordOverride(t *state.Tx, name, source, scope string, terms *carav1.OverrideTerms) (*carav1.Override, error) {
+	until, hash, err := OverrideEnd(t, name, source, terms)
 	if err != nil {
 		return nil, err
 	}
@@ -51,8 +50,8 @@ func recordOverride(t *state.Tx, name, source, scope string, terms *carav1.Overr
 	return o, nil
 }
 
-// overrideEnd returns when an override ends.
-func overrideEnd(t *state.Tx, name, source string, terms *carav1.OverrideTerms) (*timestamppb.Timestamp, string, error) {
+// OverrideEnd returns when an override ends.
+func OverrideEnd(t *state.Tx, name, source string, terms *carav1.OverrideTerms) (*timestamppb.Timestamp, string, error) {
 	given := 0
 	for _, is := range []bool{terms.GetUntil() != nil, terms.GetFor() != nil, terms.GetUntilNextChange()} {
 		if is {
@@ -87,8 +86,8 @@ func overrideEnd(t *state.Tx, name, source string, terms *carav1.OverrideTerms) 
 	return nil, "", nil
 }
 
-// endOverride removes an override, so that git decides again.
-func endOverride(t *state.Tx, o *carav1.Override, why string) {
+// EndOverride removes an override, so that git decides again.
+func EndOverride(t *state.Tx, o *carav1.Override, why string) {
 	name := o.GetMetadata().GetName()
 	t.Remove(api.KindOverride, name)
 	RecordEvent(t, &carav1.ObjectRef{Kind: api.KindProject, Name: name}, api.EventNormal, api.ReasonOverrideEnded,
@@ -96,9 +95,9 @@ func endOverride(t *state.Tx, o *carav1.Override, why string) {
 			o.GetSince().AsTime().UTC().Format(time.RFC3339), o.GetReason()))
 }
 
-// showOverride sets the condition Overridden on the project.
-func showOverride(t *state.Tx, p *carav1.Project, o *carav1.Override) {
-	setCondition(t, p, &carav1.Condition{Type: api.CondOverridden, Status: api.StatusTrue, Reason: o.GetScope(), Message: overrideText(o)})
+// ShowOverride sets the condition Overridden on the project.
+func ShowOverride(t *state.Tx, p *carav1.Project, o *carav1.Override) {
+	SetCondition(t, p, &carav1.Condition{Type: api.CondOverridden, Status: api.StatusTrue, Reason: o.GetScope(), Message: overrideText(o)})
 }
 
 func overrideText(o *carav1.Override) string {
@@ -112,38 +111,9 @@ func overrideText(o *carav1.Override) string {
 	return fmt.Sprintf("%s overrides git (%s) %s: %s", o.GetActor(), o.GetScope(), until, o.GetReason())
 }
 
-// OverrideProject records or clears the override of a project.
-func (s Projects) OverrideProject(ctx context.Context, req *carav1.OverrideProjectRequest) (*carav1.Override, error) {
-	var out *carav1.Override
-	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
-		if req.GetClear() {
-			out, err = clearOverride(t, req.GetName())
-			return err
-		}
-		old, ok := state.Read[*carav1.Project](t, req.GetName())
-		switch {
-		case !ok:
-			return NotFound(api.KindProject, req.GetName())
-		case req.GetTerms() == nil:
-			return api.Invalid("the request", api.Field("terms", "are required: say why, and for how long"))
-		case sourceOf(old) == "":
-			return api.BadState("project %q belongs to no source: there is nothing to override, change it", req.GetName())
-		}
-		p := proto.CloneOf(old)
-		if out, err = recordOverride(t, req.GetName(), sourceOf(old), api.OverrideSpec, req.GetTerms()); err != nil {
-			return err
-		}
-		derive(t, p)
-		showOverride(t, p, out)
-		t.Put(p)
-		return nil
-	})
-	return out, err
-}
-
-// clearOverride ends an override. A loop may only end one that has expired: a person may have renewed it since the loop
+// ClearOverride ends an override. A loop may only end one that has expired: a person may have renewed it since the loop
 // read it.
-func clearOverride(t *state.Tx, name string) (*carav1.Override, error) {
+func ClearOverride(t *state.Tx, name string) (*carav1.Override, error) {
 	o, ok := state.Read[*carav1.Override](t, name)
 	if !ok {
 		return nil, NotFound(api.KindOverride, name)
@@ -154,10 +124,10 @@ func clearOverride(t *state.Tx, name string) (*carav1.Override, error) {
 			return nil, api.Conflict("the override of project %q stands: %s", name, overrideText(o))
 		}
 	}
-	endOverride(t, o, why)
+	EndOverride(t, o, why)
 	if old, ok := state.Read[*carav1.Project](t, name); ok {
 		p := proto.CloneOf(old)
-		derive(t, p)
+		Derive(t, p)
 		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
 		t.Put(p)
 	}

@@ -1,44 +1,14 @@
-package objects
+package rules
 
 import (
 	"cmp"
-	"context"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// ScheduleProject applies one decision of the scheduler. It fails if the project has changed since the decision.
-func (s Projects) ScheduleProject(ctx context.Context, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
-	var out *carav1.Project
-	if err := s.awaitInventories(req); err != nil {
-		return nil, err
-	}
-	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		old, ok := state.Read[*carav1.Project](t, req.GetName())
-		if !ok {
-			return NotFound(api.KindProject, req.GetName())
-		}
-		if err := MustBe(old, "", req.GetResourceVersion()); err != nil {
-			return err
-		}
-		p := proto.CloneOf(old)
-		if err := applyDecision(t, p, req); err != nil {
-			return err
-		}
-		if out = old; !proto.Equal(old, p) {
-			out = p
-			t.Put(p)
-		}
-		return nil
-	})
-	return out, err
-}
-
-func applyDecision(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+func ApplyDecision(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	st := p.GetStatus()
 	switch req.GetAction() {
 	case api.ScheduleBind:
@@ -57,7 +27,7 @@ func applyDecision(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRe
 	case api.ScheduleRefuseMove:
 		return refuseMove(t, p, req)
 	case api.ScheduleAbandon:
-		return movePhase(t, p, api.PhaseTerminated, api.RoleScheduler, api.Reason(cmp.Or(req.GetReason(), api.ReasonAbandoned)),
+		return MovePhase(t, p, api.PhaseTerminated, api.RoleScheduler, api.Reason(cmp.Or(req.GetReason(), api.ReasonAbandoned)),
 			cmp.Or(req.GetMessage(), "its node is lost: what it ran is swept when it comes back"))
 	}
 	return api.Invalid("the request", api.Field("action", "is %q; it must be Bind, Move, Explain, Evict, Abandon, AcceptMove or RefuseMove", req.GetAction()))
@@ -86,9 +56,9 @@ func bindProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequ
 	}
 	st.NodeRef, st.Epoch = req.GetNodeRef(), st.GetEpoch()+1
 	message := cmp.Or(req.GetMessage(), "assigned to "+req.GetNodeRef())
-	setCondition(t, p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusTrue, Reason: cmp.Or(req.GetReason(), api.ReasonScheduled), Message: message})
+	SetCondition(t, p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusTrue, Reason: cmp.Or(req.GetReason(), api.ReasonScheduled), Message: message})
 	awaitHolder(t, p)
-	return movePhase(t, p, api.PhaseScheduled, api.RoleScheduler, api.ReasonScheduled, message)
+	return MovePhase(t, p, api.PhaseScheduled, api.RoleScheduler, api.ReasonScheduled, message)
 }
 
 // evictProject removes a project from its node. It records the old node until the project runs again. So an operation that
@@ -101,8 +71,8 @@ func evictProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectReq
 	from := st.GetNodeRef()
 	message := cmp.Or(req.GetMessage(), "taken off "+from)
 	reason := api.Reason(cmp.Or(req.GetReason(), api.ReasonEvicted))
-	leaveNode(t, p, reason, message)
-	if err := movePhase(t, p, api.PhasePending, api.RoleScheduler, reason, message); err != nil {
+	LeaveNode(t, p, reason, message)
+	if err := MovePhase(t, p, api.PhasePending, api.RoleScheduler, reason, message); err != nil {
 		return err
 	}
 	st.MovedFrom = cmp.Or(st.GetMovedFrom(), from)
@@ -120,6 +90,6 @@ func explainProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectR
 	default:
 		return api.Conflict("project %q is %s: the scheduler has nothing to say of it", req.GetName(), p.GetStatus().GetPhase())
 	}
-	setCondition(t, p, c)
+	SetCondition(t, p, c)
 	return nil
 }

@@ -1,4 +1,4 @@
-package objects
+package rules
 
 import (
 	"cmp"
@@ -11,9 +11,9 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// applyMoveReport writes what a report of the old node means for the project's move. reported returns whether a node has
+// ApplyMoveReport writes what a report of the old node means for the project's move. reported returns whether a node has
 // sent an inventory of its volumes since the server's start. p is the transaction's own copy.
-func applyMoveReport(t *state.Tx, p *carav1.Project, r *carav1.MoveReport, reported func(node string) bool) error {
+func ApplyMoveReport(t *state.Tx, p *carav1.Project, r *carav1.MoveReport, reported func(node string) bool) error {
 	m := p.GetStatus().GetMove()
 	if r == nil || m == nil {
 		return nil
@@ -23,11 +23,11 @@ func applyMoveReport(t *state.Tx, p *carav1.Project, r *carav1.MoveReport, repor
 	case moveUnchanged:
 	case moveSwitches:
 		m.Step = api.MoveSwitching
-		showMove(t, p, api.MoveSwitching, "the project is stopped on node "+m.GetFrom()+" while the last changes are copied to node "+m.GetTo())
+		ShowMove(t, p, api.MoveSwitching, "the project is stopped on node "+m.GetFrom()+" while the last changes are copied to node "+m.GetTo())
 	case moveRepeats:
 		repeatMove(t, p, m, whyNot(m, r, to))
 	case moveFails:
-		endMove(t, p, api.ReasonMoveFailed, whyNot(m, r, to))
+		EndMove(t, p, api.ReasonMoveFailed, whyNot(m, r, to))
 	case moveCompletes:
 		return completeMove(t, p, m)
 	}
@@ -37,7 +37,7 @@ func applyMoveReport(t *state.Tx, p *carav1.Project, r *carav1.MoveReport, repor
 // showProgress takes the condition Moving from a report, unless the move that it describes has ended.
 func showProgress(t *state.Tx, p *carav1.Project, c *carav1.Condition) {
 	if step := p.GetStatus().GetMove().GetStep(); step == api.MoveCopying || step == api.MoveSwitching {
-		showMove(t, p, c.GetReason(), c.GetMessage())
+		ShowMove(t, p, c.GetReason(), c.GetMessage())
 	}
 }
 
@@ -93,7 +93,7 @@ func repeatMove(t *state.Tx, p *carav1.Project, m *carav1.Move, why string) {
 	m.Attempts++
 	message := fmt.Sprintf("attempt %d of %d to switch to node %s failed: %s; the project runs on node %s again, and the copy is repeated",
 		m.GetAttempts(), maxMoveAttempts, m.GetTo(), why, m.GetFrom())
-	showMove(t, p, api.MoveCopying, message)
+	ShowMove(t, p, api.MoveCopying, message)
 	RecordEvent(t, RefTo(p), api.EventWarning, api.ReasonMoveRetried, message)
 }
 
@@ -101,7 +101,7 @@ func repeatMove(t *state.Tx, p *carav1.Project, m *carav1.Move, why string) {
 // The new node starts the project when the old one has reported that nothing is left of it.
 func completeMove(t *state.Tx, p *carav1.Project, m *carav1.Move) error {
 	if !copiesAll(p, m) {
-		endMove(t, p, api.ReasonMoveCancelled, "the project uses other volumes than those that were copied")
+		EndMove(t, p, api.ReasonMoveCancelled, "the project uses other volumes than those that were copied")
 		return nil
 	}
 	uses := map[string]*carav1.VolumeUse{}
@@ -123,7 +123,7 @@ func completeMove(t *state.Tx, p *carav1.Project, m *carav1.Move) error {
 func moveVolume(t *state.Tx, p *carav1.Project, m *carav1.Move, old, v *carav1.Volume) *carav1.Volume {
 	swapVolume(t, p, old, v)
 	kept := keptVolume(p, m, old)
-	setVolumeState(t, kept, api.VolumeRetained, fmt.Sprintf("project %s moved to node %s with a copy of this data; delete this volume when you do not need it any more (caractrl delete volume %s)",
+	SetVolumeState(t, kept, api.VolumeRetained, fmt.Sprintf("project %s moved to node %s with a copy of this data; delete this volume when you do not need it any more (caractrl delete volume %s)",
 		p.GetMetadata().GetName(), m.GetTo(), kept.GetMetadata().GetName()))
 	t.Put(kept)
 	RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonMoved, "moved from node "+m.GetFrom()+" to node "+m.GetTo())
@@ -136,13 +136,13 @@ func swapVolume(t *state.Tx, p *carav1.Project, old, v *carav1.Volume) {
 	t.Remove(api.KindVolume, v.GetMetadata().GetName())
 	v.Metadata.Name, v.Spec = old.GetMetadata().GetName(), proto.CloneOf(old.GetSpec())
 	v.Status.ProjectUid, v.Status.Owner, v.Status.Copy = p.GetMetadata().GetUid(), p.GetMetadata().GetOwner(), false
-	setVolumeState(t, v, api.VolumeInUse, "")
+	SetVolumeState(t, v, api.VolumeInUse, "")
 	t.Put(v)
 }
 
 // keptVolume returns a volume that a copy has replaced, under the name that belongs to its data alone.
 func keptVolume(p *carav1.Project, m *carav1.Move, old *carav1.Volume) *carav1.Volume {
-	kept := withBackup(old, p)
+	kept := WithBackup(old, p)
 	kept.Metadata.Name, kept.Status.ProjectUid, kept.Status.MovedTo = asideName(old), "", m.GetTo()
 	return kept
 }
@@ -150,14 +150,14 @@ func keptVolume(p *carav1.Project, m *carav1.Move, old *carav1.Volume) *carav1.V
 // assignMoved assigns a project to the new node of its move, and ends the move.
 func assignMoved(t *state.Tx, p *carav1.Project, m *carav1.Move) error {
 	p.Status.Move = nil
-	message := fmt.Sprintf("moved from %s to node %s, as %s asked", orNoNode(m.GetFrom()), m.GetTo(), m.GetActor())
+	message := fmt.Sprintf("moved from %s to node %s, as %s asked", OrNoNode(m.GetFrom()), m.GetTo(), m.GetActor())
 	err := reassignProject(t, p, &carav1.ScheduleProjectRequest{
 		Name: p.GetMetadata().GetName(), NodeRef: m.GetTo(), Reason: api.ReasonMoved, Message: message,
 	})
 	if err != nil {
 		return err
 	}
-	setCondition(t, p, &carav1.Condition{Type: api.CondMoving, Status: api.StatusFalse, Reason: api.ReasonMoved, Message: message})
+	SetCondition(t, p, &carav1.Condition{Type: api.CondMoving, Status: api.StatusFalse, Reason: api.ReasonMoved, Message: message})
 	RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonMoved, message)
 	return nil
 }
@@ -174,13 +174,13 @@ func loseCopy(t *state.Tx, v *carav1.Volume, why string) {
 		p := proto.CloneOf(old)
 		for _, moved := range p.GetStatus().GetMove().GetVolumes() {
 			if moved.GetNewUid() == v.GetMetadata().GetUid() {
-				endMove(t, p, api.ReasonMoveFailed, why)
+				EndMove(t, p, api.ReasonMoveFailed, why)
 				t.Put(p)
 				return
 			}
 		}
 	}
-	setVolumeState(t, v, api.VolumeDeleting, why)
+	SetVolumeState(t, v, api.VolumeDeleting, why)
 	t.Put(v)
 }
 
@@ -194,7 +194,7 @@ func keepUsedCopy(t *state.Tx, v *carav1.Volume) {
 	}
 	v.Status.Made, v.Status.Copy = true, false
 	why := fmt.Sprintf("a project has used it on node %s after the backup from which the server was restored: it may have newer data", node)
-	setVolumeState(t, v, api.VolumeRetained, why)
+	SetVolumeState(t, v, api.VolumeRetained, why)
 	RecordEvent(t, RefTo(v), api.EventWarning, api.ReasonVolumeRetained, why)
 	t.Put(v)
 }

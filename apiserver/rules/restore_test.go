@@ -1,4 +1,4 @@
-package objects
+package rules
 
 import (
 	"strings"
@@ -80,7 +80,7 @@ func TestRestoreOf(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			p, _ := restorable()
 			test.change(p)
-			got, err := restoreOf(p, test.req)
+			got, err := RestoreOf(p, test.req)
 			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
 				t.Errorf("%v, want %q", err, test.err)
 			}
@@ -143,7 +143,7 @@ func TestNeedsNoRoom(t *testing.T) {
 	} {
 		p, _ := restorable()
 		p.Status.Phase = test.phase
-		if got := needsNoRoom(p, &carav1.Move{To: test.to, Restore: &carav1.Restore{As: test.as}}); got != test.want {
+		if got := NeedsNoRoom(p, &carav1.Move{To: test.to, Restore: &carav1.Restore{As: test.as}}); got != test.want {
 			t.Errorf("%s: %t, want %t", test.name, got, test.want)
 		}
 	}
@@ -238,11 +238,11 @@ func TestWithBackup(t *testing.T) {
 			Metadata: &carav1.ObjectMeta{Uid: test.uid}, Spec: &carav1.VolumeSpec{Project: "shop", Name: test.volume},
 			Status: &carav1.VolumeStatus{ProjectUid: test.project, Snapshot: test.stored},
 		}
-		got := withBackup(v, p).GetStatus()
+		got := WithBackup(v, p).GetStatus()
 		if got.GetSnapshot() != test.want || (test.want != "" && test.stored == "") != (got.GetLastBackup() != nil) {
 			t.Errorf("%s: %q of %v, want %q", test.name, got.GetSnapshot(), got.GetLastBackup(), test.want)
 		}
-		if none := withBackup(v, nil).GetStatus(); none.GetSnapshot() != test.stored {
+		if none := WithBackup(v, nil).GetStatus(); none.GetSnapshot() != test.stored {
 			t.Errorf("%s, without a project: %q", test.name, none.GetSnapshot())
 		}
 	}

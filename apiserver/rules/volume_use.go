@@ -1,4 +1,4 @@
-package objects
+package rules
 
 import (
 	"time"
@@ -43,8 +43,8 @@ func useOf(v *carav1.Volume) *carav1.VolumeUse {
 	}
 }
 
-// putUse writes into a project's status what one of its volumes is now.
-func putUse(t *state.Tx, p *carav1.Project, v *carav1.Volume) {
+// PutUse writes into a project's status what one of its volumes is now.
+func PutUse(t *state.Tx, p *carav1.Project, v *carav1.Volume) {
 	p = proto.CloneOf(p)
 	for i, u := range p.GetStatus().GetVolumes() {
 		if u.GetName() == v.GetSpec().GetName() {
@@ -54,8 +54,8 @@ func putUse(t *state.Tx, p *carav1.Project, v *carav1.Volume) {
 	t.Put(p)
 }
 
-// recordOfVolume records an event about a volume, and the same about the project that uses it, unless p is nil.
-func recordOfVolume(t *state.Tx, v *carav1.Volume, p *carav1.Project, typ api.EventType, reason api.Reason, message string) {
+// RecordOfVolume records an event about a volume, and the same about the project that uses it, unless p is nil.
+func RecordOfVolume(t *state.Tx, v *carav1.Volume, p *carav1.Project, typ api.EventType, reason api.Reason, message string) {
 	RecordEvent(t, RefTo(v), typ, reason, message)
 	if p != nil {
 		RecordEvent(t, RefTo(p), typ, reason, message)
@@ -67,7 +67,7 @@ func useVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) (
 	name := api.VolumeName(p.GetMetadata().GetName(), declared.GetName())
 	old, exists := state.Read[*carav1.Volume](t, name)
 	if exists && old.GetStatus().GetState() == api.VolumeDeleting {
-		setAside(t, old) // its deletion goes on, and this project never had that data
+		SetAside(t, old) // its deletion goes on, and this project never had that data
 		exists = false
 	}
 	if !exists {
@@ -146,8 +146,8 @@ func reattach(t *state.Tx, p *carav1.Project, v *carav1.Volume, keptAs string) e
 	if v.GetStatus().GetState() == api.VolumeRetained {
 		age := duration.HumanDuration(t.Now.Sub(v.GetMetadata().GetCreationTimestamp().AsTime()))
 		message := "volume " + name + " has its data of before, " + age + " old: kept since " + v.GetStatus().GetSince().AsTime().UTC().Format(time.RFC3339)
-		setVolumeState(t, v, api.VolumeInUse, "")
-		recordOfVolume(t, v, p, api.EventNormal, api.ReasonVolumeReattached, message)
+		SetVolumeState(t, v, api.VolumeInUse, "")
+		RecordOfVolume(t, v, p, api.EventNormal, api.ReasonVolumeReattached, message)
 	}
 	return nil
 }
@@ -162,12 +162,12 @@ func reattaches(t *state.Tx, have, owner string) bool {
 	return plan.Reattaches(have, owner, adopt)
 }
 
-func setVolumeState(t *state.Tx, v *carav1.Volume, to, message string) {
+func SetVolumeState(t *state.Tx, v *carav1.Volume, to, message string) {
 	v.Status.State, v.Status.Message, v.Status.Since = to, message, timestamppb.New(t.Now)
 }
 
-// setAside gives a volume the name that belongs to its data alone, so that its old name is free.
-func setAside(t *state.Tx, old *carav1.Volume) {
+// SetAside gives a volume the name that belongs to its data alone, so that its old name is free.
+func SetAside(t *state.Tx, old *carav1.Volume) {
 	v := proto.CloneOf(old)
 	v.Metadata.Name = asideName(old)
 	t.Remove(api.KindVolume, old.GetMetadata().GetName())
@@ -205,8 +205,8 @@ func placeVolumes(t *state.Tx, p *carav1.Project, node string) error {
 	return nil
 }
 
-// ownVolumes makes the owner of a project that of its volumes, too.
-func ownVolumes(t *state.Tx, p *carav1.Project) {
+// OwnVolumes makes the owner of a project that of its volumes, too.
+func OwnVolumes(t *state.Tx, p *carav1.Project) {
 	for _, u := range p.GetStatus().GetVolumes() {
 		old, ok := state.Read[*carav1.Volume](t, api.VolumeName(p.GetMetadata().GetName(), u.GetName()))
 		if !ok || old.GetMetadata().GetUid() != u.GetUid() || old.GetStatus().GetOwner() == p.GetMetadata().GetOwner() {
@@ -233,25 +233,25 @@ func leaveVolume(t *state.Tx, p *carav1.Project, u *carav1.VolumeUse, ends bool,
 	if !ok || old.GetMetadata().GetUid() != u.GetUid() {
 		return
 	}
-	v := withBackup(old, p)
+	v := WithBackup(old, p)
 	v.Status.ProjectUid, v.Status.Owner = "", p.GetMetadata().GetOwner()
 	reclaim := ends && v.GetSpec().GetReclaim() == api.ReclaimDelete
 	switch {
-	case v.GetStatus().GetNode() == "", reclaim && nodeGone(t, v):
+	case v.GetStatus().GetNode() == "", reclaim && NodeGone(t, v):
 		t.Remove(api.KindVolume, v.GetMetadata().GetName())
 		return
 	case reclaim:
-		setVolumeState(t, v, api.VolumeDeleting, why+", and its reclaim is "+api.ReclaimDelete)
+		SetVolumeState(t, v, api.VolumeDeleting, why+", and its reclaim is "+api.ReclaimDelete)
 		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleting, v.GetStatus().GetMessage())
 	case v.GetStatus().GetState() != api.VolumeLost:
-		setVolumeState(t, v, api.VolumeRetained, why)
+		SetVolumeState(t, v, api.VolumeRetained, why)
 		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeRetained, why)
 	}
 	t.Put(v)
 }
 
-// nodeGone reports whether the node of a volume does not exist.
-func nodeGone(t *state.Tx, v *carav1.Volume) bool {
+// NodeGone reports whether the node of a volume does not exist.
+func NodeGone(t *state.Tx, v *carav1.Volume) bool {
 	_, ok := state.Read[*carav1.Node](t, v.GetStatus().GetNode())
 	return !ok
 }

@@ -1,9 +1,7 @@
-package objects
+package rules
 
 import (
 	"cmp"
-	"context"
-	"fmt"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -107,7 +105,7 @@ func repeatOrFail(m *carav1.Move) moveEffect {
 func cannotMove(p *carav1.Project, name string, from, to *carav1.Node) error {
 	project, st := p.GetMetadata().GetName(), p.GetStatus()
 	if api.GoingAway(p) {
-		return errTerminating(p)
+		return ErrTerminating(p)
 	}
 	switch {
 	case to == nil:
@@ -160,55 +158,21 @@ func cannotCopy(p *carav1.Project, from, to *carav1.Node) error {
 	return nil
 }
 
-// MoveProject requests the move of a project and its data to another node.
-func (s Projects) MoveProject(ctx context.Context, req *carav1.MoveProjectRequest) (*carav1.Project, error) {
-	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
-		if m := p.GetStatus().GetMove(); m != nil {
-			return errMoving(p, m)
-		}
-		if err := mayMove(t, p, req.GetTo()); err != nil {
-			return err
-		}
-		p.Status.Move = &carav1.Move{
-			Id: state.NewUID(), From: p.GetStatus().GetNodeRef(), To: req.GetTo(), Step: api.MoveRequested,
-			Actor: t.Actor.Name, Started: timestamppb.New(t.Now),
-		}
-		message := fmt.Sprintf("move from %s to node %s requested by %s", orNoNode(p.GetStatus().GetNodeRef()), req.GetTo(), t.Actor.Name)
-		showMove(t, p, api.MoveRequested, message+"; waiting for the scheduler")
-		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonMoving, message)
-		return nil
-	})
-}
-
-func orNoNode(node string) string {
+func OrNoNode(node string) string {
 	if node == "" {
 		return "no node"
 	}
 	return "node " + node
 }
 
-// mayMove is cannotMove with the nodes as the transaction reads them.
-func mayMove(t *state.Tx, p *carav1.Project, to string) error {
+// MayMove is cannotMove with the nodes as the transaction reads them.
+func MayMove(t *state.Tx, p *carav1.Project, to string) error {
 	var source *carav1.Node
 	if at := p.GetStatus().GetNodeRef(); at != "" {
 		source, _ = state.Read[*carav1.Node](t, at)
 	}
 	target, _ := state.Read[*carav1.Node](t, to)
 	return cannotMove(p, to, source, target)
-}
-
-// CancelMove ends the move or the restore of a project.
-func (s Projects) CancelMove(ctx context.Context, req *carav1.GetRequest) (*carav1.Project, error) {
-	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
-		if p.GetStatus().GetMove() == nil {
-			return api.BadState("project %q is neither moving nor being restored: it is on %s", req.GetName(), orNoNode(p.GetStatus().GetNodeRef()))
-		}
-		if r := p.GetStatus().GetMove().GetRestore(); r != nil && r.GetAs() == "" {
-			p.Status.RestoreDeclined = timestamppb.New(t.Now)
-		}
-		endMove(t, p, api.ReasonMoveCancelled, "cancelled by "+t.Actor.Name)
-		return nil
-	})
 }
 
 // acceptMove begins the move that the scheduler has found room for. A project without data is assigned to its new node
@@ -220,14 +184,14 @@ func acceptMove(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectReque
 	}
 	m.From, m.To = p.GetStatus().GetNodeRef(), req.GetNodeRef()
 	if r := m.GetRestore(); r != nil {
-		if err := mayRestore(t, p, r, m.GetTo()); err != nil {
-			endMove(t, p, api.ReasonMoveFailed, api.ProblemOf(err).GetDetail())
+		if err := MayRestore(t, p, r, m.GetTo()); err != nil {
+			EndMove(t, p, api.ReasonMoveFailed, api.ProblemOf(err).GetDetail())
 			return nil
 		}
-		return beginRestore(t, p, m)
+		return BeginRestore(t, p, m)
 	}
-	if err := mayMove(t, p, m.GetTo()); err != nil {
-		endMove(t, p, api.ReasonMoveFailed, api.ProblemOf(err).GetDetail())
+	if err := MayMove(t, p, m.GetTo()); err != nil {
+		EndMove(t, p, api.ReasonMoveFailed, api.ProblemOf(err).GetDetail())
 		return nil
 	}
 	if len(api.DataNodes(p)) == 0 {
@@ -242,7 +206,7 @@ func acceptMove(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectReque
 		m.Volumes = append(m.Volumes, &carav1.MovedVolume{Name: u.GetName(), Uid: u.GetUid(), NewUid: v.GetMetadata().GetUid()})
 	}
 	m.Step = api.MoveCopying
-	showMove(t, p, api.MoveCopying, "the data is being copied from node "+m.GetFrom()+" to node "+m.GetTo())
+	ShowMove(t, p, api.MoveCopying, "the data is being copied from node "+m.GetFrom()+" to node "+m.GetTo())
 	return nil
 }
 
@@ -251,13 +215,13 @@ func acceptMove(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectReque
 func refuseMove(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	m := p.GetStatus().GetMove()
 	if m.GetRestore() != nil && m.GetActor() == t.Actor.Name && m.GetStep() == api.MoveRestoring {
-		endMove(t, p, api.ReasonMoveCancelled, cmp.Or(req.GetMessage(), "it is not needed any more"))
+		EndMove(t, p, api.ReasonMoveCancelled, cmp.Or(req.GetMessage(), "it is not needed any more"))
 		return nil
 	}
 	if m.GetStep() != api.MoveRequested {
 		return api.Conflict("project %q does not wait for a move", p.GetMetadata().GetName())
 	}
-	endMove(t, p, api.ReasonMoveFailed, cmp.Or(req.GetMessage(), "the project does not fit there"))
+	EndMove(t, p, api.ReasonMoveFailed, cmp.Or(req.GetMessage(), "the project does not fit there"))
 	return nil
 }
 
@@ -273,7 +237,7 @@ func newCopy(t *state.Tx, p *carav1.Project, u *carav1.VolumeUse, m *carav1.Move
 		Spec:     proto.CloneOf(old.GetSpec()),
 		Status:   &carav1.VolumeStatus{Node: m.GetTo(), Owner: p.GetMetadata().GetOwner(), Copy: true},
 	}
-	setVolumeState(t, v, api.VolumeCopying, "project "+p.GetMetadata().GetName()+" moves from node "+m.GetFrom()+" to node "+m.GetTo())
+	SetVolumeState(t, v, api.VolumeCopying, "project "+p.GetMetadata().GetName()+" moves from node "+m.GetFrom()+" to node "+m.GetTo())
 	v.Metadata.Name = asideName(v)
 	if _, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {
 		return nil, api.Conflict("there is a volume %q already: try again", v.GetMetadata().GetName())

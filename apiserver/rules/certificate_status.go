@@ -1,4 +1,4 @@
-package objects
+package rules
 
 import (
 	"cmp"
@@ -12,9 +12,9 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// setCertificates sets the certificates in the status of a project, and the condition about them, from the spec from the
+// SetCertificates sets the certificates in the status of a project, and the condition about them, from the spec from the
 // Secrets, and from what the server has done to obtain them. p is the transaction's own copy.
-func setCertificates(t *state.Tx, p *carav1.Project) {
+func SetCertificates(t *state.Tx, p *carav1.Project) {
 	var all []*carav1.HostCertificate
 	for _, in := range p.GetSpec().GetIngress() {
 		host := t.Hosts.Template.Host(in.GetHost())
@@ -30,7 +30,7 @@ func setCertificates(t *state.Tx, p *carav1.Project) {
 	slices.SortFunc(all, func(a, b *carav1.HostCertificate) int { return cmp.Compare(a.GetHost(), b.GetHost()) })
 	p.Status.Certificates = all
 	if c := api.CertificateCondition(all); c != nil {
-		setCondition(t, p, c)
+		SetCondition(t, p, c)
 		return
 	}
 	p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondCertificateReady)
@@ -60,8 +60,8 @@ func obtained(t *state.Tx, host string) *carav1.HostCertificate {
 	return out
 }
 
-// tellCertificate updates the projects that claim a host, and records an event about its certificate for each of them.
-func tellCertificate(t *state.Tx, host string, typ api.EventType, reason api.Reason, message string) {
+// TellCertificate updates the projects that claim a host, and records an event about its certificate for each of them.
+func TellCertificate(t *state.Tx, host string, typ api.EventType, reason api.Reason, message string) {
 	claim, _ := state.Read[*carav1.HostClaim](t, host)
 	told := map[string]bool{}
 	for _, c := range pathClaims(claim) {
@@ -71,7 +71,7 @@ func tellCertificate(t *state.Tx, host string, typ api.EventType, reason api.Rea
 		}
 		told[c.GetProject()] = true
 		next := proto.CloneOf(p)
-		setCertificates(t, next)
+		SetCertificates(t, next)
 		if !slices.ContainsFunc(next.GetStatus().GetCertificates(), func(h *carav1.HostCertificate) bool {
 			return h.GetHost() == host && h.GetSecretRef() == ""
 		}) {

@@ -1,10 +1,8 @@
-package objects
+package rules
 
 import (
 	"cmp"
-	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +15,8 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// beginRestore creates the volumes that the node fills. m is the move of p, and has its node.
-func beginRestore(t *state.Tx, p *carav1.Project, m *carav1.Move) error {
+// BeginRestore creates the volumes that the node fills. m is the move of p, and has its node.
+func BeginRestore(t *state.Tx, p *carav1.Project, m *carav1.Move) error {
 	for _, name := range m.GetRestore().GetVolumes() {
 		v := newRestored(t, p, m, name)
 		if _, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {
@@ -30,7 +28,7 @@ func beginRestore(t *state.Tx, p *carav1.Project, m *carav1.Move) error {
 		})
 	}
 	m.Step = api.MoveRestoring
-	showMove(t, p, api.ReasonRestoring, "restoring "+restoredWhat(m))
+	ShowMove(t, p, api.ReasonRestoring, "restoring "+RestoredWhat(m))
 	return nil
 }
 
@@ -52,7 +50,7 @@ func newRestored(t *state.Tx, p *carav1.Project, m *carav1.Move, name string) *c
 			RestoredFrom: &carav1.RestoredFrom{Project: project, Volume: name},
 		},
 	}
-	setVolumeState(t, v, api.VolumeCopying, "it is being restored from a backup of project "+project)
+	SetVolumeState(t, v, api.VolumeCopying, "it is being restored from a backup of project "+project)
 	v.Metadata.Name = asideName(v)
 	return v
 }
@@ -60,39 +58,6 @@ func newRestored(t *state.Tx, p *carav1.Project, m *carav1.Move, name string) *c
 // copiesFor returns the project that the new volumes of a move belong to.
 func copiesFor(p *carav1.Project, m *carav1.Move) string {
 	return cmp.Or(m.GetRestore().GetAs(), p.GetMetadata().GetName())
-}
-
-// settleRestores writes what an inventory of a node means for the restores there. names are the volumes of the node, and held
-// is the inventory, by uid.
-func (s *Service) settleRestores(ctx context.Context, names []string, held map[string]*carav1.HeldVolume) error {
-	var projects []string
-	for _, name := range names {
-		v, _ := state.Get[*carav1.Volume](s.DB.Cache, name)
-		if v.GetStatus().GetState() == api.VolumeCopying && held[v.GetMetadata().GetUid()].GetRestored() != nil {
-			projects = append(projects, v.GetStatus().GetRestoredFrom().GetProject())
-		}
-	}
-	slices.Sort(projects)
-	for _, name := range slices.Compact(projects) {
-		err := s.DB.Transact(ctx, func(t *state.Tx) error {
-			old, ok := state.Read[*carav1.Project](t, name)
-			if !ok || old.GetStatus().GetMove().GetStep() != api.MoveRestoring {
-				return nil
-			}
-			p := proto.CloneOf(old)
-			if err := applyRestored(t, p, held); err != nil {
-				return err
-			}
-			if !proto.Equal(old, p) {
-				t.Put(p)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // restoreEffect is what an inventory means for a restore.
@@ -144,22 +109,22 @@ func progressOf(volume string, r *carav1.RestoredVolume) string {
 	return out
 }
 
-// applyRestored writes what an inventory means for the restore of a project. p is the transaction's own copy.
-func applyRestored(t *state.Tx, p *carav1.Project, held map[string]*carav1.HeldVolume) error {
+// ApplyRestored writes what an inventory means for the restore of a project. p is the transaction's own copy.
+func ApplyRestored(t *state.Tx, p *carav1.Project, held map[string]*carav1.HeldVolume) error {
 	m := p.GetStatus().GetMove()
 	copies := make([]*carav1.Volume, len(m.GetVolumes()))
 	for i, moved := range m.GetVolumes() {
 		if copies[i] = copyOf(t, p, m, moved); copies[i] == nil {
-			endMove(t, p, api.ReasonMoveFailed, "the new volume "+moved.GetName()+" was deleted")
+			EndMove(t, p, api.ReasonMoveFailed, "the new volume "+moved.GetName()+" was deleted")
 			return nil
 		}
 		noteSnapshot(t, copies[i], moved, held[moved.GetNewUid()].GetRestored())
 	}
 	switch effect, why := afterInventory(m, held); effect {
 	case restoreContinues:
-		showMove(t, p, api.ReasonRestoring, why)
+		ShowMove(t, p, api.ReasonRestoring, why)
 	case restoreFails:
-		endMove(t, p, api.ReasonMoveFailed, why)
+		EndMove(t, p, api.ReasonMoveFailed, why)
 	case restoreCompletes:
 		return completeRestore(t, p, m, copies)
 	}
@@ -197,7 +162,7 @@ func completeRestore(t *state.Tx, p *carav1.Project, m *carav1.Move, copies []*c
 	}
 	to, _ := state.Read[*carav1.Node](t, m.GetTo())
 	if why := cannotSwitch(p, m, to); why != "" {
-		endMove(t, p, api.ReasonMoveFailed, why)
+		EndMove(t, p, api.ReasonMoveFailed, why)
 		return nil
 	}
 	uses := map[string]*carav1.VolumeUse{}
@@ -263,7 +228,7 @@ func replaceVolume(t *state.Tx, p *carav1.Project, m *carav1.Move, old, v *carav
 	if old.GetStatus().GetState() == api.VolumeLost {
 		kept.Status.Message = why
 	} else {
-		setVolumeState(t, kept, api.VolumeRetained, why)
+		SetVolumeState(t, kept, api.VolumeRetained, why)
 		RecordEvent(t, RefTo(kept), api.EventNormal, api.ReasonVolumeRetained, why)
 	}
 	t.Put(kept)
@@ -276,8 +241,8 @@ func assignRestored(t *state.Tx, p *carav1.Project, m *carav1.Move, what string)
 	p.Status.Move = nil
 	message := fmt.Sprintf("restored %s on node %s, as %s asked", what, m.GetTo(), m.GetActor())
 	if p.GetStatus().GetPhase() == api.PhaseFailed {
-		leaveNode(t, p, api.ReasonRestored, "waiting for the scheduler")
-		if err := movePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonRestored, message); err != nil {
+		LeaveNode(t, p, api.ReasonRestored, "waiting for the scheduler")
+		if err := MovePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonRestored, message); err != nil {
 			return err
 		}
 	}
@@ -296,7 +261,7 @@ func assignRestored(t *state.Tx, p *carav1.Project, m *carav1.Move, what string)
 
 // endRestored records that a restore was successful.
 func endRestored(t *state.Tx, p *carav1.Project, message string) {
-	setCondition(t, p, &carav1.Condition{Type: api.CondRestoring, Status: api.StatusFalse, Reason: api.ReasonRestored, Message: message})
+	SetCondition(t, p, &carav1.Condition{Type: api.CondRestoring, Status: api.StatusFalse, Reason: api.ReasonRestored, Message: message})
 	RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonRestored, message)
 }
 
@@ -313,7 +278,7 @@ func keepRestored(t *state.Tx, p *carav1.Project, m *carav1.Move, copies []*cara
 		}
 		v.Status.Made, v.Status.Copy = true, false
 		why := fmt.Sprintf("restored from %s of project %s, for the next project %s", snapshotText(v), project, as)
-		setVolumeState(t, v, api.VolumeRetained, why)
+		SetVolumeState(t, v, api.VolumeRetained, why)
 		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonRestored, why)
 		t.Put(v)
 		names = append(names, v.GetMetadata().GetName())

@@ -1,4 +1,4 @@
-package objects
+package rules
 
 import (
 	"google.golang.org/protobuf/proto"
@@ -8,9 +8,9 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// showMove sets the condition of a project whose move or restore continues.
-func showMove(t *state.Tx, p *carav1.Project, reason, message string) {
-	setCondition(t, p, &carav1.Condition{Type: moveCondition(p.GetStatus().GetMove()), Status: api.StatusTrue, Reason: reason, Message: message})
+// ShowMove sets the condition of a project whose move or restore continues.
+func ShowMove(t *state.Tx, p *carav1.Project, reason, message string) {
+	SetCondition(t, p, &carav1.Condition{Type: moveCondition(p.GetStatus().GetMove()), Status: api.StatusTrue, Reason: reason, Message: message})
 }
 
 // moveCondition returns the type of the condition that shows a move or a restore.
@@ -21,11 +21,11 @@ func moveCondition(m *carav1.Move) string {
 	return api.CondMoving
 }
 
-// endMove ends the move or the restore of a project, if it has one, and deletes the copies. The project continues with the
+// EndMove ends the move or the restore of a project, if it has one, and deletes the copies. The project continues with the
 // data that it has; a node that stopped it for the move starts it again. A copy on a node that does not exist any more is
 // deleted when that machine joins again, because nobody may get an incomplete copy. reason is ReasonMoveFailed or
 // ReasonMoveCancelled. p is the transaction's own copy.
-func endMove(t *state.Tx, p *carav1.Project, reason api.Reason, why string) {
+func EndMove(t *state.Tx, p *carav1.Project, reason api.Reason, why string) {
 	m := p.GetStatus().GetMove()
 	if m == nil {
 		return
@@ -39,7 +39,7 @@ func endMove(t *state.Tx, p *carav1.Project, reason api.Reason, why string) {
 		if v == nil {
 			continue
 		}
-		setVolumeState(t, v, api.VolumeDeleting, "it is the copy of a "+what+" that ended: "+why)
+		SetVolumeState(t, v, api.VolumeDeleting, "it is the copy of a "+what+" that ended: "+why)
 		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleting, v.GetStatus().GetMessage())
 		t.Put(v)
 	}
@@ -48,7 +48,7 @@ func endMove(t *state.Tx, p *carav1.Project, reason api.Reason, why string) {
 	if st := p.GetStatus(); st.GetPhase() == api.PhaseScheduled || st.GetPhase() == api.PhaseRunning {
 		message += "; the project continues on node " + st.GetNodeRef()
 	}
-	setCondition(t, p, &carav1.Condition{Type: moveCondition(m), Status: api.StatusFalse, Reason: string(reason), Message: message})
+	SetCondition(t, p, &carav1.Condition{Type: moveCondition(m), Status: api.StatusFalse, Reason: string(reason), Message: message})
 	RecordEvent(t, RefTo(p), api.EventWarning, reason, message)
 }
 
@@ -85,12 +85,12 @@ func copyOf(t *state.Tx, p *carav1.Project, m *carav1.Move, moved *carav1.MovedV
 func endMoveOfOtherData(t *state.Tx, p *carav1.Project, why string) {
 	if m := p.GetStatus().GetMove(); m.GetRestore() != nil {
 		if other := restoresOther(p, m); other != "" {
-			endMove(t, p, api.ReasonMoveCancelled, other+": "+why)
+			EndMove(t, p, api.ReasonMoveCancelled, other+": "+why)
 		}
 		return
 	}
 	if m := p.GetStatus().GetMove(); len(m.GetVolumes()) > 0 && !copiesAll(p, m) {
-		endMove(t, p, api.ReasonMoveCancelled, why)
+		EndMove(t, p, api.ReasonMoveCancelled, why)
 	}
 }
 
@@ -120,7 +120,7 @@ func EndMovesTo(t *state.Tx, node string) {
 			continue
 		}
 		p = proto.CloneOf(p)
-		endMove(t, p, api.ReasonMoveFailed, "node "+node+" was deleted by "+t.Actor.Name)
+		EndMove(t, p, api.ReasonMoveFailed, "node "+node+" was deleted by "+t.Actor.Name)
 		t.Put(p)
 	}
 }

@@ -1,4 +1,4 @@
-package objects
+package rules
 
 import (
 	"testing"
@@ -17,29 +17,29 @@ func TestFateOf(t *testing.T) {
 		held    bool
 		want    fate
 	}{
-		{"the node makes it", api.VolumeInUse, false, "uid", false, stays},
+		{"the node makes it", api.VolumeInUse, false, "uid", false, Stays},
 		{"the node has made it", api.VolumeInUse, false, "uid", true, made},
-		{"in use", api.VolumeInUse, true, "uid", true, stays},
+		{"in use", api.VolumeInUse, true, "uid", true, Stays},
 		{"removed by hand while in use", api.VolumeInUse, true, "uid", false, lost},
-		{"retained", api.VolumeRetained, true, "", true, stays},
+		{"retained", api.VolumeRetained, true, "", true, Stays},
 		{"removed by hand while retained", api.VolumeRetained, true, "", false, lost},
 		{"retained, and made after all", api.VolumeRetained, false, "", true, made},
-		{"retained, and never made", api.VolumeRetained, false, "", false, removed},
-		{"lost", api.VolumeLost, true, "uid", false, stays},
+		{"retained, and never made", api.VolumeRetained, false, "", false, Removed},
+		{"lost", api.VolumeLost, true, "uid", false, Stays},
 		{"lost and found", api.VolumeLost, true, "uid", true, found},
-		{"its node does not have the copy yet", api.VolumeCopying, false, "", false, stays},
+		{"its node does not have the copy yet", api.VolumeCopying, false, "", false, Stays},
 		{"its node has the copy", api.VolumeCopying, false, "", true, made},
-		{"the copy is being filled", api.VolumeCopying, true, "", true, stays},
+		{"the copy is being filled", api.VolumeCopying, true, "", true, Stays},
 		{"the copy was removed by hand", api.VolumeCopying, true, "", false, copyLost},
-		{"being deleted", api.VolumeDeleting, true, "", true, stays},
-		{"deleted", api.VolumeDeleting, true, "", false, removed},
+		{"being deleted", api.VolumeDeleting, true, "", true, Stays},
+		{"deleted", api.VolumeDeleting, true, "", false, Removed},
 	} {
 		v := &carav1.Volume{Status: &carav1.VolumeStatus{State: test.state, Made: test.made, ProjectUid: test.project}}
 		var held *carav1.HeldVolume
 		if test.held {
 			held = &carav1.HeldVolume{Used: true} // as most are, which says nothing of a volume that is no copy
 		}
-		if got := fateOf(v, held); got != test.want {
+		if got := FateOf(v, held); got != test.want {
 			t.Errorf("%s: %d, want %d", test.name, got, test.want)
 		}
 	}
@@ -52,18 +52,18 @@ func TestFateOfCopies(t *testing.T) {
 		made, used  bool
 		want        fate
 	}{
-		{"being filled", api.VolumeCopying, true, false, stays},
+		{"being filled", api.VolumeCopying, true, false, Stays},
 		{"used, and the server was restored", api.VolumeCopying, true, true, copyUsed},
 		{"used before the server knows that it was made", api.VolumeCopying, false, true, copyUsed},
-		{"being deleted", api.VolumeDeleting, true, false, stays},
+		{"being deleted", api.VolumeDeleting, true, false, Stays},
 		{"being deleted, and used", api.VolumeDeleting, true, true, copyUsed},
-		{"in use in spite of its name", api.VolumeInUse, true, true, stays},
+		{"in use in spite of its name", api.VolumeInUse, true, true, Stays},
 	} {
 		v := &carav1.Volume{Status: &carav1.VolumeStatus{State: test.state, Made: test.made, Copy: true}}
-		if got := fateOf(v, &carav1.HeldVolume{Used: test.used}); got != test.want {
+		if got := FateOf(v, &carav1.HeldVolume{Used: test.used}); got != test.want {
 			t.Errorf("%s: %d, want %d", test.name, got, test.want)
 		}
-		if got := fateOf(v, nil); got == copyUsed {
+		if got := FateOf(v, nil); got == copyUsed {
 			t.Errorf("%s, and gone: %d", test.name, got)
 		}
 	}
@@ -93,7 +93,7 @@ func TestSameVolume(t *testing.T) {
 		for _, v := range tt.now {
 			x.Put(v)
 		}
-		if got := sameVolume(x, volume(tt.seen, old)); got.GetMetadata().GetName() != tt.want {
+		if got := SameVolume(x, volume(tt.seen, old)); got.GetMetadata().GetName() != tt.want {
 			t.Errorf("%s: %v, want %q", name, got, tt.want)
 		}
 	}
@@ -119,7 +119,7 @@ func TestFoundVolumes(t *testing.T) {
 		{"no room", 0, "", 3},
 		{"more than there may be already", -5, "", 3},
 	} {
-		found, left := foundVolumes(held, known, test.limit)
+		found, left := FoundVolumes(held, known, test.limit)
 		got := ""
 		for _, h := range found {
 			got += h.GetUid()

@@ -1,4 +1,4 @@
-package objects
+package rules
 
 import (
 	"slices"
@@ -86,16 +86,16 @@ func sourceMay(t *state.Tx, source string, p *carav1.Project) error {
 	return api.NotAllowed("%s", strings.Join(denials[:min(len(denials), maxDenials)], "; "))
 }
 
-// declaredBySource applies all rules to a project that a source declares.
-func declaredBySource(t *state.Tx, source string, p *carav1.Project) error {
+// DeclaredBySource applies all rules to a project that a source declares.
+func DeclaredBySource(t *state.Tx, source string, p *carav1.Project) error {
 	if err := permitted(t, p); err != nil { // first, because adding it to spec.allow would not help
 		return err
 	}
 	return sourceMay(t, source, p)
 }
 
-// mayDeclare applies all rules to a project that a person declares.
-func mayDeclare(t *state.Tx, p *carav1.Project) error {
+// MayDeclare applies all rules to a project that a person declares.
+func MayDeclare(t *state.Tx, p *carav1.Project) error {
 	if err := t.Actor.MayUse(p); err != nil {
 		return err
 	}
@@ -108,19 +108,19 @@ func mayDeclare(t *state.Tx, p *carav1.Project) error {
 	return permitted(t, p)
 }
 
-// mayRunAgain applies the rules to a stopped project that a person wants to run unchanged. The rules for its source apply,
+// MayRunAgain applies the rules to a stopped project that a person wants to run unchanged. The rules for its source apply,
 // unless a person has overridden the spec.
-func mayRunAgain(t *state.Tx, p *carav1.Project) error {
-	source := sourceOf(p)
+func MayRunAgain(t *state.Tx, p *carav1.Project) error {
+	source := SourceOf(p)
 	o, _ := state.Read[*carav1.Override](t, p.GetMetadata().GetName())
 	if source == "" || o.GetScope() == api.OverrideSpec && plan.InForce(o, t.Now) {
-		return mayDeclare(t, p)
+		return MayDeclare(t, p)
 	}
-	return declaredBySource(t, source, p)
+	return DeclaredBySource(t, source, p)
 }
 
-// unusedByProjects returns an error if a source begins to use a Secret for git or webhooks that a project uses.
-func unusedByProjects(t *state.Tx, old, in *carav1.Source) error {
+// UnusedByProjects returns an error if a source begins to use a Secret for git or webhooks that a project uses.
+func UnusedByProjects(t *state.Tx, old, in *carav1.Source) error {
 	had := api.SourceSecretNames(old.GetSpec())
 	fresh := slices.DeleteFunc(api.SourceSecretNames(in.GetSpec()), func(name string) bool { return slices.Contains(had, name) })
 	if len(fresh) == 0 {

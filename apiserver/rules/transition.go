@@ -1,4 +1,4 @@
-package objects
+package rules
 
 import (
 	"google.golang.org/protobuf/proto"
@@ -10,9 +10,9 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// movePhase is the only function that changes a project's phase. It checks the move and records the Phase condition and an
+// MovePhase is the only function that changes a project's phase. It checks the move and records the Phase condition and an
 // event with the reason. p is the transaction's own copy; the caller writes it.
-func movePhase(t *state.Tx, p *carav1.Project, to api.Phase, by api.Role, reason api.Reason, message string) error {
+func MovePhase(t *state.Tx, p *carav1.Project, to api.Phase, by api.Role, reason api.Reason, message string) error {
 	st := p.GetStatus()
 	from := api.Phase(st.GetPhase())
 	if err := api.CheckMove(from, to, by); err != nil {
@@ -27,10 +27,10 @@ func movePhase(t *state.Tx, p *carav1.Project, to api.Phase, by api.Role, reason
 	}
 	if to == api.PhaseTerminating || to == api.PhaseTerminated || st.GetMove().GetRestore() == nil && to != api.PhaseScheduled && to != api.PhaseRunning {
 		// Nobody copies the data of a project that its node does not run. A restore needs no running project.
-		endMove(t, p, api.ReasonMoveCancelled, "the project became "+string(to)+": "+message)
+		EndMove(t, p, api.ReasonMoveCancelled, "the project became "+string(to)+": "+message)
 	}
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondPhase) // so that each move sets a new transition time
-	setCondition(t, p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: string(reason), Message: message})
+	SetCondition(t, p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: string(reason), Message: message})
 	typ := api.EventType(api.EventNormal)
 	if to == api.PhaseFailed {
 		typ = api.EventWarning
@@ -39,14 +39,14 @@ func movePhase(t *state.Tx, p *carav1.Project, to api.Phase, by api.Role, reason
 	return nil
 }
 
-// leaveNode removes the project from its node, so that it waits for a new one.
-func leaveNode(t *state.Tx, p *carav1.Project, reason api.Reason, message string) {
+// LeaveNode removes the project from its node, so that it waits for a new one.
+func LeaveNode(t *state.Tx, p *carav1.Project, reason api.Reason, message string) {
 	st := p.GetStatus()
 	holdOnNode(t, p)
 	st.NodeRef, st.Services = "", lastRun(st.GetServices())
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondImagesReady)
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondReady)
-	setCondition(t, p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: string(reason), Message: message})
+	SetCondition(t, p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: string(reason), Message: message})
 }
 
 // lastRun returns what stays in the status of services that have left their node: the image of each container, so that the
@@ -77,8 +77,8 @@ func keepDigests(before, reported []*carav1.ServiceStatus) {
 	}
 }
 
-// setCondition sets a condition for the current generation.
-func setCondition(t *state.Tx, p *carav1.Project, c *carav1.Condition) {
+// SetCondition sets a condition for the current generation.
+func SetCondition(t *state.Tx, p *carav1.Project, c *carav1.Condition) {
 	c.ObservedGeneration = p.GetMetadata().GetGeneration()
 	p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), c, t.Now)
 }
@@ -96,18 +96,18 @@ func newProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Or
 		Spec:   proto.CloneOf(in.GetSpec()),
 		Status: &carav1.ProjectStatus{},
 	}
-	derive(t, p)
+	Derive(t, p)
 	by := "by " + t.Actor.Name
 	if origin != nil {
-		by = "from " + whence(owner, origin)
+		by = "from " + Whence(owner, origin)
 	}
-	if err := movePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonCreated, "accepted "+by); err != nil {
+	if err := MovePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonCreated, "accepted "+by); err != nil {
 		return nil, err
 	}
-	setCondition(t, p, &carav1.Condition{
+	SetCondition(t, p, &carav1.Condition{
 		Type: api.CondScheduled, Status: api.StatusFalse, Reason: api.ReasonWaiting, Message: "waiting for the scheduler",
 	})
-	keepRevision(t, p, "")
+	KeepRevision(t, p, "")
 	if err := useBlobs(t, p); err != nil {
 		return nil, err
 	}
@@ -120,11 +120,11 @@ func newProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Or
 	return p, claimHosts(t, nil, p)
 }
 
-// changeSpec gives a project a new spec. A running project is updated in place. p is the transaction's own copy of old.
-func changeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, what string) error {
+// ChangeSpec gives a project a new spec. A running project is updated in place. p is the transaction's own copy of old.
+func ChangeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, what string) error {
 	p.Spec = proto.CloneOf(spec)
 	p.Metadata.Generation++
-	derive(t, p)
+	Derive(t, p)
 	if err := useBlobs(t, p); err != nil {
 		return err
 	}
@@ -144,29 +144,29 @@ func changeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, w
 	}
 	switch p.GetStatus().GetPhase() {
 	case api.PhaseRunning:
-		return movePhase(t, p, api.PhaseScheduled, api.RoleServer, api.ReasonSpecChanged, what)
+		return MovePhase(t, p, api.PhaseScheduled, api.RoleServer, api.ReasonSpecChanged, what)
 	case api.PhaseFailed:
-		leaveNode(t, p, api.ReasonWaiting, "waiting for the scheduler")
-		return movePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonSpecChanged, what)
+		LeaveNode(t, p, api.ReasonWaiting, "waiting for the scheduler")
+		return MovePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonSpecChanged, what)
 	case api.PhaseTerminating, api.PhaseTerminated:
-		return errTerminating(p)
+		return ErrTerminating(p)
 	}
 	RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonSpecChanged, what)
 	return nil
 }
 
-// derive sets the fields that follow from the spec and from the override, as this transaction reads it.
-func derive(t *state.Tx, p *carav1.Project) {
+// Derive sets the fields that follow from the spec and from the override, as this transaction reads it.
+func Derive(t *state.Tx, p *carav1.Project) {
 	st := p.GetStatus()
 	st.SpecHash = api.Hash(p.GetSpec())
 	st.Hosts = t.Hosts.Of(p.GetSpec())
-	setCertificates(t, p)
-	setExpiry(t, p)
+	SetCertificates(t, p)
+	SetExpiry(t, p)
 }
 
-// setExpiry is the only function that changes a project's expiry. A change removes the notice about the old expiry. The
+// SetExpiry is the only function that changes a project's expiry. A change removes the notice about the old expiry. The
 // collector adds a new notice in time.
-func setExpiry(t *state.Tx, p *carav1.Project) {
+func SetExpiry(t *state.Tx, p *carav1.Project) {
 	at := expiryOf(t, p)
 	if proto.Equal(at, p.GetStatus().GetExpireAt()) {
 		return
@@ -200,7 +200,7 @@ func sameContainers(a, b *carav1.ProjectSpec) bool {
 	return api.Hash(bare(a)) == api.Hash(bare(b))
 }
 
-func errTerminating(p *carav1.Project) error {
+func ErrTerminating(p *carav1.Project) error {
 	return api.Terminating("project %q is being deleted: try again when it is gone", p.GetMetadata().GetName())
 }
 
@@ -225,7 +225,7 @@ func awaitHolder(t *state.Tx, p *carav1.Project) {
 	case st.GetNodeRef():
 		st.HeldBy = ""
 	default:
-		setCondition(t, p, &carav1.Condition{
+		SetCondition(t, p, &carav1.Condition{
 			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonMoving,
 			Message: "waits until node " + st.GetHeldBy() + " has stopped what it ran of it",
 		})

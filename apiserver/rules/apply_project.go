@@ -1,4 +1,4 @@
-package objects
+package rules
 
 import (
 	"google.golang.org/protobuf/proto"
@@ -9,17 +9,17 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// applyProject applies a project that a person or a source declares.
-func applyProject(t *state.Tx, m proto.Message, how applyTerms) (before, after proto.Message, err error) {
+// ApplyProject applies a project that a person or a source declares.
+func ApplyProject(t *state.Tx, m proto.Message, how ApplyTerms) (before, after proto.Message, err error) {
 	in := m.(*carav1.Project)
 	var old, p *carav1.Project
-	if how.source != "" {
+	if how.Source != "" {
 		old, p, err = declareFor(t, in, how)
 	} else {
-		if err := mustMatch(t, api.KindProject, in, in.GetMetadata().GetResourceVersion()); err != nil {
+		if err := MustMatch(t, api.KindProject, in, in.GetMetadata().GetResourceVersion()); err != nil {
 			return nil, nil, err
 		}
-		old, p, err = DeclareProject(t, in, how.override)
+		old, p, err = DeclareProject(t, in, how.Override)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -32,14 +32,14 @@ func applyProject(t *state.Tx, m proto.Message, how applyTerms) (before, after p
 
 // declareFor applies a source's declaration of a project. If the project already matches it, nothing is written, even if
 // the commit is a different one.
-func declareFor(t *state.Tx, in *carav1.Project, how applyTerms) (before, after *carav1.Project, err error) {
-	owner, name := api.PrefixSource+how.source, in.GetMetadata().GetName()
+func declareFor(t *state.Tx, in *carav1.Project, how ApplyTerms) (before, after *carav1.Project, err error) {
+	owner, name := api.PrefixSource+how.Source, in.GetMetadata().GetName()
 	origin := proto.CloneOf(in.GetMetadata().GetOrigin())
 	if origin == nil {
 		origin = &carav1.Origin{}
 	}
-	origin.Source = how.source
-	if err := declaredBySource(t, how.source, in); err != nil {
+	origin.Source = how.Source
+	if err := DeclaredBySource(t, how.Source, in); err != nil {
 		return nil, nil, err
 	}
 	o, err := yieldsToGit(t, in)
@@ -51,25 +51,25 @@ func declareFor(t *state.Tx, in *carav1.Project, how applyTerms) (before, after 
 		p, err := createProject(t, in, owner, origin)
 		return nil, p, err
 	}
-	if err := mayTake(old, owner, how.adopt, how.handOver); err != nil {
+	if err := MayTake(old, owner, how.Adopt, how.HandOver); err != nil {
 		return nil, nil, err
 	}
 	p := proto.CloneOf(old)
-	changed, err := redeclare(t, old, p, in, "changed by "+whence(owner, origin))
+	changed, err := redeclare(t, old, p, in, "changed by "+Whence(owner, origin))
 	if err != nil {
 		return nil, nil, err
 	}
 	if old.GetMetadata().GetOwner() != owner {
 		if api.GoingAway(old) {
-			return nil, nil, errTerminating(old)
+			return nil, nil, ErrTerminating(old)
 		}
-		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonAdopted, "now belongs to "+whence(owner, origin)+", before to "+api.OrNobody(old.GetMetadata().GetOwner()))
+		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonAdopted, "now belongs to "+Whence(owner, origin)+", before to "+api.OrNobody(old.GetMetadata().GetOwner()))
 		p.Metadata.Owner, changed = owner, true
-		ownVolumes(t, p)
+		OwnVolumes(t, p)
 	}
 	if o == nil && api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) { // its override has ended or no longer exists
 		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
-		setExpiry(t, p)
+		SetExpiry(t, p)
 		if !changed {
 			t.Put(p)
 			return old, old, nil
@@ -80,7 +80,7 @@ func declareFor(t *state.Tx, in *carav1.Project, how applyTerms) (before, after 
 	}
 	p.Metadata.Origin = origin
 	if p.GetMetadata().GetGeneration() != old.GetMetadata().GetGeneration() {
-		keepRevision(t, p, "")
+		KeepRevision(t, p, "")
 	}
 	t.Put(p)
 	return old, p, nil
@@ -95,7 +95,7 @@ func yieldsToGit(t *state.Tx, in *carav1.Project) (*carav1.Override, error) {
 		return nil, nil
 	}
 	if why := endedByGit(t, o, in); why != "" {
-		endOverride(t, o, why)
+		EndOverride(t, o, why)
 		return nil, nil
 	}
 	if o.GetScope() == api.OverrideExpiry {
@@ -116,4 +116,12 @@ func endedByGit(t *state.Tx, o *carav1.Override, in *carav1.Project) string {
 		return "git lets the project live longer"
 	}
 	return ""
+}
+
+// ApplyTerms are the parameters of an Apply request.
+type ApplyTerms struct {
+	Source   string // empty if a person applies
+	Adopt    string
+	HandOver []string
+	Override *carav1.OverrideTerms
 }

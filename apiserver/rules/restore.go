@@ -1,13 +1,10 @@
-package objects
+package rules
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"slices"
 	"strings"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -31,44 +28,9 @@ const (
 	maxSnapshot = 64
 )
 
-// RestoreProject requests the restore of a project's data from its backups.
-func (s Projects) RestoreProject(ctx context.Context, req *carav1.RestoreProjectRequest) (*carav1.Project, error) {
-	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
-		if t.Actor.Role == api.RoleScheduler {
-			endStranded(t, p)
-		}
-		r, err := restoreOf(p, req)
-		if err != nil {
-			return err
-		}
-		if err := mayRestoreAs(t, p, r); err != nil {
-			return err
-		}
-		to := restoreNode(t, p, req.GetNode())
-		if err := mayRestore(t, p, r, to); err != nil {
-			return err
-		}
-		m := &carav1.Move{
-			Id: state.NewUID(), From: p.GetStatus().GetNodeRef(), To: to, Step: api.MoveRequested,
-			Actor: t.Actor.Name, Started: timestamppb.New(t.Now), Restore: r,
-		}
-		p.Status.Move = m
-		if r.GetAs() == "" {
-			p.Status.RestoreDeclined = nil
-		}
-		message := "restore of " + restoredWhat(m) + " requested by " + t.Actor.Name
-		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonRestoring, message)
-		if needsNoRoom(p, m) {
-			return beginRestore(t, p, m)
-		}
-		showMove(t, p, api.MoveRequested, message+"; waiting for the scheduler")
-		return nil
-	})
-}
-
-// endStranded ends a move or a restore that cannot go on, because the node with the data is lost: the scheduler restores the
+// EndStranded ends a move or a restore that cannot go on, because the node with the data is lost: the scheduler restores the
 // project's last backup on another node instead. p is the transaction's own copy.
-func endStranded(t *state.Tx, p *carav1.Project) {
+func EndStranded(t *state.Tx, p *carav1.Project) {
 	m := p.GetStatus().GetMove()
 	if m == nil || m.GetTo() == "" {
 		return
@@ -80,19 +42,19 @@ func endStranded(t *state.Tx, p *carav1.Project) {
 			return
 		}
 	}
-	endMove(t, p, api.ReasonMoveCancelled, "node "+lost+" is lost, and the last backup is restored on another node instead")
+	EndMove(t, p, api.ReasonMoveCancelled, "node "+lost+" is lost, and the last backup is restored on another node instead")
 }
 
-// restoreOf returns what a request restores, or why it cannot, with what to do. It depends only on the project.
-func restoreOf(p *carav1.Project, req *carav1.RestoreProjectRequest) (*carav1.Restore, error) {
+// RestoreOf returns what a request restores, or why it cannot, with what to do. It depends only on the project.
+func RestoreOf(p *carav1.Project, req *carav1.RestoreProjectRequest) (*carav1.Restore, error) {
 	name, as := p.GetMetadata().GetName(), req.GetAs()
 	switch m := p.GetStatus().GetMove(); {
 	case api.GoingAway(p):
-		return nil, errTerminating(p)
+		return nil, ErrTerminating(p)
 	case p.GetSpec().GetBackup() == nil:
 		return nil, api.BadState("project %q has no spec.backup: add it to the manifest, with the Secret of type backup that has the repository", name)
 	case m != nil:
-		return nil, errMoving(p, m)
+		return nil, ErrMoving(p, m)
 	case as == name:
 		return nil, api.Invalid("the request", api.Field("as", "is the project itself; leave it out, or give another name"))
 	case as != "" && !api.IsName(as):
@@ -143,8 +105,8 @@ func isSnapshot(id string) bool {
 	})
 }
 
-// errMoving is the error for a project that is moving or being restored already.
-func errMoving(p *carav1.Project, m *carav1.Move) error {
+// ErrMoving is the error for a project that is moving or being restored already.
+func ErrMoving(p *carav1.Project, m *carav1.Move) error {
 	name := p.GetMetadata().GetName()
 	if m.GetRestore() != nil {
 		return api.BadState("project %q is being restored already: wait, or cancel that restore (caractrl restore %s --cancel)", name, name)
@@ -152,9 +114,9 @@ func errMoving(p *carav1.Project, m *carav1.Move) error {
 	return api.BadState("project %q is moving to node %s already: wait, or cancel that move (caractrl move %s --cancel)", name, m.GetTo(), name)
 }
 
-// restoreNode returns the node that restores the data: the requested one, or the project's own if that is there. If it is
+// RestoreNode returns the node that restores the data: the requested one, or the project's own if that is there. If it is
 // empty, the scheduler chooses the node.
-func restoreNode(t *state.Tx, p *carav1.Project, requested string) string {
+func RestoreNode(t *state.Tx, p *carav1.Project, requested string) string {
 	at := p.GetStatus().GetNodeRef()
 	if requested != "" || at == "" {
 		return requested
@@ -165,8 +127,8 @@ func restoreNode(t *state.Tx, p *carav1.Project, requested string) string {
 	return at
 }
 
-// mayRestore returns why a node cannot restore the data of a project, with what to do, or nil. to may be empty.
-func mayRestore(t *state.Tx, p *carav1.Project, r *carav1.Restore, to string) error {
+// MayRestore returns why a node cannot restore the data of a project, with what to do, or nil. to may be empty.
+func MayRestore(t *state.Tx, p *carav1.Project, r *carav1.Restore, to string) error {
 	if problem := BackupSecretProblem(t.Seen, p.GetSpec().GetBackup().GetSecretRef()); problem != "" {
 		return api.BadState("the backups of project %q cannot be read: %s", p.GetMetadata().GetName(), problem)
 	}
@@ -212,8 +174,8 @@ func leftElsewhere(p *carav1.Project, r *carav1.Restore, node string) *carav1.Vo
 	return nil
 }
 
-// mayRestoreAs returns why the restored volumes cannot be kept under another name, or nil.
-func mayRestoreAs(t *state.Tx, p *carav1.Project, r *carav1.Restore) error {
+// MayRestoreAs returns why the restored volumes cannot be kept under another name, or nil.
+func MayRestoreAs(t *state.Tx, p *carav1.Project, r *carav1.Restore) error {
 	if r.GetAs() == "" {
 		return nil
 	}
@@ -245,16 +207,16 @@ func BackupSecretProblem(r state.Reader, name string) string {
 	return ""
 }
 
-// needsNoRoom reports whether a restore can begin without the scheduler: the project counts on the node already, or it does
+// NeedsNoRoom reports whether a restore can begin without the scheduler: the project counts on the node already, or it does
 // not run on the restored data.
-func needsNoRoom(p *carav1.Project, m *carav1.Move) bool {
+func NeedsNoRoom(p *carav1.Project, m *carav1.Move) bool {
 	phase := p.GetStatus().GetPhase()
 	here := m.GetTo() == p.GetStatus().GetNodeRef() && (phase == api.PhaseScheduled || phase == api.PhaseRunning)
 	return m.GetTo() != "" && (here || m.GetRestore().GetAs() != "")
 }
 
-// restoredWhat describes what a restore does: `the newest backup of volumes db, media on node n2 for project other`.
-func restoredWhat(m *carav1.Move) string {
+// RestoredWhat describes what a restore does: `the newest backup of volumes db, media on node n2 for project other`.
+func RestoredWhat(m *carav1.Move) string {
 	r := m.GetRestore()
 	text := "the newest backup"
 	if r.GetSnapshot() != "" {
