@@ -55,11 +55,11 @@ func (a *app) explainAbsence(ctx context.Context, why map[string]string) error {
 		}
 		for _, claim := range claims.Items {
 			if project := claim.GetSpec().GetProject().GetMetadata().GetName(); why[project] != "" && claim.GetSpec().GetPresent() {
-				why[project], claimed[project] = "source/"+term.Line(name)+": "+claimText(claim), true
+				why[project], claimed[project] = api.PrefixSource+term.Line(name)+": "+claimText(claim), true
 			}
 		}
 		if ready, message := kind.SourceState(s); ready.Text != api.StatusTrue {
-			broken = append(broken, "source/"+term.Line(name)+": "+term.Line(message))
+			broken = append(broken, api.PrefixSource+term.Line(name)+": "+term.Line(message))
 		}
 	}
 	for project := range why {

@@ -2,6 +2,7 @@ package objects
 
 import (
 	"context"
+	"maps"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
@@ -100,7 +101,7 @@ func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node) {
 		spec = &carav1.NodeSpec{}
 	}
 	sameSpec := proto.Equal(old.GetSpec(), spec)
-	if sameSpec && rules.SameMap(old.GetMetadata().GetLabels(), labels) && rules.SameMap(old.GetMetadata().GetAnnotations(), notes) {
+	if sameSpec && maps.Equal(old.GetMetadata().GetLabels(), labels) && maps.Equal(old.GetMetadata().GetAnnotations(), notes) {
 		return old, old
 	}
 	n := proto.CloneOf(old)

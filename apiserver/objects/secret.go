@@ -108,8 +108,8 @@ func declareSecret(t *state.Tx, in *carav1.Secret) (before, after *carav1.Secret
 	meta := in.GetMetadata()
 	old, exists := state.Read[*carav1.Secret](t, meta.GetName())
 	values := plainValues(in)
-	if exists && rules.SameMap(old.GetMetadata().GetLabels(), meta.GetLabels()) &&
-		rules.SameMap(old.GetMetadata().GetAnnotations(), meta.GetAnnotations()) &&
+	if exists && maps.Equal(old.GetMetadata().GetLabels(), meta.GetLabels()) &&
+		maps.Equal(old.GetMetadata().GetAnnotations(), meta.GetAnnotations()) &&
 		old.GetType() == in.GetType() && sameValues(t.Vault, old, values) {
 		return old, old, nil
 	}

@@ -36,7 +36,7 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 		uid := v.GetMetadata().GetUid()
 		known[uid] = true
 		h := held[uid]
-		if rules.FateOf(v, h) != rules.Stays {
+		if rules.FateOf(v, h) != rules.FateStays {
 			changed = append(changed, v)
 		}
 		switch {
@@ -98,7 +98,7 @@ func (s *Service) settleVolumes(ctx context.Context, node string, volumes []*car
 			}
 			f := rules.FateOf(v, held[v.GetMetadata().GetUid()])
 			rules.SettleVolume(t, proto.CloneOf(v), f)
-			if f == rules.Removed && v.GetStatus().GetState() == api.VolumeDeleting && !v.GetStatus().GetMade() {
+			if f == rules.FateRemoved && v.GetStatus().GetState() == api.VolumeDeleting && !v.GetStatus().GetMade() {
 				unseen = append(unseen, v)
 			}
 		}

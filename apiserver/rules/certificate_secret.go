@@ -58,6 +58,7 @@ func ChangedSecrets(tx state.Transaction) (names []string) {
 	return names
 }
 
+// UsesTLS reports whether a project takes a certificate from one of some Secrets.
 func UsesTLS(p *carav1.Project, secrets []string) bool {
 	return slices.ContainsFunc(p.GetSpec().GetIngress(), func(in *carav1.Ingress) bool {
 		return slices.Contains(secrets, in.GetTls().GetSecretRef())

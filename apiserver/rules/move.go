@@ -158,6 +158,7 @@ func cannotCopy(p *carav1.Project, from, to *carav1.Node) error {
 	return nil
 }
 
+// OrNoNode describes where a project is: `node n1`, or `no node`.
 func OrNoNode(node string) string {
 	if node == "" {
 		return "no node"

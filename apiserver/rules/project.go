@@ -95,6 +95,7 @@ func errExpired(t *state.Tx, in *carav1.Project, at time.Time, owner string) err
 	return api.Expired("project %q of %s expired at %s: it is not created", in.GetMetadata().GetName(), owner, when)
 }
 
+// ErrPrefix is the error for a name that the caller's token does not allow.
 func ErrPrefix(a identity.Actor, name string) error {
 	return api.Forbidden("%s may only change what begins with %q, and %q does not", a.Name, a.NamePrefix, name)
 }

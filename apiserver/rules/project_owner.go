@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -120,20 +121,8 @@ func MayTake(p *carav1.Project, owner, adopt string, handOver []string) error {
 // themselves, since a stored hash could be outdated.
 func sameDeclaration(p, declared *carav1.Project) bool {
 	return api.Hash(p.GetSpec()) == api.Hash(declared.GetSpec()) &&
-		SameMap(p.GetMetadata().GetLabels(), declared.GetMetadata().GetLabels()) &&
-		SameMap(p.GetMetadata().GetAnnotations(), declared.GetMetadata().GetAnnotations())
-}
-
-func SameMap(a, b map[string]string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, v := range a {
-		if w, ok := b[k]; !ok || w != v {
-			return false
-		}
-	}
-	return true
+		maps.Equal(p.GetMetadata().GetLabels(), declared.GetMetadata().GetLabels()) &&
+		maps.Equal(p.GetMetadata().GetAnnotations(), declared.GetMetadata().GetAnnotations())
 }
 
 // redeclare gives a project the declared spec, labels and annotations; p is the transaction's own copy of old. It reports

@@ -8,6 +8,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
+// ApplyDecision writes what the scheduler has decided for a project. p is the transaction's own copy.
 func ApplyDecision(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	st := p.GetStatus()
 	switch req.GetAction() {

@@ -200,6 +200,7 @@ func sameContainers(a, b *carav1.ProjectSpec) bool {
 	return api.Hash(bare(a)) == api.Hash(bare(b))
 }
 
+// ErrTerminating is the error for a change of a project that is going away.
 func ErrTerminating(p *carav1.Project) error {
 	return api.Terminating("project %q is being deleted: try again when it is gone", p.GetMetadata().GetName())
 }

@@ -12,45 +12,46 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// fate is what a node's inventory means for one volume.
-type fate int
+// Fate is what a node's inventory means for one volume.
+type Fate int
 
+// What becomes of a volume.
 const (
-	Stays    fate = iota
-	made          // the node has it for the first time
-	found         // its data is there again
-	lost          // its data is gone
-	copyLost      // it is the copy of a move, and its data is gone
-	copyUsed      // it is the copy of a move, and a project has used it, of which a restored server does not know
-	Removed       // its deletion is done, or it never had data and no project uses it
+	FateStays   Fate = iota
+	made             // the node has it for the first time
+	found            // its data is there again
+	lost             // its data is gone
+	copyLost         // it is the copy of a move, and its data is gone
+	copyUsed         // it is the copy of a move, and a project has used it, of which a restored server does not know
+	FateRemoved      // its deletion is done, or it never had data and no project uses it
 )
 
 // FateOf decides what it means for a volume that its node has it or not. h is nil if the node does not have it.
-func FateOf(v *carav1.Volume, h *carav1.HeldVolume) fate {
+func FateOf(v *carav1.Volume, h *carav1.HeldVolume) Fate {
 	st, held := v.GetStatus(), h != nil
 	switch {
 	case st.GetCopy() && h.GetUsed() && (st.GetState() == api.VolumeCopying || st.GetState() == api.VolumeDeleting):
 		return copyUsed
 	case st.GetState() == api.VolumeDeleting && !held:
-		return Removed
+		return FateRemoved
 	case st.GetState() == api.VolumeDeleting:
-		return Stays
+		return FateStays
 	case st.GetState() == api.VolumeCopying && !held && st.GetMade():
 		return copyLost
 	case st.GetState() == api.VolumeCopying && !held:
-		return Stays
+		return FateStays
 	case held && st.GetState() == api.VolumeLost:
 		return found
 	case held && !st.GetMade():
 		return made
 	case held:
-		return Stays
+		return FateStays
 	case st.GetProjectUid() == "" && !st.GetMade():
-		return Removed
+		return FateRemoved
 	case st.GetMade() && st.GetState() != api.VolumeLost:
 		return lost
 	}
-	return Stays
+	return FateStays
 }
 
 // FoundVolumes returns the volumes of an inventory that the server does not know, sorted, at most limit, and how many more
@@ -81,12 +82,12 @@ func SameVolume(t *state.Tx, seen *carav1.Volume) *carav1.Volume {
 }
 
 // SettleVolume writes the fate of a volume. v is the transaction's own copy.
-func SettleVolume(t *state.Tx, v *carav1.Volume, f fate) {
+func SettleVolume(t *state.Tx, v *carav1.Volume, f Fate) {
 	name, node := v.GetMetadata().GetName(), v.GetStatus().GetNode()
 	switch f {
-	case Stays:
+	case FateStays:
 		return
-	case Removed:
+	case FateRemoved:
 		t.Remove(api.KindVolume, name)
 		if v.GetStatus().GetMade() {
 			RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleted, "its data is deleted from node "+node)

@@ -15,24 +15,24 @@ func TestFateOf(t *testing.T) {
 		made    bool
 		project string
 		held    bool
-		want    fate
+		want    Fate
 	}{
-		{"the node makes it", api.VolumeInUse, false, "uid", false, Stays},
+		{"the node makes it", api.VolumeInUse, false, "uid", false, FateStays},
 		{"the node has made it", api.VolumeInUse, false, "uid", true, made},
-		{"in use", api.VolumeInUse, true, "uid", true, Stays},
+		{"in use", api.VolumeInUse, true, "uid", true, FateStays},
 		{"removed by hand while in use", api.VolumeInUse, true, "uid", false, lost},
-		{"retained", api.VolumeRetained, true, "", true, Stays},
+		{"retained", api.VolumeRetained, true, "", true, FateStays},
 		{"removed by hand while retained", api.VolumeRetained, true, "", false, lost},
 		{"retained, and made after all", api.VolumeRetained, false, "", true, made},
-		{"retained, and never made", api.VolumeRetained, false, "", false, Removed},
-		{"lost", api.VolumeLost, true, "uid", false, Stays},
+		{"retained, and never made", api.VolumeRetained, false, "", false, FateRemoved},
+		{"lost", api.VolumeLost, true, "uid", false, FateStays},
 		{"lost and found", api.VolumeLost, true, "uid", true, found},
-		{"its node does not have the copy yet", api.VolumeCopying, false, "", false, Stays},
+		{"its node does not have the copy yet", api.VolumeCopying, false, "", false, FateStays},
 		{"its node has the copy", api.VolumeCopying, false, "", true, made},
-		{"the copy is being filled", api.VolumeCopying, true, "", true, Stays},
+		{"the copy is being filled", api.VolumeCopying, true, "", true, FateStays},
 		{"the copy was removed by hand", api.VolumeCopying, true, "", false, copyLost},
-		{"being deleted", api.VolumeDeleting, true, "", true, Stays},
-		{"deleted", api.VolumeDeleting, true, "", false, Removed},
+		{"being deleted", api.VolumeDeleting, true, "", true, FateStays},
+		{"deleted", api.VolumeDeleting, true, "", false, FateRemoved},
 	} {
 		v := &carav1.Volume{Status: &carav1.VolumeStatus{State: test.state, Made: test.made, ProjectUid: test.project}}
 		var held *carav1.HeldVolume
@@ -50,14 +50,14 @@ func TestFateOfCopies(t *testing.T) {
 	for _, test := range []struct {
 		name, state string
 		made, used  bool
-		want        fate
+		want        Fate
 	}{
-		{"being filled", api.VolumeCopying, true, false, Stays},
+		{"being filled", api.VolumeCopying, true, false, FateStays},
 		{"used, and the server was restored", api.VolumeCopying, true, true, copyUsed},
 		{"used before the server knows that it was made", api.VolumeCopying, false, true, copyUsed},
-		{"being deleted", api.VolumeDeleting, true, false, Stays},
+		{"being deleted", api.VolumeDeleting, true, false, FateStays},
 		{"being deleted, and used", api.VolumeDeleting, true, true, copyUsed},
-		{"in use in spite of its name", api.VolumeInUse, true, true, Stays},
+		{"in use in spite of its name", api.VolumeInUse, true, true, FateStays},
 	} {
 		v := &carav1.Volume{Status: &carav1.VolumeStatus{State: test.state, Made: test.made, Copy: true}}
 		if got := FateOf(v, &carav1.HeldVolume{Used: test.used}); got != test.want {

@@ -162,6 +162,7 @@ func reattaches(t *state.Tx, have, owner string) bool {
 	return plan.Reattaches(have, owner, adopt)
 }
 
+// SetVolumeState sets the state of a volume with the reason. v is the transaction's own copy.
 func SetVolumeState(t *state.Tx, v *carav1.Volume, to, message string) {
 	v.Status.State, v.Status.Message, v.Status.Since = to, message, timestamppb.New(t.Now)
 }
