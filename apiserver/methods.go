@@ -138,7 +138,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.CertificateService/RemoveChallenge":       reports(api.RoleCerts),
 
 	"/cara.v1.FileService/MissingBlobs": reads(api.RoleAdmin, api.RoleDeployer, api.RoleSources),
-	"/cara.v1.FileService/PutBlob":      reports(api.RoleAdmin, api.RoleDeployer, api.RoleSources),
+	"/cara.v1.FileService/PutBlob":      writes(api.RoleAdmin, api.RoleDeployer, api.RoleSources),
 	"/cara.v1.FileService/GetBlob":      reads(nodes...),
 	"/cara.v1.FileService/TrimBlobs":    writes(api.RoleGC),
 
