@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/objects"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testca"
 	"github.com/caravanserai/cara/internal/test/testproblem"
@@ -142,7 +143,7 @@ func TestCertificateReady(t *testing.T) {
 		t.Errorf("the status has %v", got)
 	}
 	look := func() {
-		c.objects.RefreshOutdated(t.Context())
+		objects.Certificates{Service: c.objects}.RefreshOutdated(t.Context())
 	}
 	at.step(24 * time.Hour * 47)
 	look()

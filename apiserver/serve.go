@@ -17,6 +17,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/rest"
 )
 
@@ -46,13 +47,13 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work, workCtx := s.guard.Group(feedCtx, "Run", guard.Unlimited)
 	work.Go(func() error { return s.db.Cache.Feed(workCtx, s.db.Store) })
 	work.Go(func() error { return s.visits.EndWithTokens(workCtx) })
-	work.Go(func() error { return s.objects.KeepCertificates(workCtx) })
+	work.Go(func() error { return objects.Certificates{Service: s.objects}.KeepCertificates(workCtx) })
 	work.Go(func() error { return s.agents.KeepPortConditions(workCtx) })
 	work.Go(func() error { return s.agents.KeepRoutes(workCtx) })
 	work.Go(func() error {
 		select {
 		case <-s.db.Cache.Loaded: // a killed server may have left staged claims
-			return errors.Join(s.agents.ReleaseLost(workCtx), s.objects.SettleAllStaged(workCtx))
+			return errors.Join(s.agents.ReleaseLost(workCtx), objects.Sources{Service: s.objects}.SettleAllStaged(workCtx))
 		case <-workCtx.Done():
 			return nil
 		}

@@ -44,7 +44,7 @@ func (s *Scheduler) cannotPlace(ctx context.Context, p *carav1.Project, d Demand
 	if recovers(p, &d) {
 		n, exists := loop.Get[*carav1.Node](s.mirror, d.Data[0].Node)
 		if !exists || n.GetStatus().GetState() == api.NodeNotReady {
-			return s.restoreLost(ctx, p, d, n, func(why string) error { return say(v.Explain() + "; the project waits, " + why) })
+			return moves{s}.restoreLost(ctx, p, d, n, func(why string) error { return say(v.Explain() + "; the project waits, " + why) })
 		}
 	}
 	return 0, say(v.Explain())

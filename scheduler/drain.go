@@ -53,7 +53,7 @@ func (s *Scheduler) leave(ctx context.Context, p *carav1.Project, d Departure, n
 	case d.Node == "":
 		return s.explain(ctx, p, api.StatusTrue, api.ReasonNodeDraining, message+", and the project stays: "+d.Why)
 	case withData:
-		return s.requestMove(ctx, p, d.Node)
+		return moves{s}.requestMove(ctx, p, d.Node)
 	}
 	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: d.Node, Reason: api.ReasonNodeDraining, Message: message})
 }

@@ -87,7 +87,7 @@ func (s *Scheduler) keepLost(ctx context.Context, p *carav1.Project, n *carav1.N
 		return s.explain(ctx, p, api.StatusTrue, api.ReasonNodeLost, message+"; the project stays, "+why)
 	}
 	if d.bound(node) != "" && recovers(p, &d) {
-		return s.restoreLost(ctx, p, d, n, stay)
+		return moves{s}.restoreLost(ctx, p, d, n, stay)
 	}
 	wait, never, err := api.RescheduleAfter(p.GetSpec().GetRescheduleAfter())
 	bound := d.bound(node) != ""

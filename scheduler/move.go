@@ -58,8 +58,11 @@ func requested(p *carav1.Project) bool {
 	return false
 }
 
+// moves is the part of the scheduler that decides about moves and restores of data.
+type moves struct{ *Scheduler }
+
 // decideMove accepts or refuses the requested move or restore of a project.
-func (s *Scheduler) decideMove(ctx context.Context, p *carav1.Project) error {
+func (s moves) decideMove(ctx context.Context, p *carav1.Project) error {
 	if p.GetStatus().GetMove().GetRestore() != nil {
 		return s.decideRestore(ctx, p)
 	}
@@ -86,7 +89,7 @@ func (s *Scheduler) decideMove(ctx context.Context, p *carav1.Project) error {
 }
 
 // answerMove accepts the requested move or restore of a project on a node, or refuses it because of why.
-func (s *Scheduler) answerMove(ctx context.Context, p *carav1.Project, node, why string) error {
+func (s moves) answerMove(ctx context.Context, p *carav1.Project, node, why string) error {
 	if why != "" {
 		_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleRefuseMove, Message: why})
 		return err
@@ -132,7 +135,7 @@ func noteAttempt(attempts map[string]attempt, name string, c *carav1.Condition, 
 }
 
 // requestMove requests the move of a project with its data, for a drain. A refusal counts as a failed move.
-func (s *Scheduler) requestMove(ctx context.Context, p *carav1.Project, node string) error {
+func (s moves) requestMove(ctx context.Context, p *carav1.Project, node string) error {
 	name := p.GetMetadata().GetName()
 	out, err := s.projects.MoveProject(ctx, &carav1.MoveProjectRequest{Name: name, To: node})
 	switch {

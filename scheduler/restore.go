@@ -66,7 +66,7 @@ func (l *ledger) orderWithout(project string) []*Candidate {
 }
 
 // decideRestore accepts or refuses the requested restore of a project.
-func (s *Scheduler) decideRestore(ctx context.Context, p *carav1.Project) error {
+func (s moves) decideRestore(ctx context.Context, p *carav1.Project) error {
 	name, m := p.GetMetadata().GetName(), p.GetStatus().GetMove()
 	whole, err := demand(p)
 	if err != nil {
@@ -160,7 +160,7 @@ func recovers(p *carav1.Project, d *Demand) bool {
 
 // restoreLost requests a restore of a project whose data is on a lost node, after the wait that the project asks for. lost is
 // that node; nil if it was deleted. say writes why the project waits.
-func (s *Scheduler) restoreLost(ctx context.Context, p *carav1.Project, d Demand, lost *carav1.Node, say func(why string) error) (time.Duration, error) {
+func (s moves) restoreLost(ctx context.Context, p *carav1.Project, d Demand, lost *carav1.Node, say func(why string) error) (time.Duration, error) {
 	wait, never, err := api.RescheduleAfter(p.GetSpec().GetRescheduleAfter())
 	if err != nil {
 		return 0, err
@@ -201,7 +201,7 @@ func declined(p *carav1.Project, lost *carav1.Node) bool {
 }
 
 // requestRestore requests the restore of a project on a node. A refusal counts as a failed restore.
-func (s *Scheduler) requestRestore(ctx context.Context, p *carav1.Project, node string) error {
+func (s moves) requestRestore(ctx context.Context, p *carav1.Project, node string) error {
 	name := p.GetMetadata().GetName()
 	out, err := s.projects.RestoreProject(ctx, &carav1.RestoreProjectRequest{Name: name, Node: node})
 	switch {
@@ -225,7 +225,7 @@ func (s *Scheduler) requestRestore(ctx context.Context, p *carav1.Project, node 
 
 // obsolete returns why a restore that the scheduler has requested for a lost node is ended: that node is back, or the node that
 // restores is lost, too. left is when to look again, 0 for never.
-func (s *Scheduler) obsolete(p *carav1.Project) (why string, left time.Duration) {
+func (s moves) obsolete(p *carav1.Project) (why string, left time.Duration) {
 	m := p.GetStatus().GetMove()
 	if m.GetRestore() == nil || m.GetActor() != api.PrefixSystem+api.RoleScheduler {
 		return "", 0

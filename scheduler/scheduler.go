@@ -185,9 +185,9 @@ func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error)
 	if !ok {
 		return 0, nil
 	}
-	why, left := s.obsolete(p)
+	why, left := moves{s}.obsolete(p)
 	if why != "" {
-		return 0, s.answerMove(ctx, p, "", why)
+		return 0, moves{s}.answerMove(ctx, p, "", why)
 	}
 	again, err := s.passProject(ctx, p)
 	return earlier(left, again), err
@@ -195,7 +195,7 @@ func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error)
 
 func (s *Scheduler) passProject(ctx context.Context, p *carav1.Project) (time.Duration, error) {
 	if requested(p) {
-		return 0, s.decideMove(ctx, p)
+		return 0, moves{s}.decideMove(ctx, p)
 	}
 	switch p.GetStatus().GetPhase() {
 	case api.PhasePending:

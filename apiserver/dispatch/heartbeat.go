@@ -49,7 +49,7 @@ func (d *Dispatcher) heartbeat(ctx context.Context, node string, hb *carav1.Hear
 		d.Objects.Live.Infos.Note(node, hb.GetInfo())
 	}
 	if hb.GetVolumes() != nil {
-		if err := d.Objects.TakeInventory(ctx, node, hb.GetVolumes()); err != nil {
+		if err := (objects.Volumes{Service: d.Objects}).TakeInventory(ctx, node, hb.GetVolumes()); err != nil {
 			return heartbeatError(err)
 		}
 	}

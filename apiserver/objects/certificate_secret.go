@@ -15,7 +15,7 @@ import (
 )
 
 // KeepCertificates keeps the certificates in the status of projects as the Secrets and the clock say, until ctx ends.
-func (s *Service) KeepCertificates(ctx context.Context) error {
+func (s Certificates) KeepCertificates(ctx context.Context) error {
 	ctx = identity.WithActor(ctx, identity.Actor{Name: api.PrefixSystem + api.RoleServer, Role: api.RoleServer})
 	if err := s.DB.Cache.Filled(ctx); err != nil {
 		return nil // the server ends
@@ -54,14 +54,14 @@ func (s *Service) KeepCertificates(ctx context.Context) error {
 }
 
 // RefreshOutdated updates the projects about whose certificates time has changed what is true.
-func (s *Service) RefreshOutdated(ctx context.Context) {
+func (s Certificates) RefreshOutdated(ctx context.Context) {
 	now := s.DB.Now()
 	s.refreshCertificates(ctx, func(p *carav1.Project) bool { return rules.Outdated(p, now) })
 }
 
 // refreshCertificates sets the certificates of those projects with certificates that match. An error concerns one project: the
 // next change or look repairs it.
-func (s *Service) refreshCertificates(ctx context.Context, match func(*carav1.Project) bool) {
+func (s Certificates) refreshCertificates(ctx context.Context, match func(*carav1.Project) bool) {
 	projects, _ := state.List[*carav1.Project](s.DB.Cache, "", "")
 	for _, p := range projects {
 		if ctx.Err() != nil || !slices.ContainsFunc(p.GetSpec().GetIngress(), api.Public) || !match(p) {
@@ -73,7 +73,7 @@ func (s *Service) refreshCertificates(ctx context.Context, match func(*carav1.Pr
 	}
 }
 
-func (s *Service) refreshCertificate(ctx context.Context, name string) error {
+func (s Certificates) refreshCertificate(ctx context.Context, name string) error {
 	return s.DB.Transact(ctx, func(t *state.Tx) error {
 		p, ok := state.Read[*carav1.Project](t, name)
 		if !ok {

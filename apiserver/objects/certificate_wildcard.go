@@ -14,7 +14,7 @@ import (
 )
 
 // tellWildcards updates the projects whose hosts are under a wildcard that a transaction has changed.
-func (s *Service) tellWildcards(ctx context.Context, tx state.Transaction) {
+func (s Certificates) tellWildcards(ctx context.Context, tx state.Transaction) {
 	for i := range tx.Changes {
 		ch := &tx.Changes[i]
 		if ch.Kind != state.KindCertificateOrder || !strings.HasPrefix(ch.Name, "*.") {
@@ -34,14 +34,14 @@ func (s *Service) tellWildcards(ctx context.Context, tx state.Transaction) {
 }
 
 // under reports whether a project has a host for which a wildcard stands, and wants a certificate from the authority for it.
-func (s *Service) under(p *carav1.Project, wildcard string) bool {
+func (s Certificates) under(p *carav1.Project, wildcard string) bool {
 	return slices.ContainsFunc(p.GetSpec().GetIngress(), func(in *carav1.Ingress) bool {
 		return api.AutoTLS(in) && api.WildcardOf(s.DB.Hosts.Template.Host(in.GetHost())) == wildcard
 	})
 }
 
 // tellWildcard updates one project, and records an event if an attempt has ended.
-func (s *Service) tellWildcard(ctx context.Context, name string, old, now *carav1.CertificateOrder) error {
+func (s Certificates) tellWildcard(ctx context.Context, name string, old, now *carav1.CertificateOrder) error {
 	return s.DB.Transact(ctx, func(t *state.Tx) error {
 		p, ok := state.Read[*carav1.Project](t, name)
 		if !ok || !s.under(p, rules.OrderName(old, now)) {

@@ -43,7 +43,7 @@ func (s Projects) UpdateProjectStatus(ctx context.Context, req *carav1.UpdatePro
 // ScheduleProject applies one decision of the scheduler. It fails if the project has changed since the decision.
 func (s Projects) ScheduleProject(ctx context.Context, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
 	var out *carav1.Project
-	if err := s.awaitInventories(req); err != nil {
+	if err := (Volumes{Service: s.Service}).awaitInventories(req); err != nil {
 		return nil, err
 	}
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {

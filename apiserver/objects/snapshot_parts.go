@@ -46,7 +46,7 @@ func fitsOne(claims []*carav1.Claim) bool {
 }
 
 // alone runs work while no other call writes or settles staged claims, so a sweep never runs during a publication.
-func (s *Service) alone(ctx context.Context, work func() error) error {
+func (s Sources) alone(ctx context.Context, work func() error) error {
 	select {
 	case s.staging <- struct{}{}:
 		defer func() { <-s.staging }()
@@ -58,7 +58,7 @@ func (s *Service) alone(ctx context.Context, work func() error) error {
 
 // publishParts stages the claims, writes the head that activates them, and folds them: see package state. It returns the
 // source with its new head.
-func (s *Service) publishParts(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
+func (s Sources) publishParts(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
 	err = s.alone(ctx, func() error {
 		if src, err = s.publishStaged(ctx, in, claims); err != nil {
 			return err
@@ -68,7 +68,7 @@ func (s *Service) publishParts(ctx context.Context, in *published, claims []*car
 	return src, err
 }
 
-func (s *Service) publishStaged(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
+func (s Sources) publishStaged(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
 	in.head.Generation = state.NewUID()
 	name := func(c *carav1.Claim) string {
 		return state.StagedName(in.source, in.head.GetGeneration(), c.GetSpec().GetProject().GetMetadata().GetName())
@@ -95,7 +95,7 @@ func (s *Service) publishStaged(ctx context.Context, in *published, claims []*ca
 }
 
 // SettleAllStaged settles the staged claims that a killed server left.
-func (s *Service) SettleAllStaged(ctx context.Context) error {
+func (s Sources) SettleAllStaged(ctx context.Context) error {
 	for _, source := range s.DB.Cache.View().StagedSources() {
 		if err := s.settleStaged(ctx, source); err != nil {
 			return err
@@ -105,14 +105,14 @@ func (s *Service) SettleAllStaged(ctx context.Context) error {
 }
 
 // settleStaged folds the active staged claims of a source and removes the others, which an interrupted publication left.
-func (s *Service) settleStaged(ctx context.Context, source string) error {
+func (s Sources) settleStaged(ctx context.Context, source string) error {
 	if staged, _ := state.List[*carav1.StagedClaim](s.DB.Cache, source+"/", ""); len(staged) == 0 {
 		return nil
 	}
 	return s.alone(ctx, func() error { return s.settleAlone(ctx, source) })
 }
 
-func (s *Service) settleAlone(ctx context.Context, source string) error {
+func (s Sources) settleAlone(ctx context.Context, source string) error {
 	staged, _ := state.List[*carav1.StagedClaim](s.DB.Cache, source+"/", "")
 	for part := range parts(staged) {
 		if err := s.DB.Transact(ctx, func(t *state.Tx) error { settlePart(t, source, part); return nil }); err != nil {

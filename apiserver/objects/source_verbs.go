@@ -15,7 +15,7 @@ import (
 )
 
 // editSource runs change on the transaction's own copy of a source, and writes the copy if it changed.
-func (s *Service) editSource(ctx context.Context, name string, change func(t *state.Tx, src *carav1.Source) error) (*carav1.Source, error) {
+func (s Sources) editSource(ctx context.Context, name string, change func(t *state.Tx, src *carav1.Source) error) (*carav1.Source, error) {
 	var out *carav1.Source
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		old, ok := state.Read[*carav1.Source](t, name)
@@ -79,7 +79,7 @@ func (s Sources) ResumeSource(ctx context.Context, req *carav1.GetRequest) (*car
 	return s.suspend(ctx, req.GetName(), false, api.ReasonResumed)
 }
 
-func (s *Service) suspend(ctx context.Context, name string, suspend bool, reason api.Reason) (*carav1.Source, error) {
+func (s Sources) suspend(ctx context.Context, name string, suspend bool, reason api.Reason) (*carav1.Source, error) {
 	return s.editSource(ctx, name, func(t *state.Tx, src *carav1.Source) error {
 		if src.GetSpec().GetSuspend() == suspend {
 			return nil

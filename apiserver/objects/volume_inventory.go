@@ -23,7 +23,7 @@ const (
 )
 
 // TakeInventory compares the volumes that a node's engine has with the objects. It writes only differences.
-func (s *Service) TakeInventory(ctx context.Context, node string, inventory *carav1.VolumeInventory) error {
+func (s Volumes) TakeInventory(ctx context.Context, node string, inventory *carav1.VolumeInventory) error {
 	held := map[string]*carav1.HeldVolume{}
 	for _, h := range inventory.GetVolumes() {
 		held[h.GetUid()] = h
@@ -70,7 +70,7 @@ const inventoryWait = time.Minute
 
 // awaitInventories returns an error while a connected node may have data that the server does not know: a server that was
 // restored from an older backup must not give a project an empty volume instead.
-func (s *Service) awaitInventories(req *carav1.ScheduleProjectRequest) error {
+func (s Volumes) awaitInventories(req *carav1.ScheduleProjectRequest) error {
 	p, _ := state.Get[*carav1.Project](s.DB.Cache, req.GetName())
 	fresh := slices.ContainsFunc(p.GetStatus().GetVolumes(), func(u *carav1.VolumeUse) bool { return u.GetNode() == "" })
 	if req.GetNodeRef() == "" || !fresh || s.DB.Now().Sub(s.Live.started) > inventoryWait {
@@ -87,7 +87,7 @@ func (s *Service) awaitInventories(req *carav1.ScheduleProjectRequest) error {
 }
 
 // settleVolumes writes what an inventory means for some volumes of a node. held is the inventory, by uid.
-func (s *Service) settleVolumes(ctx context.Context, node string, volumes []*carav1.Volume, held map[string]*carav1.HeldVolume) error {
+func (s Volumes) settleVolumes(ctx context.Context, node string, volumes []*carav1.Volume, held map[string]*carav1.HeldVolume) error {
 	var unseen []*carav1.Volume
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		unseen = nil
@@ -112,7 +112,7 @@ func (s *Service) settleVolumes(ctx context.Context, node string, volumes []*car
 
 // adoptVolumes creates objects for volumes that a node has and the server does not know, as after a restore of the server
 // from an older backup.
-func (s *Service) adoptVolumes(ctx context.Context, node string, found []*carav1.HeldVolume) error {
+func (s Volumes) adoptVolumes(ctx context.Context, node string, found []*carav1.HeldVolume) error {
 	restored := s.DB.Now().Sub(s.Live.started) <= inventoryWait
 	for part := range slices.Chunk(found, volumesAtATime) {
 		err := s.DB.Transact(ctx, func(t *state.Tx) error {
@@ -134,7 +134,7 @@ func (s *Service) adoptVolumes(ctx context.Context, node string, found []*carav1
 
 // settleRestores writes what an inventory of a node means for the restores there. names are the volumes of the node, and held
 // is the inventory, by uid.
-func (s *Service) settleRestores(ctx context.Context, names []string, held map[string]*carav1.HeldVolume) error {
+func (s Volumes) settleRestores(ctx context.Context, names []string, held map[string]*carav1.HeldVolume) error {
 	var projects []string
 	for _, name := range names {
 		v, _ := state.Get[*carav1.Volume](s.DB.Cache, name)
