@@ -23,16 +23,30 @@ const (
 const FeatureFiles = "files"
 
 // AgentFeatures are what agents of this version know.
-func AgentFeatures() []string { return []string{FeatureFiles} }
+func AgentFeatures() []string { return []string{FeatureFiles, FeatureSecretVars} }
 
 // ProjectFeatures returns what an agent must know to run a project.
 func ProjectFeatures(spec *carav1.ProjectSpec) []string {
+	var files, vars bool
 	for _, s := range spec.GetServices() {
-		if slices.ContainsFunc(s.GetFiles(), func(f *carav1.File) bool { return f.GetFrom() != "" }) {
-			return []string{FeatureFiles}
+		for _, f := range s.GetFiles() {
+			files, vars = files || f.GetFrom() != "", vars || len(f.GetSecretVars()) > 0
 		}
+		vars = vars || slices.ContainsFunc(s.GetEnv(), func(v *carav1.EnvVar) bool { return len(v.GetSecretVars()) > 0 })
 	}
-	return nil
+	var needs []string
+	if files {
+		needs = append(needs, FeatureFiles)
+	}
+	if vars {
+		needs = append(needs, FeatureSecretVars)
+	}
+	return needs
+}
+
+// UsesFiles reports whether a project has files of its source.
+func UsesFiles(spec *carav1.ProjectSpec) bool {
+	return slices.Contains(ProjectFeatures(spec), FeatureFiles)
 }
 
 // Blobs returns the sorted, unique digests of the contents that a project's files have.

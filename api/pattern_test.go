@@ -168,7 +168,7 @@ func TestSourceDenials(t *testing.T) {
 
 // TestSecretUsesKnowsEveryField fails when the contract gets a field that names a Secret and SecretUses does not know.
 func TestSecretUsesKnowsEveryField(t *testing.T) {
-	known := []string{"backup.secretRef", "imagePullSecrets", "ingress.access.basicAuth.secretRef", "ingress.tls.secretRef", "services.env.valueFrom.secretKeyRef", "services.files.secretKeyRef"}
+	known := []string{"backup.secretRef", "imagePullSecrets", "ingress.access.basicAuth.secretRef", "ingress.tls.secretRef", "services.env.secretVars", "services.env.valueFrom.secretKeyRef", "services.files.secretKeyRef", "services.files.secretVars"}
 	var found []string
 	var walk func(path string, d protoreflect.MessageDescriptor)
 	walk = func(path string, d protoreflect.MessageDescriptor) {

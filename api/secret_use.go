@@ -24,11 +24,13 @@ func SecretUses(spec *carav1.ProjectSpec) []SecretUse {
 			if ref := env.GetValueFrom().GetSecretKeyRef(); ref != nil {
 				uses = append(uses, SecretUse{ref.GetName(), ref.GetKey(), elem(at+".env", j) + ".valueFrom.secretKeyRef"})
 			}
+			uses = append(uses, varUses(elem(at+".env", j), env.GetSecretVars())...)
 		}
 		for j, file := range service.GetFiles() {
 			if ref := file.GetSecretKeyRef(); ref != nil {
 				uses = append(uses, SecretUse{ref.GetName(), ref.GetKey(), elem(at+".files", j) + ".secretKeyRef"})
 			}
+			uses = append(uses, varUses(elem(at+".files", j), file.GetSecretVars())...)
 		}
 	}
 	for i, name := range spec.GetImagePullSecrets() {
@@ -45,6 +47,14 @@ func SecretUses(spec *carav1.ProjectSpec) []SecretUse {
 		if name := in.GetAccess().GetBasicAuth().GetSecretRef(); name != "" {
 			uses = append(uses, SecretUse{Name: name, Field: at + ".access.basicAuth.secretRef"})
 		}
+	}
+	return uses
+}
+
+func varUses(at string, vars []*carav1.SecretVar) (uses []SecretUse) {
+	for i, v := range vars {
+		ref := v.GetSecretKeyRef()
+		uses = append(uses, SecretUse{ref.GetName(), ref.GetKey(), elem(at+".secretVars", i) + ".secretKeyRef"})
 	}
 	return uses
 }

@@ -69,6 +69,7 @@ func (e serviceErrors) env(at string, vars []*carav1.EnvVar) {
 		if v.GetValue() != "" && v.GetValueFrom() != nil {
 			e.add(field, "has both value and valueFrom; keep one of them")
 		}
+		e.secretVars(field+".secretVars", field+".value", v.GetValue(), v.GetSecretVars())
 		if v.GetValueFrom() != nil {
 			e.secretKey(field+".valueFrom.secretKeyRef", v.GetValueFrom().GetSecretKeyRef())
 		}
@@ -139,6 +140,7 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 			e.add(field, "has both %s; keep one of them", strings.Join(sources, " and "))
 		}
 		e.secretKey(field+".secretKeyRef", f.GetSecretKeyRef())
+		e.secretVars(field+".secretVars", field+".content", f.GetContent(), f.GetSecretVars())
 		if s.GetReadOnly() && !writable(s.GetVolumeMounts(), f.GetPath()) {
 			e.add(field+".path", "%s cannot be written: the service is readOnly; put the file below the mountPath of a volume, or take readOnly away", clip(f.GetPath()))
 		}

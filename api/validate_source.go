@@ -35,6 +35,7 @@ func (e sourceErrors) source(s *carav1.SourceSpec) {
 	e.globs("spec.include", s.GetInclude())
 	e.globs("spec.exclude", s.GetExclude())
 	e.allow(s.GetAllow())
+	e.vars(s)
 	e.duration("spec.interval", s.GetInterval(), time.Second, 24*time.Hour)
 	if w := s.GetWebhook(); w != nil {
 		e.dnsLabel("spec.webhook.secretRef", w.GetSecretRef())

@@ -73,7 +73,13 @@ func IsManifest(name string) bool {
 // documents before that point and a problem, so the result must not be used as the complete file. Names that end in .json
 // are parsed as JSON, all others as YAML.
 func Parse(file string, data []byte, limits Limits) ([]Document, []*carav1.FileProblem) {
-	p := &parser{file: file, limits: limits.WithDefaults()}
+	return ParseVars(file, data, limits, nil)
+}
+
+// ParseVars is Parse with variables, which it replaces in text values. Without variables, `$` has no meaning. A value of a
+// Secret is not known here: the object says where the agent puts it.
+func ParseVars(file string, data []byte, limits Limits, vars []*carav1.SourceVar) ([]Document, []*carav1.FileProblem) {
+	p := &parser{file: file, limits: limits.WithDefaults(), vars: newVars(vars)}
 	text, ok := trees{p}.scan(data)
 	if !ok {
 		return nil, p.problems
@@ -82,6 +88,7 @@ func Parse(file string, data []byte, limits Limits) ([]Document, []*carav1.FileP
 	if strings.EqualFold(path.Ext(file), ".json") {
 		read = trees{p}.jsonTrees
 	}
+	p.text = text
 	var docs []Document
 	for root := range read(text) {
 		if d, ok := p.document(root); ok {
@@ -152,6 +159,11 @@ type parser struct {
 	problems []*carav1.FileProblem
 	// secret means that the current document is a Secret. Problems quote nothing of it.
 	secret bool
+	// vars are the variables of the source, or nil. text is the file, to find them there.
+	vars map[string]*carav1.SourceVar
+	text []byte
+	// secretVars are the variables with Secrets in the value that was parsed last.
+	secretVars []*carav1.SecretVar
 	// warnings of the current document.
 	warnings []*carav1.FileProblem
 }

@@ -24,6 +24,9 @@ func (p scalars) scalar(n *yaml.Node, field string, fd protoreflect.FieldDescrip
 		p.problem(at, field, "must be %s, not %s", wanted(fd), p.describe(n))
 		return protoreflect.Value{}, false
 	}
+	if n = p.expand(n, field, fd); n == nil {
+		return protoreflect.Value{}, false
+	}
 	v, bad := p.convert(n, fd)
 	if bad != "" {
 		p.problem(at, field, "%s", bad)
@@ -130,6 +133,9 @@ func (p scalars) timestamp(n *yaml.Node, field string, into *timestamppb.Timesta
 		return false
 	}
 	var t time.Time
+	if n = p.expand(n, field, nil); n == nil {
+		return false
+	}
 	if n.Kind != yaml.ScalarNode || (n.Tag != tagString && n.Tag != tagTimestamp) {
 		p.problem(at, field, "must be a time such as 2026-01-31T18:00:00Z, not %s", p.describe(n))
 		return false

@@ -206,6 +206,7 @@ func (p *parser) member(kv pair, parent string, m protoreflect.Message) {
 	default:
 		if v, ok := p.value(kv.value, field, fd, func() protoreflect.Message { return m.Mutable(fd).Message() }); ok {
 			m.Set(fd, v)
+			p.setSecretVars(m)
 		}
 	}
 }

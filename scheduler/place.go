@@ -91,7 +91,7 @@ func (w Why) String() string {
 	return [whys]string{
 		"fits", "did not have the project's data", api.NodeNotReady, "engine unreachable", "draining", "cordoned", "disk pressure", "memory pressure",
 		"did not match the node selector", "did not allow the capabilities (cara-agent --allow-cap)",
-		"did not offer the host volumes (cara-agent --host-volume)", "runs a cara-agent that is too old for files[].from",
+		"did not offer the host volumes (cara-agent --host-volume)", "runs a cara-agent that is too old for files[].from or for variables with Secrets",
 		"cannot receive data (needs rsync and cara-agent --ingress-address)", "cannot read backups (needs restic)", "insufficient cpu", "insufficient memory", "no free project network",
 	}[w]
 }

@@ -138,7 +138,7 @@ func TestPlace(t *testing.T) {
 		},
 		"all agents are older": {
 			demand: Demand{Project: "shop", Features: []string{"files"}}, nodes: []*Candidate{big("a")},
-			say: "0 of 1 nodes fit: 1 runs a cara-agent that is too old for files[].from",
+			say: "0 of 1 nodes fit: 1 runs a cara-agent that is too old for files[].from or for variables with Secrets",
 		},
 		"the selector chooses": {
 			demand: Demand{Selector: map[string]string{"zone": "x"}},

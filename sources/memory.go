@@ -60,7 +60,7 @@ func recall(head *carav1.Snapshot, claims []*carav1.Claim) memory {
 			continue
 		}
 		key := factKey(s.FileHash, s.File)
-		if len(api.ProjectFeatures(s.GetProject().GetSpec())) > 0 {
+		if api.UsesFiles(s.GetProject().GetSpec()) {
 			needy[key] = true
 		}
 		if file, ok := from[key]; ok && file != s.File {

@@ -10,8 +10,8 @@ import (
 
 // parseFile parses one file. Sources accept only projects. It also returns the documents, because what they use of other files
 // is not in the projects yet.
-func parseFile(f File, data []byte) (Parsed, []manifest.Document) {
-	docs, problems := manifest.Parse(f.Path, data, manifest.Limits{Bytes: MaxFileBytes})
+func parseFile(f File, data []byte, vars []*carav1.SourceVar) (Parsed, []manifest.Document) {
+	docs, problems := manifest.ParseVars(f.Path, data, manifest.Limits{Bytes: MaxFileBytes}, vars)
 	p := Parsed{Path: f.Path, Hash: f.Hash, Problems: problems}
 	if len(docs) == 0 && len(problems) > 0 {
 		if looks, foreign := manifest.Foreign(f.Path, data); foreign {

@@ -186,12 +186,23 @@ func (p *pass) again(ctx context.Context, head *carav1.Snapshot) (*carav1.Snapsh
 	return head, nil
 }
 
+// remind fills the memory after a restart. What was parsed with other rules is forgotten.
+func (p *pass) remind(head *carav1.Snapshot, claims []*carav1.Claim) {
+	rules := parsingRules(p.src.GetSpec())
+	switch {
+	case p.st.memory != nil && p.st.rules == rules:
+	case p.st.memory == nil && (rules == "" || head.GetSpecHash() == specHash(p.src.GetSpec())):
+		p.st.memory = recall(head, claims)
+	default:
+		p.st.memory = memory{}
+	}
+	p.st.rules = rules
+}
+
 // take publishes the projects that a tree declares.
 func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*carav1.Snapshot, error) {
 	claims := loop.AllPrefix[*carav1.Claim](p.mirror, p.src.Metadata.Name+"/")
-	if p.st.memory == nil {
-		p.st.memory = recall(head, claims)
-	}
+	p.remind(head, claims)
 	shelf := p.newShelf(tree)
 	reading, err := p.parse(ctx, tree, claims, shelf)
 	if err != nil {
@@ -290,7 +301,7 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim, fi
 			r.Files = append(r.Files, known)
 			continue
 		}
-		parsed, found, size, err := readFile(ctx, f)
+		parsed, found, size, err := readFile(ctx, f, p.src.GetSpec().GetVars())
 		if err != nil {
 			return nil, readError(ctx, err, "read %s at %.12s", f.Path, tree.Revision)
 		}
@@ -324,7 +335,7 @@ func (p *pass) remembered(ctx context.Context, f File, claims map[string]*carav1
 }
 
 // readFile reads and parses a file. If its content is not fit for a manifest, the result says so, and err is nil.
-func readFile(ctx context.Context, f File) (parsed Parsed, docs []manifest.Document, size int, err error) {
+func readFile(ctx context.Context, f File, vars []*carav1.SourceVar) (parsed Parsed, docs []manifest.Document, size int, err error) {
 	data, err := safely(func() ([]byte, error) { return f.Read(ctx) })
 	var unfit *FileError
 	switch {
@@ -335,7 +346,7 @@ func readFile(ctx context.Context, f File) (parsed Parsed, docs []manifest.Docum
 	case err != nil:
 		return Parsed{}, nil, 0, err
 	}
-	parsed, docs = parseFile(f, data)
+	parsed, docs = parseFile(f, data, vars)
 	return parsed, docs, len(data), nil
 }
 

@@ -43,7 +43,26 @@ func specHash(spec *carav1.SourceSpec) string {
 	write(spec.GetInclude()...)
 	write("exclude")
 	write(spec.GetExclude()...)
+	if rules := parsingRules(spec); rules != "" {
+		write("rules", rules)
+	}
 	return "v1:" + hex.EncodeToString(h.Sum(nil))
+}
+
+// parsingRules identifies the parts of a spec that decide what a file means. It is empty for a source without any. A value of a
+// Secret is not in it: the agents get it.
+func parsingRules(spec *carav1.SourceSpec) string {
+	if len(spec.GetVars()) == 0 {
+		return ""
+	}
+	h := sha256.New()
+	for _, v := range spec.GetVars() {
+		ref := v.GetSecretKeyRef()
+		for _, w := range []string{v.GetName(), v.GetValue(), ref.GetName(), ref.GetKey()} {
+			fmt.Fprintf(h, "%d:%s", len(w), w)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // newHead returns the head of the next snapshot.

@@ -28,6 +28,7 @@ type state struct {
 	driver     Driver
 	stopWatch  context.CancelFunc
 	memory     memory             // nil until it is filled
+	rules      string             // parsingRules of what is in memory
 	contents   map[string]content // of files that manifests use, by Hash
 
 	due       time.Time // of the next poll

@@ -68,3 +68,31 @@ func TestFilesOfTheSource(t *testing.T) {
 		t.Error("a container starts without its files")
 	}
 }
+
+// TestVariablesOfSecrets: the values of Secrets are put into the environment and into files, and nothing else is.
+func TestVariablesOfSecrets(t *testing.T) {
+	vars := []*carav1.SecretVar{{Name: "PW", SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "password"}}}
+	w := wantOf(&carav1.ProjectSpec{Services: []*carav1.Service{{
+		Name: "web", Image: "web", Env: []*carav1.EnvVar{{Name: "DB", Value: "u:${PW}$$", SecretVars: vars}, {Name: "RAW", Value: "$$ ${PW}"}},
+		Files: []*carav1.File{{Path: "/f", Content: "${PW}", SecretVars: vars}},
+	}}})
+	svc := w.Spec.GetServices()[0]
+	w.HaveSecrets = true
+	if why := w.missingValue(svc); !strings.Contains(why, "secret db/password does not exist") {
+		t.Errorf("without the Secret: %q", why)
+	}
+	w.Secrets = map[string][]byte{"db/password": []byte("x\x00")}
+	if why := w.missingValue(svc); !strings.Contains(why, "with password of Secret db") || strings.Contains(why, "x\x00") {
+		t.Errorf("with a value that no process can have: %q", why)
+	}
+	w.Secrets["db/password"] = []byte("p${PW}")
+	if why := w.missingValue(svc); why != "" {
+		t.Error(why)
+	}
+	if diff := cmp.Diff([]string{"DB=u:p${PW}$", "RAW=$$ ${PW}"}, w.ContainerSpec("c", svc).Env); diff != "" {
+		t.Error(diff)
+	}
+	if files, err := w.Files(svc, nil); err != nil || string(files[0].Content) != "p${PW}" {
+		t.Errorf("files %v, %v", files, err)
+	}
+}

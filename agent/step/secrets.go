@@ -180,6 +180,14 @@ func (w *SecretValues) missingValue(s *carav1.Service) string {
 	}
 	size := 0
 	for _, e := range s.GetEnv() {
+		if vars := e.GetSecretVars(); len(vars) > 0 {
+			value := []byte(api.ExpandSecrets(e.GetValue(), vars, w.Secrets))
+			if bad := api.EnvProblem(e.GetName(), value); bad != "" {
+				return fmt.Sprintf("the value of the variable %s, with %s of Secret %s, %s", e.GetName(), vars[0].GetSecretKeyRef().GetKey(), vars[0].GetSecretKeyRef().GetName(), bad)
+			}
+			size += len(value)
+			continue
+		}
 		r := e.GetValueFrom().GetSecretKeyRef()
 		if r == nil {
 			continue

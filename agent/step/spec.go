@@ -16,7 +16,7 @@ func (w *Want) ContainerSpec(name string, s *carav1.Service) engine.ContainerSpe
 		Service: s, Volumes: map[string]engine.Source{},
 	}
 	for _, e := range s.GetEnv() {
-		value := e.GetValue()
+		value := api.ExpandSecrets(e.GetValue(), e.GetSecretVars(), w.Secrets)
 		if r := e.GetValueFrom().GetSecretKeyRef(); r != nil {
 			value = string(w.Secrets[r.GetName()+"/"+r.GetKey()])
 		}
@@ -48,7 +48,7 @@ func (w *Want) Files(s *carav1.Service, read func(digest string) ([]byte, error)
 		case r != nil:
 			add(f.GetPath(), f.GetMode(), w.Secrets[r.GetName()+"/"+r.GetKey()])
 		default:
-			add(f.GetPath(), f.GetMode(), []byte(f.GetContent()))
+			add(f.GetPath(), f.GetMode(), []byte(api.ExpandSecrets(f.GetContent(), f.GetSecretVars(), w.Secrets)))
 		}
 	}
 	return out, nil

@@ -53,6 +53,7 @@ func describeSource(ctx context.Context, p Page, m proto.Message) error {
 		p.Field("May open", "Internal ports: "+limit(a.GetPorts(), "all")+"; Public ports: "+limit(a.GetPublicPorts(), "none"))
 	}
 	p.Field("May use", limit(spec.GetAllow().GetSecrets(), "no Secret"))
+	p.Field("Variables", variables(spec.GetVars()))
 	snap := st.GetSnapshot()
 	if snap != nil {
 		p.Field("Snapshot", fmt.Sprintf("%s (%s, %s) %s", term.Dash(api.ShortRevision(snap.Revision)),
@@ -72,6 +73,18 @@ func describeSource(ctx context.Context, p Page, m proto.Message) error {
 	}
 	p.runs(st.GetRuns())
 	return nil
+}
+
+// variables returns the names of a source's variables, and which Secret each has its value from.
+func variables(vars []*carav1.SourceVar) string {
+	names := make([]string, len(vars))
+	for i, v := range vars {
+		names[i] = v.GetName()
+		if ref := v.GetSecretKeyRef(); ref != nil {
+			names[i] += fmt.Sprintf(" (Secret %s, key %s)", ref.GetName(), ref.GetKey())
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // polls shows which revisions were seen and applied, and when.

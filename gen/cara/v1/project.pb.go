@@ -920,7 +920,10 @@ type EnvVar struct {
 	// Value of the variable. NAME=value is at most 131,071 bytes long.
 	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	// ValueFrom takes the value from a Secret. It must not be set together with value.
-	ValueFrom     *EnvVarSource `protobuf:"bytes,3,opt,name=value_from,json=valueFrom,proto3" json:"value_from,omitempty"`
+	ValueFrom *EnvVarSource `protobuf:"bytes,3,opt,name=value_from,json=valueFrom,proto3" json:"value_from,omitempty"`
+	// SecretVars are the variables in value, such as `${PASSWORD}`, that the agent replaces with values of Secrets. `$$` in value is
+	// then a dollar sign. Cara sets them for the variables of a source.
+	SecretVars    []*SecretVar `protobuf:"bytes,4,rep,name=secret_vars,json=secretVars,proto3" json:"secret_vars,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -976,6 +979,68 @@ func (x *EnvVar) GetValueFrom() *EnvVarSource {
 	return nil
 }
 
+func (x *EnvVar) GetSecretVars() []*SecretVar {
+	if x != nil {
+		return x.SecretVars
+	}
+	return nil
+}
+
+// SecretVar is a variable in a text whose value is in a Secret.
+type SecretVar struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the variable.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// SecretKeyRef selects one key of a Secret.
+	SecretKeyRef  *SecretKeyRef `protobuf:"bytes,2,opt,name=secret_key_ref,json=secretKeyRef,proto3" json:"secret_key_ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretVar) Reset() {
+	*x = SecretVar{}
+	mi := &file_cara_v1_project_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretVar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretVar) ProtoMessage() {}
+
+func (x *SecretVar) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretVar.ProtoReflect.Descriptor instead.
+func (*SecretVar) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SecretVar) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SecretVar) GetSecretKeyRef() *SecretKeyRef {
+	if x != nil {
+		return x.SecretKeyRef
+	}
+	return nil
+}
+
 // EnvVarSource is the origin of a variable's value.
 type EnvVarSource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -987,7 +1052,7 @@ type EnvVarSource struct {
 
 func (x *EnvVarSource) Reset() {
 	*x = EnvVarSource{}
-	mi := &file_cara_v1_project_proto_msgTypes[10]
+	mi := &file_cara_v1_project_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1064,7 @@ func (x *EnvVarSource) String() string {
 func (*EnvVarSource) ProtoMessage() {}
 
 func (x *EnvVarSource) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[10]
+	mi := &file_cara_v1_project_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1077,7 @@ func (x *EnvVarSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvVarSource.ProtoReflect.Descriptor instead.
 func (*EnvVarSource) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EnvVarSource) GetSecretKeyRef() *SecretKeyRef {
@@ -1035,7 +1100,7 @@ type SecretKeyRef struct {
 
 func (x *SecretKeyRef) Reset() {
 	*x = SecretKeyRef{}
-	mi := &file_cara_v1_project_proto_msgTypes[11]
+	mi := &file_cara_v1_project_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1112,7 @@ func (x *SecretKeyRef) String() string {
 func (*SecretKeyRef) ProtoMessage() {}
 
 func (x *SecretKeyRef) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[11]
+	mi := &file_cara_v1_project_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1125,7 @@ func (x *SecretKeyRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretKeyRef.ProtoReflect.Descriptor instead.
 func (*SecretKeyRef) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SecretKeyRef) GetName() string {
@@ -1092,7 +1157,7 @@ type VolumeMount struct {
 
 func (x *VolumeMount) Reset() {
 	*x = VolumeMount{}
-	mi := &file_cara_v1_project_proto_msgTypes[12]
+	mi := &file_cara_v1_project_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1169,7 @@ func (x *VolumeMount) String() string {
 func (*VolumeMount) ProtoMessage() {}
 
 func (x *VolumeMount) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[12]
+	mi := &file_cara_v1_project_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1182,7 @@ func (x *VolumeMount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeMount.ProtoReflect.Descriptor instead.
 func (*VolumeMount) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{12}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *VolumeMount) GetName() string {
@@ -1161,7 +1226,7 @@ type ProjectVolume struct {
 
 func (x *ProjectVolume) Reset() {
 	*x = ProjectVolume{}
-	mi := &file_cara_v1_project_proto_msgTypes[13]
+	mi := &file_cara_v1_project_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1238,7 @@ func (x *ProjectVolume) String() string {
 func (*ProjectVolume) ProtoMessage() {}
 
 func (x *ProjectVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[13]
+	mi := &file_cara_v1_project_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1251,7 @@ func (x *ProjectVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectVolume.ProtoReflect.Descriptor instead.
 func (*ProjectVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProjectVolume) GetName() string {
@@ -1245,7 +1310,7 @@ type Ingress struct {
 
 func (x *Ingress) Reset() {
 	*x = Ingress{}
-	mi := &file_cara_v1_project_proto_msgTypes[14]
+	mi := &file_cara_v1_project_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1322,7 @@ func (x *Ingress) String() string {
 func (*Ingress) ProtoMessage() {}
 
 func (x *Ingress) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[14]
+	mi := &file_cara_v1_project_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1335,7 @@ func (x *Ingress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ingress.ProtoReflect.Descriptor instead.
 func (*Ingress) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{14}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Ingress) GetName() string {
@@ -1338,7 +1403,7 @@ type IngressTLS struct {
 
 func (x *IngressTLS) Reset() {
 	*x = IngressTLS{}
-	mi := &file_cara_v1_project_proto_msgTypes[15]
+	mi := &file_cara_v1_project_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1415,7 @@ func (x *IngressTLS) String() string {
 func (*IngressTLS) ProtoMessage() {}
 
 func (x *IngressTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[15]
+	mi := &file_cara_v1_project_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1428,7 @@ func (x *IngressTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressTLS.ProtoReflect.Descriptor instead.
 func (*IngressTLS) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{15}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *IngressTLS) GetMode() string {
@@ -1400,7 +1465,7 @@ type IngressHSTS struct {
 
 func (x *IngressHSTS) Reset() {
 	*x = IngressHSTS{}
-	mi := &file_cara_v1_project_proto_msgTypes[16]
+	mi := &file_cara_v1_project_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1477,7 @@ func (x *IngressHSTS) String() string {
 func (*IngressHSTS) ProtoMessage() {}
 
 func (x *IngressHSTS) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[16]
+	mi := &file_cara_v1_project_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1490,7 @@ func (x *IngressHSTS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressHSTS.ProtoReflect.Descriptor instead.
 func (*IngressHSTS) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{16}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *IngressHSTS) GetMaxAge() string {
@@ -1457,7 +1522,7 @@ type IngressTarget struct {
 
 func (x *IngressTarget) Reset() {
 	*x = IngressTarget{}
-	mi := &file_cara_v1_project_proto_msgTypes[17]
+	mi := &file_cara_v1_project_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1534,7 @@ func (x *IngressTarget) String() string {
 func (*IngressTarget) ProtoMessage() {}
 
 func (x *IngressTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[17]
+	mi := &file_cara_v1_project_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1547,7 @@ func (x *IngressTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressTarget.ProtoReflect.Descriptor instead.
 func (*IngressTarget) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{17}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *IngressTarget) GetService() string {
@@ -1521,7 +1586,7 @@ type IngressRedirect struct {
 
 func (x *IngressRedirect) Reset() {
 	*x = IngressRedirect{}
-	mi := &file_cara_v1_project_proto_msgTypes[18]
+	mi := &file_cara_v1_project_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1598,7 @@ func (x *IngressRedirect) String() string {
 func (*IngressRedirect) ProtoMessage() {}
 
 func (x *IngressRedirect) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[18]
+	mi := &file_cara_v1_project_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1611,7 @@ func (x *IngressRedirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressRedirect.ProtoReflect.Descriptor instead.
 func (*IngressRedirect) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{18}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *IngressRedirect) GetTo() string {
@@ -1581,7 +1646,7 @@ type IngressAccess struct {
 
 func (x *IngressAccess) Reset() {
 	*x = IngressAccess{}
-	mi := &file_cara_v1_project_proto_msgTypes[19]
+	mi := &file_cara_v1_project_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1658,7 @@ func (x *IngressAccess) String() string {
 func (*IngressAccess) ProtoMessage() {}
 
 func (x *IngressAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[19]
+	mi := &file_cara_v1_project_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1671,7 @@ func (x *IngressAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressAccess.ProtoReflect.Descriptor instead.
 func (*IngressAccess) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{19}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *IngressAccess) GetScope() string {
@@ -1641,7 +1706,7 @@ type IngressBasicAuth struct {
 
 func (x *IngressBasicAuth) Reset() {
 	*x = IngressBasicAuth{}
-	mi := &file_cara_v1_project_proto_msgTypes[20]
+	mi := &file_cara_v1_project_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1718,7 @@ func (x *IngressBasicAuth) String() string {
 func (*IngressBasicAuth) ProtoMessage() {}
 
 func (x *IngressBasicAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[20]
+	mi := &file_cara_v1_project_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1731,7 @@ func (x *IngressBasicAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressBasicAuth.ProtoReflect.Descriptor instead.
 func (*IngressBasicAuth) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{20}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *IngressBasicAuth) GetSecretRef() string {
@@ -1700,7 +1765,7 @@ type ProjectPort struct {
 
 func (x *ProjectPort) Reset() {
 	*x = ProjectPort{}
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1777,7 @@ func (x *ProjectPort) String() string {
 func (*ProjectPort) ProtoMessage() {}
 
 func (x *ProjectPort) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1790,7 @@ func (x *ProjectPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectPort.ProtoReflect.Descriptor instead.
 func (*ProjectPort) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProjectPort) GetName() string {
@@ -1796,7 +1861,7 @@ type Healthcheck struct {
 
 func (x *Healthcheck) Reset() {
 	*x = Healthcheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +1873,7 @@ func (x *Healthcheck) String() string {
 func (*Healthcheck) ProtoMessage() {}
 
 func (x *Healthcheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +1886,7 @@ func (x *Healthcheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healthcheck.ProtoReflect.Descriptor instead.
 func (*Healthcheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Healthcheck) GetHttp() *HTTPCheck {
@@ -1893,7 +1958,7 @@ type HTTPCheck struct {
 
 func (x *HTTPCheck) Reset() {
 	*x = HTTPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +1970,7 @@ func (x *HTTPCheck) String() string {
 func (*HTTPCheck) ProtoMessage() {}
 
 func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +1983,7 @@ func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPCheck.ProtoReflect.Descriptor instead.
 func (*HTTPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HTTPCheck) GetPath() string {
@@ -1946,7 +2011,7 @@ type TCPCheck struct {
 
 func (x *TCPCheck) Reset() {
 	*x = TCPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[24]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2023,7 @@ func (x *TCPCheck) String() string {
 func (*TCPCheck) ProtoMessage() {}
 
 func (x *TCPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[24]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2036,7 @@ func (x *TCPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TCPCheck.ProtoReflect.Descriptor instead.
 func (*TCPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{24}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TCPCheck) GetPort() int32 {
@@ -1992,7 +2057,7 @@ type ExecCheck struct {
 
 func (x *ExecCheck) Reset() {
 	*x = ExecCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[25]
+	mi := &file_cara_v1_project_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2069,7 @@ func (x *ExecCheck) String() string {
 func (*ExecCheck) ProtoMessage() {}
 
 func (x *ExecCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[25]
+	mi := &file_cara_v1_project_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2082,7 @@ func (x *ExecCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecCheck.ProtoReflect.Descriptor instead.
 func (*ExecCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{25}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExecCheck) GetCommand() []string {
@@ -2040,7 +2105,7 @@ type Dependency struct {
 
 func (x *Dependency) Reset() {
 	*x = Dependency{}
-	mi := &file_cara_v1_project_proto_msgTypes[26]
+	mi := &file_cara_v1_project_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2117,7 @@ func (x *Dependency) String() string {
 func (*Dependency) ProtoMessage() {}
 
 func (x *Dependency) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[26]
+	mi := &file_cara_v1_project_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2130,7 @@ func (x *Dependency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
 func (*Dependency) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{26}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Dependency) GetService() string {
@@ -2096,7 +2161,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_cara_v1_project_proto_msgTypes[27]
+	mi := &file_cara_v1_project_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2173,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[27]
+	mi := &file_cara_v1_project_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2186,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{27}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Resources) GetRequests() *ResourceList {
@@ -2154,7 +2219,7 @@ type ResourceList struct {
 
 func (x *ResourceList) Reset() {
 	*x = ResourceList{}
-	mi := &file_cara_v1_project_proto_msgTypes[28]
+	mi := &file_cara_v1_project_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2231,7 @@ func (x *ResourceList) String() string {
 func (*ResourceList) ProtoMessage() {}
 
 func (x *ResourceList) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[28]
+	mi := &file_cara_v1_project_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2244,7 @@ func (x *ResourceList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceList.ProtoReflect.Descriptor instead.
 func (*ResourceList) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ResourceList) GetCpu() string {
@@ -2220,14 +2285,16 @@ type File struct {
 	// may have up to 64 files with 1 MiB together.
 	From string `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
 	// Entries are the files that `from` names. Cara sets them. In a manifest of a source they are not allowed.
-	Entries       []*FileEntry `protobuf:"bytes,6,rep,name=entries,proto3" json:"entries,omitempty"`
+	Entries []*FileEntry `protobuf:"bytes,6,rep,name=entries,proto3" json:"entries,omitempty"`
+	// SecretVars are the variables in content that the agent replaces with values of Secrets, as in env.
+	SecretVars    []*SecretVar `protobuf:"bytes,7,rep,name=secret_vars,json=secretVars,proto3" json:"secret_vars,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_cara_v1_project_proto_msgTypes[29]
+	mi := &file_cara_v1_project_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2306,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[29]
+	mi := &file_cara_v1_project_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2319,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *File) GetPath() string {
@@ -2297,6 +2364,13 @@ func (x *File) GetEntries() []*FileEntry {
 	return nil
 }
 
+func (x *File) GetSecretVars() []*SecretVar {
+	if x != nil {
+		return x.SecretVars
+	}
+	return nil
+}
+
 // FileEntry is one file that `files[].from` names.
 type FileEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2314,7 +2388,7 @@ type FileEntry struct {
 
 func (x *FileEntry) Reset() {
 	*x = FileEntry{}
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2400,7 @@ func (x *FileEntry) String() string {
 func (*FileEntry) ProtoMessage() {}
 
 func (x *FileEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[30]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2413,7 @@ func (x *FileEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEntry.ProtoReflect.Descriptor instead.
 func (*FileEntry) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FileEntry) GetPath() string {
@@ -2385,7 +2459,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2397,7 +2471,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[31]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2410,7 +2484,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Ulimit) GetName() string {
@@ -2495,7 +2569,7 @@ type ProjectStatus struct {
 
 func (x *ProjectStatus) Reset() {
 	*x = ProjectStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2581,7 @@ func (x *ProjectStatus) String() string {
 func (*ProjectStatus) ProtoMessage() {}
 
 func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[32]
+	mi := &file_cara_v1_project_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2594,7 @@ func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectStatus.ProtoReflect.Descriptor instead.
 func (*ProjectStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProjectStatus) GetPhase() string {
@@ -2707,7 +2781,7 @@ type HostCertificate struct {
 
 func (x *HostCertificate) Reset() {
 	*x = HostCertificate{}
-	mi := &file_cara_v1_project_proto_msgTypes[33]
+	mi := &file_cara_v1_project_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2793,7 @@ func (x *HostCertificate) String() string {
 func (*HostCertificate) ProtoMessage() {}
 
 func (x *HostCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[33]
+	mi := &file_cara_v1_project_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2806,7 @@ func (x *HostCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostCertificate.ProtoReflect.Descriptor instead.
 func (*HostCertificate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *HostCertificate) GetHost() string {
@@ -2819,7 +2893,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_cara_v1_project_proto_msgTypes[34]
+	mi := &file_cara_v1_project_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +2905,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[34]
+	mi := &file_cara_v1_project_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +2918,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Move) GetId() string {
@@ -2940,7 +3014,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_cara_v1_project_proto_msgTypes[35]
+	mi := &file_cara_v1_project_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2952,7 +3026,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[35]
+	mi := &file_cara_v1_project_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2965,7 +3039,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{35}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Restore) GetSnapshot() string {
@@ -3006,7 +3080,7 @@ type MovedVolume struct {
 
 func (x *MovedVolume) Reset() {
 	*x = MovedVolume{}
-	mi := &file_cara_v1_project_proto_msgTypes[36]
+	mi := &file_cara_v1_project_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3092,7 @@ func (x *MovedVolume) String() string {
 func (*MovedVolume) ProtoMessage() {}
 
 func (x *MovedVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[36]
+	mi := &file_cara_v1_project_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3105,7 @@ func (x *MovedVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovedVolume.ProtoReflect.Descriptor instead.
 func (*MovedVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{36}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *MovedVolume) GetName() string {
@@ -3101,7 +3175,7 @@ type BackupStatus struct {
 
 func (x *BackupStatus) Reset() {
 	*x = BackupStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[37]
+	mi := &file_cara_v1_project_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3187,7 @@ func (x *BackupStatus) String() string {
 func (*BackupStatus) ProtoMessage() {}
 
 func (x *BackupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[37]
+	mi := &file_cara_v1_project_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3200,7 @@ func (x *BackupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupStatus.ProtoReflect.Descriptor instead.
 func (*BackupStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{37}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *BackupStatus) GetSince() *timestamppb.Timestamp {
@@ -3253,7 +3327,7 @@ type BackupSnapshot struct {
 
 func (x *BackupSnapshot) Reset() {
 	*x = BackupSnapshot{}
-	mi := &file_cara_v1_project_proto_msgTypes[38]
+	mi := &file_cara_v1_project_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3265,7 +3339,7 @@ func (x *BackupSnapshot) String() string {
 func (*BackupSnapshot) ProtoMessage() {}
 
 func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[38]
+	mi := &file_cara_v1_project_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3278,7 +3352,7 @@ func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupSnapshot.ProtoReflect.Descriptor instead.
 func (*BackupSnapshot) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{38}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *BackupSnapshot) GetVolume() string {
@@ -3335,7 +3409,7 @@ type VolumeUse struct {
 
 func (x *VolumeUse) Reset() {
 	*x = VolumeUse{}
-	mi := &file_cara_v1_project_proto_msgTypes[39]
+	mi := &file_cara_v1_project_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3347,7 +3421,7 @@ func (x *VolumeUse) String() string {
 func (*VolumeUse) ProtoMessage() {}
 
 func (x *VolumeUse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[39]
+	mi := &file_cara_v1_project_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3360,7 +3434,7 @@ func (x *VolumeUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUse.ProtoReflect.Descriptor instead.
 func (*VolumeUse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{39}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *VolumeUse) GetName() string {
@@ -3423,7 +3497,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[40]
+	mi := &file_cara_v1_project_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3435,7 +3509,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[40]
+	mi := &file_cara_v1_project_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3448,7 +3522,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{40}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -3631,12 +3705,17 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"@\n" +
 	"\x06Update\x126\n" +
 	"\x05order\x18\x01 \x01(\tB \xbaH\x1dr\x1bR\x00R\n" +
-	"stop-firstR\vstart-firstR\x05order\"u\n" +
+	"stop-firstR\vstart-firstR\x05order\"\xb4\x01\n" +
 	"\x06EnvVar\x12\x1f\n" +
 	"\x04name\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x02R\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x124\n" +
 	"\n" +
-	"value_from\x18\x03 \x01(\v2\x15.cara.v1.EnvVarSourceR\tvalueFrom\"S\n" +
+	"value_from\x18\x03 \x01(\v2\x15.cara.v1.EnvVarSourceR\tvalueFrom\x12=\n" +
+	"\vsecret_vars\x18\x04 \x03(\v2\x12.cara.v1.SecretVarB\b\xbaH\x05\x92\x01\x02\x10dR\n" +
+	"secretVars\"q\n" +
+	"\tSecretVar\x12\x1f\n" +
+	"\x04name\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x01R\x04name\x12C\n" +
+	"\x0esecret_key_ref\x18\x02 \x01(\v2\x15.cara.v1.SecretKeyRefB\x06\xbaH\x03\xc8\x01\x01R\fsecretKeyRef\"S\n" +
 	"\fEnvVarSource\x12C\n" +
 	"\x0esecret_key_ref\x18\x01 \x01(\v2\x15.cara.v1.SecretKeyRefB\x06\xbaH\x03\xc8\x01\x01R\fsecretKeyRef\"M\n" +
 	"\fSecretKeyRef\x12\x1e\n" +
@@ -3727,14 +3806,16 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\fResourceList\x12\x19\n" +
 	"\x03cpu\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x03cpu\x12\x1f\n" +
 	"\x06memory\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06memory\x12 \n" +
-	"\x04pids\x18\x03 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\x80\x80\x02(\x00R\x04pids\"\xfc\x01\n" +
+	"\x04pids\x18\x03 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\x80\x80\x02(\x00R\x04pids\"\xbb\x02\n" +
 	"\x04File\x12\x1f\n" +
 	"\x04path\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80 R\x04path\x12#\n" +
 	"\acontent\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x10R\acontent\x12;\n" +
 	"\x0esecret_key_ref\x18\x03 \x01(\v2\x15.cara.v1.SecretKeyRefR\fsecretKeyRef\x12\x1b\n" +
 	"\x04mode\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18\x05R\x04mode\x12\x1c\n" +
 	"\x04from\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04from\x126\n" +
-	"\aentries\x18\x06 \x03(\v2\x12.cara.v1.FileEntryB\b\xbaH\x05\x92\x01\x02\x10@R\aentries\"\x99\x01\n" +
+	"\aentries\x18\x06 \x03(\v2\x12.cara.v1.FileEntryB\b\xbaH\x05\x92\x01\x02\x10@R\aentries\x12=\n" +
+	"\vsecret_vars\x18\a \x03(\v2\x12.cara.v1.SecretVarB\b\xbaH\x05\x92\x01\x02\x10dR\n" +
+	"secretVars\"\x99\x01\n" +
 	"\tFileEntry\x12\x1c\n" +
 	"\x04path\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04path\x12-\n" +
 	"\x06digest\x18\x02 \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\x06digest\x12\x1f\n" +
@@ -3868,7 +3949,7 @@ func file_cara_v1_project_proto_rawDescGZIP() []byte {
 	return file_cara_v1_project_proto_rawDescData
 }
 
-var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_cara_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: cara.v1.Project
 	(*ProjectSpec)(nil),           // 1: cara.v1.ProjectSpec
@@ -3880,116 +3961,120 @@ var file_cara_v1_project_proto_goTypes = []any{
 	(*Service)(nil),               // 7: cara.v1.Service
 	(*Update)(nil),                // 8: cara.v1.Update
 	(*EnvVar)(nil),                // 9: cara.v1.EnvVar
-	(*EnvVarSource)(nil),          // 10: cara.v1.EnvVarSource
-	(*SecretKeyRef)(nil),          // 11: cara.v1.SecretKeyRef
-	(*VolumeMount)(nil),           // 12: cara.v1.VolumeMount
-	(*ProjectVolume)(nil),         // 13: cara.v1.ProjectVolume
-	(*Ingress)(nil),               // 14: cara.v1.Ingress
-	(*IngressTLS)(nil),            // 15: cara.v1.IngressTLS
-	(*IngressHSTS)(nil),           // 16: cara.v1.IngressHSTS
-	(*IngressTarget)(nil),         // 17: cara.v1.IngressTarget
-	(*IngressRedirect)(nil),       // 18: cara.v1.IngressRedirect
-	(*IngressAccess)(nil),         // 19: cara.v1.IngressAccess
-	(*IngressBasicAuth)(nil),      // 20: cara.v1.IngressBasicAuth
-	(*ProjectPort)(nil),           // 21: cara.v1.ProjectPort
-	(*Healthcheck)(nil),           // 22: cara.v1.Healthcheck
-	(*HTTPCheck)(nil),             // 23: cara.v1.HTTPCheck
-	(*TCPCheck)(nil),              // 24: cara.v1.TCPCheck
-	(*ExecCheck)(nil),             // 25: cara.v1.ExecCheck
-	(*Dependency)(nil),            // 26: cara.v1.Dependency
-	(*Resources)(nil),             // 27: cara.v1.Resources
-	(*ResourceList)(nil),          // 28: cara.v1.ResourceList
-	(*File)(nil),                  // 29: cara.v1.File
-	(*FileEntry)(nil),             // 30: cara.v1.FileEntry
-	(*Ulimit)(nil),                // 31: cara.v1.Ulimit
-	(*ProjectStatus)(nil),         // 32: cara.v1.ProjectStatus
-	(*HostCertificate)(nil),       // 33: cara.v1.HostCertificate
-	(*Move)(nil),                  // 34: cara.v1.Move
-	(*Restore)(nil),               // 35: cara.v1.Restore
-	(*MovedVolume)(nil),           // 36: cara.v1.MovedVolume
-	(*BackupStatus)(nil),          // 37: cara.v1.BackupStatus
-	(*BackupSnapshot)(nil),        // 38: cara.v1.BackupSnapshot
-	(*VolumeUse)(nil),             // 39: cara.v1.VolumeUse
-	(*ServiceStatus)(nil),         // 40: cara.v1.ServiceStatus
-	nil,                           // 41: cara.v1.ProjectSpec.NodeSelectorEntry
-	nil,                           // 42: cara.v1.Service.LabelsEntry
-	nil,                           // 43: cara.v1.ProjectStatus.RestartsEntry
-	(*ObjectMeta)(nil),            // 44: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
-	(*Condition)(nil),             // 46: cara.v1.Condition
-	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
+	(*SecretVar)(nil),             // 10: cara.v1.SecretVar
+	(*EnvVarSource)(nil),          // 11: cara.v1.EnvVarSource
+	(*SecretKeyRef)(nil),          // 12: cara.v1.SecretKeyRef
+	(*VolumeMount)(nil),           // 13: cara.v1.VolumeMount
+	(*ProjectVolume)(nil),         // 14: cara.v1.ProjectVolume
+	(*Ingress)(nil),               // 15: cara.v1.Ingress
+	(*IngressTLS)(nil),            // 16: cara.v1.IngressTLS
+	(*IngressHSTS)(nil),           // 17: cara.v1.IngressHSTS
+	(*IngressTarget)(nil),         // 18: cara.v1.IngressTarget
+	(*IngressRedirect)(nil),       // 19: cara.v1.IngressRedirect
+	(*IngressAccess)(nil),         // 20: cara.v1.IngressAccess
+	(*IngressBasicAuth)(nil),      // 21: cara.v1.IngressBasicAuth
+	(*ProjectPort)(nil),           // 22: cara.v1.ProjectPort
+	(*Healthcheck)(nil),           // 23: cara.v1.Healthcheck
+	(*HTTPCheck)(nil),             // 24: cara.v1.HTTPCheck
+	(*TCPCheck)(nil),              // 25: cara.v1.TCPCheck
+	(*ExecCheck)(nil),             // 26: cara.v1.ExecCheck
+	(*Dependency)(nil),            // 27: cara.v1.Dependency
+	(*Resources)(nil),             // 28: cara.v1.Resources
+	(*ResourceList)(nil),          // 29: cara.v1.ResourceList
+	(*File)(nil),                  // 30: cara.v1.File
+	(*FileEntry)(nil),             // 31: cara.v1.FileEntry
+	(*Ulimit)(nil),                // 32: cara.v1.Ulimit
+	(*ProjectStatus)(nil),         // 33: cara.v1.ProjectStatus
+	(*HostCertificate)(nil),       // 34: cara.v1.HostCertificate
+	(*Move)(nil),                  // 35: cara.v1.Move
+	(*Restore)(nil),               // 36: cara.v1.Restore
+	(*MovedVolume)(nil),           // 37: cara.v1.MovedVolume
+	(*BackupStatus)(nil),          // 38: cara.v1.BackupStatus
+	(*BackupSnapshot)(nil),        // 39: cara.v1.BackupSnapshot
+	(*VolumeUse)(nil),             // 40: cara.v1.VolumeUse
+	(*ServiceStatus)(nil),         // 41: cara.v1.ServiceStatus
+	nil,                           // 42: cara.v1.ProjectSpec.NodeSelectorEntry
+	nil,                           // 43: cara.v1.Service.LabelsEntry
+	nil,                           // 44: cara.v1.ProjectStatus.RestartsEntry
+	(*ObjectMeta)(nil),            // 45: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*Condition)(nil),             // 47: cara.v1.Condition
+	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
 }
 var file_cara_v1_project_proto_depIdxs = []int32{
-	44, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
+	45, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Project.spec:type_name -> cara.v1.ProjectSpec
-	32, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
+	33, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
 	7,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
-	13, // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.ProjectVolume
-	14, // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
-	45, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
-	41, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
+	14, // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.ProjectVolume
+	15, // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
+	46, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
+	42, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
 	2,  // 8: cara.v1.ProjectSpec.backup:type_name -> cara.v1.Backup
-	21, // 9: cara.v1.ProjectSpec.ports:type_name -> cara.v1.ProjectPort
+	22, // 9: cara.v1.ProjectSpec.ports:type_name -> cara.v1.ProjectPort
 	3,  // 10: cara.v1.Backup.schedule:type_name -> cara.v1.BackupSchedule
 	4,  // 11: cara.v1.Backup.keep:type_name -> cara.v1.BackupKeep
 	5,  // 12: cara.v1.Backup.hooks:type_name -> cara.v1.BackupHooks
 	6,  // 13: cara.v1.BackupHooks.before:type_name -> cara.v1.BackupHook
 	6,  // 14: cara.v1.BackupHooks.after:type_name -> cara.v1.BackupHook
 	9,  // 15: cara.v1.Service.env:type_name -> cara.v1.EnvVar
-	12, // 16: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
-	22, // 17: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
-	26, // 18: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
-	27, // 19: cara.v1.Service.resources:type_name -> cara.v1.Resources
-	29, // 20: cara.v1.Service.files:type_name -> cara.v1.File
-	31, // 21: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
-	42, // 22: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
+	13, // 16: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
+	23, // 17: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
+	27, // 18: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
+	28, // 19: cara.v1.Service.resources:type_name -> cara.v1.Resources
+	30, // 20: cara.v1.Service.files:type_name -> cara.v1.File
+	32, // 21: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
+	43, // 22: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
 	8,  // 23: cara.v1.Service.update:type_name -> cara.v1.Update
-	10, // 24: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
-	11, // 25: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	17, // 26: cara.v1.Ingress.target:type_name -> cara.v1.IngressTarget
-	19, // 27: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
-	18, // 28: cara.v1.Ingress.redirect:type_name -> cara.v1.IngressRedirect
-	15, // 29: cara.v1.Ingress.tls:type_name -> cara.v1.IngressTLS
-	16, // 30: cara.v1.IngressTLS.hsts:type_name -> cara.v1.IngressHSTS
-	20, // 31: cara.v1.IngressAccess.basic_auth:type_name -> cara.v1.IngressBasicAuth
-	17, // 32: cara.v1.ProjectPort.target:type_name -> cara.v1.IngressTarget
-	23, // 33: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
-	24, // 34: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
-	25, // 35: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
-	28, // 36: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
-	28, // 37: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
-	11, // 38: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	30, // 39: cara.v1.File.entries:type_name -> cara.v1.FileEntry
-	46, // 40: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
-	40, // 41: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
-	45, // 42: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
-	45, // 43: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
-	43, // 44: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
-	39, // 45: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
-	34, // 46: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
-	37, // 47: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
-	45, // 48: cara.v1.ProjectStatus.restore_declined:type_name -> google.protobuf.Timestamp
-	33, // 49: cara.v1.ProjectStatus.certificates:type_name -> cara.v1.HostCertificate
-	45, // 50: cara.v1.HostCertificate.not_after:type_name -> google.protobuf.Timestamp
-	45, // 51: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
-	36, // 52: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
-	35, // 53: cara.v1.Move.restore:type_name -> cara.v1.Restore
-	45, // 54: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
-	45, // 55: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
-	45, // 56: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
-	45, // 57: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
-	38, // 58: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
-	47, // 59: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
-	47, // 60: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
-	45, // 61: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
-	45, // 62: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
-	45, // 63: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
-	45, // 64: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	11, // 24: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
+	10, // 25: cara.v1.EnvVar.secret_vars:type_name -> cara.v1.SecretVar
+	12, // 26: cara.v1.SecretVar.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	12, // 27: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	18, // 28: cara.v1.Ingress.target:type_name -> cara.v1.IngressTarget
+	20, // 29: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
+	19, // 30: cara.v1.Ingress.redirect:type_name -> cara.v1.IngressRedirect
+	16, // 31: cara.v1.Ingress.tls:type_name -> cara.v1.IngressTLS
+	17, // 32: cara.v1.IngressTLS.hsts:type_name -> cara.v1.IngressHSTS
+	21, // 33: cara.v1.IngressAccess.basic_auth:type_name -> cara.v1.IngressBasicAuth
+	18, // 34: cara.v1.ProjectPort.target:type_name -> cara.v1.IngressTarget
+	24, // 35: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
+	25, // 36: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
+	26, // 37: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
+	29, // 38: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
+	29, // 39: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
+	12, // 40: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	31, // 41: cara.v1.File.entries:type_name -> cara.v1.FileEntry
+	10, // 42: cara.v1.File.secret_vars:type_name -> cara.v1.SecretVar
+	47, // 43: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
+	41, // 44: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
+	46, // 45: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
+	46, // 46: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
+	44, // 47: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
+	40, // 48: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
+	35, // 49: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
+	38, // 50: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
+	46, // 51: cara.v1.ProjectStatus.restore_declined:type_name -> google.protobuf.Timestamp
+	34, // 52: cara.v1.ProjectStatus.certificates:type_name -> cara.v1.HostCertificate
+	46, // 53: cara.v1.HostCertificate.not_after:type_name -> google.protobuf.Timestamp
+	46, // 54: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
+	37, // 55: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
+	36, // 56: cara.v1.Move.restore:type_name -> cara.v1.Restore
+	46, // 57: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
+	46, // 58: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
+	46, // 59: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
+	46, // 60: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
+	39, // 61: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
+	48, // 62: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
+	48, // 63: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
+	46, // 64: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
+	46, // 65: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
+	46, // 66: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
+	46, // 67: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	68, // [68:68] is the sub-list for method output_type
+	68, // [68:68] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
@@ -3999,14 +4084,14 @@ func file_cara_v1_project_proto_init() {
 	}
 	file_cara_v1_meta_proto_init()
 	file_cara_v1_project_proto_msgTypes[2].OneofWrappers = []any{}
-	file_cara_v1_project_proto_msgTypes[40].OneofWrappers = []any{}
+	file_cara_v1_project_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_project_proto_rawDesc), len(file_cara_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   44,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -141,7 +141,10 @@ type SourceSpec struct {
 	Webhook *Webhook `protobuf:"bytes,14,opt,name=webhook,proto3" json:"webhook,omitempty"`
 	// Allow limits the names of the source's projects, the hosts that they may claim, and the Secrets that they may use.
 	// Without it, projects may have all names and hosts that are not reserved, and may use no Secret.
-	Allow         *SourceAllow `protobuf:"bytes,15,opt,name=allow,proto3" json:"allow,omitempty"`
+	Allow *SourceAllow `protobuf:"bytes,15,opt,name=allow,proto3" json:"allow,omitempty"`
+	// Vars are variables for the manifests: Cara replaces `${NAME}` and `${NAME:-default}` in text values, and `$$` by a dollar
+	// sign. A variable that is not defined is an error. Without vars, `$` has no meaning in manifests.
+	Vars          []*SourceVar `protobuf:"bytes,16,rep,name=vars,proto3" json:"vars,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -281,6 +284,78 @@ func (x *SourceSpec) GetAllow() *SourceAllow {
 	return nil
 }
 
+func (x *SourceSpec) GetVars() []*SourceVar {
+	if x != nil {
+		return x.Vars
+	}
+	return nil
+}
+
+// SourceVar is a variable for the manifests of a source. Set at most one of value and secretKeyRef.
+type SourceVar struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the variable: letters, digits and `_`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Value of the variable.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// SecretKeyRef takes the value from a Secret, which `allow.secrets` must list. Such a variable can be used in the values of
+	// env and the content of files only, and is never shown.
+	SecretKeyRef  *SecretKeyRef `protobuf:"bytes,3,opt,name=secret_key_ref,json=secretKeyRef,proto3" json:"secret_key_ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceVar) Reset() {
+	*x = SourceVar{}
+	mi := &file_cara_v1_source_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceVar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceVar) ProtoMessage() {}
+
+func (x *SourceVar) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_source_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceVar.ProtoReflect.Descriptor instead.
+func (*SourceVar) Descriptor() ([]byte, []int) {
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SourceVar) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SourceVar) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *SourceVar) GetSecretKeyRef() *SecretKeyRef {
+	if x != nil {
+		return x.SecretKeyRef
+	}
+	return nil
+}
+
 // SourceAllow lists allowed names, hosts and Secrets. Entries are patterns: `*` matches any number of characters,
 // including dots.
 type SourceAllow struct {
@@ -303,7 +378,7 @@ type SourceAllow struct {
 
 func (x *SourceAllow) Reset() {
 	*x = SourceAllow{}
-	mi := &file_cara_v1_source_proto_msgTypes[2]
+	mi := &file_cara_v1_source_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -315,7 +390,7 @@ func (x *SourceAllow) String() string {
 func (*SourceAllow) ProtoMessage() {}
 
 func (x *SourceAllow) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[2]
+	mi := &file_cara_v1_source_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -328,7 +403,7 @@ func (x *SourceAllow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceAllow.ProtoReflect.Descriptor instead.
 func (*SourceAllow) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{2}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SourceAllow) GetNames() []string {
@@ -386,7 +461,7 @@ type GitSource struct {
 
 func (x *GitSource) Reset() {
 	*x = GitSource{}
-	mi := &file_cara_v1_source_proto_msgTypes[3]
+	mi := &file_cara_v1_source_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +473,7 @@ func (x *GitSource) String() string {
 func (*GitSource) ProtoMessage() {}
 
 func (x *GitSource) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[3]
+	mi := &file_cara_v1_source_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +486,7 @@ func (x *GitSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GitSource.ProtoReflect.Descriptor instead.
 func (*GitSource) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{3}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GitSource) GetUrl() string {
@@ -461,7 +536,7 @@ type GitRef struct {
 
 func (x *GitRef) Reset() {
 	*x = GitRef{}
-	mi := &file_cara_v1_source_proto_msgTypes[4]
+	mi := &file_cara_v1_source_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +548,7 @@ func (x *GitRef) String() string {
 func (*GitRef) ProtoMessage() {}
 
 func (x *GitRef) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[4]
+	mi := &file_cara_v1_source_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +561,7 @@ func (x *GitRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GitRef.ProtoReflect.Descriptor instead.
 func (*GitRef) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{4}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GitRef) GetBranch() string {
@@ -528,7 +603,7 @@ type DirSource struct {
 
 func (x *DirSource) Reset() {
 	*x = DirSource{}
-	mi := &file_cara_v1_source_proto_msgTypes[5]
+	mi := &file_cara_v1_source_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +615,7 @@ func (x *DirSource) String() string {
 func (*DirSource) ProtoMessage() {}
 
 func (x *DirSource) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[5]
+	mi := &file_cara_v1_source_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +628,7 @@ func (x *DirSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirSource.ProtoReflect.Descriptor instead.
 func (*DirSource) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DirSource) GetPath() string {
@@ -576,7 +651,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_cara_v1_source_proto_msgTypes[6]
+	mi := &file_cara_v1_source_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +663,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[6]
+	mi := &file_cara_v1_source_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +676,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Webhook) GetProvider() string {
@@ -652,7 +727,7 @@ type SourceStatus struct {
 
 func (x *SourceStatus) Reset() {
 	*x = SourceStatus{}
-	mi := &file_cara_v1_source_proto_msgTypes[7]
+	mi := &file_cara_v1_source_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +739,7 @@ func (x *SourceStatus) String() string {
 func (*SourceStatus) ProtoMessage() {}
 
 func (x *SourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[7]
+	mi := &file_cara_v1_source_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +752,7 @@ func (x *SourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceStatus.ProtoReflect.Descriptor instead.
 func (*SourceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SourceStatus) GetObservedGeneration() int32 {
@@ -774,7 +849,7 @@ type PollStatus struct {
 
 func (x *PollStatus) Reset() {
 	*x = PollStatus{}
-	mi := &file_cara_v1_source_proto_msgTypes[8]
+	mi := &file_cara_v1_source_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +861,7 @@ func (x *PollStatus) String() string {
 func (*PollStatus) ProtoMessage() {}
 
 func (x *PollStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[8]
+	mi := &file_cara_v1_source_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +874,7 @@ func (x *PollStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollStatus.ProtoReflect.Descriptor instead.
 func (*PollStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PollStatus) GetLastTime() *timestamppb.Timestamp {
@@ -847,7 +922,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_cara_v1_source_proto_msgTypes[9]
+	mi := &file_cara_v1_source_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +934,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[9]
+	mi := &file_cara_v1_source_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +947,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Delivery) GetTime() *timestamppb.Timestamp {
@@ -928,7 +1003,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_cara_v1_source_proto_msgTypes[10]
+	mi := &file_cara_v1_source_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1015,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[10]
+	mi := &file_cara_v1_source_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1028,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Run) GetRevision() string {
@@ -1054,7 +1129,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_cara_v1_source_proto_msgTypes[11]
+	mi := &file_cara_v1_source_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1141,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[11]
+	mi := &file_cara_v1_source_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1154,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Snapshot) GetRevision() string {
@@ -1213,7 +1288,7 @@ type FileProblem struct {
 
 func (x *FileProblem) Reset() {
 	*x = FileProblem{}
-	mi := &file_cara_v1_source_proto_msgTypes[12]
+	mi := &file_cara_v1_source_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1300,7 @@ func (x *FileProblem) String() string {
 func (*FileProblem) ProtoMessage() {}
 
 func (x *FileProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[12]
+	mi := &file_cara_v1_source_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1313,7 @@ func (x *FileProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileProblem.ProtoReflect.Descriptor instead.
 func (*FileProblem) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{12}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FileProblem) GetFile() string {
@@ -1293,7 +1368,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_cara_v1_source_proto_msgTypes[13]
+	mi := &file_cara_v1_source_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1380,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[13]
+	mi := &file_cara_v1_source_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1393,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Claim) GetMetadata() *ObjectMeta {
@@ -1356,7 +1431,7 @@ type StagedClaim struct {
 
 func (x *StagedClaim) Reset() {
 	*x = StagedClaim{}
-	mi := &file_cara_v1_source_proto_msgTypes[14]
+	mi := &file_cara_v1_source_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1443,7 @@ func (x *StagedClaim) String() string {
 func (*StagedClaim) ProtoMessage() {}
 
 func (x *StagedClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[14]
+	mi := &file_cara_v1_source_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1456,7 @@ func (x *StagedClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StagedClaim.ProtoReflect.Descriptor instead.
 func (*StagedClaim) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{14}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StagedClaim) GetMetadata() *ObjectMeta {
@@ -1434,7 +1509,7 @@ type ClaimSpec struct {
 
 func (x *ClaimSpec) Reset() {
 	*x = ClaimSpec{}
-	mi := &file_cara_v1_source_proto_msgTypes[15]
+	mi := &file_cara_v1_source_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1446,7 +1521,7 @@ func (x *ClaimSpec) String() string {
 func (*ClaimSpec) ProtoMessage() {}
 
 func (x *ClaimSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[15]
+	mi := &file_cara_v1_source_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1459,7 +1534,7 @@ func (x *ClaimSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimSpec.ProtoReflect.Descriptor instead.
 func (*ClaimSpec) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{15}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ClaimSpec) GetSource() string {
@@ -1575,7 +1650,7 @@ type ClaimStatus struct {
 
 func (x *ClaimStatus) Reset() {
 	*x = ClaimStatus{}
-	mi := &file_cara_v1_source_proto_msgTypes[16]
+	mi := &file_cara_v1_source_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1662,7 @@ func (x *ClaimStatus) String() string {
 func (*ClaimStatus) ProtoMessage() {}
 
 func (x *ClaimStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[16]
+	mi := &file_cara_v1_source_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1675,7 @@ func (x *ClaimStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimStatus.ProtoReflect.Descriptor instead.
 func (*ClaimStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{16}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ClaimStatus) GetState() string {
@@ -1659,7 +1734,7 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\x06SourceR\x04kind\x127\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x12/\n" +
 	"\x04spec\x18\x04 \x01(\v2\x13.cara.v1.SourceSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x125\n" +
-	"\x06status\x18\x05 \x01(\v2\x15.cara.v1.SourceStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xfa\x04\n" +
+	"\x06status\x18\x05 \x01(\v2\x15.cara.v1.SourceStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xac\x05\n" +
 	"\n" +
 	"SourceSpec\x12$\n" +
 	"\x03git\x18\x01 \x01(\v2\x12.cara.v1.GitSourceR\x03git\x12$\n" +
@@ -1680,9 +1755,14 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\fmax_projects\x18\r \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\vmaxProjects\x12*\n" +
 	"\awebhook\x18\x0e \x01(\v2\x10.cara.v1.WebhookR\awebhook\x12*\n" +
-	"\x05allow\x18\x0f \x01(\v2\x14.cara.v1.SourceAllowR\x05allowB\b\n" +
+	"\x05allow\x18\x0f \x01(\v2\x14.cara.v1.SourceAllowR\x05allow\x120\n" +
+	"\x04vars\x18\x10 \x03(\v2\x12.cara.v1.SourceVarB\b\xbaH\x05\x92\x01\x02\x10dR\x04varsB\b\n" +
 	"\x06_pruneB\x0e\n" +
-	"\f_prune_limit\"\xca\x01\n" +
+	"\f_prune_limit\"\x8a\x01\n" +
+	"\tSourceVar\x12\x1f\n" +
+	"\x04name\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x01R\x04name\x12\x1f\n" +
+	"\x05value\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01R\x05value\x12;\n" +
+	"\x0esecret_key_ref\x18\x03 \x01(\v2\x15.cara.v1.SecretKeyRefR\fsecretKeyRef\"\xca\x01\n" +
 	"\vSourceAllow\x12\x1e\n" +
 	"\x05names\x18\x01 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\x05names\x12\x1e\n" +
 	"\x05hosts\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\x05hosts\x12\"\n" +
@@ -1817,66 +1897,70 @@ func file_cara_v1_source_proto_rawDescGZIP() []byte {
 	return file_cara_v1_source_proto_rawDescData
 }
 
-var file_cara_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_cara_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_cara_v1_source_proto_goTypes = []any{
 	(*Source)(nil),                // 0: cara.v1.Source
 	(*SourceSpec)(nil),            // 1: cara.v1.SourceSpec
-	(*SourceAllow)(nil),           // 2: cara.v1.SourceAllow
-	(*GitSource)(nil),             // 3: cara.v1.GitSource
-	(*GitRef)(nil),                // 4: cara.v1.GitRef
-	(*DirSource)(nil),             // 5: cara.v1.DirSource
-	(*Webhook)(nil),               // 6: cara.v1.Webhook
-	(*SourceStatus)(nil),          // 7: cara.v1.SourceStatus
-	(*PollStatus)(nil),            // 8: cara.v1.PollStatus
-	(*Delivery)(nil),              // 9: cara.v1.Delivery
-	(*Run)(nil),                   // 10: cara.v1.Run
-	(*Snapshot)(nil),              // 11: cara.v1.Snapshot
-	(*FileProblem)(nil),           // 12: cara.v1.FileProblem
-	(*Claim)(nil),                 // 13: cara.v1.Claim
-	(*StagedClaim)(nil),           // 14: cara.v1.StagedClaim
-	(*ClaimSpec)(nil),             // 15: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),           // 16: cara.v1.ClaimStatus
-	(*ObjectMeta)(nil),            // 17: cara.v1.ObjectMeta
-	(*Condition)(nil),             // 18: cara.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*Project)(nil),               // 20: cara.v1.Project
+	(*SourceVar)(nil),             // 2: cara.v1.SourceVar
+	(*SourceAllow)(nil),           // 3: cara.v1.SourceAllow
+	(*GitSource)(nil),             // 4: cara.v1.GitSource
+	(*GitRef)(nil),                // 5: cara.v1.GitRef
+	(*DirSource)(nil),             // 6: cara.v1.DirSource
+	(*Webhook)(nil),               // 7: cara.v1.Webhook
+	(*SourceStatus)(nil),          // 8: cara.v1.SourceStatus
+	(*PollStatus)(nil),            // 9: cara.v1.PollStatus
+	(*Delivery)(nil),              // 10: cara.v1.Delivery
+	(*Run)(nil),                   // 11: cara.v1.Run
+	(*Snapshot)(nil),              // 12: cara.v1.Snapshot
+	(*FileProblem)(nil),           // 13: cara.v1.FileProblem
+	(*Claim)(nil),                 // 14: cara.v1.Claim
+	(*StagedClaim)(nil),           // 15: cara.v1.StagedClaim
+	(*ClaimSpec)(nil),             // 16: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),           // 17: cara.v1.ClaimStatus
+	(*ObjectMeta)(nil),            // 18: cara.v1.ObjectMeta
+	(*SecretKeyRef)(nil),          // 19: cara.v1.SecretKeyRef
+	(*Condition)(nil),             // 20: cara.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Project)(nil),               // 22: cara.v1.Project
 }
 var file_cara_v1_source_proto_depIdxs = []int32{
-	17, // 0: cara.v1.Source.metadata:type_name -> cara.v1.ObjectMeta
+	18, // 0: cara.v1.Source.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Source.spec:type_name -> cara.v1.SourceSpec
-	7,  // 2: cara.v1.Source.status:type_name -> cara.v1.SourceStatus
-	3,  // 3: cara.v1.SourceSpec.git:type_name -> cara.v1.GitSource
-	5,  // 4: cara.v1.SourceSpec.dir:type_name -> cara.v1.DirSource
-	6,  // 5: cara.v1.SourceSpec.webhook:type_name -> cara.v1.Webhook
-	2,  // 6: cara.v1.SourceSpec.allow:type_name -> cara.v1.SourceAllow
-	4,  // 7: cara.v1.GitSource.ref:type_name -> cara.v1.GitRef
-	18, // 8: cara.v1.SourceStatus.conditions:type_name -> cara.v1.Condition
-	11, // 9: cara.v1.SourceStatus.snapshot:type_name -> cara.v1.Snapshot
-	8,  // 10: cara.v1.SourceStatus.poll:type_name -> cara.v1.PollStatus
-	10, // 11: cara.v1.SourceStatus.runs:type_name -> cara.v1.Run
-	19, // 12: cara.v1.PollStatus.last_time:type_name -> google.protobuf.Timestamp
-	19, // 13: cara.v1.PollStatus.next_time:type_name -> google.protobuf.Timestamp
-	9,  // 14: cara.v1.PollStatus.last_delivery:type_name -> cara.v1.Delivery
-	19, // 15: cara.v1.Delivery.time:type_name -> google.protobuf.Timestamp
-	19, // 16: cara.v1.Run.start_time:type_name -> google.protobuf.Timestamp
-	19, // 17: cara.v1.Run.end_time:type_name -> google.protobuf.Timestamp
-	19, // 18: cara.v1.Snapshot.commit_time:type_name -> google.protobuf.Timestamp
-	19, // 19: cara.v1.Snapshot.publish_time:type_name -> google.protobuf.Timestamp
-	12, // 20: cara.v1.Snapshot.file_errors:type_name -> cara.v1.FileProblem
-	12, // 21: cara.v1.Snapshot.warnings:type_name -> cara.v1.FileProblem
-	17, // 22: cara.v1.Claim.metadata:type_name -> cara.v1.ObjectMeta
-	15, // 23: cara.v1.Claim.spec:type_name -> cara.v1.ClaimSpec
-	16, // 24: cara.v1.Claim.status:type_name -> cara.v1.ClaimStatus
-	17, // 25: cara.v1.StagedClaim.metadata:type_name -> cara.v1.ObjectMeta
-	13, // 26: cara.v1.StagedClaim.claim:type_name -> cara.v1.Claim
-	20, // 27: cara.v1.ClaimSpec.project:type_name -> cara.v1.Project
-	19, // 28: cara.v1.ClaimSpec.commit_time:type_name -> google.protobuf.Timestamp
-	19, // 29: cara.v1.ClaimStatus.applied_time:type_name -> google.protobuf.Timestamp
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	8,  // 2: cara.v1.Source.status:type_name -> cara.v1.SourceStatus
+	4,  // 3: cara.v1.SourceSpec.git:type_name -> cara.v1.GitSource
+	6,  // 4: cara.v1.SourceSpec.dir:type_name -> cara.v1.DirSource
+	7,  // 5: cara.v1.SourceSpec.webhook:type_name -> cara.v1.Webhook
+	3,  // 6: cara.v1.SourceSpec.allow:type_name -> cara.v1.SourceAllow
+	2,  // 7: cara.v1.SourceSpec.vars:type_name -> cara.v1.SourceVar
+	19, // 8: cara.v1.SourceVar.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	5,  // 9: cara.v1.GitSource.ref:type_name -> cara.v1.GitRef
+	20, // 10: cara.v1.SourceStatus.conditions:type_name -> cara.v1.Condition
+	12, // 11: cara.v1.SourceStatus.snapshot:type_name -> cara.v1.Snapshot
+	9,  // 12: cara.v1.SourceStatus.poll:type_name -> cara.v1.PollStatus
+	11, // 13: cara.v1.SourceStatus.runs:type_name -> cara.v1.Run
+	21, // 14: cara.v1.PollStatus.last_time:type_name -> google.protobuf.Timestamp
+	21, // 15: cara.v1.PollStatus.next_time:type_name -> google.protobuf.Timestamp
+	10, // 16: cara.v1.PollStatus.last_delivery:type_name -> cara.v1.Delivery
+	21, // 17: cara.v1.Delivery.time:type_name -> google.protobuf.Timestamp
+	21, // 18: cara.v1.Run.start_time:type_name -> google.protobuf.Timestamp
+	21, // 19: cara.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	21, // 20: cara.v1.Snapshot.commit_time:type_name -> google.protobuf.Timestamp
+	21, // 21: cara.v1.Snapshot.publish_time:type_name -> google.protobuf.Timestamp
+	13, // 22: cara.v1.Snapshot.file_errors:type_name -> cara.v1.FileProblem
+	13, // 23: cara.v1.Snapshot.warnings:type_name -> cara.v1.FileProblem
+	18, // 24: cara.v1.Claim.metadata:type_name -> cara.v1.ObjectMeta
+	16, // 25: cara.v1.Claim.spec:type_name -> cara.v1.ClaimSpec
+	17, // 26: cara.v1.Claim.status:type_name -> cara.v1.ClaimStatus
+	18, // 27: cara.v1.StagedClaim.metadata:type_name -> cara.v1.ObjectMeta
+	14, // 28: cara.v1.StagedClaim.claim:type_name -> cara.v1.Claim
+	22, // 29: cara.v1.ClaimSpec.project:type_name -> cara.v1.Project
+	21, // 30: cara.v1.ClaimSpec.commit_time:type_name -> google.protobuf.Timestamp
+	21, // 31: cara.v1.ClaimStatus.applied_time:type_name -> google.protobuf.Timestamp
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_source_proto_init() }
@@ -1893,7 +1977,7 @@ func file_cara_v1_source_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_source_proto_rawDesc), len(file_cara_v1_source_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,171 @@
+package api
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// FeatureSecretVars means that an agent replaces `secretVars`. An older agent would use the text as it is.
+const FeatureSecretVars = "secretVars"
+
+var varName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// VarError is why a text with variables cannot be used.
+type VarError struct {
+	// Offset of the variable in the text, in bytes, and the text that begins there, such as `${NAME`.
+	Offset  int
+	Token   string
+	Message string
+}
+
+func (e *VarError) Error() string { return e.Message }
+
+// VarUse is one variable in a text, or the literal text before it.
+type VarUse struct {
+	Literal string // with `$$` as it is
+	Name    string // empty for a literal
+	Default string
+	// HasDefault is true for `${NAME:-default}`.
+	HasDefault bool
+	Offset     int
+}
+
+// VarUses splits a text at `${NAME}` and `${NAME:-default}`. A `$` that is not followed by `{` is literal.
+func VarUses(text string) ([]VarUse, *VarError) {
+	var all []VarUse
+	start := 0
+	for i := 0; i < len(text); {
+		switch {
+		case strings.HasPrefix(text[i:], "$$"):
+			i += 2
+		case strings.HasPrefix(text[i:], "${"):
+			use, length, err := varUse(text[i:], i)
+			if err != nil {
+				return nil, err
+			}
+			if i > start {
+				all = append(all, VarUse{Literal: text[start:i], Offset: start})
+			}
+			all = append(all, use)
+			i += length
+			start = i
+		default:
+			i++
+		}
+	}
+	if start < len(text) {
+		all = append(all, VarUse{Literal: text[start:], Offset: start})
+	}
+	return all, nil
+}
+
+// varUse parses the variable at the start of a text.
+func varUse(text string, offset int) (use VarUse, length int, err *VarError) {
+	end := strings.IndexByte(text, '}')
+	if end < 0 {
+		return use, 0, &VarError{offset, "${", "begins with ${ and does not end with }; write ${NAME}, or $$ for a dollar sign"}
+	}
+	name, value, has := strings.Cut(text[2:end], ":-")
+	if !varName.MatchString(name) {
+		return use, 0, &VarError{offset, "${", fmt.Sprintf("%q is not a variable; write ${NAME} or ${NAME:-default}, or $$ for a dollar sign", clip(text[:end+1]))}
+	}
+	if strings.Contains(value, "${") {
+		return use, 0, &VarError{offset, "${" + name, fmt.Sprintf("the default of the variable %s contains a variable; a default is plain text", name)}
+	}
+	return VarUse{Name: name, Default: value, HasDefault: has, Offset: offset}, end + 1, nil
+}
+
+// Expand replaces the variables in a text, and `$$` by `$`. lookup returns the value of a variable. A default is used if the
+// variable is not defined or empty.
+func Expand(text string, lookup func(name string) (string, bool)) (string, *VarError) {
+	if !strings.Contains(text, "$") {
+		return text, nil
+	}
+	uses, err := VarUses(text)
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	for _, u := range uses {
+		if u.Name == "" {
+			out.WriteString(strings.ReplaceAll(u.Literal, "$$", "$"))
+			continue
+		}
+		value, ok := lookup(u.Name)
+		switch {
+		case u.HasDefault && value == "":
+			value = u.Default
+		case !ok:
+			return "", &VarError{u.Offset, "${" + u.Name, fmt.Sprintf("the variable %s is not defined", u.Name)}
+		}
+		out.WriteString(value)
+	}
+	return out.String(), nil
+}
+
+// ExpandSecrets replaces the variables of Secrets in a text. secrets are the values by NAME/KEY.
+func ExpandSecrets(text string, vars []*carav1.SecretVar, secrets map[string][]byte) string {
+	if len(vars) == 0 {
+		return text
+	}
+	out, err := Expand(text, func(name string) (string, bool) {
+		i := slices.IndexFunc(vars, func(v *carav1.SecretVar) bool { return v.GetName() == name })
+		if i < 0 {
+			return "", false
+		}
+		ref := vars[i].GetSecretKeyRef()
+		return string(secrets[ref.GetName()+"/"+ref.GetKey()]), true
+	})
+	if err != nil {
+		return text // the server rejects such a text
+	}
+	return out
+}
+
+// secretVars validates the variables of Secrets in a text.
+func (e serviceErrors) secretVars(at, textField, text string, vars []*carav1.SecretVar) {
+	if len(vars) == 0 {
+		return
+	}
+	seen := map[string]int{}
+	for i, v := range vars {
+		field := elem(at, i)
+		if !varName.MatchString(v.GetName()) {
+			e.add(field+".name", "%q is not the name of a variable; use letters, digits and _", clip(v.GetName()))
+		}
+		e.unique(seen, v.GetName(), "variable", at, i, ".name")
+		e.secretKey(field+".secretKeyRef", v.GetSecretKeyRef())
+	}
+	_, err := Expand(text, func(name string) (string, bool) { _, ok := seen[name]; return "", ok })
+	if err != nil {
+		e.add(textField, "%s; secretVars defines %s, and $$ is a dollar sign", err.Message, strings.Join(sortedKeys(seen), ", "))
+	}
+}
+
+// vars validates the variables of a source.
+func (e sourceErrors) vars(s *carav1.SourceSpec) {
+	seen := map[string]int{}
+	for i, v := range s.GetVars() {
+		field := elem("spec.vars", i)
+		if v.GetName() != "" && !varName.MatchString(v.GetName()) {
+			e.add(field+".name", "%q is not the name of a variable; use letters, digits and _", clip(v.GetName()))
+		}
+		e.unique(seen, v.GetName(), "variable", "spec.vars", i, ".name")
+		ref := v.GetSecretKeyRef()
+		if ref == nil {
+			continue
+		}
+		if v.GetValue() != "" {
+			e.add(field, "has both value and secretKeyRef; keep one of them")
+		}
+		e.dnsLabel(field+".secretKeyRef.name", ref.GetName())
+		e.secretKeyName(field+".secretKeyRef.key", ref.GetKey())
+		if ref.GetName() != "" && !MatchAny(s.GetAllow().GetSecrets(), ref.GetName()) {
+			e.add(field+".secretKeyRef.name", "projects of the source may not use Secret %q; add it to spec.allow.secrets", clip(ref.GetName()))
+		}
+	}
+}
