@@ -67,7 +67,7 @@ func containerRows() []Row {
 		{"services.*.tmpfs", Mapped, "services[].tmpfs"},
 		{"services.*.configs", Mapped, "services[].files"},
 		{"services.*.secrets", Mapped, "services[].files from a Secret"},
-		{"services.*.ports", Mapped, "ingress for HTTP ports"},
+		{"services.*.ports", Mapped, "ingress for HTTP ports, spec.ports for others; a node has to offer them"},
 		{"services.*.expose", Ignored, "the services of a project reach each other at every port"},
 		{"services.*.labels", Mapped, "services[].labels; a Host rule of Traefik becomes ingress"},
 		{"services.*.label_file", Mapped, "services[].labels"},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -44,12 +45,11 @@ func (s *service) ports() {
 		case local(p.HostIP):
 			s.say(Note, key, "port %d is for the machine itself, so it is not published: use caractrl port-forward", p.Target)
 		case p.Protocol == "udp" || notHTTP[p.Target] != "":
-			s.say(Loss, key, "port %d/%s (%s) is not published: only HTTP is. Other services of the project reach it; people use caractrl port-forward",
-				p.Target, p.Protocol, orUnknown(notHTTP[p.Target]))
+			s.openPort(key, p)
 		case tlsPort(p) && plain:
 			s.say(Note, key, "port %d is HTTPS, and the ingress sends HTTP to another port of the service", p.Target)
 		case tlsPort(p):
-			s.say(Loss, key, "port %d is HTTPS, and the ingress sends HTTP: name the HTTP port of the service", p.Target)
+			s.openPort(key, p)
 		case !taken[p.Target] && labelled == 0:
 			taken[p.Target] = true
 			s.doors = append(s.doors, door{service: s.out.GetName(), port: int32(p.Target), hosts: hosts, key: s.key + "." + key}) //nolint:gosec // a port
@@ -83,11 +83,33 @@ func local(ip string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-func orUnknown(protocol string) string {
-	if protocol == "" {
-		return "UDP"
+// openPort makes a published port one of the ports of the project.
+func (s *service) openPort(key string, p types.ServicePortConfig) {
+	if p.Published == "" {
+		s.say(Note, key, "port %d has no port of the machine, so it is not published: use caractrl port-forward", p.Target)
+		return
 	}
-	return protocol
+	published, err := strconv.ParseUint(p.Published, 10, 16)
+	if err != nil || published == 0 {
+		s.say(Loss, key, "port %s of the machine is not one number: write an entry for each port", p.Published)
+		return
+	}
+	port := &carav1.ProjectPort{
+		Name: dnsLabel(fmt.Sprintf("%s-%d", s.out.GetName(), published)), Port: int32(published), //nolint:gosec // 16 bits
+		Target: &carav1.IngressTarget{Service: s.out.GetName(), Port: int32(p.Target)}, //nolint:gosec // a port
+	}
+	offer := p.Published
+	if p.Protocol == "udp" {
+		port.Name, port.Protocol, offer = dnsLabel(port.GetName()+"-udp"), api.ProtocolUDP, offer+"/udp"
+	}
+	if slices.ContainsFunc(s.to.GetSpec().GetPorts(), func(o *carav1.ProjectPort) bool {
+		return o.GetPort() == port.GetPort() && o.GetProtocol() == port.GetProtocol()
+	}) {
+		s.say(Loss, key, "port %s of the machine is published twice; only the first is kept", offer)
+		return
+	}
+	s.to.Spec.Ports = append(s.to.Spec.Ports, port)
+	s.say(Note, key, "port %s becomes a port with the scope Internal: a node has to offer it (cara-agent --ports %s --ports-internal ADDRESS). Set scope: Public to open it to the internet", offer, offer)
 }
 
 var (

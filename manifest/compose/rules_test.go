@@ -133,7 +133,7 @@ services:
 `)
 	want := []string{
 		"compose.prod.yaml:4 refused services.my.web.devices",
-		"compose.prod.yaml:6 loss services.my.web.ports.0",
+
 		"compose.yaml:4 loss services.my.web.hostname",
 		"compose.yaml:9 refused services.my.web.privileged",
 	}
@@ -153,8 +153,13 @@ func TestPorts(t *testing.T) {
 		"two":             {`    ports: ["80", "9000:9000"]`, "shop=web:80 web-shop=web:9000", nil},
 		"the same twice":  {`    ports: ["80:80", "8080:80"]`, "shop=web:80", nil},
 		"https beside it": {`    ports: ["80:80", "443:443"]`, "shop=web:80", nil},
-		"https alone":     {`    ports: ["443:443"]`, "", []string{"compose.yaml:5 loss services.web.ports.0"}},
-		"database":        {`    ports: ["5432:5432"]`, "", []string{"compose.yaml:5 loss services.web.ports.0"}},
+		"https alone":     {`    ports: ["443:443"]`, ":443=web:443 web-443", nil},
+		"database":        {`    ports: ["15432:5432"]`, ":15432=web:5432 web-15432", nil},
+		"udp":             {`    ports: ["53:53/udp", "53:53"]`, "UDP:53=web:53 web-53-udp :53=web:53 web-53", nil},
+		"a range":         {`    ports: ["22-23:22-23"]`, "shop=web:23 :22=web:22 web-22", nil},
+		"any port":        {`    ports: ["5432", "0:22"]`, "", []string{"compose.yaml:5 loss services.web.ports.1"}},
+		"one of a range":  {"    ports: [{target: 22, published: '2200-2300'}]", "", []string{"compose.yaml:5 loss services.web.ports.0"}},
+		"published twice": {`    ports: ["22:22", "22:2222"]`, ":22=web:22 web-22", []string{"compose.yaml:5 loss services.web.ports.1"}},
 		"loopback":        {`    ports: ["127.0.0.1:80:80"]`, "", nil},
 		"loopback IPv6":   {`    ports: ["[::1]:80:80"]`, "", nil},
 		"every address":   {`    ports: ["0.0.0.0:80:80"]`, "shop=web:80", nil},
@@ -170,6 +175,9 @@ func TestPorts(t *testing.T) {
 			var doors []string
 			for _, in := range r.Project.GetSpec().GetIngress() {
 				doors = append(doors, fmt.Sprintf("%s=%s:%d", in.GetHost(), in.GetTarget().GetService(), in.GetTarget().GetPort()))
+			}
+			for _, p := range r.Project.GetSpec().GetPorts() {
+				doors = append(doors, fmt.Sprintf("%s:%d=%s:%d %s", p.GetProtocol(), p.GetPort(), p.GetTarget().GetService(), p.GetTarget().GetPort(), p.GetName()))
 			}
 			if got := strings.Join(doors, " "); got != test.doors {
 				t.Errorf("ingress %q, want %q", got, test.doors)
