@@ -38,6 +38,8 @@ const (
 	FeatureBasicAuth = "basicAuth"
 	// FeatureH2C means that the service speaks HTTP/2 without TLS.
 	FeatureH2C = "h2c"
+	// FeatureTLS means that TLS connections are passed on unchanged.
+	FeatureTLS = "tls"
 )
 
 // RouteFeatures returns what an agent must know to serve a route, beyond paths, redirects and access lists. An agent that does
@@ -47,8 +49,11 @@ func RouteFeatures(r *carav1.Route) []string {
 	if r.GetPasswordList() != "" {
 		features = append(features, FeatureBasicAuth)
 	}
-	if r.GetProtocol() == TargetH2C {
+	switch r.GetProtocol() {
+	case TargetH2C:
 		features = append(features, FeatureH2C)
+	case TargetTLS:
+		features = append(features, FeatureTLS)
 	}
 	return features
 }
@@ -59,7 +64,12 @@ const (
 	TargetHTTP = "HTTP"
 	// TargetH2C is HTTP/2 without TLS.
 	TargetH2C = "H2C"
+	// TargetTLS means that agents pass TLS connections on unchanged. The client names the host in its handshake.
+	TargetTLS = "TLS"
 )
+
+// PassesTLS reports whether agents pass the TLS connections to a rule's host on unchanged. Then the rule has its host alone.
+func PassesTLS(in *carav1.Ingress) bool { return in.GetTarget().GetProtocol() == TargetTLS }
 
 // TargetProtocol returns the protocol of a route: empty for the default, so that older agents can serve the route.
 func TargetProtocol(t *carav1.IngressTarget) string {
@@ -96,6 +106,7 @@ func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {
 		e.ingressTLS(at, in)
 		e.sameTLS(certified, rules, i)
 		e.basicAuth(at, in)
+		e.passedTLS(at, rules, i)
 		for j, network := range in.GetAccess().GetAllow() {
 			if why := networkProblem(network); why != "" {
 				e.add(elem(at+".access.allow", j), "%s", why)

@@ -25,7 +25,7 @@ func Public(in *carav1.Ingress) bool { return in.GetAccess().GetScope() == Scope
 
 // AutoTLS reports whether the server obtains the certificate for a rule's host.
 func AutoTLS(in *carav1.Ingress) bool {
-	return Public(in) && in.GetTls().GetSecretRef() == "" && in.GetTls().GetMode() != TLSOff
+	return Public(in) && !PassesTLS(in) && in.GetTls().GetSecretRef() == "" && in.GetTls().GetMode() != TLSOff
 }
 
 func (e projectErrors) ingressTLS(at string, in *carav1.Ingress) {
@@ -56,11 +56,35 @@ func (e projectErrors) ingressTLS(at string, in *carav1.Ingress) {
 	}
 }
 
+// passedTLS checks a rule whose TLS connections are passed on. Agents see neither requests nor paths of them.
+func (e projectErrors) passedTLS(at string, rules []*carav1.Ingress, i int) {
+	in := rules[i]
+	if !PassesTLS(in) {
+		return
+	}
+	const reads = "which agents pass on without reading it"
+	if in.GetTls() != nil {
+		e.add(at+".tls", "is not for target.protocol %s: the service has the certificate; remove it", TargetTLS)
+	}
+	if IngressPath(in.GetPath()) != DefaultIngressPath {
+		e.add(at+".path", "needs the requests of clients, but target.protocol is %s, %s; remove the path, or use %s", TargetTLS, reads, TargetHTTP)
+	}
+	if in.GetAccess().GetBasicAuth() != nil {
+		e.add(at+".access.basicAuth", "needs the requests of clients, but target.protocol is %s, %s; remove it, or use %s", TargetTLS, reads, TargetHTTP)
+	}
+	host := (HostTemplate{}).Host(in.GetHost())
+	for j, other := range rules {
+		if j != i && host != "" && (HostTemplate{}).Host(other.GetHost()) == host && IngressPath(other.GetPath()) != IngressPath(in.GetPath()) {
+			e.add(elem("spec.ingress", j)+".host", "is also that of %s, which has the host alone because its target.protocol is %s; choose another host", at, TargetTLS)
+		}
+	}
+}
+
 // sameTLS checks that public rules of one host have the same tls, because a client chooses the host before it sends a path.
 func (e projectErrors) sameTLS(first map[string]int, rules []*carav1.Ingress, i int) {
 	in := rules[i]
 	host := (HostTemplate{}).Host(in.GetHost())
-	if !Public(in) || host == "" {
+	if !Public(in) || host == "" || PassesTLS(in) {
 		return
 	}
 	other, seen := first[host]

@@ -68,7 +68,7 @@ func eachDefault(s *carav1.ProjectSpec, str func(*string, string), num func(*int
 
 // tlsDefaults visits the defaults of a public host.
 func tlsDefaults(in *carav1.Ingress, str func(*string, string)) {
-	if in.GetAccess().GetScope() != ScopePublic {
+	if in.GetAccess().GetScope() != ScopePublic || PassesTLS(in) {
 		return
 	}
 	if in.Tls == nil {

@@ -52,6 +52,34 @@ func TestPathsOfAHost(t *testing.T) {
 	testproblem.Want(t, err, codes.AlreadyExists, api.TitleConflict)
 }
 
+// A project whose TLS is passed through has its host alone, also among projects of the same owner.
+func TestHostOfPassedTLS(t *testing.T) {
+	w := newTown(t)
+	w.haveSource(t, "a")
+	passed := func(name, host string) *carav1.Project {
+		p := at(name, host)
+		p.Spec.Ingress[0].Target.Protocol = api.TargetTLS
+		return p
+	}
+	for _, step := range []struct {
+		p       *carav1.Project
+		refused bool
+	}{
+		{passed("front", "shop"), false},
+		{atPath("api", "shop", "/api"), true},
+		{at("front", "shop"), false},
+		{atPath("api", "shop", "/api"), false},
+		{passed("front", "shop"), true}, // the path "/" is its own, but the other project has a path
+		{passed("front", "other"), false},
+		{passed("front", "other"), false},
+	} {
+		got := w.applyFor(t, "a", "", step.p).GetProblem()
+		if (got != nil) != step.refused || step.refused && !strings.Contains(got.GetDetail(), "a host with target.protocol TLS belongs to one project alone") {
+			t.Errorf("%v: %v", step.p.GetSpec().GetIngress(), got)
+		}
+	}
+}
+
 // TestRoutesOfPaths: an agent gets all routes of a host together, and the simple form again when one is left.
 func TestRoutesOfPaths(t *testing.T) {
 	c := newCluster(t, nil)

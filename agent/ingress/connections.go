@@ -245,6 +245,8 @@ type listener struct {
 	tls    *tls.Config // of the connections that begin with TLS; nil: none does
 	always bool        // all connections begin with TLS
 	from   proxyheader.Senders
+	peek   func(*conn)      // may find out which host a connection names
+	pass   func(*conn) bool // passes on and closes a connection whose host is for that
 	ready  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
@@ -304,6 +306,9 @@ func (l *listener) greet(c *conn) {
 		_ = c.Close() // a client that sends nothing gets no response
 		return
 	}
+	if l.pass(c) {
+		return
+	}
 	var out net.Conn = c
 	switch begins := c.first[0] == tlsRecord; {
 	case l.tls != nil && begins && (l.always || !c.balanced): // a load balancer passes on no other agents
@@ -335,7 +340,11 @@ func (l *listener) heard(c *conn) bool {
 	if c.SetReadDeadline(time.Now().Add(l.limits.Header)) != nil {
 		return false
 	}
-	return l.identify(c) && c.begin() && c.SetReadDeadline(time.Time{}) == nil
+	if !l.identify(c) || !c.begin() {
+		return false
+	}
+	l.peek(c)
+	return c.SetReadDeadline(time.Time{}) == nil
 }
 
 // Accept returns the next connection that has sent its first byte.

@@ -73,6 +73,7 @@ func (e *entrance) run(ctx context.Context, l net.Listener) error {
 	srv, secured := e.server(ctx)
 	in := newListener(l, e.ingress.cfg.Limits, e.clients, secured)
 	in.always, in.from = e.at == publicHTTPS, e.ingress.cfg.ProxyProtocolFrom
+	in.peek, in.pass = func(c *conn) { e.peek(ctx, c) }, func(c *conn) bool { return e.pass(ctx, c) }
 	accepting := make(chan struct{})
 	go func() {
 		defer close(accepting)

@@ -63,6 +63,8 @@ type Config struct {
 	Volumes func(ctx context.Context, node string, conn net.Conn)
 	// Ports serves a connection on which another node passes a client's connection to a port, and closes it. Optional.
 	Ports func(ctx context.Context, node string, conn net.Conn)
+	// Pass passes a TLS connection of a client on to the service of a host, and closes it. Optional. See agent/ports.
+	Pass func(ctx context.Context, host string, public bool, from net.Addr, conn *net.TCPConn, begun []byte)
 	// ProxyProtocolFrom are the load balancers whose PROXY headers say who the client is.
 	ProxyProtocolFrom proxyheader.Senders
 	// File stores the route table, so that hosts are served after a restart while the server is unreachable. Optional.
@@ -105,6 +107,7 @@ type table struct {
 	hosts  map[string]site         // by host in lower case
 	peers  map[string]*carav1.Peer // by node
 	agents map[string]string       // ingress addresses of other nodes' agents, by node
+	passes map[string]bool         // the projects with hosts whose TLS connections are passed on
 }
 
 // New returns an Ingress without routes.
@@ -178,6 +181,7 @@ func (i *Ingress) apply(change *carav1.Routes) {
 			}
 		}
 	}
+	next.passes = passing(next.hosts)
 	i.table.Store(next)
 	i.metrics.route(next.hosts)
 	i.cfg.Logger.Info("routes changed", "node", i.cfg.Node, "hosts", len(next.hosts))
@@ -273,6 +277,8 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 		page(w, r, http.StatusForbidden, "Clients with the address "+strconv.QuoteToASCII(w.client())+" cannot use this host and path.")
 	case w.at == publicHTTP && route.GetTls().GetMode() != api.TLSOff:
 		i.toHTTPS(w, r)
+	case route.GetProtocol() == api.TargetTLS:
+		page(w, r, http.StatusMisdirectedRequest, fmt.Sprintf("Service %q of project %q has TLS itself. Open a connection with TLS to this host.", route.Service, route.Project))
 	case !i.authenticated(w, r, route.Route):
 	case route.Redirect != nil:
 		redirect(w, r, route.Redirect)

@@ -60,6 +60,7 @@ type conn struct {
 	stall time.Duration
 	due   atomic.Int64 // deadline of writes, in ns; 0: none
 	first []byte       // already read; belongs to the reader
+	named string       // the host that the client names in its TLS handshake, if peek has looked
 
 	// Written before the first reader has the connection.
 	remote   net.Addr // of the client, from the header of a load balancer; nil if there is none

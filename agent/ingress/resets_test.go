@@ -50,7 +50,9 @@ func TestRapidReset(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("a million resets are accepted")
 		_ = conn.Close()
-		_ = <-ended
+		if err := <-ended; err == nil {
+			t.Error("reading goes on")
+		}
 	}
 	if _, err := testpb.NewTestServiceClient(f.dial(t, false)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
 		t.Errorf("another client: %v", err)

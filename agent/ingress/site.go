@@ -48,7 +48,7 @@ func (s site) save(host string, all *carav1.Routes) {
 }
 
 // features are what this version knows, of what a route may need.
-var features = []string{api.FeatureBasicAuth, api.FeatureH2C} //nolint:gochecknoglobals // never changes
+var features = []string{api.FeatureBasicAuth, api.FeatureH2C, api.FeatureTLS} //nolint:gochecknoglobals // never changes
 
 // servable reports whether this version knows all features that the routes of a host need. Without one of them, a client might
 // reach what it must not.

@@ -92,11 +92,21 @@ func (p *Ports) serve(ctx context.Context, k api.PortKey, conn *net.TCPConn) {
 	if errors.Is(err, io.EOF) {
 		return // for example a check of a load balancer whether the port is open
 	}
+	p.serveClient(ctx, key{PortKey: k}, client, conn, nil, err)
+}
+
+// serveClient passes the connection of a client to the service, after what the client has sent already, or refuses it.
+func (p *Ports) serveClient(ctx context.Context, k key, client netip.Addr, conn *net.TCPConn, begun []byte, err error) {
 	to, denied := p.route(k, client)
 	err = cmp.Or(err, denied)
 	var b *backend
 	if err == nil {
 		b, err = p.reach(ctx, k, client, to.project, true)
+	}
+	if err == nil && len(begun) > 0 {
+		if _, err = b.Write(begun); err != nil {
+			b.done()
+		}
 	}
 	if err != nil {
 		p.refuse(k, to, client, err)
@@ -156,7 +166,7 @@ func addressOf(of net.Addr) netip.Addr {
 }
 
 // refuse counts and logs a connection that is refused. to may be nil.
-func (p *Ports) refuse(k api.PortKey, to *route, client netip.Addr, err error) {
+func (p *Ports) refuse(k key, to *route, client netip.Addr, err error) {
 	reason, _ := reasonOf(err)
 	project := ""
 	if to != nil {
@@ -164,13 +174,13 @@ func (p *Ports) refuse(k api.PortKey, to *route, client netip.Addr, err error) {
 	}
 	p.metrics.refused(project, reason)
 	if unsaid, ok := p.log.Say(time.Now()); ok {
-		p.cfg.Logger.Warn("connection refused", "port", k.String(), "project", project, "client", client, "error", err, "unsaid", unsaid)
+		p.cfg.Logger.Warn("connection refused", "to", k.String(), "project", project, "client", client, "error", err, "unsaid", unsaid)
 	}
 }
 
 // route returns the route of a port if the client may use it. With errNotAllowed it also returns the route.
-func (p *Ports) route(k api.PortKey, client netip.Addr) (*route, error) {
-	to := p.table.Load().routes[k]
+func (p *Ports) route(k key, client netip.Addr) (*route, error) {
+	to := p.lookup(k)
 	switch {
 	case to == nil:
 		return nil, errNoRoute
@@ -185,7 +195,7 @@ const reachAgain = 250 * time.Millisecond
 
 // reach connects to the service of a port. While the service is not ready, it waits, for at most Limits.Hold. It fails if the
 // port passes to another project meanwhile. hop allows another agent in between.
-func (p *Ports) reach(ctx context.Context, k api.PortKey, client netip.Addr, project string, hop bool) (*backend, error) {
+func (p *Ports) reach(ctx context.Context, k key, client netip.Addr, project string, hop bool) (*backend, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.Hold)
 	defer cancel()
 	for again := reachAgain / 16; ; again = min(2*again, reachAgain) {
@@ -212,7 +222,7 @@ func (p *Ports) reach(ctx context.Context, k api.PortKey, client netip.Addr, pro
 }
 
 // try connects to the service once.
-func (p *Ports) try(ctx context.Context, k api.PortKey, client netip.Addr, to *route, hop bool) (*backend, error) {
+func (p *Ports) try(ctx context.Context, k key, client netip.Addr, to *route, hop bool) (*backend, error) {
 	ip, release, up := p.cfg.Endpoint(to.project, to.service)
 	switch {
 	case up:
@@ -228,7 +238,7 @@ func (p *Ports) try(ctx context.Context, k api.PortKey, client netip.Addr, to *r
 		return nil, fmt.Errorf("%w: its agent has no ingress address", errNode)
 	}
 	conn, err := p.hop(ctx, to, &carav1.PortConnection{
-		Protocol: k.Protocol, Port: k.Port, Scope: k.Scope, Project: to.project, Client: client.String(),
+		Protocol: k.Protocol, Port: k.Port, Scope: k.Scope, Project: to.project, Client: client.String(), Host: k.host,
 	})
 	if err != nil {
 		return nil, err
@@ -287,8 +297,8 @@ func answerHello(conn net.Conn, err error) error {
 	return errors.Join(err, failed)
 }
 
-func keyOfHello(hello *carav1.PortConnection) api.PortKey {
-	return api.PortKey{Protocol: hello.GetProtocol(), Port: hello.GetPort(), Scope: hello.GetScope()}
+func keyOfHello(hello *carav1.PortConnection) key {
+	return key{api.PortKey{Protocol: hello.GetProtocol(), Port: hello.GetPort(), Scope: hello.GetScope()}, hello.GetHost()}
 }
 
 // serveConnection passes a connection to a service on this node.
@@ -302,7 +312,7 @@ func (p *Ports) serveConnection(ctx context.Context, conn net.Conn, hello *carav
 		b, err = p.reach(ctx, k, client, hello.GetProject(), false)
 	}
 	if err != nil {
-		p.refuse(k, p.table.Load().routes[k], addressOf(conn.RemoteAddr()), err)
+		p.refuse(k, p.lookup(k), addressOf(conn.RemoteAddr()), err)
 	} else {
 		defer b.done()
 	}

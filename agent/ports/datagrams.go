@@ -160,7 +160,7 @@ func (d *datagrams) session(from peers, client netip.Addr) (s *session, project 
 	if s != nil {
 		return s, s.project, nil
 	}
-	to, err := d.ports.route(d.key, client)
+	to, err := d.ports.route(key{PortKey: d.key}, client)
 	if to != nil {
 		project = to.project
 	}
@@ -221,14 +221,14 @@ func (p *Ports) serveDatagrams(ctx context.Context, conn net.Conn, hello *carav1
 		if to != nil {
 			project = to.project
 		}
-		p.drop(k, project, client, err)
+		p.drop(k.PortKey, project, client, err)
 	}
 	if answerHello(conn, err) != nil {
 		return
 	}
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
-	s := &session{ports: p, key: k, client: client, project: to.project, tasks: &tasks, ended: func() { reset(conn) }}
+	s := &session{ports: p, key: k.PortKey, client: client, project: to.project, tasks: &tasks, ended: func() { reset(conn) }}
 	s.reply = func(frame []byte) error {
 		_, err := conn.Write(frame)
 		return err
@@ -239,7 +239,7 @@ func (p *Ports) serveDatagrams(ctx context.Context, conn net.Conn, hello *carav1
 	defer stop()
 	_ = readFrames(conn, func(frame []byte) { // whatever ends it, the session is over
 		if err := s.pass(ctx, frame[frameHeader:]); err != nil && !errors.Is(err, errClosed) {
-			p.drop(k, s.project, client, err)
+			p.drop(k.PortKey, s.project, client, err)
 		}
 	})
 }

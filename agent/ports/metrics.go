@@ -20,7 +20,7 @@ const (
 	sent     = "sent"     // to clients
 )
 
-// metrics counts connections and datagrams by project. There are never more series than projects with ports. A nil *metrics counts nothing.
+// metrics counts connections and datagrams by project. There are never more series than projects with ports or with hosts whose TLS is passed through. A nil *metrics counts nothing.
 type metrics struct {
 	open      *prometheus.GaugeVec
 	total     *prometheus.CounterVec
@@ -28,6 +28,8 @@ type metrics struct {
 	refusals  *prometheus.CounterVec
 	unclaimed prometheus.Counter
 	datagrams datagramMetrics
+
+	hosts Hosts // optional
 
 	mu       sync.Mutex
 	projects map[string]bool
@@ -40,13 +42,14 @@ type series struct {
 	in, out prometheus.Counter
 }
 
-func newMetrics(into prometheus.Registerer) *metrics {
+func newMetrics(into prometheus.Registerer, hosts Hosts) *metrics {
 	if into == nil {
 		return nil
 	}
 	m := &metrics{
+		hosts: hosts,
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "cara_ports_connections_open", Help: "Open connections to the ports of projects, from clients or from other agents.",
+			Name: "cara_ports_connections_open", Help: "Open connections to the ports of projects and to hosts whose TLS is passed through, from clients or from other agents.",
 		}, []string{"project", "from"}),
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cara_ports_connections_total", Help: "Connections that reached their service, from clients or from other agents.",
@@ -77,7 +80,7 @@ func (m *metrics) keep(projects map[string]*carav1.ProjectPorts) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name := range m.projects {
-		if projects[name] != nil {
+		if projects[name] != nil || m.hosts != nil && m.hosts.Passes(name) {
 			continue
 		}
 		for _, vec := range []interface {
@@ -102,11 +105,19 @@ func (m *metrics) refused(project, reason string) {
 func (m *metrics) count(in *prometheus.CounterVec, project, reason string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.projects[project] {
+	if !m.has(project) {
 		m.unclaimed.Inc()
 		return
 	}
 	in.WithLabelValues(project, reason).Inc()
+}
+
+// has reports whether a project has series. mu is held.
+func (m *metrics) has(project string) bool {
+	if !m.projects[project] && m.hosts != nil && m.hosts.Passes(project) {
+		m.projects[project] = true
+	}
+	return m.projects[project]
 }
 
 // of returns the series of a project, or nil if it has no ports any more.
@@ -116,7 +127,7 @@ func (m *metrics) of(project, from string) *series {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.projects[project] {
+	if !m.has(project) {
 		return nil
 	}
 	return &series{

@@ -56,6 +56,8 @@ type Config struct {
 	Peers *peer.TLS
 	// ProxyProtocolFrom are the load balancers whose PROXY headers say who the client is.
 	ProxyProtocolFrom proxyheader.Senders
+	// Hosts are those whose TLS connections are passed on. Optional.
+	Hosts Hosts
 	// File stores the routes, so that ports are served after a restart while the server is unreachable. Optional.
 	File string
 	// Metrics registers the metrics by project. Optional.
@@ -125,7 +127,7 @@ func New(cfg Config) *Ports {
 		sessions: newSessions(cfg.Limits.Sessions, cfg.Limits.ClientSessions), queued: budget{limit: allQueuedBytes}, dialing: make(chan struct{}, maxDialing),
 		replaced: make(chan struct{}), report: &carav1.PortReport{},
 	}
-	p.metrics = newMetrics(cfg.Metrics)
+	p.metrics = newMetrics(cfg.Metrics, cfg.Hosts)
 	p.table.Store(newTable(nil))
 	return p
 }
@@ -133,6 +135,7 @@ func New(cfg Config) *Ports {
 // Apply changes the routes: all of them if the change is full, otherwise those of the projects in it.
 func (p *Ports) Apply(change *carav1.Routes) {
 	if !change.GetFull() && len(change.GetPorts()) == 0 {
+		p.metrics.keep(p.table.Load().projects) // Hosts may have changed
 		return
 	}
 	p.mu.Lock()

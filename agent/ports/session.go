@@ -133,7 +133,7 @@ func (s *session) allowed() (*route, error) {
 	if checked := s.checked.Load(); checked != nil && s.ports.table.Load().routes[s.key] == checked {
 		return checked, nil
 	}
-	to, err := s.ports.route(s.key, s.client)
+	to, err := s.ports.route(key{PortKey: s.key}, s.client)
 	switch {
 	case err != nil:
 		return nil, err

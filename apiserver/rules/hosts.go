@@ -103,7 +103,8 @@ func hostClaim(all []*carav1.PathClaim) *carav1.HostClaim {
 
 // mayShare returns an error if p cannot claim fresh paths of a host that has these claims.
 func mayShare(t *state.Tx, p *carav1.Project, host string, claim *carav1.HostClaim, fresh []string) error {
-	if len(fresh) == 0 {
+	alone := passesTLS(t, p, host)
+	if len(fresh) == 0 && !alone {
 		return nil
 	}
 	others := slices.DeleteFunc(slices.Clone(pathClaims(claim)), func(c *carav1.PathClaim) bool {
@@ -113,11 +114,23 @@ func mayShare(t *state.Tx, p *carav1.Project, host string, claim *carav1.HostCla
 	for _, c := range others {
 		holder, _ := state.Read[*carav1.Project](t, c.GetProject())
 		owners[c.GetProject()] = holder.GetMetadata().GetOwner()
+		if alone || passesTLS(t, holder, host) {
+			return api.Errorf(codes.AlreadyExists, api.TitleConflict,
+				"ingress host %q belongs to project %q, and a host with target.protocol %s belongs to one project alone: choose another host, or delete that project first",
+				host, c.GetProject(), api.TargetTLS)
+		}
 	}
 	if why := shareProblem(host, fresh, others, p.GetMetadata().GetOwner(), owners); why != "" {
 		return api.Errorf(codes.AlreadyExists, api.TitleConflict, "%s", why)
 	}
 	return nil
+}
+
+// passesTLS reports whether a project has a host alone, because agents pass on TLS connections to it.
+func passesTLS(t *state.Tx, p *carav1.Project, host string) bool {
+	return slices.ContainsFunc(p.GetSpec().GetIngress(), func(in *carav1.Ingress) bool {
+		return api.PassesTLS(in) && t.Hosts.Template.Host(in.GetHost()) == host
+	})
 }
 
 // shareProblem returns why a project of owner cannot claim paths of a host on which other projects have claims, or "".

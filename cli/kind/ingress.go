@@ -63,7 +63,7 @@ func BareURLs(p *carav1.Project, internal bool) (urls []string) {
 func WithoutCertificate(p *carav1.Project) (hosts []string) {
 	for _, in := range p.GetSpec().GetIngress() {
 		host := claimedHost(p, in.GetHost())
-		if host != "" && api.Public(in) && in.GetTls().GetMode() != api.TLSOff && certificateOf(p, host).GetNotAfter() == nil && !slices.Contains(hosts, host) {
+		if host != "" && api.Public(in) && !api.PassesTLS(in) && in.GetTls().GetMode() != api.TLSOff && certificateOf(p, host).GetNotAfter() == nil && !slices.Contains(hosts, host) {
 			hosts = append(hosts, host)
 		}
 	}
@@ -79,6 +79,10 @@ func urlsOf(p *carav1.Project, which func(*carav1.Ingress) bool) []string {
 		}
 		rest := host + api.IngressPath(in.GetPath())
 		switch {
+		case !api.Public(in) && api.PassesTLS(in):
+			urls = append(urls, "https://"+rest+" (internal)")
+		case api.PassesTLS(in):
+			urls = append(urls, "https://"+rest)
 		case !api.Public(in):
 			urls = append(urls, "http://"+rest+" (internal)")
 		case in.GetTls().GetMode() == api.TLSOff:
@@ -104,6 +108,9 @@ func certificateOf(p *carav1.Project, host string) *carav1.HostCertificate {
 
 // tlsCell formats how public clients reach a host over HTTPS, and until when its certificate is valid.
 func tlsCell(p *carav1.Project, in *carav1.Ingress, now time.Time) term.Cell {
+	if api.PassesTLS(in) {
+		return term.Text("TLS passed through")
+	}
 	if !api.Public(in) {
 		return term.Text("")
 	}
@@ -139,7 +146,7 @@ func destination(service string, port int32, protocol string, redirect *carav1.I
 		return fmt.Sprintf("%d %s", cmp.Or(redirect.GetCode(), api.DefaultRedirectCode), term.Short(redirect.GetTo(), 100))
 	}
 	to := fmt.Sprintf("%s:%d", service, port)
-	if protocol != "" {
+	if protocol != "" && protocol != api.TargetTLS { // the column TLS has it
 		to += " (" + protocol + ")"
 	}
 	return to

@@ -262,8 +262,10 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		serve = append(serve, func(ctx context.Context) error { return serveMetrics(ctx, l, registry, c.Logger) })
 	}
 	peers := who.Peers()
+	var passed passedHosts
 	open := ports.New(ports.Config{
-		Node: c.NodeName, Logger: c.Logger, Metrics: figures, File: filepath.Join(c.DataDir, "ports.json"), Peers: peers,
+		Hosts: &passed,
+		Node:  c.NodeName, Logger: c.Logger, Metrics: figures, File: filepath.Join(c.DataDir, "ports.json"), Peers: peers,
 		Offer: c.portOffer(), Limits: ports.Limits{Idle: c.PortsIdle, SessionIdle: c.PortsUDPIdle}, ProxyProtocolFrom: c.balancers,
 		Endpoint:  func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		Endpoints: func() <-chan struct{} { return a.Endpoints().Changed() },
@@ -283,10 +285,11 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		cfg.DialVolumes = peers.DialVolumes
 		in := ingress.New(ingress.Config{
 			Node: c.NodeName, Logger: c.Logger, AccessLog: lines, Metrics: figures, File: filepath.Join(c.DataDir, "routes.json"),
-			CredentialsFile: filepath.Join(c.DataDir, "credentials.json"), Peers: peers, Ports: open.Serve, ProxyProtocolFrom: c.balancers,
+			CredentialsFile: filepath.Join(c.DataDir, "credentials.json"), Peers: peers, Ports: open.Serve, Pass: open.Pass, ProxyProtocolFrom: c.balancers,
 			Volumes:  func(ctx context.Context, node string, conn net.Conn) { a.ReceiveVolume(ctx, node, conn) },
 			Endpoint: func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		})
+		passed.ingress = in
 		cfg.OnRoutes = func(change *carav1.Routes) {
 			in.Apply(change)
 			open.Apply(change)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/caravanserai/cara/agent/ingress"
 	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -71,4 +72,20 @@ func portAddress(flag, address string) (netip.Addr, error) {
 // pass connections for the projects of this node to it, even if it opens none itself.
 func (c *AgentConfig) portOffer() *carav1.PortOffer {
 	return &carav1.PortOffer{Ports: c.Ports, InternalAddress: c.PortsInternal, PublicAddress: c.PortsPublic, Protocols: api.PortProtocols()}
+}
+
+// passedHosts are the hosts whose TLS connections are passed on. Without an ingress, there are none.
+type passedHosts struct{ ingress *ingress.Ingress }
+
+// Passed returns the route of a host.
+func (h *passedHosts) Passed(host string, public bool) *carav1.Route {
+	if h.ingress == nil {
+		return nil
+	}
+	return h.ingress.Passed(host, public)
+}
+
+// Passes reports whether a project has such a host.
+func (h *passedHosts) Passes(project string) bool {
+	return h.ingress != nil && h.ingress.Passes(project)
 }

@@ -1491,7 +1491,9 @@ type PortConnection struct {
 	// Project that has claimed the port.
 	Project string `protobuf:"bytes,4,opt,name=project,proto3" json:"project,omitempty"`
 	// Client is the IP address of the client.
-	Client        string `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`
+	Client string `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`
+	// Host that the client has named in its TLS handshake, with the protocol `TLS`. There is no port then.
+	Host          string `protobuf:"bytes,6,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1561,6 +1563,13 @@ func (x *PortConnection) GetClient() string {
 	return ""
 }
 
+func (x *PortConnection) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
 // Route maps an ingress host, or some paths of it, to a service or to another URL.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1592,7 +1601,8 @@ type Route struct {
 	// Features are what an agent must know to serve the route, such as `basicAuth`. An agent that does not know all of them
 	// answers 404 for the whole host.
 	Features []string `protobuf:"bytes,13,rep,name=features,proto3" json:"features,omitempty"`
-	// Protocol of the service, as in `spec.ingress[].target.protocol`. Empty means HTTP/1.1.
+	// Protocol of the service, as in `spec.ingress[].target.protocol`. Empty means HTTP/1.1. With `TLS`, the route is the only one of
+	// its host.
 	Protocol      string `protobuf:"bytes,14,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1870,13 +1880,14 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12'\n" +
 	"\x0fingress_address\x18\x03 \x01(\tR\x0eingressAddress\x12*\n" +
-	"\x05ports\x18\x04 \x03(\v2\x14.cara.v1.ProjectPortR\x05ports\"\x88\x01\n" +
+	"\x05ports\x18\x04 \x03(\v2\x14.cara.v1.ProjectPortR\x05ports\"\x9c\x01\n" +
 	"\x0ePortConnection\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x14\n" +
 	"\x05scope\x18\x03 \x01(\tR\x05scope\x12\x18\n" +
 	"\aproject\x18\x04 \x01(\tR\aproject\x12\x16\n" +
-	"\x06client\x18\x05 \x01(\tR\x06client\"\x9a\x03\n" +
+	"\x06client\x18\x05 \x01(\tR\x06client\x12\x12\n" +
+	"\x04host\x18\x06 \x01(\tR\x04host\"\x9a\x03\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x18\n" +

@@ -1514,7 +1514,8 @@ type IngressTarget struct {
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Port of the service in its container.
 	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	// Protocol of the service, for ingress only: `HTTP` (HTTP/1.1, the default) or `H2C` (HTTP/2 without TLS, as gRPC needs it).
+	// Protocol of the service, for ingress only: `HTTP` (HTTP/1.1, the default), `H2C` (HTTP/2 without TLS, as gRPC needs it) or `TLS`
+	// (agents pass TLS connections to the host on unchanged, and the service has the certificate).
 	Protocol      string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3751,12 +3752,12 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04hsts\x18\x03 \x01(\v2\x14.cara.v1.IngressHSTSR\x04hsts\"^\n" +
 	"\vIngressHSTS\x12 \n" +
 	"\amax_age\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06maxAge\x12-\n" +
-	"\x12include_subdomains\x18\x02 \x01(\bR\x11includeSubdomains\"\x86\x01\n" +
+	"\x12include_subdomains\x18\x02 \x01(\bR\x11includeSubdomains\"\x8b\x01\n" +
 	"\rIngressTarget\x12$\n" +
 	"\aservice\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\aservice\x12\x1f\n" +
-	"\x04port\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01R\x04port\x12.\n" +
-	"\bprotocol\x18\x03 \x01(\tB\x12\xbaH\x0fr\rR\x00R\x04HTTPR\x03H2CR\bprotocol\"Z\n" +
+	"\x04port\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01R\x04port\x123\n" +
+	"\bprotocol\x18\x03 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x04HTTPR\x03H2CR\x03TLSR\bprotocol\"Z\n" +
 	"\x0fIngressRedirect\x12\x1b\n" +
 	"\x02to\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x10R\x02to\x12*\n" +
 	"\x04code\x18\x02 \x01(\x05B\x16\xbaH\x13\x1a\x110\x000\xad\x020\xae\x020\xaf\x020\xb3\x020\xb4\x02R\x04code\"\xa0\x01\n" +

@@ -1,0 +1,64 @@
+package ingress
+
+import (
+	"context"
+	"net"
+	"strings"
+
+	"github.com/caravanserai/cara/agent/ingress/tlsfront"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// maxGreeting limits what is read of a client's first TLS message to find out which host it names. Those of browsers have about 2 KiB.
+const maxGreeting = 16 << 10
+
+// Passed returns the route of a host whose TLS connections are passed on, or nil. Public connections are passed on only to public
+// routes.
+func (i *Ingress) Passed(host string, public bool) *carav1.Route {
+	s := i.table.Load().hosts[host]
+	if len(s) != 1 || s[0].GetProtocol() != api.TargetTLS || public && s[0].GetScope() != api.ScopePublic {
+		return nil
+	}
+	return s[0].Route
+}
+
+// Passes reports whether a project has such a host.
+func (i *Ingress) Passes(project string) bool { return i.table.Load().passes[project] }
+
+// passing returns the projects with hosts whose TLS connections are passed on.
+func passing(hosts map[string]site) map[string]bool {
+	projects := map[string]bool{}
+	for _, s := range hosts {
+		if len(s) == 1 && s[0].GetProtocol() == api.TargetTLS {
+			projects[s[0].GetProject()] = true
+		}
+	}
+	return projects
+}
+
+// peek reads the name of the host from the first TLS message of a client, and keeps the message for the next reader. It sets
+// nothing if there is no host whose connections are passed on, or if the message makes no sense: then crypto/tls answers it.
+func (e *entrance) peek(ctx context.Context, c *conn) {
+	if c.first[0] != tlsRecord || e.ingress.cfg.Pass == nil || e.at == publicHTTP || len(e.ingress.table.Load().passes) == 0 {
+		return
+	}
+	if e.ingress.cfg.ProxyProtocolFrom.Has(c.Conn.RemoteAddr()) && !c.balanced {
+		return // only another agent needs no PROXY header
+	}
+	host, read := tlsfront.Peek(ctx, c, maxGreeting)
+	c.first = read
+	c.named = strings.TrimSuffix(host, ".")
+}
+
+// pass passes a connection on until its end or that of ctx. It returns false if the connection names no host for that.
+func (e *entrance) pass(ctx context.Context, c *conn) bool {
+	raw, ok := c.Conn.(*net.TCPConn)
+	public := e.at == publicHTTPS
+	if !ok || c.named == "" || e.ingress.Passed(c.named, public) == nil {
+		return false
+	}
+	e.clients.leave(c) // it is counted by Pass, so that it takes no place of HTTP requests
+	e.ingress.cfg.Pass(ctx, c.named, public, c.RemoteAddr(), raw, c.first)
+	return true
+}

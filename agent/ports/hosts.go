@@ -1,0 +1,69 @@
+package ports
+
+import (
+	"context"
+	"net"
+
+	"github.com/caravanserai/cara/agent/networks"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Hosts are the hosts whose TLS connections are passed on unchanged. The ingress accepts these connections and reads which host
+// the client names. From then on they are like connections to a port.
+type Hosts interface {
+	// Passed returns the route of a host, or nil if its connections are not passed on. Public connections are passed on only to
+	// public routes.
+	Passed(host string, public bool) *carav1.Route
+	// Passes reports whether a project has such a host.
+	Passes(project string) bool
+}
+
+// key identifies where clients connect to.
+type key struct {
+	api.PortKey
+	host string // in the place of a port; empty for a port
+}
+
+func (k key) String() string {
+	if k.host != "" {
+		return "TLS host " + k.host + " (" + k.Scope + ")"
+	}
+	return k.PortKey.String()
+}
+
+// lookup returns where connections go, or nil.
+func (p *Ports) lookup(k key) *route {
+	if k.Protocol != api.TargetTLS {
+		return p.table.Load().routes[k.PortKey]
+	}
+	if p.cfg.Hosts == nil {
+		return nil
+	}
+	r := p.cfg.Hosts.Passed(k.host, k.Scope == api.ScopePublic)
+	if r == nil {
+		return nil
+	}
+	return &route{
+		project: r.GetProject(), service: r.GetService(), port: r.GetPort(),
+		node: r.GetNode(), address: r.GetIngressAddress(), allow: networks.Parse(r.GetAllow()),
+	}
+}
+
+// Pass passes a TLS connection on to the service of a host, and closes it. begun is what was read of it. from is the client.
+func (p *Ports) Pass(ctx context.Context, host string, public bool, from net.Addr, conn *net.TCPConn, begun []byte) {
+	defer conn.Close()
+	k := key{api.PortKey{Protocol: api.TargetTLS, Scope: api.ScopeInternal}, host}
+	if public {
+		k.Scope = api.ScopePublic
+	}
+	client := addressOf(from)
+	leave, ok := p.clients.enter(client)
+	var err error
+	if ok {
+		defer leave()
+	} else {
+		err = errTooMany
+	}
+	p.serveClient(ctx, k, client, conn, begun, err)
+}
