@@ -284,14 +284,7 @@ func (b *backups) job(ctx context.Context, a backupAssignment) (backup.Job, *bac
 func (b *backups) ended(ctx context.Context, want *step.Want, known *backedUp, result *backup.Result, f *backup.Failure, took time.Duration) {
 	log := b.log.With("project", want.Project, "epoch", want.Epoch)
 	if f != nil {
-		message := failureText(want, f)
-		log.Warn("backup failed", "reason", string(f.Reason), "error", message)
-		b.change(want.Project, known, func(s *carav1.BackupStatus) {
-			s.State, s.Reason, s.Message = api.BackupFailed, string(f.Reason), message
-		})
-		if f.Reason != api.ReasonBackupCancelled { // the agent may be stopping, and must not wait for the server
-			b.events.ofProject(ctx, want, api.EventWarning, api.ReasonBackupFailed, message)
-		}
+		b.failed(ctx, log, want, known, f)
 		return
 	}
 	message := ""
@@ -306,6 +299,18 @@ func (b *backups) ended(ctx context.Context, want *step.Want, known *backedUp, r
 	})
 	log.Info("backed up", "duration", took, "pause", result.Pause)
 	b.events.ofProject(ctx, want, api.EventNormal, api.ReasonBackupSucceeded, "backed up "+volumesText(result.Snapshots))
+}
+
+// failed records a backup that has failed.
+func (b *backups) failed(ctx context.Context, log *slog.Logger, want *step.Want, known *backedUp, f *backup.Failure) {
+	message := failureText(want, f)
+	log.Warn("backup failed", "reason", string(f.Reason), "error", message)
+	b.change(want.Project, known, func(s *carav1.BackupStatus) {
+		s.State, s.Reason, s.Message = api.BackupFailed, string(f.Reason), message
+	})
+	if f.Reason != api.ReasonBackupCancelled { // the agent may be stopping, and must not wait for the server
+		b.events.ofProject(ctx, want, api.EventWarning, api.ReasonBackupFailed, message)
+	}
 }
 
 func volumesText(snapshots []*carav1.BackupSnapshot) string {

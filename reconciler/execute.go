@@ -248,24 +248,28 @@ func (e *executor) deleteAll(ctx context.Context) {
 			continue
 		}
 		group.Go(func() error {
-			_, err := e.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{
-				Name: s.Project, Uid: s.UID, Owner: plan.Owner(e.todo.Source), Reason: s.Reason, NoWait: true,
-			})
-			out := &e.done.results[i]
-			switch {
-			case err == nil:
-				out.Wrote = true
-			case api.IsNotFound(err): // already deleted
-			case api.IsConflict(err): // the uid or the owner changed: the watch reports it, and the next pass decides again
-				out.failed = true
-			default:
-				out.State, out.Message, out.failed = api.ClaimPruneBlocked, "delete: "+api.ProblemOf(err).GetDetail(), true
-				e.fail(fmt.Errorf("delete project %s: %w", s.Project, err))
-			}
+			e.delete(ctx, s, &e.done.results[i])
 			return nil
 		})
 	}
 	_ = group.Wait() // failures are recorded per step
+}
+
+// delete carries out one deletion.
+func (e *executor) delete(ctx context.Context, s plan.Step, out *result) {
+	_, err := e.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{
+		Name: s.Project, Uid: s.UID, Owner: plan.Owner(e.todo.Source), Reason: s.Reason, NoWait: true,
+	})
+	switch {
+	case err == nil:
+		out.Wrote = true
+	case api.IsNotFound(err): // already deleted
+	case api.IsConflict(err): // the uid or the owner changed: the watch reports it, and the next pass decides again
+		out.failed = true
+	default:
+		out.State, out.Message, out.failed = api.ClaimPruneBlocked, "delete: "+api.ProblemOf(err).GetDetail(), true
+		e.fail(fmt.Errorf("delete project %s: %w", s.Project, err))
+	}
 }
 
 func (e *executor) removeSource(ctx context.Context) {

@@ -28,16 +28,14 @@ func (r *Reconciler) report(ctx context.Context, in plan.Input, p *plan.Plan, do
 		return err
 	}
 	req := statusUpdate(in, p, done, r.cfg.Now())
-	if req != nil {
-		if err := r.updateSource(ctx, p.Source, req); err != nil {
-			return err
-		}
+	if err := r.updateSource(ctx, p.Source, req); err != nil {
+		return err
 	}
 	if done.began.IsZero() && req == nil {
 		return nil
 	}
-	t := summarise(p, done)
 	if !done.began.IsZero() {
+		t := summarise(p, done)
 		r.cfg.Logger.Info("source reconciled", "source", p.Source, "rev", p.Revision, "created", t.created,
 			"updated", t.updated, "pruned", t.pruned, "failed", t.failed)
 	}
@@ -58,7 +56,11 @@ func (r *Reconciler) writeClaims(ctx context.Context, source string, updates []*
 	return nil
 }
 
+// updateSource writes a source's status. A nil request means no change.
 func (r *Reconciler) updateSource(ctx context.Context, name string, req *carav1.UpdateSourceStatusRequest) error {
+	if req == nil {
+		return nil
+	}
 	s, err := r.sources.UpdateSourceStatus(ctx, req)
 	if api.IsNotFound(err) {
 		return nil // deleted meanwhile

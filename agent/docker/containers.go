@@ -28,18 +28,23 @@ func (e *containers) ListContainers(ctx context.Context, labels map[string]strin
 	}
 	out := make([]engine.Container, 0, len(list))
 	for _, c := range list {
-		found := engine.Container{
-			ID: c.ID, Labels: c.Labels, State: c.State, CreatedAt: time.Unix(c.Created, 0), Image: c.Image, ImageID: c.ImageID,
-		}
-		if len(c.Names) > 0 {
-			found.Name = strings.TrimPrefix(c.Names[0], "/")
-		}
-		if c.NetworkSettings != nil {
-			found.Networks = attachments(c.NetworkSettings.Networks)
-		}
-		out = append(out, found)
+		out = append(out, listed(c))
 	}
 	return out, nil
+}
+
+// listed is a container as a list has it, without what only its inspection says.
+func listed(c container.Summary) engine.Container {
+	out := engine.Container{
+		ID: c.ID, Labels: c.Labels, State: c.State, CreatedAt: time.Unix(c.Created, 0), Image: c.Image, ImageID: c.ImageID,
+	}
+	if len(c.Names) > 0 {
+		out.Name = strings.TrimPrefix(c.Names[0], "/")
+	}
+	if c.NetworkSettings != nil {
+		out.Networks = attachments(c.NetworkSettings.Networks)
+	}
+	return out
 }
 
 // InspectContainer implements engine.Containers.

@@ -23,19 +23,24 @@ func (s *plan) network() *engine.Network {
 			continue
 		}
 		alone = false
-		for _, c := range s.h.Containers {
-			if on(c, n) {
-				s.delete(c, "it is on the project's second network")
-			}
-		}
-		if s.users(n) == 0 {
-			s.attempt(Action{Kind: KindRemoveNetwork, ID: n.ID, Name: n.Name, Reason: "the project has two networks"}, "")
-		}
+		s.removeSecond(n)
 	}
 	if !alone {
 		return nil
 	}
 	return keep
+}
+
+// removeSecond removes a second network of the project, after the containers on it.
+func (s *plan) removeSecond(n *engine.Network) {
+	for _, c := range s.h.Containers {
+		if on(c, n) {
+			s.delete(c, "it is on the project's second network")
+		}
+	}
+	if s.users(n) == 0 {
+		s.attempt(Action{Kind: KindRemoveNetwork, ID: n.ID, Name: n.Name, Reason: "the project has two networks"}, "")
+	}
 }
 
 // keeper returns the project's network: if there are several, the one in use, or else the first.

@@ -235,16 +235,19 @@ func (s *Sender) Compare(ctx context.Context, running bool) (*Comparison, error)
 	defer cancel()
 	original, copied := make(chan walked, ahead), make(chan walked, ahead)
 	walks.Go(func() {
-		send(ctx, original, func(emit func(*Entry) error) error {
-			err := walkVolume(ctx, s.Dir, running, s.Cache, func() {}, emit)
-			if errors.Is(err, fs.ErrNotExist) {
-				return errNoData(s.Dir, err)
-			}
-			return err
-		})
+		send(ctx, original, func(emit func(*Entry) error) error { return s.walk(ctx, running, emit) })
 	})
 	walks.Go(func() { send(ctx, copied, func(emit func(*Entry) error) error { return s.listed(conn, emit) }) })
 	return compare(receive(ctx, original), receive(ctx, copied))
+}
+
+// walk emits the entries of the original.
+func (s *Sender) walk(ctx context.Context, running bool, emit func(*Entry) error) error {
+	err := walkVolume(ctx, s.Dir, running, s.Cache, func() {}, emit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errNoData(s.Dir, err)
+	}
+	return err
 }
 
 // listed reads the reply to opList.

@@ -142,23 +142,8 @@ func (s Projects) OverrideProject(ctx context.Context, req *carav1.OverrideProje
 			out, err = rules.ClearOverride(t, req.GetName())
 			return err
 		}
-		old, ok := state.Read[*carav1.Project](t, req.GetName())
-		switch {
-		case !ok:
-			return rules.NotFound(api.KindProject, req.GetName())
-		case req.GetTerms() == nil:
-			return api.Invalid("the request", api.Field("terms", "are required: say why, and for how long"))
-		case rules.SourceOf(old) == "":
-			return api.BadState("project %q belongs to no source: there is nothing to override, change it", req.GetName())
-		}
-		p := proto.CloneOf(old)
-		if out, err = rules.RecordOverride(t, req.GetName(), rules.SourceOf(old), api.OverrideSpec, req.GetTerms()); err != nil {
-			return err
-		}
-		rules.Derive(t, p)
-		rules.ShowOverride(t, p, out)
-		t.Put(p)
-		return nil
+		out, err = rules.OverrideProject(t, req.GetName(), req.GetTerms())
+		return err
 	})
 	return out, err
 }

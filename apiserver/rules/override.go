@@ -31,6 +31,28 @@ func overrideSpec(t *state.Tx, p *carav1.Project, terms *carav1.OverrideTerms) e
 	return nil
 }
 
+// OverrideProject lets a person's changes of a project of a source stay, instead of what git says.
+func OverrideProject(t *state.Tx, name string, terms *carav1.OverrideTerms) (*carav1.Override, error) {
+	old, ok := state.Read[*carav1.Project](t, name)
+	switch {
+	case !ok:
+		return nil, NotFound(api.KindProject, name)
+	case terms == nil:
+		return nil, api.Invalid("the request", api.Field("terms", "are required: say why, and for how long"))
+	case SourceOf(old) == "":
+		return nil, api.BadState("project %q belongs to no source: there is nothing to override, change it", name)
+	}
+	p := proto.CloneOf(old)
+	out, err := RecordOverride(t, name, SourceOf(old), api.OverrideSpec, terms)
+	if err != nil {
+		return nil, err
+	}
+	Derive(t, p)
+	ShowOverride(t, p, out)
+	t.Put(p)
+	return out, nil
+}
+
 // RecordOverride writes an override for a project of a source.
 func RecordOverride(t *state.Tx, name, source, scope string, terms *carav1.OverrideTerms) (*carav1.Override, error) {
 	until, hash, err := OverrideEnd(t, name, source, terms)

@@ -148,12 +148,7 @@ func (w *walker) folder(root *os.Root, rel string, depth int) error {
 	if depth > maxNested {
 		return sources.Human(api.ReasonTooLarge, "folders are nested more than %d deep at %.100q...; leave them out with spec.exclude", maxNested, rel)
 	}
-	f, err := root.Open(".")
-	if err != nil {
-		return w.gone(rel, err)
-	}
-	entries, err := f.ReadDir(-1)
-	_ = f.Close() // it was read to its end, or the error says why not
+	entries, err := readFolder(root)
 	if err != nil {
 		return w.gone(rel, err)
 	}
@@ -166,6 +161,15 @@ func (w *walker) folder(root *os.Root, rel string, depth int) error {
 		}
 	}
 	return nil
+}
+
+func readFolder(root *os.Root) ([]fs.DirEntry, error) {
+	f, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // it is read to its end, or the error says why not
+	return f.ReadDir(-1)
 }
 
 // gone returns the error for a folder that was listed and can no longer be read.
