@@ -36,7 +36,9 @@ func publicFront(t *testing.T, cfg Config) *front {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Logger = slog.New(slog.DiscardHandler)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	var on Listeners
 	f := &front{Ingress: New(cfg), ca: ca}
 	for _, one := range []struct {

@@ -1,7 +1,10 @@
 package tlsfront
 
 import (
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -57,6 +60,49 @@ func TestTable(t *testing.T) {
 	table.Remove("longer")
 	if len(table.byID)+len(table.byName) > 0 {
 		t.Errorf("left over: %v %v", table.byID, table.byName)
+	}
+}
+
+// TestTicketKeysChange: the key of a session ticket is gone after a week, so there are new keys.
+func TestTicketKeysChange(t *testing.T) {
+	var table Table
+	ca, err := testca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, key, err := ca.Site(time.Now().Add(time.Hour), "a.test")
+	if err == nil {
+		err = table.Put(&carav1.Certificate{Id: "a", Names: []string{"a.test"}, Chain: chain, Key: key})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, begun := table.Config(), time.Now()
+	now := begun
+	config.Time = func() time.Time { return now }
+	var ticket []byte
+	var of tls.ConnectionState
+	config.WrapSession = func(state tls.ConnectionState, session *tls.SessionState) (_ []byte, err error) {
+		of = state
+		ticket, err = config.EncryptTicket(state, session)
+		return ticket, err
+	}
+	client, server := net.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- tls.Server(server, config).HandshakeContext(t.Context()) }()
+	secured := tls.Client(client, &tls.Config{ServerName: "a.test", RootCAs: ca.Pool(), MaxVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(1)})
+	if err := errors.Join(secured.HandshakeContext(t.Context()), <-done, client.Close(), server.Close()); err != nil || ticket == nil {
+		t.Fatalf("no ticket: %v", err)
+	}
+	for _, step := range []struct {
+		after time.Duration
+		works bool
+	}{{0, true}, {25 * time.Hour, true}, {6 * 24 * time.Hour, true}, {9 * 24 * time.Hour, false}} {
+		now = begun.Add(step.after)
+		state, err := config.DecryptTicket(ticket, of)
+		if err != nil || (state != nil) != step.works {
+			t.Errorf("after %s: %v, %v", step.after, state, err)
+		}
 	}
 }
 
