@@ -26,7 +26,7 @@ const (
 
 // checkpointer is a store that can copy itself while it serves. dir must not exist yet.
 type checkpointer interface {
-	Checkpoint(dir string) error
+	Checkpoint(ctx context.Context, dir string) error
 }
 
 // Backup streams a data directory as a tar archive: a consistent snapshot of the store, and the files of the identity.
@@ -44,7 +44,7 @@ func (s infoService) Backup(_ *emptypb.Empty, out grpc.ServerStreamingServer[car
 		return s.noBackup(err)
 	}
 	defer s.dropBackups()
-	if err := st.Checkpoint(filepath.Join(dir, "store")); err != nil {
+	if err := st.Checkpoint(out.Context(), filepath.Join(dir, "store")); err != nil {
 		return s.noBackup(err)
 	}
 	sink := bufio.NewWriterSize(chunks{out}, backupChunk)

@@ -89,7 +89,7 @@ func TestSecretsAreSealed(t *testing.T) {
 // pointStore is a store whose copy is one file that its live directory does not have.
 type pointStore struct{ store.Store }
 
-func (pointStore) Checkpoint(dir string) error {
+func (pointStore) Checkpoint(_ context.Context, dir string) error {
 	return errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "CHECKPOINT"), []byte("one moment"), 0o600))
 }
 

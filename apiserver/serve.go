@@ -69,7 +69,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	hs := s.httpServer(handler)
+	hs := httpServer(handler, s.cfg.Logger)
 	work.Go(func() error {
 		if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", l.Addr(), err)
@@ -109,7 +109,7 @@ func (s *Server) drain(ctx context.Context, hs *http.Server) error {
 
 // httpServer has no timeouts for bodies and answers, since streams live long. The header timeout, the door and HTTP/2 pings
 // stop slow clients.
-func (s *Server) httpServer(h http.Handler) *http.Server {
+func httpServer(h http.Handler, logger *slog.Logger) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -128,7 +128,7 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 			PingTimeout:               pingAfter,
 			WriteByteTimeout:          writeTimeout,
 		},
-		ErrorLog: serverLog(s.cfg.Logger),
+		ErrorLog: serverLog(logger),
 	}
 }
 

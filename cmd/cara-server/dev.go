@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -65,6 +66,9 @@ func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
 	server, err := f.config()
 	if err != nil {
 		return err
+	}
+	if server.Store != "pebble" {
+		return errors.New("cara-server dev keeps its state in its data directory: leave out --store")
 	}
 	server.AllowSourceCIDRs = append(server.AllowSourceCIDRs, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
 	agent, err := d.agent(server.DataDir, server.Logger)

@@ -55,11 +55,26 @@ func newCommand() *cobra.Command {
 	p.IntVar(&f.Connections.PerAddress, "max-connections-per-address", 512, "maximum number of open connections from one client address (IPv6: from one /64)")
 	p.IntVar(&f.CallsPerCaller, "max-calls-per-caller", 4096, "maximum number of open calls of one caller (token or node), including watches")
 	p.IntVar(&f.StreamsPerCaller, "max-streams-per-caller", 256, "maximum number of open streams of one caller to agents: logs, exec, port-forward and top")
+	f.addStore(p)
 	p.StringVar(&f.Placement, "placement", "spread", "choice between several nodes that fit a project: spread (the emptiest) or binpack (the fullest)")
 	f.addACME(p)
-	cmd.AddCommand(newDevCommand(f))
+	cmd.AddCommand(newDevCommand(f), newMigrateCommand(f))
 	cmd.AddCommand(program.Hidden()...) // for the agent of dev
 	return cmd
+}
+
+// addStore adds the flags about where the state is kept.
+func (f *flags) addStore(p *pflag.FlagSet) {
+	p.StringVar(&f.Store, "store", "pebble", "where the state is kept: pebble (in the data directory, for one server) or etcd (several servers, one of which is active)")
+	e := &f.Etcd
+	p.StringSliceVar(&e.Endpoints, "etcd-endpoints", nil, "client URLs of etcd's members, such as https://10.0.0.1:2379; http only on loopback")
+	p.StringVar(&e.Prefix, "etcd-prefix", "", "prefix of all keys in etcd, between slashes (default /cara/)")
+	p.StringVar(&e.CAFile, "etcd-ca", "", "file with the certificate authority of etcd (default: those of the system)")
+	p.StringVar(&e.CertFile, "etcd-cert", "", "file with the client certificate for etcd")
+	p.StringVar(&e.KeyFile, "etcd-key", "", "file with the private key of --etcd-cert")
+	p.StringVar(&e.User, "etcd-user", "", "user for etcd's authentication by password")
+	p.StringVar(&e.PasswordFile, "etcd-password-file", "", "file with the password of --etcd-user")
+	p.StringVar(&e.ClusterKeyFile, "cluster-key-file", "", "file with the key that seals the certificate authority and the Secrets' key in etcd; the first server makes it, the others need a copy (default: cluster.key in the data directory)")
 }
 
 // addACME adds the flags for certificates of public hosts.

@@ -19,7 +19,7 @@ const (
 	defaultPrefix  = "/cara/"
 	defaultTimeout = 10 * time.Second // above the 7 s that an etcd member waits for its leader
 	defaultHistory = 10 * time.Minute
-	defaultLease   = 10 * time.Second
+	defaultLease   = 6 * time.Second // above the time in which etcd elects a leader; a standby takes over after it
 )
 
 // Config configures where the store is.
@@ -36,8 +36,10 @@ type Config struct {
 	Timeout time.Duration
 	// History is how long the change log is kept while this store holds the lock; 0 is 10 minutes.
 	History time.Duration
-	// Lease is how long the lock outlives a holder that does not answer; 0 is 10 s. etcd allows whole seconds.
+	// Lease is how long the lock outlives a holder that does not answer; 0 is 6 s. etcd allows whole seconds.
 	Lease time.Duration
+	// Importing opens a prefix with an incomplete import, so that Import can begin again.
+	Importing bool
 	// Logger gets the log lines; nil logs nothing.
 	Logger *slog.Logger
 }

@@ -49,7 +49,7 @@ func (h *health) answered(err error) {
 
 // failedWrite records an error of a write if it says that etcd is full.
 func (h *health) failedWrite(err error) {
-	if !errors.Is(err, rpctypes.ErrNoSpace) {
+	if err == nil || !errors.Is(err, rpctypes.ErrNoSpace) {
 		return
 	}
 	h.mu.Lock()

@@ -6,6 +6,7 @@ const (
 	formatName  = "format"
 	lockName    = "lock"
 	sharedName  = "shared"
+	partialName = "importing"
 	objectSpace = "o/"
 )
 
@@ -15,6 +16,7 @@ type keys struct{ prefix string }
 func (k keys) format() string           { return k.prefix + formatName }
 func (k keys) lock() string             { return k.prefix + lockName }
 func (k keys) shared() string           { return k.prefix + sharedName }
+func (k keys) partial() string          { return k.prefix + partialName }
 func (k keys) object(key string) string { return k.prefix + objectSpace + key }
 
 // name returns the key of an object, from its key in etcd. The result has memory of its own: the reader may keep it.

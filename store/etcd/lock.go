@@ -3,7 +3,6 @@ package etcd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -19,7 +18,10 @@ type holding struct {
 	created int64
 }
 
-const lockRetry = time.Second // after an error while the lock is awaited
+const (
+	lockRetry  = time.Second            // after an error while the lock is awaited
+	renewAgain = 100 * time.Millisecond // after an error of a renewal
+)
 
 // Lock waits until this store is the only one below its prefix that may write, and returns. self describes this server to
 // the others. While another server holds the lock, waiting is called with that server's description, or with an error of
@@ -60,6 +62,7 @@ func (s *Store) tryLock(ctx context.Context, self []byte) (*mvccpb.KeyValue, err
 	if held, err := s.client.Get(bounded, s.keys.lock()); err != nil || len(held.Kvs) > 0 {
 		return firstKV(held), s.failed(ctx, err)
 	}
+	granted := time.Now()
 	lease, err := s.client.Grant(bounded, int64(s.cfg.Lease/time.Second))
 	if err != nil {
 		return nil, s.failedWrite(ctx, err)
@@ -75,23 +78,49 @@ func (s *Store) tryLock(ctx context.Context, self []byte) (*mvccpb.KeyValue, err
 		return firstKV((*clientv3.GetResponse)(answer.Responses[0].GetResponseRange())), s.failed(ctx, err)
 	}
 	s.held.Store(&holding{lease: lease.ID, created: answer.Header.Revision})
-	return nil, s.keepLock(lease.ID)
+	s.running.Go(func() { s.keepLock(lease.ID, granted) }) //nolint:contextcheck // it lives as long as the store
+	return nil, nil
 }
 
-// keepLock renews the lease until the store closes. If that fails for as long as the lease lives, the store ends.
-func (s *Store) keepLock(lease clientv3.LeaseID) error {
-	renewed, err := s.client.KeepAlive(s.closed, lease)
-	if err != nil {
-		return fmt.Errorf("renew the lease in etcd: %w", err)
+// keepLock renews the lease until the store closes. If that fails for as long as the lease lives, the store ends. The time
+// counts from before a request was sent, so this store knows that the lease is over before etcd gives the lock away.
+//
+// Each renewal is a request of its own with a short time-out, so that one member that hangs does not cost the lock.
+func (s *Store) keepLock(lease clientv3.LeaseID, renewed time.Time) {
+	tick := time.NewTicker(s.cfg.Lease / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-s.closed.Done():
+			return
+		}
+		for {
+			sent := time.Now()
+			err := s.renew(lease)
+			if s.closed.Err() != nil {
+				return
+			}
+			if err == nil {
+				renewed = sent
+				break
+			}
+			if errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) || time.Since(renewed) > s.cfg.Lease {
+				s.end(ErrLockLost)
+				return
+			}
+			if s.pause(s.closed, renewAgain) != nil {
+				return
+			}
+		}
 	}
-	s.running.Go(func() {
-		for range renewed { // the answers tell nothing more
-		}
-		if s.closed.Err() == nil {
-			s.end(ErrLockLost)
-		}
-	})
-	return nil
+}
+
+func (s *Store) renew(lease clientv3.LeaseID) error {
+	ctx, cancel := context.WithTimeout(s.closed, s.cfg.Lease/4)
+	defer cancel()
+	_, err := s.client.KeepAliveOnce(ctx, lease)
+	return err
 }
 
 // awaitRelease returns when the lock may be free. It looks again after the time of a lease in any case.

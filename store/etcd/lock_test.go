@@ -75,6 +75,28 @@ func TestLeaseRunsOut(t *testing.T) {
 	must(t, next.Lock(t.Context(), nil, func([]byte, error) {}))
 }
 
+// The lock survives the loss of etcd's leader, and a leader that hangs.
+func TestLockSurvivesLeaderChange(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{Members: 3})
+	s := openTest(t, c, Config{Timeout: 5 * time.Second, Lease: 20 * time.Second})
+	must(t, s.Lock(t.Context(), nil, func([]byte, error) {}))
+	for _, fault := range []func(i int){c.Kill, func(i int) { must(t, c.Member(i).Pause()) }} {
+		at := leader(t, c, s)
+		fault(at)
+		for begin := time.Now(); time.Since(begin) < 2*s.cfg.Lease; { // longer than the lease
+			mustCommit(t, s, put("a", 1))
+			if err := s.Err(); errors.Is(err, ErrLockLost) {
+				t.Fatal(err)
+			}
+		}
+		if c.Member(at).Exited() {
+			c.Run(at)
+		} else {
+			must(t, c.Member(at).Resume())
+		}
+	}
+}
+
 // Of many that start at once, one gets the lock at a time, and each one gets it.
 func TestLockUnderContention(t *testing.T) {
 	c := testetcd.Start(t, testetcd.Config{})

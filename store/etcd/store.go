@@ -73,7 +73,7 @@ func (s *Store) claim(ctx context.Context) error {
 	format := s.keys.format()
 	all := []clientv3.OpOption{clientv3.WithRange(end(s.cfg.Prefix)), clientv3.WithLimit(1), clientv3.WithKeysOnly()}
 	answer, err := s.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(format), "=", 0)).
-		Then(clientv3.OpGet(s.cfg.Prefix, all...)).Else(clientv3.OpGet(format)).Commit()
+		Then(clientv3.OpGet(s.cfg.Prefix, all...)).Else(clientv3.OpGet(format), clientv3.OpGet(s.keys.partial())).Commit()
 	if err != nil {
 		return explain(ctx, err)
 	}
@@ -89,6 +89,9 @@ func (s *Store) claim(ctx context.Context) error {
 		return s.claim(ctx)
 	case string(kvs[0].Value) != formatVersion:
 		return fmt.Errorf("the data below %s has format %.20q, and this version reads %s: start a newer version of Cara", s.cfg.Prefix, kvs[0].Value, formatVersion)
+	}
+	if len(answer.Responses[1].GetResponseRange().Kvs) > 0 && !s.cfg.Importing {
+		return fmt.Errorf("the data below %s is incomplete, because an import was interrupted: run cara-server migrate again", s.cfg.Prefix)
 	}
 	s.first = kvs[0].CreateRevision
 	return nil

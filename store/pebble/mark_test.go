@@ -155,7 +155,7 @@ func TestBackupHasItsMark(t *testing.T) {
 	s := openTest(t, Config{Dir: filepath.Join(root, "data")})
 	put1(t, s, "a")
 	backup := filepath.Join(root, "backup")
-	if err := s.Checkpoint(backup); err != nil {
+	if err := s.Checkpoint(t.Context(), backup); err != nil {
 		t.Fatal(err)
 	}
 	put1(t, s, "b")

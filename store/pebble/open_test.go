@@ -195,11 +195,11 @@ func TestCheckpoint(t *testing.T) {
 	})
 	at := put1(t, s, "before")
 	backup := filepath.Join(root, "backup")
-	if err := s.Checkpoint(backup); err != nil {
+	if err := s.Checkpoint(t.Context(), backup); err != nil {
 		t.Fatal(err)
 	}
 	wg.Wait()
-	if err := s.Checkpoint(backup); err == nil {
+	if err := s.Checkpoint(t.Context(), backup); err == nil {
 		t.Error("a checkpoint overwrites another")
 	}
 	restored := openTest(t, Config{Dir: backup})
@@ -257,7 +257,7 @@ func TestClose(t *testing.T) {
 		"get":        func() error { _, err := s.Get(t.Context(), "a"); return err }(),
 		"list":       func() error { _, err := s.List(t.Context(), "", store.ListOptions{}); return err }(),
 		"compact":    s.Compact(t.Context(), 1),
-		"checkpoint": s.Checkpoint("backup"),
+		"checkpoint": s.Checkpoint(t.Context(), "backup"),
 		"err":        s.Err(),
 	} {
 		if !errors.Is(err, store.ErrClosed) {

@@ -184,7 +184,7 @@ func (s *Store) submit(ctx context.Context, r *request) (int64, error) {
 // Checkpoint writes a backup of everything that is durable into dir, which must not exist yet and must be on the same file
 // system. Files that no longer change are linked, not copied. A checkpoint is a data directory: to restore it, start the
 // server on it.
-func (s *Store) Checkpoint(dir string) error {
+func (s *Store) Checkpoint(_ context.Context, dir string) error {
 	v, err := s.views.acquire()
 	if err != nil {
 		return fmt.Errorf("back up store %s: %w", s.cfg.Dir, err)

@@ -23,10 +23,24 @@ func TestConfigIsRefusedByTheNameOfItsFlag(t *testing.T) {
 		c := &AgentConfig{NodeName: "n1", DataDir: "d", Server: "http://127.0.0.1:1", Logger: logger, IngressListen: ingress, ProxyProtocolFrom: networks}
 		return c.Validate()
 	}
+	storedIn := func(store string, e EtcdConfig) error {
+		c := &ServerConfig{DataDir: "d", Listen: "127.0.0.1:0", Logger: logger, Store: store, Etcd: e}
+		return c.Validate()
+	}
+	local := []string{"http://127.0.0.1:2379"}
 	tests := map[string]struct {
 		err  error
 		want string
 	}{
+		"on disk":               {storedIn("pebble", EtcdConfig{}), ""},
+		"in etcd":               {storedIn("etcd", EtcdConfig{Endpoints: local}), ""},
+		"in another store":      {storedIn("mysql", EtcdConfig{}), `--store "mysql": want pebble or etcd`},
+		"etcd without a store":  {storedIn("", EtcdConfig{Endpoints: local}), "--store etcd is missing"},
+		"etcd nowhere":          {storedIn("etcd", EtcdConfig{}), "0 etcd endpoints are given"},
+		"half a certificate":    {storedIn("etcd", EtcdConfig{Endpoints: local, CertFile: "x"}), "--etcd-cert and --etcd-key belong together"},
+		"half a login":          {storedIn("etcd", EtcdConfig{Endpoints: local, User: "x"}), "--etcd-user and --etcd-password-file belong together"},
+		"no authority":          {storedIn("etcd", EtcdConfig{Endpoints: local, CAFile: "missing"}), "--etcd-ca: open missing"},
+		"no password":           {storedIn("etcd", EtcdConfig{Endpoints: local, User: "x", PasswordFile: "missing"}), "--etcd-password-file: open missing"},
 		"load balancers":        {balancers(":8081", "10.0.0.0/24", "2001:db8::1/128"), ""},
 		"an address":            {balancers(":8081", "10.0.0.1"), `--proxy-protocol-from "10.0.0.1": want a network`},
 		"nothing to connect to": {balancers("", "10.0.0.0/24"), "--proxy-protocol-from needs an address"},

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
@@ -29,13 +30,18 @@ import (
 	"github.com/caravanserai/cara/sources"
 	"github.com/caravanserai/cara/sources/dir"
 	"github.com/caravanserai/cara/sources/git"
+	"github.com/caravanserai/cara/store"
 	"github.com/caravanserai/cara/store/pebble"
 )
 
 // ServerConfig holds the flags of cara-server.
 type ServerConfig struct {
-	// DataDir holds all state of the server.
+	// DataDir holds all state of the server; if Etcd has endpoints, only its identity.
 	DataDir string
+	// Store is where the state is kept: pebble (the default) or etcd.
+	Store string
+	// Etcd says where etcd is.
+	Etcd EtcdConfig
 	// Listen is the address of gRPC and REST.
 	Listen string
 	// Names are additional host names and addresses for the server's certificate.
@@ -85,7 +91,7 @@ func (c *ServerConfig) Validate() error {
 	case c.Placement != "" && c.Placement != string(scheduler.Spread) && c.Placement != string(scheduler.Binpack):
 		return fmt.Errorf("--placement %q: want %s or %s", c.Placement, scheduler.Spread, scheduler.Binpack)
 	}
-	if err := errors.Join(c.ACME.Validate(), c.ACME.checkWildcard(c.Hosts)); err != nil {
+	if err := errors.Join(c.ACME.Validate(), c.ACME.checkWildcard(c.Hosts), c.validateStore()); err != nil {
 		return err
 	}
 	for _, pattern := range c.ReserveHosts {
@@ -104,15 +110,30 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	db, err := pebble.OpenContext(ctx, pebble.Config{Dir: filepath.Join(c.DataDir, "store"), Logger: c.Logger})
+	if c.Store == storeEtcd {
+		return c.runOnEtcd(ctx)
+	}
+	db, err := pebble.OpenContext(ctx, pebble.Config{Dir: filepath.Join(c.DataDir, storeDir), Logger: c.Logger})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	id, err := identity.Open(identity.Config{DataDir: c.DataDir, Listen: c.Listen, Names: c.Names, Logger: c.Logger})
+	id, err := identity.Open(c.identity())
 	if err != nil {
 		return err
 	}
+	return c.runActive(ctx, db, id)
+}
+
+// storeDir is the directory of the store in the data directory.
+const storeDir = "store"
+
+func (c *ServerConfig) identity() identity.Config {
+	return identity.Config{DataDir: c.DataDir, Listen: c.Listen, Names: c.Names, Logger: c.Logger}
+}
+
+// runActive serves with an opened store until ctx ends or a part of the server or the store fails.
+func (c *ServerConfig) runActive(ctx context.Context, db openStore, id *identity.Identity) error {
 	queues := loop.NewMetrics()
 	server, err := apiserver.New(apiserver.Config{
 		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, ReservedHosts: c.ReserveHosts, Version: c.Version, Logger: c.Logger,
@@ -141,6 +162,11 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 type stoppable interface {
 	Done() <-chan struct{}
 	Err() error
+}
+
+type openStore interface {
+	store.Store
+	stoppable
 }
 
 // serve runs the server and its loops until ctx ends or one of them or the store fails. It stops the loops first.
@@ -257,6 +283,9 @@ func (c *ServerConfig) url(addr net.Addr) string {
 // writeContext writes a context so that the local user's caractrl needs no flags. If it cannot be written, the server logs
 // that and runs anyway.
 func (c *ServerConfig) writeContext(url string, id *identity.Identity) {
+	if _, err := os.Stat(filepath.Join(c.DataDir, identity.AdminTokenFile)); err != nil && c.Store == storeEtcd {
+		return // the server of the first start has the token
+	}
 	file, err := c.ContextsFile, error(nil)
 	switch file {
 	case "none":

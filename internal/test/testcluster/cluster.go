@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -92,6 +93,55 @@ func (c *Cluster) StartServer(ctx context.Context) error {
 		"--allow-source-cidr", "127.0.0.0/8", "--allow-source-cidr", "::1/128",
 	}, c.ServerFlags...)
 	return c.startServer(ctx, argv)
+}
+
+// StartStandby starts a server that does not become ready, because another one is active, and waits until it says so.
+func (c *Cluster) StartStandby(ctx context.Context) error {
+	p, err := Start(filepath.Join(c.Dir, "server.log"), c.Env(), append([]string{
+		filepath.Join(c.Bin, "cara-server"), "--data-dir", c.DataDir(), "--listen", c.Listen,
+	}, c.ServerFlags...)...)
+	if err != nil {
+		return err
+	}
+	c.Server = p
+	return c.AwaitStandby(ctx)
+}
+
+// AwaitStandby waits until the server says that it is a standby.
+func (c *Cluster) AwaitStandby(ctx context.Context) error {
+	return WaitFor(ctx, "cara-server is a standby", func(ctx context.Context) error {
+		if c.Server.Exited() {
+			return Fatal(fmt.Errorf("cara-server ended: %w\n%s", c.Server.err, c.Server.Tail(20)))
+		}
+		text, err := problem(ctx, c.URL()+"/readyz")
+		if err == nil && !strings.Contains(text, "standby") {
+			err = fmt.Errorf("/readyz says %q", text)
+		}
+		return err
+	})
+}
+
+// AwaitReady waits until the server is active.
+func (c *Cluster) AwaitReady(ctx context.Context) error {
+	return WaitFor(ctx, "cara-server is ready", func(ctx context.Context) error { return okay(ctx, c.URL()+"/readyz") })
+}
+
+// problem returns the body of an answer that is not 200.
+func problem(ctx context.Context, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		return "", fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	return string(text), err
 }
 
 // StartDev starts server and agent in one process, like `cara-server dev DIR`, and waits until the server is ready.

@@ -1,0 +1,104 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/caravanserai/cara/store"
+	"github.com/caravanserai/cara/store/etcd"
+	"github.com/caravanserai/cara/store/pebble"
+)
+
+// Migrate copies the whole state between a data directory (pebble:DIR) and etcd (etcd, with its flags), compares the copy,
+// and returns the number of objects. No server may run on either of them. The source stays as it is.
+func (c *ServerConfig) Migrate(ctx context.Context, from, to string) (objects int, err error) {
+	dir, toEtcd := strings.CutPrefix(from, storePebble+":")
+	if !toEtcd {
+		dir, _ = strings.CutPrefix(to, storePebble+":")
+	}
+	if dir == "" || toEtcd && to != storeEtcd || !toEtcd && (from != storeEtcd || to != storePebble+":"+dir) {
+		return 0, errors.New("give --from pebble:DIR --to etcd, or --from etcd --to pebble:DIR, where DIR is the data directory of a server")
+	}
+	c.DataDir, c.Store = dir, storeEtcd
+	if err := c.Validate(); err != nil {
+		return 0, err
+	}
+	db, err := c.openEtcd(ctx, toEtcd)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }() //nolint:contextcheck // it closes also when ctx has ended
+	if err := lockNow(ctx, db); err != nil {
+		return 0, err
+	}
+	if toEtcd {
+		return c.toEtcd(ctx, db)
+	}
+	return c.fromEtcd(ctx, db)
+}
+
+// lockNow takes the lock if no server runs.
+func lockNow(ctx context.Context, db *etcd.Store) error {
+	bounded, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err := db.Lock(bounded, []byte("cara-server migrate"), func(holder []byte, err error) {
+		if err == nil {
+			err = fmt.Errorf("a server is active on etcd (%.300q): stop all servers first", holder)
+		}
+		cancel(err)
+	})
+	if bounded.Err() != nil {
+		return context.Cause(bounded)
+	}
+	return err
+}
+
+func (c *ServerConfig) toEtcd(ctx context.Context, db *etcd.Store) (int, error) {
+	page, err := readDir(ctx, c.storeDir())
+	if err != nil {
+		return 0, err
+	}
+	if page.Revision == 0 {
+		return 0, fmt.Errorf("%s has no data: give the data directory of a server", c.DataDir)
+	}
+	if _, err := c.openShared(ctx, db); err != nil {
+		return 0, err
+	}
+	return len(page.KVs), db.Import(ctx, page)
+}
+
+func (c *ServerConfig) fromEtcd(ctx context.Context, db *etcd.Store) (int, error) {
+	page, err := db.List(ctx, "", store.ListOptions{})
+	if err != nil {
+		return 0, err
+	}
+	if len(page.KVs) == 0 {
+		return 0, errors.New("there is no data in etcd: check --etcd-prefix")
+	}
+	if _, err := c.openShared(ctx, db); err != nil {
+		return 0, err
+	}
+	if err := pebble.Import(pebble.Config{Dir: c.storeDir(), Logger: c.Logger}, page); err != nil {
+		return 0, err
+	}
+	written, err := readDir(ctx, c.storeDir())
+	if err != nil {
+		return 0, err
+	}
+	return len(page.KVs), etcd.Equal(page, written)
+}
+
+func (c *ServerConfig) storeDir() string { return filepath.Join(c.DataDir, storeDir) }
+
+// readDir returns all objects of a store on disk.
+func readDir(ctx context.Context, dir string) (page store.Page, err error) {
+	db, err := pebble.OpenContext(ctx, pebble.Config{Dir: dir})
+	if err != nil {
+		return store.Page{}, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return db.List(ctx, "", store.ListOptions{})
+}

@@ -1,0 +1,232 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testdocker"
+	"github.com/caravanserai/cara/internal/test/testetcd"
+	"github.com/caravanserai/cara/internal/test/testimage"
+	"github.com/caravanserai/cara/internal/test/testneed"
+)
+
+// pair is two servers on one etcd of three members, behind a balancer that asks /readyz. The verbs of the cluster use the
+// balancer. The data directory of the cluster is that of the first server.
+type pair struct {
+	*testCluster
+	etcd    *testetcd.Cluster
+	servers []*testcluster.Cluster
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{etcd: testetcd.Start(t, testetcd.Config{Members: 3, TLS: true})}
+	front, err := testcluster.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := testcluster.New(testcluster.Config{Dir: t.TempDir(), Bin: built(t), Listen: front})
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := append(p.etcdFlags(), "--cluster-key-file", filepath.Join(cluster.Dir, "cluster.key"), "--allow-source-cidr", "127.0.0.0/8")
+	for _, dir := range []string{cluster.Dir, t.TempDir()} {
+		s, err := testcluster.New(testcluster.Config{Dir: dir, Bin: cluster.Bin, ServerFlags: flags})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.servers = append(p.servers, s)
+		t.Cleanup(func() {
+			if s.Server != nil && !s.Server.Exited() {
+				_ = s.Server.Kill() // the test is over
+			}
+		})
+	}
+	balance(t, front, p.servers) // before the cluster, so that it ends after it
+	p.testCluster = worldOf(t, cluster)
+	ctx, cancel := p.patience()
+	defer cancel()
+	p.must(p.servers[0].StartServer(ctx))
+	p.must(p.servers[1].StartStandby(ctx))
+	p.Server = p.servers[0].Server
+	return p
+}
+
+func (p *pair) etcdFlags() []string {
+	return []string{
+		"--store", "etcd", "--etcd-endpoints", strings.Join(p.etcd.Endpoints, ","), "--etcd-prefix", "/e2e/",
+		"--etcd-ca", p.etcd.CAFile, "--etcd-cert", p.etcd.CertFile, "--etcd-key", p.etcd.KeyFile,
+	}
+}
+
+// balance starts HAProxy in front of the servers.
+func balance(t *testing.T, front string, servers []*testcluster.Cluster) {
+	t.Helper()
+	config := "defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 10m\n  timeout server 10m\n" +
+		"listen cara\n  bind " + front + "\n  option httpchk GET /readyz\n  default-server check inter 200ms fall 1 rise 1 on-marked-down shutdown-sessions\n"
+	for i, s := range servers {
+		config += fmt.Sprintf("  server s%d %s\n", i, s.Listen)
+	}
+	file := filepath.Join(t.TempDir(), "haproxy.cfg")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(testneed.Program(t, "haproxy", "haproxy"), "-db", "-f", file)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var log strings.Builder
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+		if t.Failed() {
+			t.Logf("haproxy: %s", log.String())
+		}
+	})
+}
+
+// takesOver waits until a server is active, and logs how long that and the first write took since an event.
+func (p *pair) takesOver(i int, since time.Time) {
+	p.Helper()
+	ctx, cancel := p.patience()
+	defer cancel()
+	p.must(p.servers[i].AwaitReady(ctx))
+	ready := time.Since(since)
+	p.Server = p.servers[i].Server
+	p.writes(p.name("empty"))
+	p.Logf("server %d: ready after %.1f s, a write succeeds after %.1f s", i, ready.Seconds(), time.Since(since).Seconds())
+}
+
+// writes applies a project until that succeeds, as a pipeline does that tries again.
+func (p *pair) writes(name string) {
+	p.Helper()
+	ctx, cancel := p.patience()
+	defer cancel()
+	p.must(testcluster.WaitFor(ctx, "a write succeeds", func(ctx context.Context) error {
+		r, err := p.Ctl(ctx, p.web(name, testimage.WebV1), "apply", "-f", "-")
+		if err == nil && r.Code != 0 {
+			err = fmt.Errorf("apply: %s", r.Stderr)
+		}
+		return err
+	}))
+}
+
+// TestStandby: when the active server is killed, paused or stopped, the other one continues with the same state, keys and
+// agents, and no container notices. The one that comes back is a standby.
+func TestStandby(t *testing.T) {
+	host := testdocker.Engine(t)
+	t.Parallel()
+	p := newPair(t)
+	p.agent("n1", host, nil)
+	kept := p.name("kept")
+	p.secret(kept, map[string]string{"greeting": "kept safe"})
+	p.apply(p.web(kept, testimage.WebV1))
+	p.running(kept)
+	before := p.containers(host, kept)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	defer cancel()
+
+	at := time.Now()
+	p.must(p.servers[0].Server.Kill())
+	p.takesOver(1, at)
+	p.running(kept)
+	p.ready("n1")
+	p.must(p.servers[0].StartStandby(ctx))
+
+	p.must(p.servers[1].Server.Pause()) // longer than its lease
+	at = time.Now()
+	p.takesOver(0, at)
+	p.must(p.servers[1].Server.Resume())
+	p.must(p.servers[1].AwaitStandby(ctx))
+
+	at = time.Now()
+	p.must(p.servers[0].Server.Stop(ctx))
+	p.takesOver(1, at)
+	p.must(p.servers[0].StartStandby(ctx))
+
+	p.etcd.Kill(0)
+	p.writes(p.name("later"))
+	p.running(p.name("later"))
+	p.etcd.Run(0)
+	if after := p.containers(host, kept); !maps.Equal(before, after) {
+		t.Errorf("containers were %v and are %v", before, after)
+	}
+}
+
+// TestMigration: the state of a server alone moves to etcd, from there into a backup, and back to a server alone. Each time the
+// agents, the keys and the Secrets are those of before, and no container notices.
+func TestMigration(t *testing.T) {
+	w := oneNode(t)
+	etcd := &pair{etcd: testetcd.Start(t, testetcd.Config{Members: 1, TLS: true})}
+	flags := etcd.etcdFlags()
+	kept := w.name("kept")
+	w.secret(kept, map[string]string{"greeting": "kept safe"})
+	w.apply(w.web(kept, testimage.WebV1))
+	w.running(kept)
+	before := w.containers(w.engines[0], kept)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	defer cancel()
+	migrate := func(from, to, want string) {
+		t.Helper()
+		r, err := w.Program(ctx, "", "cara-server", append([]string{"migrate", "--log-level", "error", "--from", from, "--to", to}, flags[2:]...)...)
+		w.must(err)
+		if !strings.Contains(r.Stdout+r.Stderr, want) {
+			t.Fatalf("migrate: %d %s%s, want %q", r.Code, r.Stdout, r.Stderr, want)
+		}
+	}
+	same := func() {
+		t.Helper()
+		within, cancel := w.patience()
+		defer cancel()
+		w.must(w.StartServer(within))
+		w.ready("n1")
+		w.running(kept)
+		if after := w.containers(w.engines[0], kept); !maps.Equal(before, after) {
+			t.Errorf("containers were %v and are %v", before, after)
+		}
+	}
+
+	w.must(w.Server.Stop(ctx))
+	migrate("pebble:"+w.DataDir(), "etcd", "copied ")
+	migrate("pebble:"+w.DataDir(), "etcd", "choose another --etcd-prefix")
+	w.ServerFlags = flags
+	same()
+	migrate("etcd", "pebble:"+t.TempDir(), "stop all servers first")
+	file := filepath.Join(t.TempDir(), "cara.tar")
+	if r := w.ctl("", "backup", "server", file); r.Code != 0 {
+		t.Fatalf("backup: %d %s", r.Code, r.Stderr)
+	}
+
+	w.must(w.Server.Stop(ctx))
+	w.must(os.Rename(w.DataDir(), w.DataDir()+".old"))
+	w.must(os.Mkdir(w.DataDir(), 0o700))
+	if out, err := exec.CommandContext(ctx, "tar", "-xf", file, "-C", w.DataDir()).CombinedOutput(); err != nil {
+		t.Fatalf("unpack the backup: %v %s", err, out)
+	}
+	w.ServerFlags = nil
+	same()
+
+	w.must(w.Server.Stop(ctx))
+	token, err := os.ReadFile(filepath.Join(w.DataDir(), "admin.token"))
+	w.must(err)
+	key, err := os.ReadFile(filepath.Join(w.DataDir()+".old", "cluster.key"))
+	w.must(err)
+	w.must(os.RemoveAll(w.DataDir()))
+	w.must(os.Mkdir(w.DataDir(), 0o700))
+	w.must(os.WriteFile(filepath.Join(w.DataDir(), "admin.token"), token, 0o600))
+	migrate("etcd", "pebble:"+w.DataDir(), "there is no cluster key")
+	w.must(os.WriteFile(filepath.Join(w.DataDir(), "cluster.key"), key, 0o600))
+	migrate("etcd", "pebble:"+w.DataDir(), "copied ")
+	same()
+}
