@@ -40,6 +40,7 @@ var libraries = []library{
 	{"go.yaml.in/", []string{"manifest", "internal/settings"}, "a program reads its own few settings; all other YAML is read once, strictly and bounded; behind manifest there are only objects"},
 	{"sigs.k8s.io/yaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
 	{"github.com/goccy/go-yaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
+	{"filippo.io/", []string{"manifest/sops", "internal/test"}, "files are decrypted in one place, which lets no plaintext into a text"},
 	{"buf.build/go/protoyaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
 	{"github.com/compose-spec/", []string{"manifest/compose"}, "a Compose file means what Compose says; behind manifest/compose there are only objects"},
 	{"github.com/robfig/cron/", []string{"api"}, "when a schedule is due is one pure function; the parser has its own ideas of time zones"},

@@ -69,11 +69,11 @@ func SecretNames(spec *carav1.ProjectSpec) []string {
 	return slices.Compact(names)
 }
 
-// SourceSecretNames returns the sorted names of the Secrets that a source itself uses, for git and for webhooks. No project
-// may use them.
+// SourceSecretNames returns the sorted names of the Secrets that a source itself uses, for git, webhooks and decryption. No
+// project may use them.
 func SourceSecretNames(spec *carav1.SourceSpec) []string {
 	var names []string
-	for _, name := range []string{spec.GetGit().GetSecretRef(), spec.GetWebhook().GetSecretRef()} {
+	for _, name := range []string{spec.GetGit().GetSecretRef(), spec.GetWebhook().GetSecretRef(), spec.GetDecryption().GetSecretRef()} {
 		if name != "" {
 			names = append(names, name)
 		}

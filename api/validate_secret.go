@@ -1,6 +1,8 @@
 package api
 
 import (
+	"strings"
+
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -25,6 +27,7 @@ func (e *fieldErrors) secret(s *carav1.Secret) {
 			e.add(e.at("data", k), "is in stringData too; keep one of them")
 		}
 	}
+	e.noCiphertext(s)
 	if total > MaxSecret {
 		e.add("data", "and stringData hold %d bytes in all, at most %d are allowed; make several Secrets of it", total, MaxSecret)
 	}
@@ -42,6 +45,24 @@ func (e *fieldErrors) secret(s *carav1.Secret) {
 	for _, k := range RegistryKeys() {
 		if s.GetStringData()[k] == "" && len(s.GetData()[k]) == 0 {
 			e.add("stringData["+k+"]", "is required in a Secret of type registry; set it")
+		}
+	}
+}
+
+// sopsValue is how the text of each value begins that SOPS has encrypted.
+const sopsValue = "ENC[AES256_GCM,"
+
+// noCiphertext refuses values that SOPS has encrypted: without the file's sops block, nobody can decrypt them.
+func (e *fieldErrors) noCiphertext(s *carav1.Secret) {
+	const message = "is still encrypted by SOPS; decrypt the whole file, with its sops block"
+	for _, k := range sortedKeys(s.GetStringData()) {
+		if strings.HasPrefix(s.GetStringData()[k], sopsValue) {
+			e.add(e.at("stringData", k), message)
+		}
+	}
+	for _, k := range sortedKeys(s.GetData()) {
+		if strings.HasPrefix(string(s.GetData()[k]), sopsValue) {
+			e.add(e.at("data", k), message)
 		}
 	}
 }

@@ -37,6 +37,9 @@ func (e sourceErrors) source(s *carav1.SourceSpec) {
 	e.allow(s.GetAllow())
 	e.vars(s)
 	e.duration("spec.interval", s.GetInterval(), time.Second, 24*time.Hour)
+	if d := s.GetDecryption(); d != nil {
+		e.dnsLabel("spec.decryption.secretRef", d.GetSecretRef())
+	}
 	if w := s.GetWebhook(); w != nil {
 		e.dnsLabel("spec.webhook.secretRef", w.GetSecretRef())
 		if s.GetDir() != nil && s.GetGit() == nil {

@@ -205,7 +205,7 @@ func TestWhatASourceUsesItselfIsNoProjects(t *testing.T) {
 			allow(t, w.Server, "other", &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/d"}, Allow: &carav1.SourceAllow{Secrets: []string{"*"}}})
 			haveNothing := "nothing-allowed"
 			allow(t, w.Server, haveNothing, &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/d"}})
-			want := `source "platform" uses Secret "` + secret + `" for git or webhooks, so no project may use it`
+			want := `source "platform" uses Secret "` + secret + `" for git, webhooks or decryption, so no project may use it`
 			for _, field := range []string{"env", "file", "pull"} {
 				p := using("web", field, secret)
 				wantDenied(t, w.applyFor(t, "platform", "", p), want)

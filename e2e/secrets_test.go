@@ -138,6 +138,7 @@ func TestPlantedSecrets(t *testing.T) {
 		})
 		said.WriteString(answer)
 	}
+	w.plantEncrypted(p)
 	// Malformed Secret documents, in git and by hand.
 	broken := w.origin("broken", only("web:1", w.name("ok")))
 	for i, doc := range malformed() {

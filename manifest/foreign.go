@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/manifest/sops"
 )
 
 // Foreign reports whether a file has no document of Cara, and what it looks like instead: `a Compose file`. A document is
@@ -31,6 +32,9 @@ func Foreign(file string, data []byte) (looks string, foreign bool) {
 	for root := range read(text) {
 		if ours(root) {
 			return "", false
+		}
+		if sops.Find(root) != nil {
+			return "a file that SOPS has encrypted, which is not a manifest or needs spec.decryption in the source", true
 		}
 		if first == nil {
 			first = root

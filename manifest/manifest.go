@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
+	"github.com/caravanserai/cara/manifest/sops"
 )
 
 // Limits limit the cost of one file. A zero field means its default.
@@ -53,6 +54,8 @@ type Document struct {
 	File   string
 	Line   int
 	Column int
+	// Encrypted means that the file was encrypted by SOPS.
+	Encrypted bool
 	// Warnings are about ignored parts, such as status.
 	Warnings []*carav1.FileProblem
 
@@ -72,14 +75,36 @@ func IsManifest(name string) bool {
 // Parse parses every document of one file. It leaves out documents with a problem. If parsing stops early, it returns the
 // documents before that point and a problem, so the result must not be used as the complete file. Names that end in .json
 // are parsed as JSON, all others as YAML.
+//
+// A file that is encrypted by SOPS is a problem. See Decrypt.
 func Parse(file string, data []byte, limits Limits) ([]Document, []*carav1.FileProblem) {
-	return ParseVars(file, data, limits, nil)
+	return Reading{Limits: limits}.Parse(file, data)
 }
 
 // ParseVars is Parse with variables, which it replaces in text values. Without variables, `$` has no meaning. A value of a
 // Secret is not known here: the object says where the agent puts it.
 func ParseVars(file string, data []byte, limits Limits, vars []*carav1.SourceVar) ([]Document, []*carav1.FileProblem) {
-	p := &parser{file: file, limits: limits.WithDefaults(), vars: newVars(vars)}
+	return Reading{Limits: limits, Vars: vars}.Parse(file, data)
+}
+
+// Decrypt is Parse for files of which some are encrypted by SOPS. Encrypted files may declare Secrets and nothing else. Without
+// keys, an encrypted file is a problem.
+func Decrypt(file string, data []byte, limits Limits, keys *sops.Keys) ([]Document, []*carav1.FileProblem) {
+	return Reading{Limits: limits, Keys: keys}.Parse(file, data)
+}
+
+// Reading says how to read a file. All fields are optional.
+type Reading struct {
+	Limits Limits
+	// Vars are the variables of ParseVars. They have no meaning in encrypted files.
+	Vars []*carav1.SourceVar
+	// Keys decrypt the files of Decrypt.
+	Keys *sops.Keys
+}
+
+// Parse is the function Parse with these settings.
+func (r Reading) Parse(file string, data []byte) ([]Document, []*carav1.FileProblem) {
+	p := &parser{file: file, limits: r.Limits.WithDefaults(), vars: newVars(r.Vars)}
 	text, ok := trees{p}.scan(data)
 	if !ok {
 		return nil, p.problems
@@ -90,7 +115,7 @@ func ParseVars(file string, data []byte, limits Limits, vars []*carav1.SourceVar
 	}
 	p.text = text
 	var docs []Document
-	for root := range read(text) {
+	for root := range p.decrypted(read(text), r.Keys) {
 		if d, ok := p.document(root); ok {
 			docs = append(docs, d)
 		}
@@ -164,6 +189,8 @@ type parser struct {
 	text []byte
 	// secretVars are the variables with Secrets in the value that was parsed last.
 	secretVars []*carav1.SecretVar
+	// encrypted means that the file was encrypted. Problems quote nothing of it.
+	encrypted bool
 	// warnings of the current document.
 	warnings []*carav1.FileProblem
 }
@@ -221,16 +248,21 @@ func clip(s string, n int) string {
 // document converts a tree to an object.
 func (p *parser) document(root *yaml.Node) (Document, bool) {
 	before := len(p.problems)
-	p.warnings, p.secret = nil, false
+	p.warnings, p.secret = nil, p.encrypted
 	m := p.header(root)
 	if m == nil {
 		return Document{}, false
 	}
-	_, p.secret = m.(*carav1.Secret)
+	_, isSecret := m.(*carav1.Secret)
+	if p.encrypted && !isSecret {
+		p.problem(root, SOPSField, "an encrypted file may declare Secrets only, because every reader of the cluster sees other objects; move this document to a file of its own")
+		return Document{}, false
+	}
+	p.secret = isSecret
 	p.object(root, m)
 	d := Document{
 		Object: m, Kind: api.Kind(m), Name: api.Meta(m).GetName(),
-		File: p.file, Line: root.Line, Column: root.Column, Warnings: p.warnings, root: root,
+		File: p.file, Line: root.Line, Column: root.Column, Warnings: p.warnings, Encrypted: p.encrypted, root: root,
 	}
 	if len(p.problems) > before {
 		return Document{}, false

@@ -10,6 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/manifest/sops"
 )
 
 // scalar parses a scalar as exactly the field's type. A value that a YAML reader would parse as a number is never silently
@@ -60,6 +62,9 @@ func (p scalars) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v proto
 			raw, err := base64.StdEncoding.DecodeString(strings.Map(dropSpace, n.Value))
 			if err == nil {
 				return protoreflect.ValueOfBytes(raw), ""
+			}
+			if strings.HasPrefix(n.Value, sops.Begin) {
+				return v, "is still encrypted by SOPS; decrypt the whole file, with its sops block"
 			}
 			return v, "must be base64; use stringData for plain text"
 		}

@@ -300,7 +300,7 @@ func (p *parser) header(root *yaml.Node) proto.Message {
 		p.problem(root, "apiVersion", "is missing; write apiVersion: %s", api.APIVersion)
 		ok = false
 	case version.Value != api.APIVersion:
-		p.problem(version, "apiVersion", "%s", notOneOf(version, []string{api.APIVersion}))
+		p.problem(version, "apiVersion", "%s", p.notOneOf(version, []string{api.APIVersion}))
 		ok = false
 	}
 	switch {
@@ -308,7 +308,7 @@ func (p *parser) header(root *yaml.Node) proto.Message {
 		p.problem(root, "kind", "is missing; write kind: Project")
 		return nil
 	case !isManifestKind(kind.Value):
-		p.problem(kind, "kind", "%s", notOneOf(kind, manifestKinds()))
+		p.problem(kind, "kind", "%s", p.notOneOf(kind, manifestKinds()))
 		return nil
 	case !ok:
 		return nil
@@ -323,6 +323,14 @@ func manifestKinds() []string {
 
 func isManifestKind(kind string) bool {
 	return slices.Contains(manifestKinds(), kind)
+}
+
+// notOneOf is notOneOf without a quote in an encrypted file.
+func (p *parser) notOneOf(n *yaml.Node, words []string) string {
+	if p.encrypted {
+		return "must be " + strings.Join(words, " or ")
+	}
+	return notOneOf(n, words)
 }
 
 func notOneOf(n *yaml.Node, words []string) string {

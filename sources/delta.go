@@ -3,6 +3,7 @@ package sources
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -19,7 +20,9 @@ type Parsed struct {
 	Path string
 	Hash string
 	// Docs are the projects that could be parsed, even if the file has problems.
-	Docs     []Doc
+	Docs []Doc
+	// Secrets are those that the file declares, decrypted.
+	Secrets  []*carav1.DeclaredSecret
 	Problems []*carav1.FileProblem
 	Warnings []*carav1.FileProblem
 	// Skipped describes what a file without Cara documents looks like. Empty for all other files.
@@ -69,6 +72,10 @@ type Change struct {
 	Problems []*carav1.FileProblem // all of them, sorted by path and line
 	Warnings []*carav1.FileProblem
 	Projects int // declared now, including held ones
+	// Secrets are those of all files without a problem, each name once.
+	Secrets []*carav1.DeclaredSecret
+
+	read bool // the files were read, so Secrets is complete
 }
 
 // Complete reports whether everything was read and parsed.
@@ -92,7 +99,7 @@ func (p place) String() string { return api.Place(p.file.Path, p.doc.Line, 0) }
 //   - Any other claim becomes absent. Delta does not decide whether that may prune anything.
 //   - A claim that would not change is not written.
 func Delta(r Reading, previous []*carav1.Claim) Change {
-	change := Change{Problems: slices.Clone(r.Problems), Warnings: slices.Clone(r.Warnings)}
+	change := Change{read: true, Problems: slices.Clone(r.Problems), Warnings: slices.Clone(r.Warnings)}
 	unread := newUnread(r)
 	places, broken := change.collect(r)
 	claims := map[string]*carav1.ClaimSpec{}
@@ -125,6 +132,7 @@ func Delta(r Reading, previous []*carav1.Claim) Change {
 		}
 		change.Absent = append(change.Absent, name)
 	}
+	change.secrets(r)
 	change.Warnings = append(change.Warnings, unread.warnings()...)
 	change.sort()
 	return change
@@ -150,6 +158,39 @@ func (c *Change) collect(r Reading) (places map[string][]place, broken map[strin
 		}
 	}
 	return places, broken
+}
+
+// maxSecrets limits the Secrets of one source.
+const maxSecrets = 200
+
+// secrets adds the Secrets that are declared once. A second declaration is a problem, and neither is applied.
+func (c *Change) secrets(r Reading) {
+	byName := map[string][]*carav1.DeclaredSecret{}
+	for _, f := range r.Files {
+		for _, s := range f.Secrets {
+			if name := s.GetSecret().GetMetadata().GetName(); len(f.Problems) == 0 {
+				byName[name] = append(byName[name], s)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		at := byName[name]
+		switch {
+		case len(at) > 1:
+			c.Problems = append(c.Problems, &carav1.FileProblem{
+				File: at[1].GetFile(), Line: at[1].GetLine(), Column: 1, Path: "metadata.name",
+				Message: fmt.Sprintf("Secret %q is declared twice, also at %s; neither is applied: keep one", name, api.Place(at[0].GetFile(), at[0].GetLine(), 0)),
+			})
+		case len(c.Secrets) == maxSecrets:
+			c.Problems = append(c.Problems, &carav1.FileProblem{
+				File: at[0].GetFile(), Line: at[0].GetLine(), Column: 1,
+				Message: fmt.Sprintf("the source declares more than %d Secrets; put several values into one", maxSecrets),
+			})
+			return
+		default:
+			c.Secrets = append(c.Secrets, at[0])
+		}
+	}
 }
 
 func (c *Change) sort() {

@@ -35,6 +35,9 @@ func factKey(hash, file string) string { return hash + path.Ext(file) + manifest
 func remember(files []Parsed) memory {
 	m := make(memory, len(files))
 	for _, f := range files {
+		if len(f.Secrets) > 0 {
+			continue // nothing keeps their values: the file is read each time
+		}
 		var k fact
 		for _, d := range f.Docs {
 			k.docs = append(k.docs, docFact{d.Project.GetMetadata().GetName(), d.Hash, d.Line})

@@ -19,6 +19,7 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/manifest"
+	"github.com/caravanserai/cara/manifest/sops"
 )
 
 // do processes a source: it decides whether a pass is due, runs and reports it, and returns when to process the source
@@ -90,7 +91,9 @@ type pass struct {
 	force bool
 	began time.Time
 
-	revision string // as probed
+	revision string     // as probed
+	keys     *sops.Keys // nil without spec.decryption
+	keysID   string     // hash of the keys; empty without spec.decryption
 }
 
 // run executes the pass. It returns only errors of the API, and then the pass does not count. Errors of the source are
@@ -174,6 +177,9 @@ func (p *pass) read(ctx context.Context) (*carav1.Snapshot, error) {
 
 // known reports whether head is already the result of reading this revision.
 func (p *pass) known(head *carav1.Snapshot, revision string) bool {
+	if p.keysID != p.st.keys || p.keys != nil && head.GetErrorCount() > 0 && p.st.asked(p.src) != "" {
+		return false // other keys may decrypt more, and the server may accept a Secret now
+	}
 	return head != nil && head.Revision == revision && head.SpecHash == specHash(p.src.Spec)
 }
 
@@ -188,7 +194,7 @@ func (p *pass) again(ctx context.Context, head *carav1.Snapshot) (*carav1.Snapsh
 
 // remind fills the memory after a restart. What was parsed with other rules is forgotten.
 func (p *pass) remind(head *carav1.Snapshot, claims []*carav1.Claim) {
-	rules := parsingRules(p.src.GetSpec())
+	rules := parsingRules(p.src.GetSpec()) + p.keysID
 	switch {
 	case p.st.memory != nil && p.st.rules == rules:
 	case p.st.memory == nil && (rules == "" || head.GetSpecHash() == specHash(p.src.GetSpec())):
@@ -238,7 +244,7 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 	if err := p.publish(ctx, next, change); err != nil {
 		return nil, err
 	}
-	p.st.memory, p.st.moves, p.st.doubt = remember(reading.Files), 0, ""
+	p.st.memory, p.st.moves, p.st.doubt, p.st.keys = remember(reading.Files), 0, "", p.keysID
 	p.cfg.Logger.Info("snapshot published", "source", p.src.Metadata.Name, "rev", tree.Revision, "files", len(tree.Files),
 		"changed", len(change.Upserts), "absent", len(change.Absent), "errors", len(change.Problems))
 	return next, nil
@@ -301,7 +307,7 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim, fi
 			r.Files = append(r.Files, known)
 			continue
 		}
-		parsed, found, size, err := readFile(ctx, f, p.src.GetSpec().GetVars())
+		parsed, found, size, err := readFile(ctx, f, p.how())
 		if err != nil {
 			return nil, readError(ctx, err, "read %s at %.12s", f.Path, tree.Revision)
 		}
@@ -334,8 +340,13 @@ func (p *pass) remembered(ctx context.Context, f File, claims map[string]*carav1
 	return known, same, err
 }
 
+// how returns how the source's files are read.
+func (p *pass) how() manifest.Reading {
+	return manifest.Reading{Limits: manifest.Limits{Bytes: MaxFileBytes}, Vars: p.src.GetSpec().GetVars(), Keys: p.keys}
+}
+
 // readFile reads and parses a file. If its content is not fit for a manifest, the result says so, and err is nil.
-func readFile(ctx context.Context, f File, vars []*carav1.SourceVar) (parsed Parsed, docs []manifest.Document, size int, err error) {
+func readFile(ctx context.Context, f File, how manifest.Reading) (parsed Parsed, docs []manifest.Document, size int, err error) {
 	data, err := safely(func() ([]byte, error) { return f.Read(ctx) })
 	var unfit *FileError
 	switch {
@@ -346,16 +357,20 @@ func readFile(ctx context.Context, f File, vars []*carav1.SourceVar) (parsed Par
 	case err != nil:
 		return Parsed{}, nil, 0, err
 	}
-	parsed, docs = parseFile(f, data, vars)
+	parsed, docs = parseFile(f, data, how)
 	return parsed, docs, len(data), nil
 }
 
 // open opens the driver, or reopens it if the spec or its credentials changed.
 func (p *pass) open(ctx context.Context) error {
-	secret, err := p.secret(ctx)
+	secrets, err := p.secrets(ctx)
 	if err != nil {
 		return err
 	}
+	if err := p.readKeys(secrets.GetDecryption()); err != nil {
+		return err
+	}
+	secret := secrets.GetGit()
 	id := secretID(secret)
 	if p.st.driver != nil && p.st.generation == p.src.Metadata.Generation && p.st.secret == id {
 		return nil
@@ -392,15 +407,32 @@ func (p *pass) watch(ctx context.Context, live Live) {
 	})
 }
 
-// secret requests the credentials for each pass, because they may have been rotated.
-func (p *pass) secret(ctx context.Context) (map[string][]byte, error) {
-	name := p.src.Spec.GetGit().GetSecretRef()
+// readKeys reads the keys that decrypt files.
+func (p *pass) readKeys(values map[string][]byte) error {
+	name := p.src.Spec.GetDecryption().GetSecretRef()
 	if name == "" {
+		return nil
+	}
+	keys, err := sops.NewKeys(name, values)
+	if err != nil {
+		return Human(api.ReasonInvalidSpec, "spec.decryption: %s", err)
+	}
+	p.keys, p.keysID = keys, secretID(values)
+	return nil
+}
+
+// secrets requests the credentials and the keys for each pass, because they may have been rotated.
+func (p *pass) secrets(ctx context.Context) (*carav1.GetSourceSecretResponse, error) {
+	name, keys := p.src.Spec.GetGit().GetSecretRef(), p.src.Spec.GetDecryption().GetSecretRef()
+	if name == "" && keys == "" {
 		return nil, nil
 	}
 	resp, err := p.client.GetSourceSecret(ctx, &carav1.GetSourceSecretRequest{Name: p.src.Metadata.Name})
 	if err == nil {
-		return resp.GetGit(), nil
+		return resp, nil
+	}
+	if code := api.Code(err); keys != "" && (code == codes.NotFound || code == codes.FailedPrecondition) {
+		return nil, Human(api.ReasonAuthFailed, "%s", text.Clip(api.ProblemOf(err).GetDetail(), 1000)) // it names the Secret that is missing
 	}
 	switch api.Code(err) { //nolint:exhaustive // every other code is one of the request
 	case codes.NotFound, codes.FailedPrecondition:

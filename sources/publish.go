@@ -40,6 +40,9 @@ func specHash(spec *carav1.SourceSpec) string {
 	ref := spec.GetGit().GetRef()
 	write(readingRules, spec.GetGit().GetUrl(), ref.GetBranch(), ref.GetTag(), ref.GetSemver(), ref.GetCommit(),
 		spec.GetDir().GetPath(), spec.GetPath(), strconv.Itoa(int(spec.GetMaxProjects())))
+	if ref := spec.GetDecryption().GetSecretRef(); ref != "" {
+		write("decryption", ref)
+	}
 	write(spec.GetInclude()...)
 	write("exclude")
 	write(spec.GetExclude()...)
@@ -135,7 +138,7 @@ func (p *pass) publish(ctx context.Context, head *carav1.Snapshot, change Change
 // messages splits a snapshot into messages. The first has the head and the conditions.
 func messages(src *carav1.Source, head *carav1.Snapshot, conditions []*carav1.Condition, change Change) func(yield func(*carav1.PublishSnapshotRequest) bool) {
 	return func(yield func(*carav1.PublishSnapshotRequest) bool) {
-		msg := &carav1.PublishSnapshotRequest{Source: src.Metadata.Name, SourceUid: src.Metadata.Uid, Head: head, Conditions: conditions}
+		msg := &carav1.PublishSnapshotRequest{Source: src.Metadata.Name, SourceUid: src.Metadata.Uid, Head: head, Conditions: conditions, SecretsRead: change.read}
 		size := proto.Size(msg)
 		for _, c := range change.Upserts {
 			n := proto.Size(c)
@@ -146,6 +149,17 @@ func messages(src *carav1.Source, head *carav1.Snapshot, conditions []*carav1.Co
 				msg, size = &carav1.PublishSnapshotRequest{}, 0
 			}
 			msg.Upserts = append(msg.Upserts, c)
+			size += n
+		}
+		for _, s := range change.Secrets {
+			n := proto.Size(s)
+			if size+n > maxMessage {
+				if !yield(msg) {
+					return
+				}
+				msg, size = &carav1.PublishSnapshotRequest{}, 0
+			}
+			msg.Secrets = append(msg.Secrets, s)
 			size += n
 		}
 		for names := change.Absent; len(names) > 0; {

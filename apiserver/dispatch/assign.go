@@ -199,7 +199,7 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 }
 
 // Assignment is a project with the secret values that its services use, and no others. It leaves out a value that does not
-// exist or whose Secret a source uses for git or webhooks. The agent reports which value is missing.
+// exist or whose Secret a source uses for git, webhooks or decryption. The agent reports which value is missing.
 func (d *Dispatcher) Assignment(p *carav1.Project) *carav1.Assignment {
 	out := &carav1.Assignment{Project: proto.CloneOf(p)}
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {

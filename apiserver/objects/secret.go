@@ -90,6 +90,9 @@ func (s Secrets) DeleteSecret(ctx context.Context, req *carav1.DeleteRequest) (*
 		if err := rules.MustBe(secret, req.GetUid(), ""); err != nil {
 			return err
 		}
+		if secret.GetMetadata().GetOwner() != "" {
+			return errSecretOwner(secret)
+		}
 		rules.RecordEvent(t, rules.RefTo(secret), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)
 		t.Remove(api.KindSecret, req.GetName())
 		return nil
@@ -100,15 +103,23 @@ func (s Secrets) DeleteSecret(ctx context.Context, req *carav1.DeleteRequest) (*
 	return &emptypb.Empty{}, nil
 }
 
-// declareSecret creates or changes a secret. Both results are as stored: sealed.
+// declareSecret creates or changes a secret for a person. Both results are as stored: sealed.
 func declareSecret(t *state.Tx, in *carav1.Secret) (before, after *carav1.Secret, err error) {
+	return writeSecret(t, in, "", nil)
+}
+
+// writeSecret creates or changes a secret for its owner: a source, or "" for people. Only its owner may write it.
+func writeSecret(t *state.Tx, in *carav1.Secret, owner string, origin *carav1.Origin) (before, after *carav1.Secret, err error) {
 	if t.Vault == nil {
 		return nil, nil, rules.ErrNoIdentity()
 	}
 	meta := in.GetMetadata()
 	old, exists := state.Read[*carav1.Secret](t, meta.GetName())
+	if exists && old.GetMetadata().GetOwner() != owner {
+		return nil, nil, errSecretOwner(old)
+	}
 	values := plainValues(in)
-	if exists && maps.Equal(old.GetMetadata().GetLabels(), meta.GetLabels()) &&
+	if exists && old.GetMetadata().GetDeletionTimestamp() == nil && maps.Equal(old.GetMetadata().GetLabels(), meta.GetLabels()) &&
 		maps.Equal(old.GetMetadata().GetAnnotations(), meta.GetAnnotations()) &&
 		old.GetType() == in.GetType() && sameValues(t.Vault, old, values) {
 		return old, old, nil
@@ -120,6 +131,7 @@ func declareSecret(t *state.Tx, in *carav1.Secret) (before, after *carav1.Secret
 	} else {
 		next.Metadata = &carav1.ObjectMeta{Name: meta.GetName(), Uid: state.NewUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.Now)}
 	}
+	next.Metadata.Owner, next.Metadata.Origin, next.Metadata.DeletionTimestamp = owner, origin, nil
 	meta = proto.CloneOf(meta)
 	next.Metadata.Labels, next.Metadata.Annotations = meta.GetLabels(), meta.GetAnnotations()
 	for key, value := range values {
@@ -170,31 +182,38 @@ func keysOnly(stored *carav1.Secret) *carav1.Secret {
 	}
 }
 
-// GetSourceSecret returns the values of the Secret that a source uses for git.
+// GetSourceSecret returns the values of the Secrets that a source uses for git and for decryption.
 func (s Sources) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretRequest) (*carav1.GetSourceSecretResponse, error) {
 	source, ok := state.Get[*carav1.Source](s.DB.Cache, req.GetName())
 	if !ok {
 		return nil, rules.NotFound(api.KindSource, req.GetName())
 	}
-	ref := source.GetSpec().GetGit().GetSecretRef()
-	out := &carav1.GetSourceSecretResponse{}
+	out, err := &carav1.GetSourceSecretResponse{}, error(nil)
+	if out.Git, err = s.sourceValues(req.GetName(), "spec.git.secretRef", source.GetSpec().GetGit().GetSecretRef()); err != nil {
+		return nil, err
+	}
+	out.Decryption, err = s.sourceValues(req.GetName(), "spec.decryption.secretRef", source.GetSpec().GetDecryption().GetSecretRef())
+	return out, err
+}
+
+// sourceValues returns the values of the Secret that a field of a source names, or nil if it names none.
+func (s Sources) sourceValues(source, field, ref string) (map[string][]byte, error) {
 	if ref == "" {
-		return out, nil
+		return nil, nil
 	}
 	secret, ok := state.Get[*carav1.Secret](s.DB.Cache, ref)
 	if !ok {
-		return nil, api.NotFound("source %q names secret %q in spec.git.secretRef, which does not exist: create it",
-			req.GetName(), ref)
+		return nil, api.NotFound("source %q names secret %q in %s, which does not exist: create it", source, ref, field)
 	}
-	out.Git = make(map[string][]byte, len(secret.GetData()))
+	values := make(map[string][]byte, len(secret.GetData()))
 	for key := range secret.GetData() {
 		value, err := rules.SecretValue(s.DB.Vault, secret, key)
 		if err != nil {
 			return nil, err
 		}
-		out.Git[key] = value
+		values[key] = value
 	}
-	return out, nil
+	return values, nil
 }
 
 // applySecret applies a secret. The results are for the diff in the answer, so they have no values.

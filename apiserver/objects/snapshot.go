@@ -30,6 +30,8 @@ type published struct {
 	conditions  []*carav1.Condition
 	upserts     []*carav1.ClaimSpec
 	absent      []string
+	secrets     []*carav1.DeclaredSecret
+	secretsRead bool
 }
 
 // PublishSnapshot publishes the changes of a source since its last snapshot. A reader that sees the head also sees its
@@ -41,6 +43,9 @@ func (s Sources) PublishSnapshot(stream carav1.SourceService_PublishSnapshotServ
 	}
 	ctx := stream.Context()
 	if err := s.settleStaged(ctx, in.source); err != nil {
+		return err
+	}
+	if err := s.declareSecrets(ctx, in); err != nil {
 		return err
 	}
 	var src *carav1.Source
@@ -59,6 +64,9 @@ func (s Sources) PublishSnapshot(stream carav1.SourceService_PublishSnapshotServ
 	})
 	if err == nil && src == nil {
 		src, err = s.publishParts(ctx, in, large)
+	}
+	if err == nil && in.secretsRead && in.head.GetComplete() {
+		err = s.dropSecrets(ctx, in)
 	}
 	if err != nil {
 		return err
@@ -79,9 +87,11 @@ func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, err
 		}
 		if in.head == nil {
 			in.source, in.uid, in.head, in.conditions = msg.GetSource(), msg.GetSourceUid(), msg.GetHead(), msg.GetConditions()
+			in.secretsRead = msg.GetSecretsRead()
 		}
 		in.upserts = append(in.upserts, msg.GetUpserts()...)
 		in.absent = append(in.absent, msg.GetAbsent()...)
+		in.secrets = append(in.secrets, msg.GetSecrets()...)
 		size += proto.Size(msg)
 		if size > maxSnapshotBytes || len(in.upserts)+len(in.absent) > MaxSnapshotClaims {
 			return nil, api.TooLarge("a snapshot may have %d claims and %d MiB: this one has more",

@@ -189,6 +189,10 @@ func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned 
 		orphaned, err = orphanProjects(t, src, projects[:min(len(projects), removeBatch)])
 		return orphaned, true, err
 	}
+	if secrets := secretsOf(t.Seen, req.GetName()); len(secrets) > 0 {
+		releaseSecrets(t, src, secrets[:min(len(secrets), removeBatch/2)])
+		return 0, true, nil
+	}
 	staged, _ := state.Page[*carav1.StagedClaim](t.Seen, req.GetName()+"/", "", removeBatch, nil)
 	for _, c := range staged {
 		t.Remove(state.KindStaged, c.GetMetadata().GetName())

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -35,7 +37,7 @@ func permitted(t *state.Tx, p *carav1.Project) error {
 	users := SourceSecrets(t.Seen)
 	for _, secret := range secrets {
 		if source, used := users[secret]; used {
-			return api.NotAllowed("source %q uses Secret %q for git or webhooks, so no project may use it; put what project %q needs into a Secret of its own",
+			return api.NotAllowed("source %q uses Secret %q for git, webhooks or decryption, so no project may use it; put what project %q needs into a Secret of its own",
 				source, secret, p.GetMetadata().GetName())
 		}
 	}
@@ -59,7 +61,7 @@ func offered(t *state.Tx, p *carav1.Project) error {
 	return nil
 }
 
-// SourceSecrets maps each Secret that a source uses for git or webhooks to one such source. A source that is created at the
+// SourceSecrets maps each Secret that a source uses for git, webhooks or decryption to one such source. A source that is created at the
 // same moment as a project can be missing here. The assignment then leaves out the values.
 func SourceSecrets(r state.Reader) map[string]string {
 	users := map[string]string{}
@@ -79,11 +81,30 @@ func sourceMay(t *state.Tx, source string, p *carav1.Project) error {
 	if !ok {
 		return api.Conflict("source %q does not exist any more", source)
 	}
-	denials := api.SourceDenials(source, src.GetSpec().GetAllow(), p, t.Hosts.Of(p.GetSpec()), t.Hosts.Template)
+	denials := api.SourceDenials(source, withOwnSecrets(t, source, src.GetSpec().GetAllow(), p), p, t.Hosts.Of(p.GetSpec()), t.Hosts.Template)
 	if len(denials) == 0 {
 		return nil
 	}
 	return api.NotAllowed("%s", strings.Join(denials[:min(len(denials), maxDenials)], "; "))
+}
+
+// withOwnSecrets adds the Secrets that the source itself declares to those that its projects may use.
+func withOwnSecrets(t *state.Tx, source string, allow *carav1.SourceAllow, p *carav1.Project) *carav1.SourceAllow {
+	var own []string
+	for _, name := range api.SecretNames(p.GetSpec()) {
+		if secret, ok := state.Get[*carav1.Secret](t.Seen, name); ok && secret.GetMetadata().GetOwner() == api.PrefixSource+source {
+			own = append(own, name)
+		}
+	}
+	if len(own) == 0 {
+		return allow
+	}
+	allow = proto.CloneOf(allow)
+	if allow == nil {
+		allow = &carav1.SourceAllow{}
+	}
+	allow.Secrets = append(allow.Secrets, own...)
+	return allow
 }
 
 // DeclaredBySource applies all rules to a project that a source declares.
@@ -119,7 +140,7 @@ func MayRunAgain(t *state.Tx, p *carav1.Project) error {
 	return DeclaredBySource(t, source, p)
 }
 
-// UnusedByProjects returns an error if a source begins to use a Secret for git or webhooks that a project uses.
+// UnusedByProjects returns an error if a source begins to use a Secret for git, webhooks or decryption that a project uses.
 func UnusedByProjects(t *state.Tx, old, in *carav1.Source) error {
 	had := api.SourceSecretNames(old.GetSpec())
 	fresh := slices.DeleteFunc(api.SourceSecretNames(in.GetSpec()), func(name string) bool { return slices.Contains(had, name) })
@@ -130,7 +151,7 @@ func UnusedByProjects(t *state.Tx, old, in *carav1.Source) error {
 	for _, p := range projects {
 		for _, secret := range api.SecretNames(p.GetSpec()) {
 			if slices.Contains(fresh, secret) {
-				return api.BadState("project %q uses Secret %q, so source %q cannot use it for git or webhooks; give the source a Secret of its own",
+				return api.BadState("project %q uses Secret %q, so source %q cannot use it for git, webhooks or decryption; give the source a Secret of its own",
 					p.GetMetadata().GetName(), secret, in.GetMetadata().GetName())
 			}
 		}

@@ -18,6 +18,7 @@ func Secret() Kind {
 	return Kind{
 		Name: api.KindSecret, Plural: "secrets",
 		Columns: []string{"NAME", "TYPE", "KEYS", "AGE"},
+		wide:    []string{"SOURCE"},
 		Row: func(m proto.Message, now time.Time) []term.Cell {
 			s := m.(*carav1.Secret)
 			typ := s.Type
@@ -27,6 +28,7 @@ func Secret() Kind {
 			return []term.Cell{
 				term.Text(s.GetMetadata().GetName()), term.Text(typ), term.Text(strings.Join(s.Keys, ",")),
 				term.Since(now, s.GetMetadata().GetCreationTimestamp()),
+				term.Text(strings.TrimPrefix(s.GetMetadata().GetOwner(), api.PrefixSource)),
 			}
 		},
 		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {

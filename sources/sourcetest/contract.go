@@ -367,7 +367,7 @@ func onlyProjects(t *testing.T, w *Harness) {
 	w.Subject.Write("s.yaml", "apiVersion: caravanserai/v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  password: hunter2\n")
 	p := w.two()
 	w.want(t, "a a.yaml:1", "b deep/b.yml:1")
-	if len(p.Head.FileErrors) != 1 || !strings.HasPrefix(p.Head.FileErrors[0].Message, "a source declares projects only, and this is a Secret") {
+	if len(p.Head.FileErrors) != 1 || !strings.HasPrefix(p.Head.FileErrors[0].Message, "a Secret in a source must be encrypted by SOPS") {
 		t.Errorf("errors = %v", p.Head.FileErrors)
 	}
 }

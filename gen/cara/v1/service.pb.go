@@ -6446,7 +6446,12 @@ type PublishSnapshotRequest struct {
 	// Absent are projects that the source no longer declares.
 	Absent []string `protobuf:"bytes,5,rep,name=absent,proto3" json:"absent,omitempty"`
 	// Conditions of the source, in the first message. They take effect together with the snapshot.
-	Conditions    []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Conditions []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// Secrets are all Secrets that the source declares, if secretsRead is set in the first message.
+	Secrets []*DeclaredSecret `protobuf:"bytes,20,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	// SecretsRead means that secrets is complete: other Secrets of the source are no longer declared, if the snapshot is complete,
+	// too.
+	SecretsRead   bool `protobuf:"varint,21,opt,name=secrets_read,json=secretsRead,proto3" json:"secrets_read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6523,6 +6528,84 @@ func (x *PublishSnapshotRequest) GetConditions() []*Condition {
 	return nil
 }
 
+func (x *PublishSnapshotRequest) GetSecrets() []*DeclaredSecret {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+func (x *PublishSnapshotRequest) GetSecretsRead() bool {
+	if x != nil {
+		return x.SecretsRead
+	}
+	return false
+}
+
+// DeclaredSecret is a Secret that a source declares, with its place.
+type DeclaredSecret struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Secret with its values.
+	Secret *Secret `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	// File that contains the manifest.
+	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	// Line is the number of the first line of the manifest in the file.
+	Line          int32 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclaredSecret) Reset() {
+	*x = DeclaredSecret{}
+	mi := &file_cara_v1_service_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclaredSecret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclaredSecret) ProtoMessage() {}
+
+func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclaredSecret.ProtoReflect.Descriptor instead.
+func (*DeclaredSecret) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *DeclaredSecret) GetSecret() *Secret {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+func (x *DeclaredSecret) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *DeclaredSecret) GetLine() int32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
 // PublishSnapshotResponse has the version of the stored snapshot.
 type PublishSnapshotResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -6534,7 +6617,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6546,7 +6629,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6559,7 +6642,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -6582,7 +6665,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6594,7 +6677,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6607,7 +6690,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -6639,7 +6722,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6651,7 +6734,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6664,7 +6747,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -6699,7 +6782,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6711,7 +6794,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6724,7 +6807,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -6738,14 +6821,16 @@ func (x *GetSourceSecretRequest) GetName() string {
 type GetSourceSecretResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Git are the values of the Secret in spec.git.secretRef, by key.
-	Git           map[string][]byte `protobuf:"bytes,1,rep,name=git,proto3" json:"git,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Git map[string][]byte `protobuf:"bytes,1,rep,name=git,proto3" json:"git,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Decryption are the values of the Secret in spec.decryption.secretRef, by key.
+	Decryption    map[string][]byte `protobuf:"bytes,20,rep,name=decryption,proto3" json:"decryption,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6757,7 +6842,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6770,12 +6855,19 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
 	if x != nil {
 		return x.Git
+	}
+	return nil
+}
+
+func (x *GetSourceSecretResponse) GetDecryption() map[string][]byte {
+	if x != nil {
+		return x.Decryption
 	}
 	return nil
 }
@@ -6791,7 +6883,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6803,7 +6895,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6816,7 +6908,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -6837,7 +6929,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6849,7 +6941,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6862,7 +6954,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -6889,7 +6981,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6901,7 +6993,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6914,7 +7006,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -6964,7 +7056,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6976,7 +7068,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6989,7 +7081,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -7044,7 +7136,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7056,7 +7148,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7069,7 +7161,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *ListVolumesResponse) GetItems() []*Volume {
@@ -7111,7 +7203,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7123,7 +7215,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7136,7 +7228,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -7163,7 +7255,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7175,7 +7267,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7188,7 +7280,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -7236,7 +7328,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7248,7 +7340,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7261,7 +7353,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -7307,7 +7399,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7319,7 +7411,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7332,7 +7424,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *EventEvent) GetType() string {
@@ -7370,7 +7462,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7382,7 +7474,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7395,7 +7487,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -7427,7 +7519,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7439,7 +7531,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7452,7 +7544,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -7490,7 +7582,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7502,7 +7594,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7515,7 +7607,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -7547,7 +7639,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7559,7 +7651,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7572,7 +7664,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -7609,7 +7701,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7621,7 +7713,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7634,7 +7726,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -7663,7 +7755,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7675,7 +7767,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7688,7 +7780,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -7712,7 +7804,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7724,7 +7816,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7737,7 +7829,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -7771,7 +7863,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7783,7 +7875,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7796,7 +7888,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -7838,7 +7930,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7850,7 +7942,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7863,7 +7955,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -8356,7 +8448,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x13_attempted_revisionB\x13\n" +
 	"\x11_applied_revisionB\x10\n" +
 	"\x0e_handled_tokenB\v\n" +
-	"\t_projects\"\xfa\x01\n" +
+	"\t_projects\"\xd0\x02\n" +
 	"\x16PublishSnapshotRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1d\n" +
 	"\n" +
@@ -8366,7 +8458,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x06absent\x18\x05 \x03(\tR\x06absent\x12<\n" +
 	"\n" +
 	"conditions\x18\x06 \x03(\v2\x12.cara.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
-	"conditions\"D\n" +
+	"conditions\x121\n" +
+	"\asecrets\x18\x14 \x03(\v2\x17.cara.v1.DeclaredSecretR\asecrets\x12!\n" +
+	"\fsecrets_read\x18\x15 \x01(\bR\vsecretsRead\"k\n" +
+	"\x0eDeclaredSecret\x12'\n" +
+	"\x06secret\x18\x01 \x01(\v2\x0f.cara.v1.SecretR\x06secret\x12\x1c\n" +
+	"\x04file\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04file\x12\x12\n" +
+	"\x04line\x18\x03 \x01(\x05R\x04line\"D\n" +
 	"\x17PublishSnapshotResponse\x12)\n" +
 	"\x10resource_version\x18\x01 \x01(\tR\x0fresourceVersion\"p\n" +
 	"\x13UpdateClaimsRequest\x12\x1e\n" +
@@ -8377,10 +8475,16 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x06status\x18\x02 \x01(\v2\x14.cara.v1.ClaimStatusR\x06status\x12\x16\n" +
 	"\x06remove\x18\x03 \x01(\bR\x06remove\"4\n" +
 	"\x16GetSourceSecretRequest\x12\x1a\n" +
-	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\"\x8e\x01\n" +
+	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\"\x9f\x02\n" +
 	"\x17GetSourceSecretResponse\x12;\n" +
-	"\x03git\x18\x01 \x03(\v2).cara.v1.GetSourceSecretResponse.GitEntryR\x03git\x1a6\n" +
+	"\x03git\x18\x01 \x03(\v2).cara.v1.GetSourceSecretResponse.GitEntryR\x03git\x12P\n" +
+	"\n" +
+	"decryption\x18\x14 \x03(\v20.cara.v1.GetSourceSecretResponse.DecryptionEntryR\n" +
+	"decryption\x1a6\n" +
 	"\bGitEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\x1a=\n" +
+	"\x0fDecryptionEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"F\n" +
 	"\x13CreateSecretRequest\x12/\n" +
@@ -8587,7 +8691,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 114)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 116)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*MissingBlobsRequest)(nil),           // 0: cara.v1.MissingBlobsRequest
 	(*MissingBlobsResponse)(nil),          // 1: cara.v1.MissingBlobsResponse
@@ -8677,124 +8781,126 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*ListClaimsResponse)(nil),            // 85: cara.v1.ListClaimsResponse
 	(*UpdateSourceStatusRequest)(nil),     // 86: cara.v1.UpdateSourceStatusRequest
 	(*PublishSnapshotRequest)(nil),        // 87: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),       // 88: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),           // 89: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                   // 90: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),        // 91: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),       // 92: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),           // 93: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),              // 94: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),           // 95: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),            // 96: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),           // 97: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),            // 98: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),             // 99: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),            // 100: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                    // 101: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),            // 102: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),           // 103: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),                  // 104: cara.v1.WatchRequest
-	(*WatchResponse)(nil),                 // 105: cara.v1.WatchResponse
-	(*Change)(nil),                        // 106: cara.v1.Change
-	(*CreateTokenRequest)(nil),            // 107: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),           // 108: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),            // 109: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                   // 110: cara.v1.BackupChunk
-	nil,                                   // 111: cara.v1.JoinRequest.LabelsEntry
-	nil,                                   // 112: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                   // 113: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),         // 114: google.protobuf.Timestamp
-	(*Project)(nil),                       // 115: cara.v1.Project
-	(*ListMeta)(nil),                      // 116: cara.v1.ListMeta
-	(*Condition)(nil),                     // 117: cara.v1.Condition
-	(*ServiceStatus)(nil),                 // 118: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),                  // 119: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),           // 120: google.protobuf.Duration
-	(*Revision)(nil),                      // 121: cara.v1.Revision
-	(*Delivery)(nil),                      // 122: cara.v1.Delivery
-	(*Override)(nil),                      // 123: cara.v1.Override
-	(*Tombstone)(nil),                     // 124: cara.v1.Tombstone
-	(*Object)(nil),                        // 125: cara.v1.Object
-	(*FieldDiff)(nil),                     // 126: cara.v1.FieldDiff
-	(*Problem)(nil),                       // 127: cara.v1.Problem
-	(*Node)(nil),                          // 128: cara.v1.Node
-	(*Heartbeat)(nil),                     // 129: cara.v1.Heartbeat
-	(*Assignment)(nil),                    // 130: cara.v1.Assignment
-	(*Credentials)(nil),                   // 131: cara.v1.Credentials
-	(*Route)(nil),                         // 132: cara.v1.Route
-	(*HostRoutes)(nil),                    // 133: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),                  // 134: cara.v1.ProjectPorts
-	(*Source)(nil),                        // 135: cara.v1.Source
-	(*Claim)(nil),                         // 136: cara.v1.Claim
-	(*PollStatus)(nil),                    // 137: cara.v1.PollStatus
-	(*Run)(nil),                           // 138: cara.v1.Run
-	(*Snapshot)(nil),                      // 139: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                     // 140: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                   // 141: cara.v1.ClaimStatus
-	(*Secret)(nil),                        // 142: cara.v1.Secret
-	(*Volume)(nil),                        // 143: cara.v1.Volume
-	(*Event)(nil),                         // 144: cara.v1.Event
-	(*Token)(nil),                         // 145: cara.v1.Token
-	(*emptypb.Empty)(nil),                 // 146: google.protobuf.Empty
-	(*UpdateCertificateRequest)(nil),      // 147: cara.v1.UpdateCertificateRequest
-	(*DeleteCertificateRequest)(nil),      // 148: cara.v1.DeleteCertificateRequest
-	(*AcmeAccount)(nil),                   // 149: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 150: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 151: cara.v1.RemoveChallengeRequest
-	(*BlobContent)(nil),                   // 152: cara.v1.BlobContent
-	(*ListCertificateOrdersResponse)(nil), // 153: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 154: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 155: cara.v1.PresentChallengeResponse
+	(*DeclaredSecret)(nil),                // 88: cara.v1.DeclaredSecret
+	(*PublishSnapshotResponse)(nil),       // 89: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),           // 90: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                   // 91: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),        // 92: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),       // 93: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),           // 94: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),              // 95: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),           // 96: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),            // 97: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),           // 98: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),            // 99: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),             // 100: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),            // 101: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                    // 102: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),            // 103: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),           // 104: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),                  // 105: cara.v1.WatchRequest
+	(*WatchResponse)(nil),                 // 106: cara.v1.WatchResponse
+	(*Change)(nil),                        // 107: cara.v1.Change
+	(*CreateTokenRequest)(nil),            // 108: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),           // 109: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),            // 110: cara.v1.ListTokensResponse
+	(*BackupChunk)(nil),                   // 111: cara.v1.BackupChunk
+	nil,                                   // 112: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 113: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 114: cara.v1.GetSourceSecretResponse.GitEntry
+	nil,                                   // 115: cara.v1.GetSourceSecretResponse.DecryptionEntry
+	(*timestamppb.Timestamp)(nil),         // 116: google.protobuf.Timestamp
+	(*Project)(nil),                       // 117: cara.v1.Project
+	(*ListMeta)(nil),                      // 118: cara.v1.ListMeta
+	(*Condition)(nil),                     // 119: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 120: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 121: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),           // 122: google.protobuf.Duration
+	(*Revision)(nil),                      // 123: cara.v1.Revision
+	(*Delivery)(nil),                      // 124: cara.v1.Delivery
+	(*Override)(nil),                      // 125: cara.v1.Override
+	(*Tombstone)(nil),                     // 126: cara.v1.Tombstone
+	(*Object)(nil),                        // 127: cara.v1.Object
+	(*FieldDiff)(nil),                     // 128: cara.v1.FieldDiff
+	(*Problem)(nil),                       // 129: cara.v1.Problem
+	(*Node)(nil),                          // 130: cara.v1.Node
+	(*Heartbeat)(nil),                     // 131: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 132: cara.v1.Assignment
+	(*Credentials)(nil),                   // 133: cara.v1.Credentials
+	(*Route)(nil),                         // 134: cara.v1.Route
+	(*HostRoutes)(nil),                    // 135: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 136: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 137: cara.v1.Source
+	(*Claim)(nil),                         // 138: cara.v1.Claim
+	(*PollStatus)(nil),                    // 139: cara.v1.PollStatus
+	(*Run)(nil),                           // 140: cara.v1.Run
+	(*Snapshot)(nil),                      // 141: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 142: cara.v1.ClaimSpec
+	(*Secret)(nil),                        // 143: cara.v1.Secret
+	(*ClaimStatus)(nil),                   // 144: cara.v1.ClaimStatus
+	(*Volume)(nil),                        // 145: cara.v1.Volume
+	(*Event)(nil),                         // 146: cara.v1.Event
+	(*Token)(nil),                         // 147: cara.v1.Token
+	(*emptypb.Empty)(nil),                 // 148: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 149: cara.v1.UpdateCertificateRequest
+	(*DeleteCertificateRequest)(nil),      // 150: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 151: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 152: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 153: cara.v1.RemoveChallengeRequest
+	(*BlobContent)(nil),                   // 154: cara.v1.BlobContent
+	(*ListCertificateOrdersResponse)(nil), // 155: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 156: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 157: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	114, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
-	114, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	115, // 2: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	115, // 3: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	115, // 4: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	116, // 5: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	115, // 6: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	116, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
+	116, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	117, // 2: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	117, // 3: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	117, // 4: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	118, // 5: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	117, // 6: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	32,  // 7: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	117, // 8: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	118, // 9: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	119, // 8: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	120, // 9: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
 	18,  // 10: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	119, // 11: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	114, // 12: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	120, // 13: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	121, // 11: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	116, // 12: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	122, // 13: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	32,  // 14: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	121, // 15: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	122, // 16: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	114, // 17: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	120, // 18: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	123, // 15: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	124, // 16: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	116, // 17: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	122, // 18: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	32,  // 19: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	123, // 20: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	116, // 21: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	124, // 22: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	116, // 23: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	114, // 24: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	125, // 20: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	118, // 21: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	126, // 22: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	118, // 23: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	116, // 24: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	38,  // 25: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	39,  // 26: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	39,  // 27: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	42,  // 28: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	46,  // 29: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	114, // 30: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	125, // 31: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	116, // 30: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	127, // 31: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	32,  // 32: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	50,  // 33: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	126, // 34: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	127, // 35: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	128, // 36: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	128, // 37: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	128, // 38: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	116, // 39: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	128, // 40: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	129, // 41: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	114, // 42: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	111, // 43: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	129, // 44: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	128, // 34: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	129, // 35: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	130, // 36: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	130, // 37: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	130, // 38: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	118, // 39: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	130, // 40: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	131, // 41: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	116, // 42: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	112, // 43: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	131, // 44: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
 	69,  // 45: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
 	64,  // 46: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	130, // 47: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	132, // 47: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
 	65,  // 48: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
 	70,  // 49: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
 	71,  // 50: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
@@ -8802,16 +8908,16 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	66,  // 52: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
 	67,  // 53: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
 	68,  // 54: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
-	131, // 55: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
-	120, // 56: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	114, // 57: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	112, // 58: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
-	132, // 59: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	133, // 55: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
+	122, // 56: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	116, // 57: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	113, // 58: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	134, // 59: cara.v1.Routes.upserts:type_name -> cara.v1.Route
 	72,  // 60: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	133, // 61: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
-	133, // 62: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	134, // 63: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
-	114, // 64: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	135, // 61: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
+	135, // 62: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
+	136, // 63: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	116, // 64: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
 	36,  // 65: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
 	38,  // 66: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
 	42,  // 67: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
@@ -8822,230 +8928,233 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	45,  // 72: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
 	37,  // 73: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
 	41,  // 74: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	135, // 75: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	135, // 76: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	135, // 77: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	116, // 78: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	135, // 79: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	135, // 80: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	137, // 75: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	137, // 76: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	137, // 77: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	118, // 78: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	137, // 79: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	137, // 80: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
 	83,  // 81: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	126, // 82: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	136, // 83: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	116, // 84: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	117, // 85: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	137, // 86: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	138, // 87: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	139, // 88: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	140, // 89: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	117, // 90: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	90,  // 91: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	141, // 92: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	113, // 93: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	142, // 94: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	142, // 95: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	142, // 96: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	116, // 97: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	143, // 98: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	116, // 99: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	144, // 100: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	144, // 101: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	116, // 102: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	144, // 103: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	114, // 104: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	114, // 105: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	106, // 106: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	125, // 107: cara.v1.Change.object:type_name -> cara.v1.Object
-	145, // 108: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	145, // 109: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	145, // 110: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	116, // 111: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	9,   // 112: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	10,  // 113: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	6,   // 114: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	11,  // 115: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	13,  // 116: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	15,  // 117: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	17,  // 118: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	19,  // 119: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	20,  // 120: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	21,  // 121: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	22,  // 122: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	23,  // 123: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	24,  // 124: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	33,  // 125: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	8,   // 126: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	25,  // 127: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	28,  // 128: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	27,  // 129: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	26,  // 130: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
-	6,   // 131: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	29,  // 132: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	6,   // 133: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	20,  // 134: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	36,  // 135: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	37,  // 136: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	41,  // 137: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	44,  // 138: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	8,   // 139: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	48,  // 140: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	51,  // 141: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	52,  // 142: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	6,   // 143: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	8,   // 144: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	54,  // 145: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 146: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	56,  // 147: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	57,  // 148: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	58,  // 149: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	59,  // 150: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	61,  // 151: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	62,  // 152: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	74,  // 153: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	76,  // 154: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	77,  // 155: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	6,   // 156: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	8,   // 157: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	54,  // 158: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 159: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	6,   // 160: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	6,   // 161: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	6,   // 162: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	81,  // 163: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	6,   // 164: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	84,  // 165: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	86,  // 166: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	87,  // 167: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	89,  // 168: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	7,   // 169: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	146, // 170: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	91,  // 171: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	93,  // 172: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	94,  // 173: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	6,   // 174: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	8,   // 175: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	7,   // 176: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	6,   // 177: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	96,  // 178: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	7,   // 179: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	6,   // 180: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	6,   // 181: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	98,  // 182: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	99,  // 183: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	54,  // 184: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	102, // 185: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	104, // 186: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	107, // 187: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	8,   // 188: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	7,   // 189: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	8,   // 190: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
-	147, // 191: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	148, // 192: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
-	6,   // 193: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	149, // 194: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	150, // 195: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	151, // 196: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
-	0,   // 197: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
-	152, // 198: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
-	6,   // 199: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
-	3,   // 200: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
-	146, // 201: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	146, // 202: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	115, // 203: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	115, // 204: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	115, // 205: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	12,  // 206: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	14,  // 207: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	16,  // 208: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	146, // 209: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	115, // 210: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	146, // 211: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	115, // 212: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	115, // 213: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	115, // 214: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	115, // 215: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	123, // 216: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	34,  // 217: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	115, // 218: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	115, // 219: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	115, // 220: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	115, // 221: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	115, // 222: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	115, // 223: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	30,  // 224: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	146, // 225: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	47,  // 226: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	40,  // 227: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	43,  // 228: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	45,  // 229: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	35,  // 230: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	49,  // 231: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	128, // 232: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	128, // 233: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	128, // 234: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	53,  // 235: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	55,  // 236: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	146, // 237: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	146, // 238: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	128, // 239: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	128, // 240: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	60,  // 241: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	60,  // 242: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	63,  // 243: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	75,  // 244: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	135, // 245: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	135, // 246: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	135, // 247: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	78,  // 248: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	79,  // 249: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	146, // 250: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	80,  // 251: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	135, // 252: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	135, // 253: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	135, // 254: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	82,  // 255: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	85,  // 256: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	135, // 257: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	88,  // 258: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	146, // 259: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	146, // 260: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	31,  // 261: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	92,  // 262: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	142, // 263: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	142, // 264: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	142, // 265: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	95,  // 266: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	146, // 267: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	143, // 268: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	97,  // 269: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	143, // 270: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	143, // 271: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	143, // 272: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	144, // 273: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	100, // 274: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	101, // 275: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	103, // 276: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	105, // 277: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	108, // 278: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	109, // 279: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	146, // 280: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	153, // 281: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	154, // 282: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
-	146, // 283: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	149, // 284: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	149, // 285: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	155, // 286: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
-	146, // 287: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
-	1,   // 288: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
-	2,   // 289: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
-	152, // 290: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
-	4,   // 291: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
-	5,   // 292: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	110, // 293: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	203, // [203:294] is the sub-list for method output_type
-	112, // [112:203] is the sub-list for method input_type
-	112, // [112:112] is the sub-list for extension type_name
-	112, // [112:112] is the sub-list for extension extendee
-	0,   // [0:112] is the sub-list for field type_name
+	128, // 82: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	138, // 83: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	118, // 84: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	119, // 85: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	139, // 86: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	140, // 87: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	141, // 88: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	142, // 89: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	119, // 90: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	88,  // 91: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
+	143, // 92: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
+	91,  // 93: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	144, // 94: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	114, // 95: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	115, // 96: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
+	143, // 97: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	143, // 98: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	143, // 99: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	118, // 100: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	145, // 101: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	118, // 102: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	146, // 103: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	146, // 104: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	118, // 105: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	146, // 106: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	116, // 107: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	116, // 108: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	107, // 109: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	127, // 110: cara.v1.Change.object:type_name -> cara.v1.Object
+	147, // 111: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	147, // 112: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	147, // 113: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	118, // 114: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	9,   // 115: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	10,  // 116: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	6,   // 117: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	11,  // 118: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	13,  // 119: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	15,  // 120: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	17,  // 121: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	19,  // 122: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	20,  // 123: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	21,  // 124: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	22,  // 125: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	23,  // 126: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	24,  // 127: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	33,  // 128: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	8,   // 129: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	25,  // 130: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	28,  // 131: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	27,  // 132: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	26,  // 133: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	6,   // 134: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	29,  // 135: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	6,   // 136: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	20,  // 137: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	36,  // 138: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	37,  // 139: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	41,  // 140: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	44,  // 141: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	8,   // 142: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	48,  // 143: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	51,  // 144: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	52,  // 145: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	6,   // 146: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	8,   // 147: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	54,  // 148: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 149: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	56,  // 150: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	57,  // 151: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	58,  // 152: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	59,  // 153: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	61,  // 154: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	62,  // 155: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	74,  // 156: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	76,  // 157: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	77,  // 158: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	6,   // 159: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	8,   // 160: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	54,  // 161: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 162: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	6,   // 163: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	6,   // 164: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	6,   // 165: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	81,  // 166: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	6,   // 167: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	84,  // 168: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	86,  // 169: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	87,  // 170: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	90,  // 171: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	7,   // 172: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	148, // 173: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	92,  // 174: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	94,  // 175: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	95,  // 176: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	6,   // 177: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	8,   // 178: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	7,   // 179: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	6,   // 180: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	97,  // 181: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	7,   // 182: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	6,   // 183: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	6,   // 184: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	99,  // 185: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	100, // 186: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	54,  // 187: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	103, // 188: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	105, // 189: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	108, // 190: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	8,   // 191: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	7,   // 192: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	8,   // 193: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
+	149, // 194: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	150, // 195: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
+	6,   // 196: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
+	151, // 197: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	152, // 198: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	153, // 199: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	0,   // 200: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
+	154, // 201: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
+	6,   // 202: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
+	3,   // 203: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
+	148, // 204: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	148, // 205: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	117, // 206: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	117, // 207: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	117, // 208: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	12,  // 209: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	14,  // 210: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	16,  // 211: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	148, // 212: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	117, // 213: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	148, // 214: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	117, // 215: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	117, // 216: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	117, // 217: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	117, // 218: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	125, // 219: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	34,  // 220: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	117, // 221: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	117, // 222: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	117, // 223: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	117, // 224: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	117, // 225: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	117, // 226: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	30,  // 227: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	148, // 228: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	47,  // 229: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	40,  // 230: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	43,  // 231: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	45,  // 232: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	35,  // 233: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	49,  // 234: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	130, // 235: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	130, // 236: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	130, // 237: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	53,  // 238: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	55,  // 239: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	148, // 240: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	148, // 241: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	130, // 242: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	130, // 243: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	60,  // 244: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	60,  // 245: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	63,  // 246: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	75,  // 247: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	137, // 248: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	137, // 249: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	137, // 250: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	78,  // 251: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	79,  // 252: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	148, // 253: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	80,  // 254: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	137, // 255: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	137, // 256: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	137, // 257: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	82,  // 258: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	85,  // 259: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	137, // 260: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	89,  // 261: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	148, // 262: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	148, // 263: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	31,  // 264: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	93,  // 265: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	143, // 266: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	143, // 267: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	143, // 268: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	96,  // 269: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	148, // 270: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	145, // 271: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	98,  // 272: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	145, // 273: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	145, // 274: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	145, // 275: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	146, // 276: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	101, // 277: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	102, // 278: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	104, // 279: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	106, // 280: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	109, // 281: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	110, // 282: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	148, // 283: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	155, // 284: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	156, // 285: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	148, // 286: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	151, // 287: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	151, // 288: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	157, // 289: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	148, // 290: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	1,   // 291: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
+	2,   // 292: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
+	154, // 293: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
+	4,   // 294: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
+	5,   // 295: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	111, // 296: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	206, // [206:297] is the sub-list for method output_type
+	115, // [115:206] is the sub-list for method input_type
+	115, // [115:115] is the sub-list for extension type_name
+	115, // [115:115] is the sub-list for extension extendee
+	0,   // [0:115] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -9106,7 +9215,7 @@ func file_cara_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   114,
+			NumMessages:   116,
 			NumExtensions: 0,
 			NumServices:   12,
 		},

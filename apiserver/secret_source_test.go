@@ -1,0 +1,117 @@
+package apiserver
+
+import (
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
+)
+
+// TestSecretsOfASource: the server stores the Secrets of a snapshot for their source, refuses those that others have or the source
+// may not declare, and deletes those that are gone only after a complete reading that says so.
+func TestSecretsOfASource(t *testing.T) {
+	c := newCluster(t, nil)
+	ctx, admin := t.Context(), c.admin(t)
+	conn, err := c.Client("sources")
+	if err != nil {
+		t.Fatal(err)
+	}
+	loop := carav1.NewSourceServiceClient(conn)
+	c.secret(t, "age", "", map[string]string{"k": "x"})
+	c.secret(t, "mine", "", map[string]string{"k": "x"})
+	src, err := carav1.NewSourceServiceClient(admin).CreateSource(ctx, &carav1.CreateSourceRequest{Source: &carav1.Source{
+		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: "platform"},
+		Spec: &carav1.SourceSpec{
+			Dir: &carav1.DirSource{Path: "/srv"}, Decryption: &carav1.Decryption{SecretRef: "age"},
+			Allow: &carav1.SourceAllow{Names: []string{"shop-*", "mine", "age"}},
+		},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sequence := int64(0)
+	publish := func(complete, read bool, names ...string) *carav1.Snapshot {
+		t.Helper()
+		sequence++
+		stream, err := loop.PublishSnapshot(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := &carav1.PublishSnapshotRequest{
+			Source: "platform", SourceUid: src.GetMetadata().GetUid(), SecretsRead: read,
+			Head: &carav1.Snapshot{Revision: "r", Sequence: sequence, Complete: complete},
+		}
+		for _, name := range names {
+			req.Secrets = append(req.Secrets, &carav1.DeclaredSecret{File: name + ".yaml", Line: 3, Secret: &carav1.Secret{
+				ApiVersion: api.APIVersion, Kind: api.KindSecret, Metadata: &carav1.ObjectMeta{Name: name, Owner: "user/forged"}, StringData: map[string]string{"k": "v"},
+			}})
+		}
+		if err := stream.Send(req); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.CloseAndRecv(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := loop.GetSource(ctx, &carav1.GetRequest{Name: "platform"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.GetStatus().GetSnapshot()
+	}
+	get := func(name string) (*carav1.Secret, error) {
+		return carav1.NewSecretServiceClient(admin).GetSecret(ctx, &carav1.GetRequest{Name: name})
+	}
+	head := publish(true, true, "shop-a", "shop-b", "mine", "age", "bank")
+	if head.GetComplete() || head.GetErrorCount() != 3 || head.GetFileErrors()[0].GetFile() != "mine.yaml" || head.GetFileErrors()[0].GetLine() != 3 {
+		t.Errorf("the head is %v", head)
+	}
+	for i, words := range []string{"was not declared by a source", "uses Secret \"age\" itself", "spec.allow.names"} {
+		if got := head.GetFileErrors()[i].GetMessage(); !strings.Contains(got, words) {
+			t.Errorf("error %q, want %q", got, words)
+		}
+	}
+	a, err := get("shop-a")
+	if err != nil || a.GetMetadata().GetOwner() != "source/platform" || a.GetMetadata().GetOrigin().GetFile() != "shop-a.yaml" {
+		t.Errorf("%v, %v", a, err)
+	}
+	publish(true, true, "shop-a", "shop-b")
+	if again, err := get("shop-a"); err != nil || again.GetMetadata().GetResourceVersion() != a.GetMetadata().GetResourceVersion() {
+		t.Errorf("an equal Secret was written again: %v, %v", again, err)
+	}
+	_, err = carav1.NewSecretServiceClient(admin).DeleteSecret(ctx, &carav1.DeleteRequest{Name: "shop-a"})
+	testproblem.Want(t, err, codes.FailedPrecondition, "")
+	_, err = carav1.NewSecretServiceClient(admin).PutSecret(ctx, &carav1.PutSecretRequest{Secret: &carav1.Secret{
+		ApiVersion: api.APIVersion, Kind: api.KindSecret, Metadata: &carav1.ObjectMeta{Name: "shop-a"}, StringData: map[string]string{"k": "w"},
+	}})
+	testproblem.Want(t, err, codes.FailedPrecondition, "")
+	publish(false, true, "shop-a") // a file could not be read
+	publish(true, false)           // an answer to a request: nothing was read
+	if _, err := get("shop-b"); err != nil {
+		t.Error(err)
+	}
+	publish(true, true, "shop-a") // shop-b is gone
+	if _, err := get("shop-a"); err != nil {
+		t.Error(err)
+	}
+	_, err = get("shop-b")
+	testproblem.Want(t, err, codes.NotFound, "")
+}
+
+// TestSecretOwnerCannotBeForged: the server sets the owner, not the request.
+func TestSecretOwnerCannotBeForged(t *testing.T) {
+	c := newCluster(t, nil)
+	_, err := carav1.NewSecretServiceClient(c.admin(t)).PutSecret(t.Context(), &carav1.PutSecretRequest{Secret: &carav1.Secret{
+		ApiVersion: api.APIVersion, Kind: api.KindSecret, Metadata: &carav1.ObjectMeta{Name: "s", Owner: "source/platform"}, StringData: map[string]string{"k": "w"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := carav1.NewSecretServiceClient(c.admin(t)).GetSecret(t.Context(), &carav1.GetRequest{Name: "s"})
+	if err != nil || s.GetMetadata().GetOwner() != "" {
+		t.Errorf("%v, %v", s, err)
+	}
+}
