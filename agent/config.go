@@ -46,6 +46,10 @@ type Config struct {
 	Answering func() []string
 	// PublicAddresses are the addresses and names at which the internet reaches the public ingress.
 	PublicAddresses []string
+	// Hosts are what the ingress asks the server for. Without it, the server sends the routes of all hosts.
+	Hosts Hosts
+	// Entry says that the ingress keeps the routes of all hosts, for the node's info.
+	Entry bool
 	// Capabilities are what the server sends this agent credentials for: see api.CapabilityIngress.
 	Capabilities []string
 	// Ports are the ports of projects that this node opens. Optional.
@@ -99,6 +103,19 @@ type Config struct {
 	MeasureEvery time.Duration
 	// Limits define when the node is short of disk or memory.
 	Limits Limits
+}
+
+// Hosts says which hosts the ingress needs routes for. Its methods do not block.
+type Hosts interface {
+	// Begin returns the hosts for the first message of a connection.
+	Begin() []string
+	// Connected is called when the server has accepted the connection. onDemand is false if it sends the routes of all hosts.
+	Connected(onDemand bool)
+	// News is ready when Take has something for the next message.
+	News() <-chan struct{}
+	Take() (ask, forget []string)
+	// Ended is called when the connection is over.
+	Ended()
 }
 
 // node returns what every assignment needs to know about this node.

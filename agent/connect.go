@@ -59,6 +59,9 @@ func (c *connection) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := c.session(ctx, serve, func() { told = false })
 		c.assignments.link(false)
+		if c.cfg.Hosts != nil {
+			c.cfg.Hosts.Ended()
+		}
 		c.inventory.forget()
 		switch {
 		case ctx.Err() != nil:
@@ -125,6 +128,9 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 			}
 			connected()
 			c.assignments.link(true)
+			if c.cfg.Hosts != nil {
+				c.cfg.Hosts.Connected(w.GetRoutesOnDemand())
+			}
 			c.reports.renew()
 			c.receiving.begin()
 			c.restoring.begin()
@@ -205,6 +211,10 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 	ports := portNews{of: c.cfg.Ports}
 	var answering []string // the challenges that the server knows this agent answers
 	every := 5 * time.Second
+	var needed []string // the hosts that the first message asks about
+	if c.cfg.Hosts != nil {
+		needed = c.cfg.Hosts.Begin()
+	}
 	for {
 		conditions = c.machine.conditions(conditions)
 		beat := &carav1.Heartbeat{Conditions: conditions}
@@ -213,7 +223,8 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 		}
 		beat.Volumes, volumes = c.inventory.news(volumes)
 		beat.Ports = ports.next()
-		message := &carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take(), Capabilities: c.cfg.Capabilities}
+		message := &carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take(), Capabilities: c.cfg.Capabilities, AskHosts: needed}
+		needed = nil
 		if c.cfg.Answering != nil {
 			if now := c.cfg.Answering(); !slices.Equal(now, answering) {
 				message.Answering, message.Confirms, answering = now, true, now
@@ -222,16 +233,45 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 		if err := stream.Send(message); err != nil {
 			return fmt.Errorf("send a heartbeat: %w", err)
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case d := <-interval:
-			every = cmp.Or(d, every)
-		case <-c.beat:
-		case <-ports.changes():
-		case <-time.After(every):
+		due := time.After(every)
+		for waiting := true; waiting; {
+			waiting = false
+			select {
+			case <-ctx.Done():
+				return nil
+			case d := <-interval:
+				every = cmp.Or(d, every)
+			case <-c.beat:
+			case <-ports.changes():
+			case <-due:
+			case <-c.hosts():
+				if err := c.sendHosts(stream); err != nil {
+					return err
+				}
+				waiting = true
+			}
 		}
 	}
+}
+
+// hosts is ready when the ingress needs the routes of hosts, or needs them no longer.
+func (c *connection) hosts() <-chan struct{} {
+	if c.cfg.Hosts == nil {
+		return nil
+	}
+	return c.cfg.Hosts.News()
+}
+
+// sendHosts tells the server which hosts the ingress needs, without a heartbeat.
+func (c *connection) sendHosts(stream grpc.BidiStreamingClient[carav1.ConnectRequest, carav1.ConnectResponse]) error {
+	ask, forget := c.cfg.Hosts.Take()
+	if len(ask)+len(forget) == 0 {
+		return nil
+	}
+	if err := stream.Send(&carav1.ConnectRequest{InstanceId: c.instance, AskHosts: ask, ForgetHosts: forget}); err != nil {
+		return fmt.Errorf("ask for routes: %w", err)
+	}
+	return nil
 }
 
 // portNews is what the heartbeats of one connection say about ports.

@@ -166,7 +166,7 @@ func (m *machine) diskSaid(err error) {
 func (m *machine) describe() *carav1.NodeInfo {
 	out := &carav1.NodeInfo{
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, AgentVersion: m.cfg.Version, IngressAddress: m.cfg.IngressAddress, Features: api.AgentFeatures(),
-		HostVolumes: offers(m.cfg.HostVolumes), PublicAddresses: m.cfg.PublicAddresses, AllowedCapabilities: m.cfg.Hardening.AllowCaps, Capacity: &carav1.NodeCapacity{Subnets: int32(m.cfg.Engine.SubnetCapacity())},
+		Entry: m.cfg.Entry, HostVolumes: offers(m.cfg.HostVolumes), PublicAddresses: m.cfg.PublicAddresses, AllowedCapabilities: m.cfg.Hardening.AllowCaps, Capacity: &carav1.NodeCapacity{Subnets: int32(m.cfg.Engine.SubnetCapacity())},
 	}
 	if m.cfg.Ports != nil {
 		out.PortOffer = m.cfg.Ports.Offer()

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,6 +50,11 @@ func Violations(p *carav1.Project, capabilities []string) []*carav1.FieldError {
 
 // IsName reports whether a name is valid for an object. It becomes a part of host names and file names.
 func IsName(name string) bool { return len(validation.IsDNS1123Label(name)) == 0 }
+
+// IsHost reports whether a text can be the host of a request that a project has claimed: a host name in lower case.
+func IsHost(host string) bool {
+	return len(validation.IsDNS1123Subdomain(host)) == 0 && net.ParseIP(host) == nil
+}
 
 // policy has the checks that Validate and Violations share.
 func (e serviceErrors) policy(at string, s *carav1.Service) {

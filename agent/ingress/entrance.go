@@ -118,7 +118,7 @@ func (e *entrance) server(ctx context.Context) (*http.Server, *tls.Config) {
 	srv.Protocols.SetHTTP1(true)
 	switch e.at {
 	case publicHTTPS:
-		config := e.ingress.credentials.certificates.Config()
+		config := e.ingress.credentials.certificates.Config(e.ingress.prepareTLS()) //nolint:contextcheck // each handshake has its own
 		srv.Protocols.SetHTTP2(true)
 		srv.HTTP2 = streamsIn(limits, publicStreams, publicStreamBuffer, publicConnectionBuffer)
 		return srv, config

@@ -15,6 +15,8 @@
 //   - The agent that a client connects to checks the scope and the access list, and so does the agent that runs the project.
 //     Only the first one checks passwords.
 //   - A public listener serves only routes with the scope Public, and answers for others as for hosts that do not exist.
+//   - The table has the routes of all hosts, or those that the ingress needs (agent/ingress/ondemand). A host that is not in it is
+//     unknown only if the server has said so.
 //   - A request reaches a service only if every service would read its path as the route does (site).
 //   - A status is sent only if the service or this agent has responded. Otherwise the connection is closed.
 //   - A gRPC call gets its status from the service, or one of this agent that is never OK (calls).
@@ -42,6 +44,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/caravanserai/cara/agent/ingress/basicauth"
+	"github.com/caravanserai/cara/agent/ingress/ondemand"
 	"github.com/caravanserai/cara/agent/kept"
 	"github.com/caravanserai/cara/agent/peer"
 	"github.com/caravanserai/cara/agent/proxyheader"
@@ -73,6 +76,8 @@ type Config struct {
 	CredentialsFile string
 	// AccessLog gets a JSON line for each request. A separate goroutine writes it. Optional.
 	AccessLog io.Writer
+	// OnDemand asks the server for routes when they are needed, within limits. Without it, the server sends the routes of all hosts.
+	OnDemand *ondemand.Limits
 	// Metrics registers the metrics by project. Optional.
 	Metrics prometheus.Registerer
 	Limits  Limits
@@ -98,6 +103,8 @@ type Ingress struct {
 
 	troubles loglimit.Limit
 
+	ondemand *ondemand.Hosts // nil if the server sends all routes
+
 	mu   sync.Mutex // serialises Apply
 	told bool       // the server has sent the table
 }
@@ -105,6 +112,7 @@ type Ingress struct {
 // table is immutable once it is stored.
 type table struct {
 	hosts  map[string]site         // by host in lower case
+	used   map[string]*usage       // the same hosts, if routes come on demand
 	peers  map[string]*carav1.Peer // by node
 	agents map[string]string       // ingress addresses of other nodes' agents, by node
 	passes map[string]bool         // the projects with hosts whose TLS connections are passed on
@@ -117,10 +125,13 @@ func New(cfg Config) *Ingress {
 		cfg: cfg, access: newAccessLog(cfg.AccessLog, cfg.Node, cfg.Logger), credentials: newCredentials(), passwords: basicauth.New(nil),
 		routesFile: kept.New(cfg.File, "routes", cfg.Logger), credentialsFile: kept.New(cfg.CredentialsFile, "credentials", cfg.Logger),
 	}
+	if cfg.OnDemand != nil {
+		i.ondemand = ondemand.New(*cfg.OnDemand, cfg.Metrics)
+	}
 	i.internal = newEntrance(i, insideHTTP)
 	i.public = []*entrance{newEntrance(i, publicHTTP), newEntrance(i, publicHTTPS)}
 	i.transports = newTransports(cfg.Limits, i.dialPeer)
-	i.metrics = newMetrics(cfg.Metrics, i.connected, func() float64 { return float64(i.access.lostLines()) })
+	i.metrics = newMetrics(cfg.Metrics, i.connected, func() float64 { return float64(len(i.table.Load().hosts)) }, func() float64 { return float64(i.access.lostLines()) })
 	i.table.Store(&table{})
 	i.proxy = &httputil.ReverseProxy{
 		Rewrite:        i.rewrite,
@@ -139,7 +150,9 @@ func (i *Ingress) Apply(change *carav1.Routes) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.told = true
+	change = i.expected(change)
 	i.apply(change)
+	i.answerQuestions(change)
 	i.routesFile.Changed()
 }
 
@@ -174,6 +187,19 @@ func (i *Ingress) apply(change *carav1.Routes) {
 			next.hosts[strings.ToLower(h.Host)] = newSite(h.Routes)
 		}
 	}
+	for _, host := range change.UnknownHosts {
+		delete(next.hosts, host)
+	}
+	i.replace(next)
+	say := i.cfg.Logger.Info
+	if i.ondemand != nil {
+		say = i.cfg.Logger.Debug // clients cause the changes
+	}
+	say("routes changed", "node", i.cfg.Node, "hosts", len(next.hosts))
+}
+
+// replace completes and stores a new table. mu is held.
+func (i *Ingress) replace(next *table) {
 	for _, s := range next.hosts {
 		for _, r := range s {
 			if r.Node != i.cfg.Node && r.IngressAddress != "" {
@@ -182,9 +208,9 @@ func (i *Ingress) apply(change *carav1.Routes) {
 		}
 	}
 	next.passes = passing(next.hosts)
+	i.keepUsage(next)
 	i.table.Store(next)
 	i.metrics.route(next.hosts)
-	i.cfg.Logger.Info("routes changed", "node", i.cfg.Node, "hosts", len(next.hosts))
 }
 
 // members sets which certificates of other agents are accepted.
@@ -207,6 +233,7 @@ func (i *Ingress) Run(ctx context.Context, on Listeners) error {
 	saving, stopSaving := context.WithCancel(ctx)
 	defer stopSaving()
 	saver.Go(func() { i.keepSaved(saving) })
+	saver.Go(func() { i.forgetUnused(saving) })
 	if i.access != nil {
 		writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx to log the last requests
 		saver.Go(func() { i.access.run(writing) })
@@ -253,6 +280,17 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 	t := i.table.Load()
 	host := hostname(r.Host)
 	site, ok := t.hosts[host]
+	switch {
+	case ok:
+		t.used[host].note()
+	case i.ondemand != nil:
+		if ok = i.ask(w, r, host); ok {
+			t = i.table.Load()
+			site, ok = t.hosts[host]
+		} else if w.status != 0 || r.Context().Err() != nil {
+			return
+		}
+	}
 	public, onlyPublic := site.public()
 	if !ok || w.public && !public {
 		page(w, r, http.StatusNotFound, "No project claims the host "+quoteHost(host)+".")

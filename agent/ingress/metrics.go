@@ -44,7 +44,7 @@ const (
 	fromPeer   = "agent"
 )
 
-func newMetrics(into prometheus.Registerer, connections func() float64, lost func() float64) *metrics {
+func newMetrics(into prometheus.Registerer, connections, hosts, lost func() float64) *metrics {
 	if into == nil {
 		return nil
 	}
@@ -75,6 +75,9 @@ func newMetrics(into prometheus.Registerer, connections func() float64, lost fun
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "cara_ingress_connections", Help: "Connections of clients that are open, idle ones among them.",
 		}, connections),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "cara_ingress_hosts", Help: "Hosts whose routes the agent has.",
+		}, hosts),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "cara_ingress_access_log_lost_lines_total", Help: "Lines that the access log could not take.",
 		}, lost))

@@ -106,7 +106,7 @@ func TestFigures(t *testing.T) {
 		t.Fatal(err)
 	}
 	reads(t, r, []string{
-		"cara_ingress_access_log_lost_lines_total 0", "cara_ingress_connections 0", "cara_ingress_unrouted_requests_total 1",
+		"cara_ingress_access_log_lost_lines_total 0", "cara_ingress_connections 0", "cara_ingress_hosts 1", "cara_ingress_unrouted_requests_total 1",
 	}, "")
 }
 
@@ -114,7 +114,7 @@ func TestFigures(t *testing.T) {
 func TestARequestThatLostItsRoute(t *testing.T) {
 	r := prometheus.NewRegistry()
 	zero := func() float64 { return 0 }
-	f := newMetrics(r, zero, zero)
+	f := newMetrics(r, zero, zero, zero)
 	f.route(map[string]site{"a.b": newSite([]*carav1.Route{{Project: "p", Service: "w"}})})
 	f.route(nil)
 	x := &exchange{route: &carav1.Route{Project: "p", Service: "w"}, status: http.StatusOK}

@@ -16,7 +16,9 @@ const maxGreeting = 16 << 10
 // Passed returns the route of a host whose TLS connections are passed on, or nil. Public connections are passed on only to public
 // routes.
 func (i *Ingress) Passed(host string, public bool) *carav1.Route {
-	s := i.table.Load().hosts[host]
+	t := i.table.Load()
+	s := t.hosts[host]
+	t.used[host].note()
 	if len(s) != 1 || s[0].GetProtocol() != api.TargetTLS || public && s[0].GetScope() != api.ScopePublic {
 		return nil
 	}
@@ -37,10 +39,13 @@ func passing(hosts map[string]site) map[string]bool {
 	return projects
 }
 
+// mayPass reports whether there can be hosts whose TLS connections are passed on: the agent has one, or may learn of one.
+func (i *Ingress) mayPass() bool { return i.ondemand != nil || len(i.table.Load().passes) > 0 }
+
 // peek reads the name of the host from the first TLS message of a client, and keeps the message for the next reader. It sets
-// nothing if there is no host whose connections are passed on, or if the message makes no sense: then crypto/tls answers it.
+// nothing if there can be no host whose connections are passed on, or if the message makes no sense: then crypto/tls answers it.
 func (e *entrance) peek(ctx context.Context, c *conn) {
-	if c.first[0] != tlsRecord || e.ingress.cfg.Pass == nil || e.at == publicHTTP || len(e.ingress.table.Load().passes) == 0 {
+	if c.first[0] != tlsRecord || e.ingress.cfg.Pass == nil || e.at == publicHTTP || !e.ingress.mayPass() {
 		return
 	}
 	if e.ingress.cfg.ProxyProtocolFrom.Has(c.Conn.RemoteAddr()) && !c.balanced {
@@ -55,6 +60,9 @@ func (e *entrance) peek(ctx context.Context, c *conn) {
 func (e *entrance) pass(ctx context.Context, c *conn) bool {
 	raw, ok := c.Conn.(*net.TCPConn)
 	public := e.at == publicHTTPS
+	if ok && c.named != "" {
+		e.ingress.prepare(ctx, c.named, c.RemoteAddr())
+	}
 	if !ok || c.named == "" || e.ingress.Passed(c.named, public) == nil {
 		return false
 	}

@@ -18,8 +18,9 @@ import (
 // routeRetry is the wait before the index is loaded again after an error.
 const routeRetry = time.Second
 
-// maxWanted limits the hosts that one agent can ask for. It is higher than what an agent of this version keeps.
-const maxWanted = 16000
+// maxWanted limits the hosts of one agent: those of its node's projects, and those that it asks for. It is several times what an
+// agent of this version keeps.
+const maxWanted = 50_000
 
 // RouteIndex knows the routes of all hosts, and which sessions need which. All sessions share its entries, so what a session
 // costs depends on the hosts that its agent serves, and a change wakes only the sessions that it concerns.

@@ -47,7 +47,7 @@ func describeNode(ctx context.Context, p Page, m proto.Message) error {
 	p.Field("Platform", info.GetPlatform())
 	p.Field("Engine", info.GetEngineVersion())
 	p.Field("Agent", info.GetAgentVersion())
-	p.Field("Ingress", info.GetIngressAddress())
+	p.Field("Ingress", ingressText(info))
 	if more := info.GetAllowedCapabilities(); len(more) > 0 {
 		p.Field("Allows", "capabilities "+strings.Join(more, ", "))
 	}
@@ -61,6 +61,14 @@ func describeNode(ctx context.Context, p Page, m proto.Message) error {
 		return err
 	}
 	return p.nodeVolumes(ctx, n)
+}
+
+// ingressText returns where other nodes reach the ingress, and whether it is an entry.
+func ingressText(info *carav1.NodeInfo) string {
+	if info.GetEntry() {
+		return info.GetIngressAddress() + " (entry: has the routes of all hosts)"
+	}
+	return info.GetIngressAddress()
 }
 
 // nodeProjects shows the projects of a node, and where they move to.

@@ -47,6 +47,7 @@ func newCommand() *cobra.Command {
 	f.StringToStringVar(&cfg.Labels, "label", nil, "labels that a new node requests: key=value; the join token must allow them")
 	f.StringVar(&cfg.DockerHost, "docker-host", "unix:///var/run/docker.sock", "address of the Docker engine")
 	f.StringVar(&cfg.IngressListen, "ingress-listen", ":8081", "address that serves HTTP by host name; empty: no ingress")
+	f.BoolVar(&cfg.IngressAll, "ingress-all", false, "keep the routes and certificates of all hosts of the cluster, for a node that many clients connect to; without it, the agent asks the server for a host at its first request")
 	f.StringVar(&cfg.IngressAddress, "ingress-address", "", "address of the ingress for other agents, host:port (default: from --ingress-listen and the route to the server)")
 	f.StringVar(&cfg.PublicHTTP, "public-http", "", "address that serves public hosts over HTTP, such as :80; empty: none")
 	f.StringVar(&cfg.PublicHTTPS, "public-https", "", "address that serves public hosts over HTTPS, such as :443; empty: none")

@@ -23,6 +23,7 @@ import (
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/docker"
 	"github.com/caravanserai/cara/agent/ingress"
+	"github.com/caravanserai/cara/agent/ingress/ondemand"
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/agent/ports"
 	"github.com/caravanserai/cara/agent/proxyheader"
@@ -53,6 +54,8 @@ type AgentConfig struct {
 	PublicHTTP, PublicHTTPS string
 	// PublicAddresses are the addresses and names at which the internet reaches PublicHTTP and PublicHTTPS.
 	PublicAddresses []string
+	// IngressAll keeps the routes of all hosts, instead of those that are needed.
+	IngressAll bool
 	// AccessLog is the file with a line for each request to the ingress. "-" is standard output; "off" or empty is none.
 	AccessLog string
 	// MetricsListen is the loopback address that serves metrics for Prometheus; empty serves none.
@@ -102,6 +105,8 @@ func (c *AgentConfig) Validate() error {
 		return errors.New("program: Logger is missing")
 	case c.IngressListen == "" && (c.PublicHTTP != "" || c.PublicHTTPS != ""):
 		return errors.New("--public-http and --public-https need --ingress-listen: other agents pass requests for this node's projects to that address")
+	case c.IngressListen == "" && c.IngressAll:
+		return errors.New("--ingress-all needs --ingress-listen: an agent without ingress needs no routes")
 	case len(c.PublicAddresses) > 0 && c.PublicHTTP == "":
 		return errors.New("--public-address needs --public-http: certificate authorities and the first request of a browser come to port 80")
 	case len(c.PublicAddresses) > maxPublicAddresses:
@@ -270,7 +275,7 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		Endpoint:  func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		Endpoints: func() <-chan struct{} { return a.Endpoints().Changed() },
 	})
-	cfg.Ports, cfg.OnRoutes = open, open.Apply
+	cfg.Ports, cfg.OnRoutes, cfg.Capabilities = open, open.Apply, []string{api.CapabilityRoutesOnDemand}
 	serve = append(serve, open.Run)
 	if c.IngressListen != "" {
 		on, err := c.listen(ctx)
@@ -283,8 +288,13 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 			return err
 		}
 		cfg.DialVolumes = peers.DialVolumes
+		var onDemand *ondemand.Limits
+		if !c.IngressAll {
+			onDemand = &ondemand.Limits{}
+		}
 		in := ingress.New(ingress.Config{
-			Node: c.NodeName, Logger: c.Logger, AccessLog: lines, Metrics: figures, File: filepath.Join(c.DataDir, "routes.json"),
+			OnDemand: onDemand,
+			Node:     c.NodeName, Logger: c.Logger, AccessLog: lines, Metrics: figures, File: filepath.Join(c.DataDir, "routes.json"),
 			CredentialsFile: filepath.Join(c.DataDir, "credentials.json"), Peers: peers, Ports: open.Serve, Pass: open.Pass, ProxyProtocolFrom: c.balancers,
 			Volumes:  func(ctx context.Context, node string, conn net.Conn) { a.ReceiveVolume(ctx, node, conn) },
 			Endpoint: func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
@@ -294,7 +304,10 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 			in.Apply(change)
 			open.Apply(change)
 		}
-		cfg.OnCredentials, cfg.Capabilities = in.ApplyCredentials, on.Capabilities()
+		cfg.OnCredentials, cfg.Capabilities, cfg.Entry = in.ApplyCredentials, in.Capabilities(on), c.IngressAll
+		if onDemand != nil {
+			cfg.Hosts = in
+		}
 		cfg.Answering, cfg.PublicAddresses = in.Answering, c.PublicAddresses
 		if cfg.IngressAddress, err = c.ingressAddress(on.Internal.Addr().String(), func() netip.Addr { return who.LocalIP(ctx) }); err != nil {
 			return err
