@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -159,6 +160,31 @@ func TestStandby(t *testing.T) {
 	p.writes(p.name("later"))
 	p.running(p.name("later"))
 	p.etcd.Run(0)
+
+	at = time.Now()
+	p.etcd.Kill(1) // no majority is left
+	p.etcd.Kill(2)
+	for _, s := range p.servers {
+		p.must(s.AwaitStandby(ctx))
+	}
+	p.Logf("without a majority, both are standbys after %.1f s", time.Since(at).Seconds())
+	p.etcd.Run(1)
+	p.etcd.Run(2)
+	at = time.Now()
+	p.must(testcluster.WaitFor(ctx, "one server is active again", func(ctx context.Context) error {
+		quick, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		for _, s := range p.servers {
+			if s.AwaitReady(quick) == nil {
+				p.Server = s.Server
+				return nil
+			}
+		}
+		return errors.New("none is ready")
+	}))
+	p.Logf("with a majority, one is ready after %.1f s", time.Since(at).Seconds())
+	p.writes(p.name("last"))
+	p.running(p.name("last"))
 	if after := p.containers(host, kept); !maps.Equal(before, after) {
 		t.Errorf("containers were %v and are %v", before, after)
 	}
@@ -229,4 +255,26 @@ func TestMigration(t *testing.T) {
 	w.must(os.WriteFile(filepath.Join(w.DataDir(), "cluster.key"), key, 0o600))
 	migrate("etcd", "pebble:"+w.DataDir(), "copied ")
 	same()
+}
+
+// TestStrangerIsRefused: a server that comes without the cluster's key, or with another one, does not start and says why.
+func TestStrangerIsRefused(t *testing.T) {
+	etcd := &pair{etcd: testetcd.Start(t, testetcd.Config{Program: testetcd.Debian, TLS: true})}
+	w := newWorld(t, options{serverFlags: etcd.etcdFlags()})
+	ctx, cancel := w.patience()
+	defer cancel()
+	start := func(dir, want string) {
+		t.Helper()
+		r, err := w.Program(ctx, "", "cara-server", append([]string{"--data-dir", dir, "--listen", "127.0.0.1:0"}, etcd.etcdFlags()...)...)
+		w.must(err)
+		if r.Code != 1 || !strings.Contains(r.Stderr, want) {
+			t.Errorf("start: %d %s, want %q", r.Code, r.Stderr, want)
+		}
+	}
+	start(t.TempDir(), "there is no cluster key in ")
+	other := t.TempDir()
+	key, err := os.ReadFile(filepath.Join(w.DataDir(), "secrets.key")) // has the form of a cluster key
+	w.must(err)
+	w.must(os.WriteFile(filepath.Join(other, "cluster.key"), key, 0o600))
+	start(other, "is not the key of the cluster in etcd")
 }

@@ -142,7 +142,7 @@ func (s *Store) awaitRelease(ctx context.Context, seen int64) error {
 // unlock releases the lock if this store holds it, so that others need not wait for the end of the lease.
 func (s *Store) unlock() error {
 	held := s.held.Load()
-	if held == nil || s.closed.Err() != nil {
+	if held == nil || s.closed.Err() != nil || errors.Is(s.Err(), ErrLockLost) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(s.closed, s.cfg.Timeout)

@@ -74,6 +74,9 @@ func (w *wait) run(ctx context.Context, db *etcd.Store) (*etcd.Store, error) {
 		}
 	}
 	var err error
+	if db == nil {
+		tell("this server is a standby and connects to its store")
+	}
 	for db == nil && bounded.Err() == nil {
 		if db, err = w.c.openEtcd(bounded, false); err == nil {
 			break
