@@ -100,7 +100,7 @@ func nodeRow(m proto.Message, now time.Time) []term.Cell {
 	info := n.GetStatus().GetInfo()
 	reason := ""
 	for _, c := range n.GetStatus().GetConditions() {
-		if troubled(c) && reason == "" {
+		if api.NodeTroubled(c) && reason == "" {
 			reason = strings.Trim(c.Reason+": "+c.Message, ": ")
 		}
 	}
@@ -113,18 +113,6 @@ func nodeRow(m proto.Message, now time.Time) []term.Cell {
 		term.Text(info.GetPlatform()), term.Text(info.GetEngineVersion()), term.Text(info.GetAgentVersion()),
 		term.Text(info.GetIngressAddress()), term.Text(reason),
 	}
-}
-
-// troubled reports whether a node's condition shows a problem: Ready, EngineReady, IngressReachable and PortsReady if they are not
-// True, pressure if it is.
-func troubled(c *carav1.Condition) bool {
-	switch c.Type {
-	case api.CondReady, api.CondEngineReady, api.CondIngressReachable, api.CondPortsReady:
-		return c.Status != api.StatusTrue
-	case api.CondDiskPressure, api.CondMemoryPressure:
-		return c.Status == api.StatusTrue
-	}
-	return false
 }
 
 // StateCell returns a node's state with its colour.

@@ -137,59 +137,20 @@ func ReadyText(p *carav1.Project) string {
 }
 
 // readyServices counts the services that are ready.
-func readyServices(p *carav1.Project) (ready int) {
-	for _, s := range p.GetStatus().GetServices() {
-		if ServiceReady(s) {
-			ready++
-		}
-	}
-	return ready
-}
+func readyServices(p *carav1.Project) int { return api.ReadyServices(p) }
 
 // ServiceReady reports whether a service runs and is healthy, or has completed.
-func ServiceReady(s *carav1.ServiceStatus) bool {
-	return s.GetState() == api.ServiceCompleted || s.GetState() == api.ServiceRunning && (s.GetHealth() == "" || s.GetHealth() == api.HealthHealthy)
-}
+func ServiceReady(s *carav1.ServiceStatus) bool { return api.ServiceReady(s) }
 
 // Telling returns the condition that best explains a project's state.
-func Telling(p *carav1.Project) (reason, message string) {
-	st := p.GetStatus()
-	order := map[string][]string{
-		api.PhasePending:     {api.CondScheduled, api.CondPhase},
-		api.PhaseScheduled:   {api.CondImagesReady, api.CondReady, api.CondPhase},
-		api.PhaseRunning:     {api.CondReady},
-		api.PhaseFailed:      {api.CondPhase, api.CondReady},
-		api.PhaseTerminating: {api.CondPhase},
-	}[st.GetPhase()]
-	if UpdateFailed(p) {
-		order = []string{api.CondReady}
-	}
-	for _, typ := range order {
-		if c := api.FindCondition(st.GetConditions(), typ); c != nil && (c.Status != api.StatusTrue || typ == api.CondPhase) {
-			reason, message = c.Reason, c.Message
-			break
-		}
-	}
-	for _, typ := range []string{api.CondMoving, api.CondRestoring, api.CondOverridden, api.CondExpiring} {
-		if c := api.FindCondition(st.GetConditions(), typ); c.GetStatus() == api.StatusTrue {
-			reason = strings.TrimPrefix(reason+","+typ, ",")
-			message = strings.TrimPrefix(message+"; "+c.Message, "; ")
-		}
-	}
-	return reason, message
-}
+func Telling(p *carav1.Project) (reason, message string) { return api.Telling(p) }
 
 func owner(p *carav1.Project) string {
 	return strings.TrimPrefix(p.GetMetadata().GetOwner(), api.PrefixSource)
 }
 
 // Expiry returns when a project will be deleted; nil for never.
-func Expiry(p *carav1.Project) *timestamppb.Timestamp {
-	if at := p.GetStatus().GetExpireAt(); at != nil {
-		return at
-	}
-	return p.GetSpec().GetExpireAt()
-}
+func Expiry(p *carav1.Project) *timestamppb.Timestamp { return api.Expiry(p) }
 
 // UpdateFailed reports whether the update to the newest generation failed and the previous version still runs.
 func UpdateFailed(p *carav1.Project) bool {
