@@ -128,6 +128,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.TokenService/CreateToken": writes(admins...),
 	"/cara.v1.TokenService/ListTokens":  reads(admins...),
 	"/cara.v1.TokenService/DeleteToken": writes(admins...),
+	"/cara.v1.TokenService/CreateLogin": writes(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
 
 	"/cara.v1.CertificateService/ListCertificateOrders": reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleCerts),
 	"/cara.v1.CertificateService/UpdateCertificate":     writes(api.RoleCerts),

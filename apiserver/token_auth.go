@@ -47,6 +47,12 @@ func (s tokens) bearer(header string) (identity.Actor, error) {
 	if !ok || !identity.SecretMatches(token.GetSecretHash(), secret) {
 		return identity.Actor{}, api.Unauthenticated("the token is not valid here: it was revoked, or is of another cluster")
 	}
+	return s.actorOf(token)
+}
+
+// actorOf returns the actor that a valid token authenticates.
+func (s *Server) actorOf(token *carav1.Token) (identity.Actor, error) {
+	id := token.GetMetadata().GetName()
 	if at := token.GetExpireAt(); at != nil && !at.AsTime().After(s.db.Now()) {
 		return identity.Actor{}, api.Unauthenticated("token %q ended at %s: ask an administrator for another one",
 			id, at.AsTime().UTC().Format(time.RFC3339))

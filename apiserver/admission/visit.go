@@ -200,8 +200,10 @@ func (s *Visits) EndWithTokens(ctx context.Context) error {
 			continue
 		case len(txs) > 0:
 			at = txs[len(txs)-1].Rev
-			if changed := changedTokens(txs); len(changed) > 0 {
-				s.recheck(func(v *Visit) bool { return changed[v.Actor.Token] })
+			if changed := changedCredentials(txs); len(changed) > 0 {
+				s.recheck(func(v *Visit) bool {
+					return changed[credential{api.KindToken, v.Actor.Token}] || changed[credential{state.KindSession, v.Actor.Session}]
+				})
 			}
 			continue
 		}
@@ -216,13 +218,16 @@ func (s *Visits) EndWithTokens(ctx context.Context) error {
 	}
 }
 
-// changedTokens returns the names of the tokens that the transactions wrote or removed.
-func changedTokens(txs []state.Transaction) map[string]bool {
-	changed := map[string]bool{}
+// credential is a token or a session.
+type credential struct{ kind, name string }
+
+// changedCredentials returns the tokens and sessions that the transactions wrote or removed.
+func changedCredentials(txs []state.Transaction) map[credential]bool {
+	changed := map[credential]bool{}
 	for _, tx := range txs {
 		for i := range tx.Changes {
-			if tx.Changes[i].Kind == api.KindToken {
-				changed[tx.Changes[i].Name] = true
+			if kind := tx.Changes[i].Kind; kind == api.KindToken || kind == state.KindSession {
+				changed[credential{kind, tx.Changes[i].Name}] = true
 			}
 		}
 	}

@@ -23,7 +23,10 @@ type Actor struct {
 	// Token is the name of the token, or of the record of the certificate, that authenticated the actor. When it is deleted
 	// or changed, the actor's open calls end.
 	Token string
-	// Expires is when the token expires; zero means never.
+	// Session is the id of the page's session that authenticated the actor; empty for other callers. When the session is
+	// deleted, the actor's open calls end.
+	Session string
+	// Expires is when the token or the session expires; zero means never.
 	Expires time.Time
 }
 

@@ -27,9 +27,13 @@ func (s Events) CreateEvent(ctx context.Context, req *carav1.CreateEventRequest)
 	return out, err
 }
 
-// ListEvents returns events, oldest first, of all objects or of one.
+// ListEvents returns events of all objects or of one, oldest first unless the request says otherwise.
 func (s Events) ListEvents(_ context.Context, req *carav1.ListEventsRequest) (*carav1.ListEventsResponse, error) {
-	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), func(e *carav1.Event) bool {
+	list := state.Page[*carav1.Event]
+	if req.GetNewestFirst() {
+		list = state.PageBack[*carav1.Event]
+	}
+	items, meta := list(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), func(e *carav1.Event) bool {
 		return (req.GetKind() == "" || req.GetKind() == e.GetObject().GetKind()) &&
 			(req.GetName() == "" || req.GetName() == e.GetObject().GetName())
 	})

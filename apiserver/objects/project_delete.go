@@ -15,7 +15,7 @@ import (
 // immediately.
 func (s Projects) DeleteProject(ctx context.Context, req *carav1.DeleteProjectRequest) (*carav1.DeleteProjectResponse, error) {
 	var uid string
-	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
+	err := s.transactSeen(ctx, req.GetName(), func(t *state.Tx) (err error) {
 		uid, err = rules.DeleteProject(t, req)
 		return err
 	})

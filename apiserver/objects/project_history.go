@@ -49,7 +49,7 @@ func (s Projects) RollbackProject(ctx context.Context, req *carav1.RollbackProje
 		return nil, err
 	}
 	var out *carav1.Project
-	err = s.DB.Transact(ctx, func(t *state.Tx) error {
+	err = s.transactSeen(ctx, req.GetName(), func(t *state.Tx) error {
 		out, err = rules.Rollback(t, uid, to, req.GetTerms())
 		return err
 	})

@@ -24,6 +24,9 @@ func (s *Service) editProject(ctx context.Context, name string, change func(t *s
 		if !ok {
 			return rules.NotFound(api.KindProject, name)
 		}
+		if err := checkSeen(ctx, old); err != nil {
+			return err
+		}
 		p := proto.CloneOf(old)
 		if err := change(t, p); err != nil {
 			return err
@@ -137,7 +140,7 @@ func (s Projects) NoticeExpiry(ctx context.Context, req *carav1.RemoveProjectReq
 // OverrideProject records or clears the override of a project.
 func (s Projects) OverrideProject(ctx context.Context, req *carav1.OverrideProjectRequest) (*carav1.Override, error) {
 	var out *carav1.Override
-	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
+	err := s.transactSeen(ctx, req.GetName(), func(t *state.Tx) (err error) {
 		if req.GetClear() {
 			out, err = rules.ClearOverride(t, req.GetName())
 			return err

@@ -2,6 +2,7 @@ package objects
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/rules"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -63,6 +65,8 @@ func validateObject(m proto.Message) error {
 const (
 	HeaderStatus  = "x-cara-http-status"
 	HeaderIfMatch = "x-cara-if-match"
+	// HeaderIfSeen requires that the project is as SeenOf described it.
+	HeaderIfSeen = "x-cara-if-seen"
 )
 
 // answerCreated makes the REST status 201.
@@ -81,4 +85,33 @@ func ifMatch(ctx context.Context, resourceVersion string) string {
 		return strings.Trim(strings.TrimPrefix(v, "W/"), `"`)
 	}
 	return ""
+}
+
+// SeenOf returns what a person who decides about a project has seen of it. It changes with the spec, the owner, the phase and
+// the node, and not with each report of an agent.
+func SeenOf(p *carav1.Project) string {
+	meta, st := p.GetMetadata(), p.GetStatus()
+	return fmt.Sprintf("%s/%d/%s/%s/%d/%s", meta.GetUid(), meta.GetGeneration(), st.GetPhase(), st.GetNodeRef(), st.GetEpoch(), meta.GetOwner())
+}
+
+// checkSeen returns an error if the caller has decided about an older state of a project.
+func checkSeen(ctx context.Context, p *carav1.Project) error {
+	for _, seen := range metadata.ValueFromIncomingContext(ctx, HeaderIfSeen) {
+		if seen != SeenOf(p) {
+			return api.Conflict("%s has changed since you looked: look again, then decide", rules.Describe(p))
+		}
+	}
+	return nil
+}
+
+// transactSeen is Transact for a change of one project that the caller may have made dependent on what was seen.
+func (s *Service) transactSeen(ctx context.Context, name string, change func(*state.Tx) error) error {
+	return s.DB.Transact(ctx, func(t *state.Tx) error {
+		if p, ok := state.Read[*carav1.Project](t, name); ok {
+			if err := checkSeen(ctx, p); err != nil {
+				return err
+			}
+		}
+		return change(t)
+	})
 }

@@ -70,3 +70,22 @@ func (t *Table) ascend(prefix, after string, visit func(*Entry) bool) {
 		return visit(r.Entry)
 	})
 }
+
+// descend visits the entries whose names begin with prefix and sort before the name before (empty: all), from the last to the
+// first, until visit returns false.
+func (t *Table) descend(prefix, before string, visit func(*Entry) bool) {
+	each := func(r row) bool {
+		switch {
+		case before != "" && r.name >= before:
+			return true
+		case !strings.HasPrefix(r.name, prefix):
+			return r.name > prefix // names after those with the prefix come first
+		}
+		return visit(r.Entry)
+	}
+	if before != "" {
+		t.sorted.DescendLessOrEqual(row{name: before}, each)
+		return
+	}
+	t.sorted.Descend(each)
+}

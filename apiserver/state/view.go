@@ -119,12 +119,21 @@ func List[T proto.Message](r Reader, prefix, after string) ([]T, int64) {
 // Page returns one page of a list: at most limit objects (0: all) with names after token that match, and the token for the
 // next page.
 func Page[T proto.Message](r Reader, prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
+	return page(r, (*Table).ascend, prefix, token, limit, match)
+}
+
+// PageBack is Page from the last name to the first: the token is the name before which the page begins.
+func PageBack[T proto.Message](r Reader, prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
+	return page(r, (*Table).descend, prefix, token, limit, match)
+}
+
+func page[T proto.Message](r Reader, visit func(*Table, string, string, func(*Entry) bool), prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
 	v := r.View()
 	meta := &carav1.ListMeta{ResourceVersion: api.FormatRevision(v.Rev)}
 	t := v.tables[KindOf[T]()]
 	items := make([]T, 0, t.sizeHint(prefix, limit))
 	last := ""
-	t.ascend(prefix, token, func(e *Entry) bool {
+	visit(t, prefix, token, func(e *Entry) bool {
 		m := e.Msg.(T)
 		if match != nil && !match(m) {
 			return true

@@ -1352,6 +1352,97 @@ func (x *Token) GetLabels() map[string]string {
 	return nil
 }
 
+// Session is a login of a person to the page. The server alone reads and writes it: it is not a kind of the API.
+type Session struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Metadata of the session. Its name is random.
+	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// Token whose rights the session has.
+	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// TokenUid is the uid of the token. The session ends when the token is deleted or replaced.
+	TokenUid string `protobuf:"bytes,3,opt,name=token_uid,json=tokenUid,proto3" json:"token_uid,omitempty"`
+	// SecretHash is the SHA-256 hash of the secret in the browser's cookie, or of the code in a link.
+	SecretHash []byte `protobuf:"bytes,4,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	// ExpireAt is when the session ends.
+	ExpireAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
+	// Link is true if the session is a link that nobody has opened yet. It gives a session and no other right.
+	Link          bool `protobuf:"varint,6,opt,name=link,proto3" json:"link,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_cara_v1_objects_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Session) GetMetadata() *ObjectMeta {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Session) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Session) GetTokenUid() string {
+	if x != nil {
+		return x.TokenUid
+	}
+	return ""
+}
+
+func (x *Session) GetSecretHash() []byte {
+	if x != nil {
+		return x.SecretHash
+	}
+	return nil
+}
+
+func (x *Session) GetExpireAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireAt
+	}
+	return nil
+}
+
+func (x *Session) GetLink() bool {
+	if x != nil {
+		return x.Link
+	}
+	return false
+}
+
 // Object is an object of any kind.
 type Object struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1377,7 +1468,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_cara_v1_objects_proto_msgTypes[14]
+	mi := &file_cara_v1_objects_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1480,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[14]
+	mi := &file_cara_v1_objects_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1493,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{14}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Object) GetValue() isObject_Value {
@@ -1608,7 +1699,7 @@ type Blob struct {
 
 func (x *Blob) Reset() {
 	*x = Blob{}
-	mi := &file_cara_v1_objects_proto_msgTypes[15]
+	mi := &file_cara_v1_objects_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1711,7 @@ func (x *Blob) String() string {
 func (*Blob) ProtoMessage() {}
 
 func (x *Blob) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[15]
+	mi := &file_cara_v1_objects_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1724,7 @@ func (x *Blob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Blob.ProtoReflect.Descriptor instead.
 func (*Blob) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{15}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Blob) GetMetadata() *ObjectMeta {
@@ -1668,7 +1759,7 @@ type BlobContent struct {
 
 func (x *BlobContent) Reset() {
 	*x = BlobContent{}
-	mi := &file_cara_v1_objects_proto_msgTypes[16]
+	mi := &file_cara_v1_objects_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1771,7 @@ func (x *BlobContent) String() string {
 func (*BlobContent) ProtoMessage() {}
 
 func (x *BlobContent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[16]
+	mi := &file_cara_v1_objects_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1784,7 @@ func (x *BlobContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlobContent.ProtoReflect.Descriptor instead.
 func (*BlobContent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{16}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BlobContent) GetContent() []byte {
@@ -1842,7 +1933,15 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\x06labels\x18\t \x03(\v2\x1a.cara.v1.Token.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdb\x01\n" +
+	"\aSession\x12/\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x1b\n" +
+	"\ttoken_uid\x18\x03 \x01(\tR\btokenUid\x12\x1f\n" +
+	"\vsecret_hash\x18\x04 \x01(\fR\n" +
+	"secretHash\x127\n" +
+	"\texpire_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\x12\x12\n" +
+	"\x04link\x18\x06 \x01(\bR\x04link\"\xf3\x03\n" +
 	"\x06Object\x12,\n" +
 	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectH\x00R\aproject\x12#\n" +
 	"\x04node\x18\x02 \x01(\v2\r.cara.v1.NodeH\x00R\x04node\x12)\n" +
@@ -1877,7 +1976,7 @@ func file_cara_v1_objects_proto_rawDescGZIP() []byte {
 	return file_cara_v1_objects_proto_rawDescData
 }
 
-var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_cara_v1_objects_proto_goTypes = []any{
 	(*Secret)(nil),                // 0: cara.v1.Secret
 	(*Volume)(nil),                // 1: cara.v1.Volume
@@ -1893,69 +1992,72 @@ var file_cara_v1_objects_proto_goTypes = []any{
 	(*Tombstone)(nil),             // 11: cara.v1.Tombstone
 	(*Revision)(nil),              // 12: cara.v1.Revision
 	(*Token)(nil),                 // 13: cara.v1.Token
-	(*Object)(nil),                // 14: cara.v1.Object
-	(*Blob)(nil),                  // 15: cara.v1.Blob
-	(*BlobContent)(nil),           // 16: cara.v1.BlobContent
-	nil,                           // 17: cara.v1.Secret.StringDataEntry
-	nil,                           // 18: cara.v1.Secret.DataEntry
-	nil,                           // 19: cara.v1.Token.LabelsEntry
-	(*ObjectMeta)(nil),            // 20: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*Project)(nil),               // 22: cara.v1.Project
-	(*Origin)(nil),                // 23: cara.v1.Origin
-	(*Node)(nil),                  // 24: cara.v1.Node
-	(*Source)(nil),                // 25: cara.v1.Source
-	(*Claim)(nil),                 // 26: cara.v1.Claim
+	(*Session)(nil),               // 14: cara.v1.Session
+	(*Object)(nil),                // 15: cara.v1.Object
+	(*Blob)(nil),                  // 16: cara.v1.Blob
+	(*BlobContent)(nil),           // 17: cara.v1.BlobContent
+	nil,                           // 18: cara.v1.Secret.StringDataEntry
+	nil,                           // 19: cara.v1.Secret.DataEntry
+	nil,                           // 20: cara.v1.Token.LabelsEntry
+	(*ObjectMeta)(nil),            // 21: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*Project)(nil),               // 23: cara.v1.Project
+	(*Origin)(nil),                // 24: cara.v1.Origin
+	(*Node)(nil),                  // 25: cara.v1.Node
+	(*Source)(nil),                // 26: cara.v1.Source
+	(*Claim)(nil),                 // 27: cara.v1.Claim
 }
 var file_cara_v1_objects_proto_depIdxs = []int32{
-	20, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
-	17, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
-	18, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
-	20, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
+	21, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
+	18, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
+	19, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
+	21, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
 	2,  // 4: cara.v1.Volume.spec:type_name -> cara.v1.VolumeSpec
 	3,  // 5: cara.v1.Volume.status:type_name -> cara.v1.VolumeStatus
-	21, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
-	21, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
-	21, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
+	22, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
+	22, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
+	22, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
 	4,  // 9: cara.v1.VolumeStatus.restored_from:type_name -> cara.v1.RestoredFrom
-	21, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
-	20, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
+	22, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
+	21, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
 	6,  // 12: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
-	21, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
-	21, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
+	22, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
+	22, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
 	8,  // 15: cara.v1.HostClaim.paths:type_name -> cara.v1.PathClaim
-	20, // 16: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
-	21, // 17: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
-	21, // 18: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
-	21, // 19: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
-	20, // 20: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
-	21, // 21: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
-	21, // 22: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
-	20, // 23: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
-	22, // 24: cara.v1.Revision.project:type_name -> cara.v1.Project
-	23, // 25: cara.v1.Revision.origin:type_name -> cara.v1.Origin
-	21, // 26: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	20, // 27: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
-	21, // 28: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
-	19, // 29: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
-	22, // 30: cara.v1.Object.project:type_name -> cara.v1.Project
-	24, // 31: cara.v1.Object.node:type_name -> cara.v1.Node
-	25, // 32: cara.v1.Object.source:type_name -> cara.v1.Source
-	0,  // 33: cara.v1.Object.secret:type_name -> cara.v1.Secret
-	5,  // 34: cara.v1.Object.event:type_name -> cara.v1.Event
-	26, // 35: cara.v1.Object.claim:type_name -> cara.v1.Claim
-	10, // 36: cara.v1.Object.override:type_name -> cara.v1.Override
-	11, // 37: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
-	13, // 38: cara.v1.Object.token:type_name -> cara.v1.Token
-	12, // 39: cara.v1.Object.revision:type_name -> cara.v1.Revision
-	1,  // 40: cara.v1.Object.volume:type_name -> cara.v1.Volume
-	20, // 41: cara.v1.Blob.metadata:type_name -> cara.v1.ObjectMeta
-	21, // 42: cara.v1.Blob.unused_time:type_name -> google.protobuf.Timestamp
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	21, // 16: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
+	22, // 17: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
+	22, // 18: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
+	22, // 19: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
+	21, // 20: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
+	22, // 21: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
+	22, // 22: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
+	21, // 23: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
+	23, // 24: cara.v1.Revision.project:type_name -> cara.v1.Project
+	24, // 25: cara.v1.Revision.origin:type_name -> cara.v1.Origin
+	22, // 26: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	21, // 27: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
+	22, // 28: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
+	20, // 29: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
+	21, // 30: cara.v1.Session.metadata:type_name -> cara.v1.ObjectMeta
+	22, // 31: cara.v1.Session.expire_at:type_name -> google.protobuf.Timestamp
+	23, // 32: cara.v1.Object.project:type_name -> cara.v1.Project
+	25, // 33: cara.v1.Object.node:type_name -> cara.v1.Node
+	26, // 34: cara.v1.Object.source:type_name -> cara.v1.Source
+	0,  // 35: cara.v1.Object.secret:type_name -> cara.v1.Secret
+	5,  // 36: cara.v1.Object.event:type_name -> cara.v1.Event
+	27, // 37: cara.v1.Object.claim:type_name -> cara.v1.Claim
+	10, // 38: cara.v1.Object.override:type_name -> cara.v1.Override
+	11, // 39: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
+	13, // 40: cara.v1.Object.token:type_name -> cara.v1.Token
+	12, // 41: cara.v1.Object.revision:type_name -> cara.v1.Revision
+	1,  // 42: cara.v1.Object.volume:type_name -> cara.v1.Volume
+	21, // 43: cara.v1.Blob.metadata:type_name -> cara.v1.ObjectMeta
+	22, // 44: cara.v1.Blob.unused_time:type_name -> google.protobuf.Timestamp
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_objects_proto_init() }
@@ -1968,7 +2070,7 @@ func file_cara_v1_objects_proto_init() {
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
 	file_cara_v1_objects_proto_msgTypes[3].OneofWrappers = []any{}
-	file_cara_v1_objects_proto_msgTypes[14].OneofWrappers = []any{
+	file_cara_v1_objects_proto_msgTypes[15].OneofWrappers = []any{
 		(*Object_Project)(nil),
 		(*Object_Node)(nil),
 		(*Object_Source)(nil),
@@ -1987,7 +2089,7 @@ func file_cara_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_objects_proto_rawDesc), len(file_cara_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

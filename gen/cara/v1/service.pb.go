@@ -7248,7 +7248,9 @@ type ListEventsRequest struct {
 	// Limit is the maximum number of objects on a page, at most 10000. 0 means all objects.
 	Limit int32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// PageToken is the nextPageToken of the previous page. Empty for the first page.
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// NewestFirst returns the newest events first.
+	NewestFirst   bool `protobuf:"varint,5,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7311,10 +7313,17 @@ func (x *ListEventsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListEventsRequest) GetNewestFirst() bool {
+	if x != nil {
+		return x.NewestFirst
+	}
+	return false
+}
+
 // ListEventsResponse is a page of events.
 type ListEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Items are the events. The oldest is first.
+	// Items are the events. The oldest is first, unless the request says newestFirst.
 	Items []*Event `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Metadata of the list.
 	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
@@ -7919,6 +7928,61 @@ func (x *ListTokensResponse) GetKind() string {
 	return ""
 }
 
+// CreateLoginResponse has a link to the page.
+type CreateLoginResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the link on the server's address. It contains a secret and works once.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// ExpireAt is when the link ends.
+	ExpireAt      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateLoginResponse) Reset() {
+	*x = CreateLoginResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[111]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateLoginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateLoginResponse) ProtoMessage() {}
+
+func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[111]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateLoginResponse.ProtoReflect.Descriptor instead.
+func (*CreateLoginResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
+}
+
+func (x *CreateLoginResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CreateLoginResponse) GetExpireAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireAt
+	}
+	return nil
+}
+
 // BackupChunk is a part of a backup.
 type BackupChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -7930,7 +7994,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7942,7 +8006,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7955,7 +8019,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -8512,14 +8576,15 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"apiVersion\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\"B\n" +
 	"\x12CreateEventRequest\x12,\n" +
-	"\x05event\x18\x01 \x01(\v2\x0e.cara.v1.EventB\x06\xbaH\x03\xc8\x01\x01R\x05event\"\x98\x01\n" +
+	"\x05event\x18\x01 \x01(\v2\x0e.cara.v1.EventB\x06\xbaH\x03\xc8\x01\x01R\x05event\"\xbb\x01\n" +
 	"\x11ListEventsRequest\x12\x1b\n" +
 	"\x04kind\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04kind\x12\x1b\n" +
 	"\x04name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x7fR\x04name\x12 \n" +
 	"\x05limit\x18\x03 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\x12'\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"\x9e\x01\n" +
+	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12!\n" +
+	"\fnewest_first\x18\x05 \x01(\bR\vnewestFirst\"\x9e\x01\n" +
 	"\x12ListEventsResponse\x12$\n" +
 	"\x05items\x18\x01 \x03(\v2\x0e.cara.v1.EventR\x05items\x12-\n" +
 	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
@@ -8561,7 +8626,10 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
 	"\vapi_version\x18\x03 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
-	"\x04kind\x18\x04 \x01(\tR\x04kind\"!\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"b\n" +
+	"\x13CreateLoginResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x127\n" +
+	"\texpire_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data2\xf2\x15\n" +
 	"\x0eProjectService\x12c\n" +
@@ -8656,12 +8724,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\vWatchEvents\x12\x1c.cara.v1.WatchObjectsRequest\x1a\x13.cara.v1.EventEvent\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/events/watch0\x01\x12H\n" +
 	"\vTrimHistory\x12\x1b.cara.v1.TrimHistoryRequest\x1a\x1c.cara.v1.TrimHistoryResponse2_\n" +
 	"\fWatchService\x12O\n" +
-	"\x05Watch\x12\x15.cara.v1.WatchRequest\x1a\x16.cara.v1.WatchResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/watch0\x012\xae\x02\n" +
+	"\x05Watch\x12\x15.cara.v1.WatchRequest\x1a\x16.cara.v1.WatchResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/watch0\x012\x8e\x03\n" +
 	"\fTokenService\x12g\n" +
 	"\vCreateToken\x12\x1b.cara.v1.CreateTokenRequest\x1a\x1c.cara.v1.CreateTokenResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x05token\"\x0e/api/v1/tokens\x12W\n" +
 	"\n" +
 	"ListTokens\x12\x14.cara.v1.ListRequest\x1a\x1b.cara.v1.ListTokensResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/tokens\x12\\\n" +
-	"\vDeleteToken\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/tokens/{name}2\xae\x04\n" +
+	"\vDeleteToken\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/tokens/{name}\x12^\n" +
+	"\vCreateLogin\x12\x16.google.protobuf.Empty\x1a\x1c.cara.v1.CreateLoginResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/api/v1/logins2\xae\x04\n" +
 	"\x12CertificateService\x12U\n" +
 	"\x15ListCertificateOrders\x12\x14.cara.v1.ListRequest\x1a&.cara.v1.ListCertificateOrdersResponse\x12Q\n" +
 	"\x11UpdateCertificate\x12!.cara.v1.UpdateCertificateRequest\x1a\x19.cara.v1.CertificateOrder\x12N\n" +
@@ -8691,7 +8760,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 116)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 117)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*MissingBlobsRequest)(nil),           // 0: cara.v1.MissingBlobsRequest
 	(*MissingBlobsResponse)(nil),          // 1: cara.v1.MissingBlobsResponse
@@ -8804,103 +8873,104 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*CreateTokenRequest)(nil),            // 108: cara.v1.CreateTokenRequest
 	(*CreateTokenResponse)(nil),           // 109: cara.v1.CreateTokenResponse
 	(*ListTokensResponse)(nil),            // 110: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                   // 111: cara.v1.BackupChunk
-	nil,                                   // 112: cara.v1.JoinRequest.LabelsEntry
-	nil,                                   // 113: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                   // 114: cara.v1.GetSourceSecretResponse.GitEntry
-	nil,                                   // 115: cara.v1.GetSourceSecretResponse.DecryptionEntry
-	(*timestamppb.Timestamp)(nil),         // 116: google.protobuf.Timestamp
-	(*Project)(nil),                       // 117: cara.v1.Project
-	(*ListMeta)(nil),                      // 118: cara.v1.ListMeta
-	(*Condition)(nil),                     // 119: cara.v1.Condition
-	(*ServiceStatus)(nil),                 // 120: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),                  // 121: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),           // 122: google.protobuf.Duration
-	(*Revision)(nil),                      // 123: cara.v1.Revision
-	(*Delivery)(nil),                      // 124: cara.v1.Delivery
-	(*Override)(nil),                      // 125: cara.v1.Override
-	(*Tombstone)(nil),                     // 126: cara.v1.Tombstone
-	(*Object)(nil),                        // 127: cara.v1.Object
-	(*FieldDiff)(nil),                     // 128: cara.v1.FieldDiff
-	(*Problem)(nil),                       // 129: cara.v1.Problem
-	(*Node)(nil),                          // 130: cara.v1.Node
-	(*Heartbeat)(nil),                     // 131: cara.v1.Heartbeat
-	(*Assignment)(nil),                    // 132: cara.v1.Assignment
-	(*Credentials)(nil),                   // 133: cara.v1.Credentials
-	(*Route)(nil),                         // 134: cara.v1.Route
-	(*HostRoutes)(nil),                    // 135: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),                  // 136: cara.v1.ProjectPorts
-	(*Source)(nil),                        // 137: cara.v1.Source
-	(*Claim)(nil),                         // 138: cara.v1.Claim
-	(*PollStatus)(nil),                    // 139: cara.v1.PollStatus
-	(*Run)(nil),                           // 140: cara.v1.Run
-	(*Snapshot)(nil),                      // 141: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                     // 142: cara.v1.ClaimSpec
-	(*Secret)(nil),                        // 143: cara.v1.Secret
-	(*ClaimStatus)(nil),                   // 144: cara.v1.ClaimStatus
-	(*Volume)(nil),                        // 145: cara.v1.Volume
-	(*Event)(nil),                         // 146: cara.v1.Event
-	(*Token)(nil),                         // 147: cara.v1.Token
-	(*emptypb.Empty)(nil),                 // 148: google.protobuf.Empty
-	(*UpdateCertificateRequest)(nil),      // 149: cara.v1.UpdateCertificateRequest
-	(*DeleteCertificateRequest)(nil),      // 150: cara.v1.DeleteCertificateRequest
-	(*AcmeAccount)(nil),                   // 151: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 152: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 153: cara.v1.RemoveChallengeRequest
-	(*BlobContent)(nil),                   // 154: cara.v1.BlobContent
-	(*ListCertificateOrdersResponse)(nil), // 155: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 156: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 157: cara.v1.PresentChallengeResponse
+	(*CreateLoginResponse)(nil),           // 111: cara.v1.CreateLoginResponse
+	(*BackupChunk)(nil),                   // 112: cara.v1.BackupChunk
+	nil,                                   // 113: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 114: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 115: cara.v1.GetSourceSecretResponse.GitEntry
+	nil,                                   // 116: cara.v1.GetSourceSecretResponse.DecryptionEntry
+	(*timestamppb.Timestamp)(nil),         // 117: google.protobuf.Timestamp
+	(*Project)(nil),                       // 118: cara.v1.Project
+	(*ListMeta)(nil),                      // 119: cara.v1.ListMeta
+	(*Condition)(nil),                     // 120: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 121: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 122: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),           // 123: google.protobuf.Duration
+	(*Revision)(nil),                      // 124: cara.v1.Revision
+	(*Delivery)(nil),                      // 125: cara.v1.Delivery
+	(*Override)(nil),                      // 126: cara.v1.Override
+	(*Tombstone)(nil),                     // 127: cara.v1.Tombstone
+	(*Object)(nil),                        // 128: cara.v1.Object
+	(*FieldDiff)(nil),                     // 129: cara.v1.FieldDiff
+	(*Problem)(nil),                       // 130: cara.v1.Problem
+	(*Node)(nil),                          // 131: cara.v1.Node
+	(*Heartbeat)(nil),                     // 132: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 133: cara.v1.Assignment
+	(*Credentials)(nil),                   // 134: cara.v1.Credentials
+	(*Route)(nil),                         // 135: cara.v1.Route
+	(*HostRoutes)(nil),                    // 136: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 137: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 138: cara.v1.Source
+	(*Claim)(nil),                         // 139: cara.v1.Claim
+	(*PollStatus)(nil),                    // 140: cara.v1.PollStatus
+	(*Run)(nil),                           // 141: cara.v1.Run
+	(*Snapshot)(nil),                      // 142: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 143: cara.v1.ClaimSpec
+	(*Secret)(nil),                        // 144: cara.v1.Secret
+	(*ClaimStatus)(nil),                   // 145: cara.v1.ClaimStatus
+	(*Volume)(nil),                        // 146: cara.v1.Volume
+	(*Event)(nil),                         // 147: cara.v1.Event
+	(*Token)(nil),                         // 148: cara.v1.Token
+	(*emptypb.Empty)(nil),                 // 149: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 150: cara.v1.UpdateCertificateRequest
+	(*DeleteCertificateRequest)(nil),      // 151: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 152: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 153: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 154: cara.v1.RemoveChallengeRequest
+	(*BlobContent)(nil),                   // 155: cara.v1.BlobContent
+	(*ListCertificateOrdersResponse)(nil), // 156: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 157: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 158: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	116, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
-	116, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	117, // 2: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	117, // 3: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	117, // 4: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	118, // 5: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	117, // 6: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	117, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
+	117, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	118, // 2: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	118, // 3: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	118, // 4: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	119, // 5: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	118, // 6: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	32,  // 7: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	119, // 8: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	120, // 9: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	120, // 8: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	121, // 9: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
 	18,  // 10: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	121, // 11: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	116, // 12: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	122, // 13: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	122, // 11: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	117, // 12: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	123, // 13: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	32,  // 14: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	123, // 15: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	124, // 16: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	116, // 17: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	122, // 18: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	124, // 15: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	125, // 16: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	117, // 17: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	123, // 18: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	32,  // 19: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	125, // 20: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	118, // 21: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	126, // 22: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	118, // 23: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	116, // 24: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	126, // 20: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	119, // 21: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	127, // 22: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	119, // 23: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	117, // 24: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	38,  // 25: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	39,  // 26: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	39,  // 27: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	42,  // 28: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	46,  // 29: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	116, // 30: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	127, // 31: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	117, // 30: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	128, // 31: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	32,  // 32: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	50,  // 33: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	128, // 34: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	129, // 35: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	130, // 36: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	130, // 37: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	130, // 38: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	118, // 39: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	130, // 40: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	131, // 41: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	116, // 42: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	112, // 43: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	131, // 44: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	129, // 34: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	130, // 35: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	131, // 36: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	131, // 37: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	131, // 38: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	119, // 39: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	131, // 40: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	132, // 41: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	117, // 42: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	113, // 43: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	132, // 44: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
 	69,  // 45: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
 	64,  // 46: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	132, // 47: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	133, // 47: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
 	65,  // 48: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
 	70,  // 49: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
 	71,  // 50: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
@@ -8908,16 +8978,16 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	66,  // 52: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
 	67,  // 53: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
 	68,  // 54: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
-	133, // 55: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
-	122, // 56: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	116, // 57: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	113, // 58: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
-	134, // 59: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	134, // 55: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
+	123, // 56: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	117, // 57: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	114, // 58: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	135, // 59: cara.v1.Routes.upserts:type_name -> cara.v1.Route
 	72,  // 60: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	135, // 61: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
-	135, // 62: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	136, // 63: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
-	116, // 64: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	136, // 61: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
+	136, // 62: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
+	137, // 63: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	117, // 64: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
 	36,  // 65: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
 	38,  // 66: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
 	42,  // 67: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
@@ -8928,233 +8998,236 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	45,  // 72: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
 	37,  // 73: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
 	41,  // 74: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	137, // 75: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	137, // 76: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	137, // 77: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	118, // 78: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	137, // 79: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	137, // 80: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	138, // 75: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	138, // 76: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	138, // 77: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	119, // 78: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	138, // 79: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	138, // 80: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
 	83,  // 81: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	128, // 82: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	138, // 83: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	118, // 84: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	119, // 85: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	139, // 86: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	140, // 87: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	141, // 88: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	142, // 89: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	119, // 90: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	129, // 82: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	139, // 83: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	119, // 84: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	120, // 85: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	140, // 86: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	141, // 87: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	142, // 88: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	143, // 89: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	120, // 90: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
 	88,  // 91: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
-	143, // 92: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
+	144, // 92: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
 	91,  // 93: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	144, // 94: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	114, // 95: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	115, // 96: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
-	143, // 97: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	143, // 98: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	143, // 99: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	118, // 100: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	145, // 101: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	118, // 102: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	146, // 103: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	146, // 104: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	118, // 105: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	146, // 106: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	116, // 107: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	116, // 108: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	145, // 94: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	115, // 95: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	116, // 96: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
+	144, // 97: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	144, // 98: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	144, // 99: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	119, // 100: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	146, // 101: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	119, // 102: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	147, // 103: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	147, // 104: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	119, // 105: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	147, // 106: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	117, // 107: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	117, // 108: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
 	107, // 109: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	127, // 110: cara.v1.Change.object:type_name -> cara.v1.Object
-	147, // 111: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	147, // 112: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	147, // 113: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	118, // 114: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	9,   // 115: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	10,  // 116: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	6,   // 117: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	11,  // 118: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	13,  // 119: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	15,  // 120: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	17,  // 121: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	19,  // 122: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	20,  // 123: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	21,  // 124: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	22,  // 125: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	23,  // 126: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	24,  // 127: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	33,  // 128: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	8,   // 129: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	25,  // 130: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	28,  // 131: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	27,  // 132: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	26,  // 133: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
-	6,   // 134: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	29,  // 135: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	6,   // 136: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	20,  // 137: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	36,  // 138: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	37,  // 139: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	41,  // 140: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	44,  // 141: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	8,   // 142: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	48,  // 143: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	51,  // 144: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	52,  // 145: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	6,   // 146: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	8,   // 147: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	54,  // 148: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 149: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	56,  // 150: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	57,  // 151: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	58,  // 152: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	59,  // 153: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	61,  // 154: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	62,  // 155: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	74,  // 156: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	76,  // 157: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	77,  // 158: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	6,   // 159: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	8,   // 160: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	54,  // 161: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 162: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	6,   // 163: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	6,   // 164: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	6,   // 165: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	81,  // 166: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	6,   // 167: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	84,  // 168: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	86,  // 169: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	87,  // 170: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	90,  // 171: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	7,   // 172: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	148, // 173: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	92,  // 174: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	94,  // 175: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	95,  // 176: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	6,   // 177: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	8,   // 178: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	7,   // 179: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	6,   // 180: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	97,  // 181: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	7,   // 182: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	6,   // 183: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	6,   // 184: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	99,  // 185: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	100, // 186: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	54,  // 187: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	103, // 188: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	105, // 189: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	108, // 190: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	8,   // 191: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	7,   // 192: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	8,   // 193: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
-	149, // 194: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	150, // 195: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
-	6,   // 196: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	151, // 197: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	152, // 198: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	153, // 199: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
-	0,   // 200: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
-	154, // 201: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
-	6,   // 202: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
-	3,   // 203: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
-	148, // 204: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	148, // 205: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	117, // 206: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	117, // 207: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	117, // 208: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	12,  // 209: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	14,  // 210: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	16,  // 211: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	148, // 212: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	117, // 213: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	148, // 214: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	117, // 215: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	117, // 216: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	117, // 217: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	117, // 218: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	125, // 219: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	34,  // 220: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	117, // 221: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	117, // 222: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	117, // 223: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	117, // 224: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	117, // 225: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	117, // 226: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	30,  // 227: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	148, // 228: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	47,  // 229: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	40,  // 230: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	43,  // 231: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	45,  // 232: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	35,  // 233: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	49,  // 234: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	130, // 235: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	130, // 236: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	130, // 237: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	53,  // 238: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	55,  // 239: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	148, // 240: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	148, // 241: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	130, // 242: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	130, // 243: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	60,  // 244: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	60,  // 245: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	63,  // 246: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	75,  // 247: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	137, // 248: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	137, // 249: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	137, // 250: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	78,  // 251: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	79,  // 252: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	148, // 253: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	80,  // 254: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	137, // 255: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	137, // 256: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	137, // 257: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	82,  // 258: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	85,  // 259: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	137, // 260: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	89,  // 261: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	148, // 262: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	148, // 263: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	31,  // 264: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	93,  // 265: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	143, // 266: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	143, // 267: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	143, // 268: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	96,  // 269: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	148, // 270: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	145, // 271: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	98,  // 272: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	145, // 273: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	145, // 274: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	145, // 275: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	146, // 276: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	101, // 277: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	102, // 278: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	104, // 279: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	106, // 280: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	109, // 281: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	110, // 282: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	148, // 283: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	155, // 284: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	156, // 285: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
-	148, // 286: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	151, // 287: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	151, // 288: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	157, // 289: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
-	148, // 290: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
-	1,   // 291: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
-	2,   // 292: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
-	154, // 293: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
-	4,   // 294: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
-	5,   // 295: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	111, // 296: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	206, // [206:297] is the sub-list for method output_type
-	115, // [115:206] is the sub-list for method input_type
-	115, // [115:115] is the sub-list for extension type_name
-	115, // [115:115] is the sub-list for extension extendee
-	0,   // [0:115] is the sub-list for field type_name
+	128, // 110: cara.v1.Change.object:type_name -> cara.v1.Object
+	148, // 111: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	148, // 112: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	148, // 113: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	119, // 114: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	117, // 115: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	9,   // 116: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	10,  // 117: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	6,   // 118: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	11,  // 119: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	13,  // 120: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	15,  // 121: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	17,  // 122: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	19,  // 123: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	20,  // 124: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	21,  // 125: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	22,  // 126: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	23,  // 127: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	24,  // 128: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	33,  // 129: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	8,   // 130: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	25,  // 131: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	28,  // 132: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	27,  // 133: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	26,  // 134: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	6,   // 135: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	29,  // 136: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	6,   // 137: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	20,  // 138: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	36,  // 139: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	37,  // 140: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	41,  // 141: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	44,  // 142: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	8,   // 143: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	48,  // 144: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	51,  // 145: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	52,  // 146: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	6,   // 147: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	8,   // 148: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	54,  // 149: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 150: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	56,  // 151: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	57,  // 152: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	58,  // 153: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	59,  // 154: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	61,  // 155: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	62,  // 156: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	74,  // 157: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	76,  // 158: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	77,  // 159: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	6,   // 160: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	8,   // 161: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	54,  // 162: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 163: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	6,   // 164: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	6,   // 165: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	6,   // 166: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	81,  // 167: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	6,   // 168: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	84,  // 169: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	86,  // 170: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	87,  // 171: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	90,  // 172: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	7,   // 173: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	149, // 174: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	92,  // 175: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	94,  // 176: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	95,  // 177: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	6,   // 178: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	8,   // 179: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	7,   // 180: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	6,   // 181: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	97,  // 182: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	7,   // 183: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	6,   // 184: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	6,   // 185: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	99,  // 186: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	100, // 187: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	54,  // 188: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	103, // 189: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	105, // 190: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	108, // 191: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	8,   // 192: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	7,   // 193: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	149, // 194: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
+	8,   // 195: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
+	150, // 196: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	151, // 197: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
+	6,   // 198: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
+	152, // 199: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	153, // 200: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	154, // 201: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	0,   // 202: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
+	155, // 203: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
+	6,   // 204: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
+	3,   // 205: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
+	149, // 206: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	149, // 207: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	118, // 208: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	118, // 209: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	118, // 210: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	12,  // 211: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	14,  // 212: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	16,  // 213: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	149, // 214: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	118, // 215: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	149, // 216: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	118, // 217: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	118, // 218: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	118, // 219: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	118, // 220: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	126, // 221: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	34,  // 222: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	118, // 223: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	118, // 224: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	118, // 225: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	118, // 226: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	118, // 227: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	118, // 228: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	30,  // 229: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	149, // 230: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	47,  // 231: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	40,  // 232: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	43,  // 233: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	45,  // 234: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	35,  // 235: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	49,  // 236: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	131, // 237: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	131, // 238: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	131, // 239: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	53,  // 240: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	55,  // 241: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	149, // 242: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	149, // 243: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	131, // 244: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	131, // 245: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	60,  // 246: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	60,  // 247: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	63,  // 248: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	75,  // 249: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	138, // 250: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	138, // 251: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	138, // 252: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	78,  // 253: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	79,  // 254: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	149, // 255: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	80,  // 256: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	138, // 257: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	138, // 258: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	138, // 259: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	82,  // 260: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	85,  // 261: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	138, // 262: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	89,  // 263: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	149, // 264: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	149, // 265: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	31,  // 266: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	93,  // 267: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	144, // 268: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	144, // 269: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	144, // 270: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	96,  // 271: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	149, // 272: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	146, // 273: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	98,  // 274: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	146, // 275: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	146, // 276: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	146, // 277: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	147, // 278: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	101, // 279: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	102, // 280: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	104, // 281: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	106, // 282: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	109, // 283: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	110, // 284: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	149, // 285: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	111, // 286: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
+	156, // 287: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	157, // 288: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	149, // 289: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	152, // 290: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	152, // 291: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	158, // 292: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	149, // 293: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	1,   // 294: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
+	2,   // 295: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
+	155, // 296: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
+	4,   // 297: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
+	5,   // 298: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	112, // 299: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	208, // [208:300] is the sub-list for method output_type
+	116, // [116:208] is the sub-list for method input_type
+	116, // [116:116] is the sub-list for extension type_name
+	116, // [116:116] is the sub-list for extension extendee
+	0,   // [0:116] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -9215,7 +9288,7 @@ func file_cara_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   116,
+			NumMessages:   117,
 			NumExtensions: 0,
 			NumServices:   12,
 		},

@@ -3626,6 +3626,7 @@ const (
 	TokenService_CreateToken_FullMethodName = "/cara.v1.TokenService/CreateToken"
 	TokenService_ListTokens_FullMethodName  = "/cara.v1.TokenService/ListTokens"
 	TokenService_DeleteToken_FullMethodName = "/cara.v1.TokenService/DeleteToken"
+	TokenService_CreateLogin_FullMethodName = "/cara.v1.TokenService/CreateLogin"
 )
 
 // TokenServiceClient is the client API for TokenService service.
@@ -3640,6 +3641,9 @@ type TokenServiceClient interface {
 	ListTokens(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
 	// DeleteToken revokes a token.
 	DeleteToken(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+	// CreateLogin creates a link that logs in to the page once, within 10 minutes. The session has the rights of the caller's
+	// token and ends with the token.
+	CreateLogin(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*CreateLoginResponse, error)
 }
 
 type tokenServiceClient struct {
@@ -3680,6 +3684,16 @@ func (c *tokenServiceClient) DeleteToken(ctx context.Context, in *DeleteRequest,
 	return out, nil
 }
 
+func (c *tokenServiceClient) CreateLogin(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*CreateLoginResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateLoginResponse)
+	err := c.cc.Invoke(ctx, TokenService_CreateLogin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TokenServiceServer is the server API for TokenService service.
 // All implementations must embed UnimplementedTokenServiceServer
 // for forward compatibility.
@@ -3692,6 +3706,9 @@ type TokenServiceServer interface {
 	ListTokens(context.Context, *ListRequest) (*ListTokensResponse, error)
 	// DeleteToken revokes a token.
 	DeleteToken(context.Context, *DeleteRequest) (*emptypb.Empty, error)
+	// CreateLogin creates a link that logs in to the page once, within 10 minutes. The session has the rights of the caller's
+	// token and ends with the token.
+	CreateLogin(context.Context, *emptypb.Empty) (*CreateLoginResponse, error)
 	mustEmbedUnimplementedTokenServiceServer()
 }
 
@@ -3710,6 +3727,9 @@ func (UnimplementedTokenServiceServer) ListTokens(context.Context, *ListRequest)
 }
 func (UnimplementedTokenServiceServer) DeleteToken(context.Context, *DeleteRequest) (*emptypb.Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteToken not implemented")
+}
+func (UnimplementedTokenServiceServer) CreateLogin(context.Context, *emptypb.Empty) (*CreateLoginResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateLogin not implemented")
 }
 func (UnimplementedTokenServiceServer) mustEmbedUnimplementedTokenServiceServer() {}
 func (UnimplementedTokenServiceServer) testEmbeddedByValue()                      {}
@@ -3786,6 +3806,24 @@ func _TokenService_DeleteToken_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TokenService_CreateLogin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(emptypb.Empty)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokenServiceServer).CreateLogin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TokenService_CreateLogin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokenServiceServer).CreateLogin(ctx, req.(*emptypb.Empty))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TokenService_ServiceDesc is the grpc.ServiceDesc for TokenService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -3804,6 +3842,10 @@ var TokenService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteToken",
 			Handler:    _TokenService_DeleteToken_Handler,
+		},
+		{
+			MethodName: "CreateLogin",
+			Handler:    _TokenService_CreateLogin_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1,0 +1,77 @@
+package apiserver
+
+import (
+	"context"
+	"strings"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// sessions logs people in to the page and out. A session has the rights of its token, and each request looks up both, so a
+// revocation takes effect with the next request.
+type sessions struct{ *Server }
+
+// Login opens a session for a token.
+func (s sessions) Login(ctx context.Context, token string) (secret string, session *carav1.Session, err error) {
+	defer func() { s.told(ctx, "Login", session.GetToken(), err) }()
+	actor, err := tokens(s).bearer("Bearer " + strings.TrimSpace(token))
+	if err != nil {
+		return "", nil, err
+	}
+	return s.objects.OpenSession(ctx, actor.Token)
+}
+
+// Open opens a session with the code of a link.
+func (s sessions) Open(ctx context.Context, code string) (secret string, session *carav1.Session, err error) {
+	defer func() { s.told(ctx, "OpenLink", session.GetToken(), err) }()
+	return s.objects.OpenLink(ctx, code)
+}
+
+// Logout ends a session.
+func (s sessions) Logout(ctx context.Context, actor identity.Actor) error {
+	err := s.objects.CloseSession(ctx, actor.Session)
+	s.told(ctx, "Logout", actor.Token, err)
+	return err
+}
+
+// Actor returns the caller that the secret of a cookie authenticates.
+func (s sessions) Actor(secret string) (identity.Actor, error) {
+	session, err := s.objects.FindSession(secret)
+	if err != nil || session.GetLink() {
+		return identity.Actor{}, api.Unauthenticated("this login has ended: log in again")
+	}
+	token, ok := state.Get[*carav1.Token](s.db.Cache, session.GetToken())
+	if !ok || token.GetMetadata().GetUid() != session.GetTokenUid() {
+		return identity.Actor{}, api.Unauthenticated("token %q was revoked: log in with another one", session.GetToken())
+	}
+	actor, err := s.actorOf(token)
+	if err != nil {
+		return identity.Actor{}, err
+	}
+	actor.Session = session.GetMetadata().GetName()
+	if end := session.GetExpireAt().AsTime(); actor.Expires.IsZero() || end.Before(actor.Expires) {
+		actor.Expires = end
+	}
+	return actor, nil
+}
+
+// told writes the audit line of a login or a logout. Failures are sampled, because anyone can cause them.
+func (s sessions) told(ctx context.Context, what, token string, err error) {
+	left, sampled := int64(0), true
+	if err != nil {
+		left, sampled = s.anonymous.Take(s.db.Now())
+	}
+	if !sampled {
+		return
+	}
+	actor := ""
+	if token != "" {
+		actor = api.PrefixUser + token
+	}
+	s.cfg.Logger.InfoContext(ctx, "audit", "actor", actor, "method", what, "object", "", "outcome", api.Code(err).String(),
+		"client", admission.ClientAddr(ctx), "left_out", left)
+}
