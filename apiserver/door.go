@@ -21,6 +21,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/rest"
+	"github.com/caravanserai/cara/apiserver/ui"
 )
 
 const (
@@ -44,6 +45,7 @@ type door struct {
 	routes    routes
 	grpc      http.Handler
 	rest      http.Handler
+	ui        *ui.UI
 	strangers *admission.Strangers
 }
 
@@ -75,6 +77,10 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer d.visits.Leave(v)
 	}
 	r = r.WithContext(admission.WithVisit(r.Context(), v)) //nolint:contextcheck // the request carries it
+	if route.page {
+		d.ui.ServeHTTP(w, r)
+		return
+	}
 	if !route.grpc {
 		d.rest.ServeHTTP(w, r)
 		return
@@ -93,6 +99,9 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (d *door) identify(r *http.Request, v *admission.Visit, route route) error {
 	if route.open {
 		return nil
+	}
+	if route.page {
+		return d.identifySession(r, v)
 	}
 	ctx := requestContext(r)
 	if bare := len(r.Header["Authorization"]) == 0 && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0); bare {
@@ -120,6 +129,28 @@ func (d *door) identify(r *http.Request, v *admission.Visit, route route) error 
 		return nil
 	}
 	return authorise(actor, route.method)
+}
+
+// identifySession authenticates a caller of the page by the cookie. A caller without a valid session is a stranger, who sees
+// the login.
+func (d *door) identifySession(r *http.Request, v *admission.Visit) error {
+	secret := d.ui.Cookie(r)
+	if secret == "" {
+		return nil
+	}
+	if err := d.filledSoon(r.Context()); err != nil {
+		return err
+	}
+	v.Again = func() (identity.Actor, error) { return sessions{d.Server}.Actor(secret) }
+	actor, err := v.Again()
+	if err != nil {
+		return nil //nolint:nilerr // the page asks to log in again
+	}
+	v.Actor = actor
+	if !v.Conn.Known.Swap(true) && v.Conn.Counted != nil {
+		v.Conn.Counted.Known()
+	}
+	return nil
 }
 
 // filledSoon waits for the cache. At most maxFilling calls wait, because their callers are not authenticated yet.

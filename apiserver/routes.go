@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/caravanserai/cara/apiserver/rest"
+	"github.com/caravanserai/cara/apiserver/ui"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -14,6 +15,7 @@ import (
 type route struct {
 	method string // full name of the RPC; empty for a page
 	grpc   bool
+	page   bool // the page for people, whose sessions are cookies
 	open   bool // handles unauthenticated callers itself: a webhook
 	stream bool // the RPC streams, in either direction
 	sends  bool // the caller streams
@@ -49,6 +51,9 @@ func rpcs() map[string]protoreflect.MethodDescriptor {
 func (t routes) of(r *http.Request) route {
 	if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		return t.rpc(r.URL.Path, true)
+	}
+	if r.URL.Path == "/ui" || strings.HasPrefix(r.URL.Path, ui.Prefix) {
+		return route{page: true, stream: true}
 	}
 	method := r.Method
 	if method == http.MethodHead {

@@ -19,6 +19,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/rest"
+	"github.com/caravanserai/cara/apiserver/ui"
 )
 
 const (
@@ -138,14 +139,22 @@ func (s *Server) door(ctx context.Context, gs *grpc.Server) (http.Handler, error
 	if err != nil {
 		return nil, err
 	}
+	conn := s.channel(admission.Visitor, shareCloner{}) //nolint:contextcheck // each call brings its own context
 	handler, err := rest.New(ctx, rest.Config{
-		DB: s.db, Guard: s.guard, Conn: s.channel(admission.Visitor, shareCloner{}), Bodies: s.bodies, Refusals: s.anonymous, //nolint:contextcheck // each call brings its own context
+		DB: s.db, Guard: s.guard, Conn: conn, Bodies: s.bodies, Refusals: s.anonymous,
 		Hints: s.live.Hints, Metrics: s.figures(), Paths: routes.paths,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &door{Server: s, routes: routes, grpc: gs, rest: handler, strangers: admission.NewStrangers()}, nil
+	page, err := ui.New(ui.Config{
+		Conn: conn, Sessions: sessions{s}, Cache: s.db.Cache, Draining: s.db.Draining, MayCall: authorise, Guard: s.guard,
+		ClusterID: s.cfg.ClusterID, Version: s.cfg.Version, Logger: s.cfg.Logger, Now: s.cfg.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &door{Server: s, routes: routes, grpc: gs, rest: handler, ui: page, strangers: admission.NewStrangers()}, nil
 }
 
 // network authenticates a caller from outside the process. Whatever the authenticator returns, such a caller never gets the

@@ -1,0 +1,291 @@
+package ui
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/objects"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// action is something that a person may do to an object. Its page first shows what it will do and the command of caractrl
+// that does the same.
+type action struct {
+	name, label, kind string
+	method            string // the RPC, which decides who may do it
+	danger            bool
+	done              string // what the page says afterwards
+	command           string // of caractrl, without the object's name
+	// offered reports whether the action makes sense in the object's state; nil is always.
+	offered func(proto.Message) bool
+	// ask adds what will change and what the person must say.
+	ask func(ctx context.Context, u *UI, q *question) error
+	// run does it with the values of the form.
+	run func(ctx context.Context, u *UI, m proto.Message, f url.Values) error
+}
+
+// field is one input of the form of an action. Flag is that of caractrl; an argument has the flag "-".
+type field struct {
+	Name, Label, Flag, Value, Help string
+	Options                        []option
+	Required                       bool
+}
+
+type option struct{ Value, Label string }
+
+// question is the page of an action: what will change, and what the person must say.
+type question struct {
+	Action, Label, Kind, Name string
+	Danger                    bool
+	Back                      string
+	Effects                   []string
+	Diff                      []*carav1.FieldDiff
+	Fields                    []field
+	Command                   string
+	Key, Seen                 string
+	Problem                   string
+
+	object proto.Message
+	query  url.Values
+}
+
+// offer is an action that a view offers.
+type offer struct {
+	Label, Link string
+	Danger      bool
+}
+
+func (u *UI) offers(a identity.Actor, kind string, m proto.Message) []offer {
+	var out []offer
+	name := api.Meta(m).GetName()
+	for _, act := range actions() {
+		if act.kind == kind && u.may(a, act.method, name) && (act.offered == nil || act.offered(m)) {
+			out = append(out, offer{act.label, Prefix + "do/" + act.name + "/" + url.PathEscape(name), act.danger})
+		}
+	}
+	return out
+}
+
+func (u *UI) projectActions(a identity.Actor, p *carav1.Project) []offer {
+	return u.offers(a, api.KindProject, p)
+}
+
+func (u *UI) sourceActions(a identity.Actor, s *carav1.Source) []offer {
+	return u.offers(a, api.KindSource, s)
+}
+
+func (u *UI) nodeActions(a identity.Actor, n *carav1.Node) []offer {
+	return u.offers(a, api.KindNode, n)
+}
+
+// subject reads the object of an action.
+func (u *UI) subject(ctx context.Context, kind, name string) (proto.Message, error) {
+	req := &carav1.GetRequest{Name: name}
+	switch kind {
+	case api.KindProject:
+		return u.api.projects.GetProject(ctx, req)
+	case api.KindSource:
+		return u.api.sources.GetSource(ctx, req)
+	case api.KindVolume:
+		return u.api.volumes.GetVolume(ctx, req)
+	default:
+		return u.api.nodes.GetNode(ctx, req)
+	}
+}
+
+// seenOf returns what the person has seen of an object: see objects.SeenOf.
+func seenOf(m proto.Message) string {
+	if p, ok := m.(*carav1.Project); ok {
+		return objects.SeenOf(p)
+	}
+	meta := api.Meta(m)
+	return fmt.Sprintf("%s/%d", meta.GetUid(), meta.GetGeneration())
+}
+
+// find returns the action of a request, and its object.
+func (u *UI) find(r *http.Request) (action, proto.Message, error) {
+	name := r.PathValue("name")
+	i := slices.IndexFunc(actions(), func(a action) bool { return a.name == r.PathValue("action") })
+	if i < 0 {
+		return action{}, nil, api.NotFound("the page has no action %q", r.PathValue("action"))
+	}
+	act := actions()[i]
+	actor := actorOf(r)
+	if err := u.MayCall(actor, act.method); err != nil {
+		return act, nil, err
+	}
+	if !actor.MayName(name) {
+		return act, nil, api.Forbidden("%s may only change what begins with %q, and %q does not", actor.Name, actor.NamePrefix, name)
+	}
+	m, err := u.subject(r.Context(), act.kind, name)
+	if err != nil {
+		return act, nil, err
+	}
+	return act, m, nil
+}
+
+// ask shows what an action will do.
+func (u *UI) ask(w http.ResponseWriter, r *http.Request) error {
+	act, m, err := u.find(r)
+	if err != nil {
+		return err
+	}
+	return u.showQuestion(w, r, act, m, http.StatusOK, "")
+}
+
+func (u *UI) showQuestion(w http.ResponseWriter, r *http.Request, act action, m proto.Message, status int, problem string) error {
+	name := api.Meta(m).GetName()
+	q := &question{
+		Action: act.name, Label: act.label, Kind: act.kind, Name: name, Danger: act.danger, Back: link(act.kind, name),
+		Command: "caractrl " + act.command + " " + name, Key: rand.Text(), Seen: seenOf(m), Problem: problem, object: m, query: r.Form,
+	}
+	if q.query == nil {
+		q.query = r.URL.Query()
+	}
+	if act.ask != nil {
+		if err := act.ask(r.Context(), u, q); err != nil {
+			return err
+		}
+	}
+	for i := range q.Fields { // what the person typed stays when the action failed
+		if v := q.query.Get(q.Fields[i].Name); v != "" {
+			q.Fields[i].Value = v
+		}
+	}
+	v := view{title: act.label + " " + name, nav: strings.ToLower(act.kind) + "s", template: "question", data: q}
+	body, id, err := u.render(v)
+	if err != nil {
+		return err
+	}
+	u.document(w, r, status, v, body, id)
+	return nil
+}
+
+// do carries an action out. A second request with the same key does nothing.
+func (u *UI) do(w http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return api.BadRequest("read the form: %v", err)
+	}
+	act, m, err := u.find(r)
+	back := link(act.kind, r.PathValue("name")) + "?done=" + act.name
+	key := actorOf(r).Session + "/" + r.PostFormValue("key")
+	if !u.sent.first(key) {
+		http.Redirect(w, r, back, http.StatusSeeOther)
+		return nil
+	}
+	if err != nil {
+		u.sent.forget(key)
+		return err
+	}
+	seen := r.PostFormValue("seen")
+	if seen != seenOf(m) {
+		u.sent.forget(key)
+		return u.showQuestion(w, r, act, m, http.StatusConflict, "This "+strings.ToLower(act.kind)+" has changed since you looked. Nothing was done. Look at what will happen now, then decide again.")
+	}
+	ctx := r.Context()
+	if act.kind == api.KindProject {
+		ctx = metadata.AppendToOutgoingContext(ctx, objects.HeaderIfSeen, seen)
+	}
+	if err := act.run(ctx, u, m, r.PostForm); err != nil {
+		u.sent.forget(key)
+		p := api.ProblemOf(api.Wire(err))
+		return u.showQuestion(w, r, act, m, int(p.GetStatus()), p.GetDetail())
+	}
+	http.Redirect(w, r, back, http.StatusSeeOther)
+	return nil
+}
+
+// doneText returns what the page says after an action; empty for an unknown one.
+func doneText(name string) string {
+	for _, a := range actions() {
+		if a.name == name {
+			return a.done
+		}
+	}
+	return ""
+}
+
+// onceOnly remembers the keys of forms that were sent.
+type onceOnly struct {
+	mu   sync.Mutex
+	keys map[string]bool
+	last []string // in order, the oldest first
+}
+
+const maxKeys = 4096
+
+func newOnceOnly() *onceOnly { return &onceOnly{keys: map[string]bool{}} }
+
+// first reports whether a key is new.
+func (o *onceOnly) first(key string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.keys[key] {
+		return false
+	}
+	if len(o.last) == maxKeys {
+		delete(o.keys, o.last[0])
+		o.last = o.last[1:]
+	}
+	o.keys[key] = true
+	o.last = append(o.last, key)
+	return true
+}
+
+// forget lets a form be sent again, because its action failed.
+func (o *onceOnly) forget(key string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.keys, key)
+	if i := slices.Index(o.last, key); i >= 0 {
+		o.last = slices.Delete(o.last, i, i+1)
+	}
+}
+
+// terms are the reason and the end of an override, for an object that a source owns.
+func terms(f url.Values) (*carav1.OverrideTerms, error) {
+	t := &carav1.OverrideTerms{Reason: strings.TrimSpace(f.Get("reason"))}
+	switch end := f.Get("for"); end {
+	case "":
+	case untilNextChange:
+		t.UntilNextChange = true
+	default:
+		d, err := time.ParseDuration(end)
+		if err != nil || d <= 0 {
+			return nil, api.Invalid("the form", api.Field("for", "is %q; write a duration such as 2h or 72h", end))
+		}
+		t.For = durationpb.New(d)
+	}
+	return t, nil
+}
+
+const untilNextChange = "next change"
+
+// termFields ask for the reason and the end of an override.
+func termFields() []field {
+	return []field{
+		{Name: "reason", Label: "Reason", Flag: "--reason", Required: true, Help: "Everybody sees it beside the project."},
+		{Name: "for", Label: "Until", Flag: "--for", Value: "2h", Options: []option{
+			{"1h", "1 hour"},
+			{"2h", "2 hours"},
+			{"8h", "8 hours"},
+			{"24h", "1 day"},
+			{"72h", "3 days"},
+			{"168h", "1 week"},
+			{untilNextChange, "the next change in git"},
+		}},
+	}
+}

@@ -1,0 +1,244 @@
+package ui
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// actions are what the page offers, in the order in which a view shows it.
+func actions() []action {
+	return slices.Concat(projectVerbs(), dataVerbs(), sourceVerbs(), nodeVerbs())
+}
+
+func projectVerbs() []action {
+	return []action{
+		{
+			name: "retry", label: "Retry", kind: api.KindProject, method: carav1.ProjectService_RetryProject_FullMethodName,
+			command: "retry", done: "The retry was requested.",
+			offered: ofProject(func(p *carav1.Project) bool {
+				return p.GetStatus().GetPhase() == api.PhaseFailed || api.UpdateFailed(p)
+			}),
+			ask: effects("It starts again from the current spec. A Failed project is scheduled again; image tags are resolved again."),
+			run: func(ctx context.Context, u *UI, m proto.Message, _ url.Values) error {
+				_, err := u.api.projects.RetryProject(ctx, &carav1.RetryProjectRequest{Name: api.Meta(m).GetName()})
+				return err
+			},
+		},
+		{
+			name: "restart", label: "Restart", kind: api.KindProject, method: carav1.ProjectService_RestartProject_FullMethodName,
+			command: "restart", done: "The restart was requested.", offered: ofProject(placed),
+			ask: askRestart,
+			run: func(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+				req := &carav1.RestartProjectRequest{Name: api.Meta(m).GetName()}
+				if s := f.Get("service"); s != "" {
+					req.Services = []string{s}
+				}
+				_, err := u.api.projects.RestartProject(ctx, req)
+				return err
+			},
+		},
+		{
+			name: "extend", label: "Extend", kind: api.KindProject, method: carav1.ProjectService_ExtendProject_FullMethodName,
+			command: "extend", done: "The project lives longer now.",
+			offered: ofProject(func(p *carav1.Project) bool { return api.Expiry(p) != nil && !api.GoingAway(p) }),
+			ask:     askExtend, run: runExtend,
+		},
+		{
+			name: "rollback", label: "Roll back", kind: api.KindProject, method: carav1.ProjectService_RollbackProject_FullMethodName,
+			command: "rollback", done: "The earlier spec was restored.",
+			offered: ofProject(func(p *carav1.Project) bool { return p.GetMetadata().GetGeneration() > 1 && !api.GoingAway(p) }),
+			ask:     askRollback, run: runRollback,
+		},
+		{
+			name: "override", label: "Override git", kind: api.KindProject, method: carav1.ProjectService_OverrideProject_FullMethodName,
+			command: "override", done: "Git does not change this project until the override ends.",
+			offered: ofProject(func(p *carav1.Project) bool { return owned(p) && !overridden(p) && !api.GoingAway(p) }),
+			ask:     askOverride,
+			run: func(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+				t, err := terms(f)
+				if err != nil {
+					return err
+				}
+				_, err = u.api.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: api.Meta(m).GetName(), Terms: t})
+				return err
+			},
+		},
+		{
+			name: "clear-override", label: "End the override", kind: api.KindProject, method: carav1.ProjectService_OverrideProject_FullMethodName,
+			command: "override clear", done: "Git decides about this project again.", offered: ofProject(overridden),
+			ask: effects("Git decides again: the next pass makes the project as its manifest says, or deletes it if git does not have it any more."),
+			run: func(ctx context.Context, u *UI, m proto.Message, _ url.Values) error {
+				_, err := u.api.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: api.Meta(m).GetName(), Clear: true})
+				return err
+			},
+		},
+		{
+			name: "delete", label: "Delete", kind: api.KindProject, method: carav1.ProjectService_DeleteProject_FullMethodName,
+			command: "delete project", done: "The project is being deleted.", danger: true,
+			offered: ofProject(func(p *carav1.Project) bool { return !api.GoingAway(p) }),
+			ask:     askDelete, run: runDelete,
+		},
+	}
+}
+
+// effects returns the question of an action that only says what it does.
+func effects(lines ...string) func(context.Context, *UI, *question) error {
+	return func(_ context.Context, _ *UI, q *question) error {
+		q.Effects = append(q.Effects, lines...)
+		return nil
+	}
+}
+
+func ofProject(f func(*carav1.Project) bool) func(proto.Message) bool {
+	return func(m proto.Message) bool { p, ok := m.(*carav1.Project); return ok && f(p) }
+}
+
+func placed(p *carav1.Project) bool {
+	phase := p.GetStatus().GetPhase()
+	return phase == api.PhaseRunning || phase == api.PhaseScheduled
+}
+
+func owned(p *carav1.Project) bool {
+	_, ok := api.SourceOf(p.GetMetadata().GetOwner())
+	return ok
+}
+
+func overridden(p *carav1.Project) bool {
+	return api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden)
+}
+
+func askRestart(_ context.Context, _ *UI, q *question) error {
+	p := q.object.(*carav1.Project)
+	options := []option{{"", "all services"}}
+	for _, s := range p.GetSpec().GetServices() {
+		options = append(options, option{s.GetName(), s.GetName()})
+	}
+	q.Effects = []string{"The containers are stopped and started again, one service after the other. The spec and the data stay."}
+	q.Fields = []field{{Name: "service", Label: "Services", Flag: "/", Options: options}}
+	return nil
+}
+
+func askExtend(_ context.Context, _ *UI, q *question) error {
+	p := q.object.(*carav1.Project)
+	q.Effects = []string{"It now expires at " + api.Expiry(p).AsTime().UTC().Format("2006-01-02 15:04 UTC") + ", and later by what you choose."}
+	if owned(p) {
+		q.Effects = append(q.Effects, "Its source does not change: the later end is an override that ends with it.")
+	}
+	q.Fields = []field{
+		{Name: "by", Label: "Longer by", Flag: "-", Value: "24h", Options: []option{{"1h", "1 hour"}, {"8h", "8 hours"}, {"24h", "1 day"}, {"72h", "3 days"}, {"168h", "1 week"}}},
+		{Name: "reason", Label: "Reason", Flag: "--reason"},
+	}
+	return nil
+}
+
+func runExtend(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+	by, err := time.ParseDuration(f.Get("by"))
+	if err != nil || by <= 0 {
+		return api.Invalid("the form", api.Field("by", "is %q; write a duration such as 24h", f.Get("by")))
+	}
+	_, err = u.api.projects.ExtendProject(ctx, &carav1.ExtendProjectRequest{Name: api.Meta(m).GetName(), By: durationpb.New(by), Reason: f.Get("reason")})
+	return err
+}
+
+func askRollback(ctx context.Context, u *UI, q *question) error {
+	p := q.object.(*carav1.Project)
+	h, err := u.api.projects.GetProjectHistory(ctx, &carav1.GetRequest{Name: q.Name})
+	if err != nil {
+		return err
+	}
+	chosen := q.query.Get("to")
+	var options []option
+	for _, r := range h.GetItems() {
+		if r.GetGeneration() == p.GetMetadata().GetGeneration() {
+			continue
+		}
+		to := strconv.Itoa(int(r.GetGeneration()))
+		if chosen == "" {
+			chosen = to
+		}
+		options = append(options, option{to, fmt.Sprintf("generation %s, by %s, %s", to, r.GetActor(), r.GetTime().AsTime().UTC().Format("2006-01-02 15:04 UTC"))})
+		if to == chosen {
+			q.Diff = api.Diff(p, r.GetProject())
+		}
+	}
+	if len(options) == 0 {
+		return api.BadState("project %q has no earlier spec to go back to", q.Name)
+	}
+	q.Effects = []string{"The spec becomes that of generation " + chosen + " again. Only services that differ are recreated. Data does not change."}
+	q.Fields = []field{{Name: "to", Label: "Back to", Flag: "--to", Value: chosen, Options: options, Help: "Choose another one to see what would change."}}
+	if owned(p) {
+		q.Effects = append(q.Effects, "Git does not change the project until the override ends.")
+		q.Fields = append(q.Fields, termFields()...)
+	}
+	return nil
+}
+
+func runRollback(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+	req := &carav1.RollbackProjectRequest{Name: api.Meta(m).GetName(), To: f.Get("to")}
+	if owned(m.(*carav1.Project)) {
+		t, err := terms(f)
+		if err != nil {
+			return err
+		}
+		req.Terms = t
+	}
+	_, err := u.api.projects.RollbackProject(ctx, req)
+	return err
+}
+
+func askOverride(_ context.Context, _ *UI, q *question) error {
+	p := q.object.(*carav1.Project)
+	source, _ := api.SourceOf(p.GetMetadata().GetOwner())
+	q.Effects = []string{
+		"Until the override ends, source " + source + " does not change or delete this project. You can change it with caractrl apply.",
+		"When it ends, git decides again.",
+	}
+	q.Fields = termFields()
+	return nil
+}
+
+func askDelete(ctx context.Context, u *UI, q *question) error {
+	p := q.object.(*carav1.Project)
+	q.Effects = []string{fmt.Sprintf("All containers of %s are stopped and removed, with its network and its Ephemeral volumes.", q.Name)}
+	volumes, err := u.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{Project: q.Name})
+	if err != nil {
+		return err
+	}
+	for _, v := range volumes.GetItems() {
+		fate := "stays, with its data, as Retained."
+		if v.GetSpec().GetReclaim() == api.ReclaimDelete {
+			fate = "is deleted with its data (reclaim: Delete)."
+		}
+		q.Effects = append(q.Effects, "Volume "+v.GetMetadata().GetName()+" "+fate)
+	}
+	if source, ok := api.SourceOf(p.GetMetadata().GetOwner()); ok {
+		q.Effects = append(q.Effects, "Source "+source+" declares it. Git does not create it again until the override ends; then it does, unless it was removed from git.")
+		q.Command += " --override"
+		q.Fields = termFields()
+	}
+	return nil
+}
+
+func runDelete(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+	p := m.(*carav1.Project)
+	req := &carav1.DeleteProjectRequest{Name: p.GetMetadata().GetName(), Uid: p.GetMetadata().GetUid(), NoWait: true}
+	if owned(p) {
+		t, err := terms(f)
+		if err != nil {
+			return err
+		}
+		req.Override = t
+	}
+	_, err := u.api.projects.DeleteProject(ctx, req)
+	return err
+}

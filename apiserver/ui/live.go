@@ -1,0 +1,213 @@
+package ui
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
+	"github.com/caravanserai/cara/apiserver/state"
+)
+
+const (
+	eventStream = "text/event-stream"
+	// A stream renders at most every minPause, and at least every maxPause if something has changed.
+	minPause = 200 * time.Millisecond
+	maxPause = 5 * time.Second
+	// share is the part of the time that all streams together may render: one of so many parts.
+	share = 20
+	// refreshAfter is when a view is rendered again without a change, because heartbeats and polls are not changes.
+	refreshAfter = 15 * time.Second
+	// writeWithin is how long the browser may take to read a view.
+	writeWithin = 30 * time.Second
+)
+
+// budget shares the time for rendering among the open streams.
+type budget struct{ open atomic.Int64 }
+
+// pause returns how long a stream waits after a rendering that took this long.
+func (b *budget) pause(took time.Duration) time.Duration {
+	return min(max(minPause, took*share*time.Duration(b.open.Load())), maxPause)
+}
+
+func trimLive(path string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(path, Prefix), "live/")
+}
+
+// live serves a view as a stream. It sends the view when it differs from the one that the browser has.
+func (u *UI) live(show show) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		u.streams.open.Add(1)
+		defer u.streams.open.Add(-1)
+		s := &stream{w: w, conn: http.NewResponseController(w)}
+		s.begin()
+		defer func() { _ = s.conn.SetWriteDeadline(time.Time{}) }() // the connection may serve other requests
+		seen := r.Header.Get("Last-Event-ID")
+		if seen == "" {
+			seen = r.URL.Query().Get("seen")
+		}
+		if version, _, _ := strings.Cut(seen, "-"); seen != "" && version != u.version {
+			s.send("reload", "", nil) // a newer server has other assets
+			return nil
+		}
+		for s.err == nil {
+			at, began := u.Cache.Revision(), time.Now()
+			v, err := show(r.Context(), u.request(r))
+			if err == nil {
+				seen = u.sendView(s, v, seen)
+			} else if seen = u.sendProblem(s, err, seen); seen == "" {
+				return nil
+			}
+			if !u.wait(s, r, v, at, u.streams.pause(time.Since(began))) {
+				return nil
+			}
+		}
+		return nil
+	}
+}
+
+// sendView sends a view if it differs from the one with the id seen, and returns its id.
+func (u *UI) sendView(s *stream, v view, seen string) string {
+	body, id, err := u.render(v)
+	switch {
+	case err != nil:
+		return u.sendProblem(s, err, seen)
+	case id != seen:
+		s.send("view", id, body)
+	}
+	return id
+}
+
+// sendProblem sends an error in the place of the view. It returns "" if the stream must end because the caller's login has.
+func (u *UI) sendProblem(s *stream, err error, seen string) string {
+	p := api.ProblemOf(api.Wire(err))
+	if p.GetStatus() == http.StatusUnauthorized {
+		s.send("over", "", nil)
+		return ""
+	}
+	body, id, err := u.render(view{template: "problem", data: p})
+	if err == nil && id != seen {
+		s.send("view", id, body)
+	}
+	return id
+}
+
+// wait returns true when the view must be rendered again, and false when the stream must end.
+func (u *UI) wait(s *stream, r *http.Request, v view, at int64, pause time.Duration) bool {
+	var over <-chan struct{}
+	if visit := admission.VisitOf(r.Context()); visit != nil {
+		over = visit.Over.Done()
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	refresh := time.NewTimer(refreshAfter)
+	defer refresh.Stop()
+	paused, wake := timer.C, (<-chan struct{})(nil)
+	for {
+		select {
+		case <-paused:
+			paused = nil
+		case <-wake:
+		case <-refresh.C:
+			s.ping()
+			return s.err == nil
+		case <-over:
+			s.send("over", "", nil)
+			return false
+		case <-u.Draining:
+			return false // the browser connects again
+		case <-r.Context().Done():
+			return false
+		}
+		if paused != nil {
+			continue
+		}
+		var changed bool
+		if changed, at, wake = u.changed(v, at); changed {
+			return true
+		}
+	}
+}
+
+// changed reports whether an object that a view shows has changed after a revision. If none has, it returns the revision up
+// to which that is known, and what to wait for.
+func (u *UI) changed(v view, at int64) (changed bool, upTo int64, wake <-chan struct{}) {
+	for {
+		txs, wake, ok := u.Cache.After(at)
+		switch {
+		case !ok:
+			return true, at, nil // too far behind
+		case len(txs) == 0:
+			return false, at, wake
+		}
+		for _, tx := range txs {
+			if slices.ContainsFunc(tx.Changes, func(ch state.Change) bool { return v.shows(ch.Kind, ch.Name) }) {
+				return true, tx.Rev, nil
+			}
+		}
+		at = txs[len(txs)-1].Rev
+	}
+}
+
+// shows reports whether a view shows an object.
+func (v view) shows(kind, name string) bool {
+	if v.name != "" && (kind == api.KindProject || kind == api.KindSource || kind == api.KindNode || kind == api.KindOverride) && name != v.name {
+		return false
+	}
+	return slices.Contains(v.kinds, kind)
+}
+
+// stream writes server-sent events.
+type stream struct {
+	w    http.ResponseWriter
+	conn *http.ResponseController
+	err  error
+}
+
+func (s *stream) begin() {
+	s.w.Header().Set("Content-Type", eventStream)
+	s.w.Header().Set("X-Accel-Buffering", "no") // for proxies that would hold the events back
+	s.w.WriteHeader(http.StatusOK)
+	s.flush()
+}
+
+// send sends one event.
+func (s *stream) send(event, id string, data []byte) {
+	if s.err != nil {
+		return
+	}
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "event: %s\n", event)
+	if id != "" {
+		fmt.Fprintf(&out, "id: %s\n", id)
+	}
+	for line := range bytes.SplitSeq(data, []byte("\n")) {
+		out.WriteString("data: ")
+		out.Write(line)
+		out.WriteByte('\n')
+	}
+	out.WriteByte('\n')
+	_ = s.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+	_, s.err = s.w.Write(out.Bytes())
+	s.flush()
+}
+
+// ping finds out whether the browser is still there.
+func (s *stream) ping() {
+	if s.err == nil {
+		_ = s.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+		_, s.err = s.w.Write([]byte(":\n\n"))
+		s.flush()
+	}
+}
+
+func (s *stream) flush() {
+	if err := s.conn.Flush(); s.err == nil {
+		s.err = err
+	}
+}

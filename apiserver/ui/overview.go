@@ -1,0 +1,163 @@
+package ui
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	maxProblems = 100
+	maxProgress = 50
+	maxChanges  = 30
+)
+
+// matter is a line of the overview: an object, and what is wrong with it or in progress.
+type matter struct {
+	Kind, Name      string
+	Tone            string
+	Reason, Message string
+	Since           *timestamppb.Timestamp
+}
+
+// overview answers three questions: what is wrong now and why, what is in progress, what was changed last.
+type overview struct {
+	Problems, Progress         []matter
+	MoreProblems, MoreProgress int
+	Changes                    []*carav1.Event
+	Projects, Running          int
+	Nodes, Ready               int
+	Sources                    int
+}
+
+func (u *UI) overview(ctx context.Context, _ request) (view, error) {
+	projects, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	nodes, err := u.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	sources, err := u.api.sources.ListSources(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	volumes, err := u.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	events, err := u.api.events.ListEvents(ctx, &carav1.ListEventsRequest{NewestFirst: true, Limit: maxChanges})
+	if err != nil {
+		return view{}, err
+	}
+	o := overviewOf(projects.GetItems(), nodes.GetItems(), sources.GetItems(), volumes.GetItems())
+	o.Changes = events.GetItems()
+	return view{
+		title: "Overview", nav: "overview", template: "overview", data: o,
+		kinds: []string{api.KindProject, api.KindNode, api.KindSource, api.KindVolume, api.KindEvent},
+	}, nil
+}
+
+// overviewOf sorts out the objects that need somebody's attention. The newest problem comes first.
+func overviewOf(projects []*carav1.Project, nodes []*carav1.Node, sources []*carav1.Source, volumes []*carav1.Volume) overview {
+	o := overview{Projects: len(projects), Nodes: len(nodes), Sources: len(sources)}
+	for _, p := range projects {
+		if p.GetStatus().GetPhase() == api.PhaseRunning && tone(p) == good {
+			o.Running++
+		}
+		o.addProject(p)
+	}
+	for _, n := range nodes {
+		if n.GetStatus().GetState() == api.NodeReady {
+			o.Ready++
+		}
+		o.addNode(n)
+	}
+	for _, s := range sources {
+		if c := api.SourceProblem(s); c != nil {
+			o.Problems = append(o.Problems, matter{api.KindSource, s.GetMetadata().GetName(), bad, c.GetType(), c.GetMessage(), c.GetLastTransitionTime()})
+		}
+	}
+	for _, v := range volumes {
+		if st := v.GetStatus(); st.GetState() == api.VolumeLost {
+			o.Problems = append(o.Problems, matter{api.KindVolume, v.GetMetadata().GetName(), bad, st.GetState(), st.GetMessage(), st.GetSince()})
+		}
+	}
+	o.Problems, o.MoreProblems = newest(o.Problems, maxProblems)
+	o.Progress, o.MoreProgress = newest(o.Progress, maxProgress)
+	return o
+}
+
+// addProject adds what is wrong with a project, or what it is waiting for.
+func (o *overview) addProject(p *carav1.Project) {
+	st := p.GetStatus()
+	reason, message := api.Telling(p)
+	m := matter{api.KindProject, p.GetMetadata().GetName(), tone(p), reason, message, since(p)}
+	switch {
+	case st.GetLastSeen() != nil:
+		m.Reason, m.Message, m.Since = api.StatusUnknown, "its node "+st.GetNodeRef()+" is not connected", st.GetLastSeen()
+		o.Problems = append(o.Problems, m)
+	case st.GetPhase() == api.PhaseFailed, api.UpdateFailed(p), st.GetPhase() == api.PhaseRunning && m.Tone == warn:
+		o.Problems = append(o.Problems, m)
+	case st.GetMove() != nil, st.GetPhase() != api.PhaseRunning:
+		if m.Reason == "" {
+			m.Reason = st.GetPhase()
+		}
+		o.Progress = append(o.Progress, m)
+	}
+	for _, typ := range []string{api.CondBackupStale, api.CondBackupBlocked} {
+		if c := api.FindCondition(st.GetConditions(), typ); c.GetStatus() == api.StatusTrue {
+			o.Problems = append(o.Problems, matter{api.KindProject, p.GetMetadata().GetName(), warn, typ, c.GetMessage(), c.GetLastTransitionTime()})
+		}
+	}
+	for _, typ := range []string{api.CondCertificateReady, api.CondPortsReady} {
+		if c := api.FindCondition(st.GetConditions(), typ); c.GetStatus() == api.StatusFalse {
+			o.Problems = append(o.Problems, matter{api.KindProject, p.GetMetadata().GetName(), warn, typ, c.GetMessage(), c.GetLastTransitionTime()})
+		}
+	}
+}
+
+func (o *overview) addNode(n *carav1.Node) {
+	for _, c := range n.GetStatus().GetConditions() {
+		if api.NodeTroubled(c) {
+			o.Problems = append(o.Problems, matter{api.KindNode, n.GetMetadata().GetName(), bad, c.GetReason(), c.GetMessage(), c.GetLastTransitionTime()})
+		}
+	}
+}
+
+// since returns when a project got into its state, as far as its conditions say.
+func since(p *carav1.Project) *timestamppb.Timestamp {
+	types := []string{api.CondReady, api.CondPhase}
+	if p.GetStatus().GetPhase() == api.PhasePending {
+		types = []string{api.CondScheduled, api.CondPhase}
+	}
+	for _, typ := range types {
+		if c := api.FindCondition(p.GetStatus().GetConditions(), typ); c.GetLastTransitionTime() != nil {
+			return c.GetLastTransitionTime()
+		}
+	}
+	return p.GetMetadata().GetCreationTimestamp()
+}
+
+// newest sorts by time and keeps the newest.
+func newest(all []matter, most int) (kept []matter, left int) {
+	slices.SortFunc(all, func(a, b matter) int {
+		return cmp.Or(-timeOf(a.Since).Compare(timeOf(b.Since)), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Reason, b.Reason))
+	})
+	kept = all[:min(len(all), most)]
+	return kept, len(all) - len(kept)
+}
+
+func timeOf(at *timestamppb.Timestamp) time.Time {
+	if at == nil {
+		return time.Time{}
+	}
+	return at.AsTime()
+}

@@ -1,0 +1,127 @@
+package ui
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+	"unicode"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+)
+
+// request is what a view may depend on, besides the state of the cluster.
+type request struct {
+	actor identity.Actor
+	query url.Values
+	path  func(name string) string
+	here  string // path and query of the view
+	now   time.Time
+}
+
+// view is what a view shows.
+type view struct {
+	title    string
+	nav      string // the entry of the navigation
+	template string
+	data     any
+	// kinds are the kinds of objects that the view shows. name limits those that have names of their own to one object.
+	kinds []string
+	name  string
+}
+
+// show computes a view.
+type show func(ctx context.Context, r request) (view, error)
+
+// may reports whether the person may call a method for an object with this name.
+func (u *UI) may(a identity.Actor, method, name string) bool {
+	return u.MayCall(a, method) == nil && a.MayName(name)
+}
+
+func (u *UI) request(r *http.Request) request {
+	here := url.URL{Path: Prefix + trimLive(r.URL.Path), RawQuery: r.URL.RawQuery}
+	return request{actor: actorOf(r), query: r.URL.Query(), path: r.PathValue, here: here.RequestURI(), now: u.Now()}
+}
+
+// page serves a view as a document.
+func (u *UI) page(show show) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		v, err := show(r.Context(), u.request(r))
+		if err != nil {
+			return err
+		}
+		body, id, err := u.render(v)
+		if err != nil {
+			return err
+		}
+		u.document(w, r, http.StatusOK, v, body, id)
+		return nil
+	}
+}
+
+// document writes a whole document around the rendered view.
+func (u *UI) document(w http.ResponseWriter, r *http.Request, status int, v view, body []byte, id string) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	actor := actorOf(r)
+	u.write(w, "shell", map[string]any{
+		"Title": v.title, "Nav": v.nav, "Body": trusted(body), "ID": id, "Assets": u.version, "Actor": actor, "Live": len(v.kinds) > 0,
+		"Done": doneText(r.URL.Query().Get("done")), "Tokens": u.MayCall(actor, methodListTokens) == nil, "Cluster": u.ClusterID, "Version": u.Version,
+	})
+}
+
+// refuse answers with an error.
+func (u *UI) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	problem := api.ProblemOf(api.Wire(err))
+	v := view{title: problem.GetTitle(), template: "problem", data: problem}
+	body, id, err := u.render(v)
+	if err != nil {
+		http.Error(w, problem.GetDetail(), int(problem.GetStatus()))
+		return
+	}
+	if actorOf(r).Session == "" {
+		u.showLogin(w, int(problem.GetStatus()), loginForm{Problem: problem.GetDetail()})
+		return
+	}
+	u.document(w, r, int(problem.GetStatus()), v, body, id)
+}
+
+// render returns the HTML of a view, and an id that is equal for equal HTML.
+func (u *UI) render(v view) (body []byte, id string, err error) {
+	var out bytes.Buffer
+	if err := u.templates.ExecuteTemplate(&out, v.template, v.data); err != nil {
+		return nil, "", api.Internal("show the view %s: %v", v.template, err)
+	}
+	body = visible(out.Bytes())
+	sum := sha256.Sum256(body)
+	return body, u.version + "-" + hex.EncodeToString(sum[:8]), nil
+}
+
+// write writes a template that surrounds views. Its data is the server's own or was cleaned before.
+func (u *UI) write(w io.Writer, name string, data any) {
+	var out bytes.Buffer
+	if err := u.templates.ExecuteTemplate(&out, name, data); err != nil {
+		u.Logger.Error("a template of the page failed", "template", name, "error", err)
+		return
+	}
+	_, _ = w.Write(visible(out.Bytes())) // the browser may have disconnected
+}
+
+// visible removes control characters and the marks that change the direction of text. It works on single characters, so it
+// cannot remove a part of the markup.
+func visible(html []byte) []byte {
+	return bytes.Map(func(c rune) rune {
+		switch {
+		case c == '\n' || c == '\t':
+			return c
+		case unicode.IsControl(c), unicode.Is(unicode.Bidi_Control, c), c == '\u2028', c == '\u2029', c == '\ufeff':
+			return -1
+		}
+		return c
+	}, html)
+}

@@ -1,0 +1,156 @@
+package ui
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// project is everything about one project.
+type project struct {
+	*carav1.Project
+	Reason, Message string
+	Services        []service
+	Hosts           []string
+	Steps           []step
+	Events          []*carav1.Event
+	History         []*carav1.Revision
+	Volumes         []*carav1.Volume
+	Override        *carav1.Override
+	Claims          []string // the sources' files that declare it
+	Actions         []offer
+}
+
+// service is a service of the spec beside its status.
+type service struct {
+	*carav1.Service
+	Status *carav1.ServiceStatus
+}
+
+// step is one entry of the time line.
+type step struct {
+	At              *timestamppb.Timestamp
+	Tone            string
+	Reason, Message string
+	Actor           string
+	Took            string // how long it lasted until the next step
+}
+
+func (u *UI) project(ctx context.Context, r request) (view, error) {
+	name := r.path("name")
+	p, err := u.api.projects.GetProject(ctx, &carav1.GetRequest{Name: name})
+	if api.IsNotFound(err) {
+		return u.gone(ctx, name, err)
+	}
+	if err != nil {
+		return view{}, err
+	}
+	out := &project{Project: p, Services: servicesOf(p), Hosts: p.GetStatus().GetHosts(), Actions: u.projectActions(r.actor, p)}
+	out.Reason, out.Message = api.Telling(p)
+	if err := u.fill(ctx, out, name); err != nil {
+		return view{}, err
+	}
+	return view{
+		title: name, nav: "projects", template: "project", data: out, name: name,
+		kinds: []string{api.KindProject, api.KindEvent, api.KindOverride, api.KindVolume, api.KindNode},
+	}, nil
+}
+
+// fill adds what other services know about the project.
+func (u *UI) fill(ctx context.Context, out *project, name string) error {
+	events, err := u.api.events.ListEvents(ctx, &carav1.ListEventsRequest{Kind: api.KindProject, Name: name, NewestFirst: true})
+	if err != nil {
+		return err
+	}
+	out.Events = events.GetItems()
+	out.Steps = timeline(out.Events)
+	history, err := u.api.projects.GetProjectHistory(ctx, &carav1.GetRequest{Name: name})
+	if err != nil && !api.IsNotFound(err) {
+		return err
+	}
+	out.History = history.GetItems()
+	volumes, err := u.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{Project: name})
+	if err != nil {
+		return err
+	}
+	out.Volumes = volumes.GetItems()
+	overrides, err := u.api.projects.ListOverrides(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(overrides.GetItems(), func(o *carav1.Override) bool { return o.GetMetadata().GetName() == name }); i >= 0 {
+		out.Override = overrides.GetItems()[i]
+	}
+	return nil
+}
+
+// gone shows why a project does not exist any more, if its tombstone is still there.
+func (u *UI) gone(ctx context.Context, name string, missing error) (view, error) {
+	stones, err := u.api.projects.ListTombstones(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	i := slices.IndexFunc(stones.GetItems(), func(t *carav1.Tombstone) bool { return t.GetMetadata().GetName() == name })
+	if i < 0 {
+		return view{}, missing
+	}
+	return view{
+		title: name, nav: "projects", template: "gone", data: stones.GetItems()[i], name: name,
+		kinds: []string{api.KindProject, api.KindTombstone},
+	}, nil
+}
+
+// servicesOf returns the services of the spec, each with its status.
+func servicesOf(p *carav1.Project) []service {
+	status := map[string]*carav1.ServiceStatus{}
+	for _, s := range p.GetStatus().GetServices() {
+		status[s.GetName()] = s
+	}
+	out := make([]service, len(p.GetSpec().GetServices()))
+	for i, s := range p.GetSpec().GetServices() {
+		out[i] = service{s, status[s.GetName()]}
+	}
+	return out
+}
+
+// timeline makes the time line of the events, which are newest first.
+func timeline(events []*carav1.Event) []step {
+	const most = 12
+	var out []step
+	for i, e := range events {
+		if len(out) == most {
+			break
+		}
+		s := step{At: e.GetLastTime(), Tone: good, Reason: e.GetReason(), Message: e.GetMessage(), Actor: e.GetActor()}
+		if e.GetType() == string(api.EventWarning) {
+			s.Tone = bad
+		}
+		if i > 0 {
+			if lasted := events[i-1].GetLastTime().AsTime().Sub(e.GetLastTime().AsTime()); lasted >= 0 {
+				s.Took = lasted.Round(max(time.Millisecond, lasted.Truncate(time.Second)/100)).String()
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// hostURL returns the address of a host, for a link; "" if it is not the name of a host.
+func hostURL(p *carav1.Project, host string) string {
+	if len(validation.IsDNS1123Subdomain(host)) > 0 {
+		return ""
+	}
+	for _, in := range p.GetSpec().GetIngress() {
+		if api.Public(in) && (in.GetHost() == host || strings.HasPrefix(host, in.GetHost()+".")) {
+			return "https://" + host + "/"
+		}
+	}
+	return "http://" + host + "/"
+}

@@ -1,0 +1,264 @@
+package ui
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"html/template"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
+	"github.com/caravanserai/cara/apiserver/guard"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Prefix is the path of the page. Every path of this package begins with it.
+const Prefix = "/ui/"
+
+// maxForm limits the body of a form.
+const maxForm = 64 << 10
+
+//go:embed assets templates
+var files embed.FS
+
+// Sessions logs people in and out.
+type Sessions interface {
+	// Login opens a session for a token, and Open for the code of a link. secret is for the cookie.
+	Login(ctx context.Context, token string) (secret string, session *carav1.Session, err error)
+	Open(ctx context.Context, code string) (secret string, session *carav1.Session, err error)
+	Logout(ctx context.Context, actor identity.Actor) error
+	// Actor returns the caller that a cookie's secret authenticates.
+	Actor(secret string) (identity.Actor, error)
+}
+
+// Config holds the dependencies of the page.
+type Config struct {
+	// Conn connects to the services, which see the caller's Visit.
+	Conn     grpc.ClientConnInterface
+	Sessions Sessions
+	// Cache has the recent changes, which say when to render again.
+	Cache *state.Cache
+	// Draining is closed when the server begins to shut down. Streams end then.
+	Draining <-chan struct{}
+	// MayCall returns an error if the actor's role may not call a method.
+	MayCall   func(identity.Actor, string) error
+	Guard     guard.Guard
+	ClusterID string
+	Version   string
+	Logger    *slog.Logger
+	Now       func() time.Time
+}
+
+// UI serves the page.
+type UI struct {
+	Config
+	api       clients
+	mux       *http.ServeMux
+	templates *template.Template
+	version   string // of the assets: a page with other assets loads itself again
+	origin    *http.CrossOriginProtection
+	logins    *limiter
+	sent      *onceOnly
+	streams   budget
+}
+
+// clients are the services that the page calls.
+type clients struct {
+	projects carav1.ProjectServiceClient
+	nodes    carav1.NodeServiceClient
+	sources  carav1.SourceServiceClient
+	secrets  carav1.SecretServiceClient
+	volumes  carav1.VolumeServiceClient
+	events   carav1.EventServiceClient
+	tokens   carav1.TokenServiceClient
+}
+
+// New returns the page.
+func New(cfg Config) (*UI, error) {
+	u := &UI{
+		Config: cfg, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), logins: newLimiter(), sent: newOnceOnly(),
+		api: clients{
+			projects: carav1.NewProjectServiceClient(cfg.Conn), nodes: carav1.NewNodeServiceClient(cfg.Conn),
+			sources: carav1.NewSourceServiceClient(cfg.Conn), secrets: carav1.NewSecretServiceClient(cfg.Conn),
+			volumes: carav1.NewVolumeServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
+			tokens: carav1.NewTokenServiceClient(cfg.Conn),
+		},
+	}
+	if err := u.readAssets(); err != nil {
+		return nil, err
+	}
+	var err error
+	if u.templates, err = template.New("").Funcs(u.funcs()).ParseFS(files, "templates/*.html"); err != nil {
+		return nil, err
+	}
+	u.routes()
+	return u, nil
+}
+
+// readAssets computes the version of the assets.
+func (u *UI) readAssets() error {
+	sum := sha256.New()
+	err := fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		body, err := files.ReadFile(path)
+		sum.Write(body)
+		return err
+	})
+	u.version = hex.EncodeToString(sum.Sum(nil))[:12]
+	return err
+}
+
+// routes registers the paths. Only those of the login and the assets are for callers without a session.
+func (u *UI) routes() {
+	u.mux.HandleFunc("GET /ui/assets/{name}", u.asset)
+	u.mux.HandleFunc("GET /ui/login", u.loginPage)
+	u.mux.HandleFunc("POST /ui/login", u.login)
+	u.mux.Handle("POST /ui/logout", u.known(u.logout))
+	for path, show := range u.views() {
+		u.mux.Handle("GET /ui/"+path, u.known(u.page(show)))
+		u.mux.Handle("GET /ui/live/"+path, u.known(u.live(show)))
+	}
+	u.mux.Handle("GET /ui/logs/{name}", u.known(u.followLogs))
+	u.mux.Handle("GET /ui/logs/{name}/download", u.known(u.downloadLogs))
+	u.mux.Handle("GET /ui/do/{action}/{name}", u.known(u.ask))
+	u.mux.Handle("POST /ui/do/{action}/{name}", u.known(u.do))
+	u.mux.Handle("GET /ui/", u.known(func(w http.ResponseWriter, r *http.Request) error {
+		return api.NotFound("the page has no view %s", r.URL.Path)
+	}))
+	u.mux.HandleFunc("GET /ui", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, Prefix, http.StatusSeeOther) })
+}
+
+// Cookie returns the secret of the request's session, or "".
+func (u *UI) Cookie(r *http.Request) string {
+	c, err := r.Cookie(u.cookieName(r))
+	if err != nil {
+		return ""
+	}
+	return c.Value
+}
+
+// ServeHTTP serves one request. Requests that change something must come from the page itself.
+func (u *UI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	out := &tracked{ResponseWriter: w}
+	defer func() {
+		p := recover()
+		if err, ok := p.(error); p == nil || ok && errors.Is(err, http.ErrAbortHandler) {
+			if p != nil {
+				panic(p) // makes net/http break the connection
+			}
+			return
+		}
+		err := u.Guard.Panicked(r.Method+" "+r.URL.Path, p)
+		if out.begun {
+			panic(http.ErrAbortHandler)
+		}
+		u.refuse(out, r, err)
+	}()
+	secure(out.Header(), r.TLS != nil)
+	if err := u.origin.Check(r); err != nil {
+		u.refuse(out, r, api.Forbidden("this request came from another page: open the page itself and repeat it there"))
+		return
+	}
+	if r.Method == http.MethodPost {
+		r.Body = http.MaxBytesReader(out, r.Body, maxForm)
+		_ = http.NewResponseController(out).SetReadDeadline(u.Now().Add(admission.BodyTimeout))
+	}
+	u.mux.ServeHTTP(out, r)
+}
+
+// secure sets the headers of every answer.
+func secure(h http.Header, tls bool) {
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
+		"form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()")
+	h.Set("Cache-Control", "no-store")
+	if tls {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
+}
+
+// handler serves a request of a person who is logged in. An error is answered as a page.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+// known lets only people with a session through. The others are led to the login.
+func (u *UI) known(next handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if actorOf(r).Session != "" {
+			if err := next(w, r); err != nil {
+				u.refuse(w, r, err)
+			}
+			return
+		}
+		if r.Header.Get("Accept") == eventStream {
+			http.Error(w, "log in again", http.StatusUnauthorized)
+			return
+		}
+		to := Prefix + "login"
+		if r.Method == http.MethodGet && r.URL.Path != Prefix {
+			to += "?next=" + url.QueryEscape(r.URL.RequestURI())
+		}
+		http.Redirect(w, r, to, http.StatusSeeOther)
+	})
+}
+
+// actorOf returns the caller, as the door authenticated it.
+func actorOf(r *http.Request) identity.Actor {
+	if v := admission.VisitOf(r.Context()); v != nil {
+		return v.Actor
+	}
+	return identity.Actor{}
+}
+
+// asset serves the script, the styles and the icon. Their address has their version, so browsers may keep them.
+func (u *UI) asset(w http.ResponseWriter, r *http.Request) {
+	body, err := files.ReadFile("assets/" + r.PathValue("name"))
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	types := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+	name := r.PathValue("name")
+	w.Header().Set("Content-Type", types[name[max(0, strings.LastIndexByte(name, '.')):]])
+	if r.URL.Query().Get("v") == u.version {
+		w.Header().Set("Cache-Control", "private, max-age=31536000, immutable")
+	}
+	_, _ = w.Write(body) // the browser may have disconnected
+}
+
+// tracked records whether anything was written.
+type tracked struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (a *tracked) WriteHeader(status int) {
+	a.begun = true
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *tracked) Write(p []byte) (int, error) {
+	a.begun = true
+	return a.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (a *tracked) Unwrap() http.ResponseWriter { return a.ResponseWriter }

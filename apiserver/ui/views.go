@@ -1,0 +1,297 @@
+package ui
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const methodListTokens = carav1.TokenService_ListTokens_FullMethodName
+
+// views are the views by their path below Prefix.
+func (u *UI) views() map[string]show {
+	return map[string]show{
+		"{$}":                  u.overview,
+		"projects":             u.projects,
+		"projects/{name}":      u.project,
+		"projects/{name}/logs": u.logs,
+		"sources":              u.sources,
+		"sources/{name}":       u.source,
+		"nodes":                u.nodes,
+		"nodes/{name}":         u.node,
+		"previews":             u.previews,
+		"volumes":              u.volumes,
+		"secrets":              u.secrets,
+		"tokens":               u.tokens,
+		"search":               u.search,
+	}
+}
+
+func (u *UI) sources(ctx context.Context, _ request) (view, error) {
+	l, err := u.api.sources.ListSources(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	return view{title: "Sources", nav: "sources", template: "sources", data: l.GetItems(), kinds: []string{api.KindSource}}, nil
+}
+
+// source is everything about one source.
+type source struct {
+	*carav1.Source
+	Problem *carav1.Condition
+	Claims  []*carav1.Claim
+	More    int
+	Plan    *carav1.SourcePlan
+	Actions []offer
+}
+
+func (u *UI) source(ctx context.Context, r request) (view, error) {
+	name := r.path("name")
+	s, err := u.api.sources.GetSource(ctx, &carav1.GetRequest{Name: name})
+	if err != nil {
+		return view{}, err
+	}
+	claims, err := u.api.sources.ListClaims(ctx, &carav1.ListClaimsRequest{Source: name})
+	if err != nil {
+		return view{}, err
+	}
+	out := &source{Source: s, Problem: api.SourceProblem(s), Claims: claims.GetItems(), Actions: u.sourceActions(r.actor, s)}
+	// Claims that need attention come first.
+	slices.SortStableFunc(out.Claims, func(a, b *carav1.Claim) int { return settled(a) - settled(b) })
+	if len(out.Claims) > 5*window {
+		out.More = len(out.Claims) - 5*window
+		out.Claims = out.Claims[:5*window]
+	}
+	return view{title: name, nav: "sources", template: "source", data: out, kinds: []string{api.KindSource, api.KindClaim}, name: name}, nil
+}
+
+func settled(c *carav1.Claim) int {
+	if c.GetStatus().GetState() == api.ClaimApplied && c.GetSpec().GetPresent() {
+		return 1
+	}
+	return 0
+}
+
+// node is a node beside what runs on it.
+type node struct {
+	*carav1.Node
+	Projects []*carav1.Project
+	Bars     []bar
+	Problems []*carav1.Condition
+	Actions  []offer
+}
+
+// bar shows how much of something is used.
+type bar struct {
+	Name, Text string
+	Used, All  int64
+}
+
+func (u *UI) nodes(ctx context.Context, _ request) (view, error) {
+	nodes, err := u.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	projects, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	on := map[string][]*carav1.Project{}
+	for _, p := range projects.GetItems() {
+		on[p.GetStatus().GetNodeRef()] = append(on[p.GetStatus().GetNodeRef()], p)
+	}
+	out := make([]node, len(nodes.GetItems()))
+	for i, n := range nodes.GetItems() {
+		out[i] = nodeOf(n, on[n.GetMetadata().GetName()])
+	}
+	return view{title: "Nodes", nav: "nodes", template: "nodes", data: out, kinds: []string{api.KindNode, api.KindProject}}, nil
+}
+
+func (u *UI) node(ctx context.Context, r request) (view, error) {
+	name := r.path("name")
+	n, err := u.api.nodes.GetNode(ctx, &carav1.GetRequest{Name: name})
+	if err != nil {
+		return view{}, err
+	}
+	projects, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{NodeRef: name})
+	if err != nil {
+		return view{}, err
+	}
+	out := nodeOf(n, projects.GetItems())
+	out.Actions = u.nodeActions(r.actor, n)
+	return view{title: name, nav: "nodes", template: "node", data: out, kinds: []string{api.KindNode, api.KindProject}}, nil
+}
+
+// nodeOf adds up what the projects on a node have requested.
+func nodeOf(n *carav1.Node, projects []*carav1.Project) node {
+	out := node{Node: n, Projects: projects}
+	var cpu, memory int64
+	for _, p := range projects {
+		for _, s := range p.GetSpec().GetServices() {
+			c, _ := api.MilliCPU(s.GetResources().GetRequests().GetCpu()) // validated when it was stored; 0 if it is not set
+			m, _ := api.Bytes(s.GetResources().GetRequests().GetMemory())
+			cpu, memory = cpu+c, memory+m
+		}
+	}
+	capacity := n.GetStatus().GetInfo().GetCapacity()
+	if all, err := api.MilliCPU(capacity.GetCpu()); err == nil && all > 0 {
+		out.Bars = append(out.Bars, bar{"CPU requested", cpuText(cpu) + " of " + cpuText(all), cpu, all})
+	}
+	if all, err := api.Bytes(capacity.GetMemory()); err == nil && all > 0 {
+		out.Bars = append(out.Bars, bar{"Memory requested", bytesText(memory) + " of " + bytesText(all), memory, all})
+	}
+	if all, err := api.Bytes(capacity.GetDisk()); err == nil && all > 0 {
+		free, _ := api.Bytes(capacity.GetDiskFree())
+		out.Bars = append(out.Bars, bar{"Disk used", bytesText(all-free) + " of " + bytesText(all), all - free, all})
+	}
+	for _, c := range n.GetStatus().GetConditions() {
+		if api.NodeTroubled(c) {
+			out.Problems = append(out.Problems, c)
+		}
+	}
+	return out
+}
+
+func (u *UI) previews(ctx context.Context, r request) (view, error) {
+	l, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	type preview struct {
+		*carav1.Project
+		Extend bool
+	}
+	var out []preview
+	for _, p := range l.GetItems() {
+		if api.Expiry(p) != nil {
+			out = append(out, preview{p, u.may(r.actor, carav1.ProjectService_ExtendProject_FullMethodName, p.GetMetadata().GetName())})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b preview) int {
+		return api.Expiry(a.Project).AsTime().Compare(api.Expiry(b.Project).AsTime())
+	})
+	return view{title: "Previews", nav: "previews", template: "previews", data: out, kinds: []string{api.KindProject}}, nil
+}
+
+func (u *UI) volumes(ctx context.Context, r request) (view, error) {
+	l, err := u.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	projects, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	backups := slices.DeleteFunc(slices.Clone(projects.GetItems()), func(p *carav1.Project) bool { return p.GetSpec().GetBackup() == nil })
+	data := struct {
+		Volumes []*carav1.Volume
+		Backups []*carav1.Project
+		Delete  bool
+	}{l.GetItems(), backups, u.MayCall(r.actor, carav1.VolumeService_DeleteVolume_FullMethodName) == nil}
+	return view{title: "Volumes", nav: "volumes", template: "volumes", data: data, kinds: []string{api.KindVolume, api.KindProject}}, nil
+}
+
+func (u *UI) secrets(ctx context.Context, _ request) (view, error) {
+	l, err := u.api.secrets.ListSecrets(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	return view{title: "Secrets", nav: "secrets", template: "secrets", data: l.GetItems(), kinds: []string{api.KindSecret}}, nil
+}
+
+func (u *UI) tokens(ctx context.Context, _ request) (view, error) {
+	l, err := u.api.tokens.ListTokens(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	people := slices.DeleteFunc(slices.Clone(l.GetItems()), func(t *carav1.Token) bool { return t.GetRole() == api.RoleNode })
+	return view{title: "Tokens", nav: "tokens", template: "tokens", data: people, kinds: []string{api.KindToken}}, nil
+}
+
+// found is one result of a search.
+type found struct{ Kind, Name, Link, Text string }
+
+// search looks for words in the names of all objects, and in the hosts and owners of projects.
+func (u *UI) search(ctx context.Context, r request) (view, error) {
+	const most = 50
+	q := clipped(r.query.Get("q"))
+	words := strings.Fields(strings.ToLower(q))
+	var out []found
+	add := func(kind, name, at, note string) {
+		if len(out) < most {
+			out = append(out, found{kind, name, at, note})
+		}
+	}
+	if len(words) > 0 {
+		if err := u.searchIn(ctx, words, add); err != nil {
+			return view{}, err
+		}
+	}
+	data := struct {
+		Query string
+		Found []found
+		Full  bool
+	}{q, out, len(out) == most}
+	return view{title: "Search", nav: "search", template: "search", data: data}, nil
+}
+
+// searchIn calls add for each object that matches. Projects whose name matches come before those that match otherwise.
+func (u *UI) searchIn(ctx context.Context, words []string, add func(kind, name, at, note string)) error {
+	projects, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	if err != nil {
+		return err
+	}
+	for _, byName := range []bool{true, false} {
+		for _, p := range projects.GetItems() {
+			name := p.GetMetadata().GetName()
+			if named(name, words) == byName && (byName || matches(p, words)) {
+				add(api.KindProject, name, link(api.KindProject, name), phaseText(p))
+			}
+		}
+	}
+	nodes, err := u.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return err
+	}
+	sources, err := u.api.sources.ListSources(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return err
+	}
+	volumes, err := u.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
+	if err != nil {
+		return err
+	}
+	secrets, err := u.api.secrets.ListSecrets(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes.GetItems() {
+		addNamed(n, words, nodeText(n), add)
+	}
+	for _, s := range sources.GetItems() {
+		addNamed(s, words, sourceText(s), add)
+	}
+	for _, v := range volumes.GetItems() {
+		addNamed(v, words, v.GetStatus().GetState(), add)
+	}
+	for _, s := range secrets.GetItems() {
+		addNamed(s, words, s.GetType(), add)
+	}
+	return nil
+}
+
+func addNamed(m proto.Message, words []string, note string, add func(kind, name, at, note string)) {
+	if name := api.Meta(m).GetName(); named(name, words) {
+		add(api.Kind(m), name, link(api.Kind(m), name), note)
+	}
+}
+
+// named reports whether a name contains each word.
+func named(name string, words []string) bool {
+	return !slices.ContainsFunc(words, func(word string) bool { return !has(name, word) })
+}
