@@ -240,7 +240,7 @@ func (tab *Tab) Press(key string, ctrl bool) error {
 
 // Login logs in with a token. base is the server's address.
 func (tab *Tab) Login(base, token string) error {
-	return errors.Join(tab.Go(base+"/ui/login"), tab.Type("#token", token), tab.Click("button.main"), tab.Until(`document.querySelector("nav a[aria-current]")`))
+	return errors.Join(tab.Go(base+"/ui/login"), tab.Type("#token", token), tab.Click("button.main"), tab.Until(`document.querySelector("nav a[aria-current]") && document.readyState === "complete"`))
 }
 
 // Picture returns a picture of the whole document as PNG.
