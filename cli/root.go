@@ -139,7 +139,7 @@ type task struct {
 // tasks returns the commands grouped by task, in the order of the help.
 func tasks() []task {
 	return []task{
-		{"See what there is:", []func(*app) *cobra.Command{newGet, newDescribe, newTrace, newHistory, newDiff}},
+		{"See what there is:", []func(*app) *cobra.Command{newGet, newDescribe, newTrace, newHistory, newDiff, newPage}},
 		{"Change what runs:", []func(*app) *cobra.Command{newApply, newConvert, newCreate, newDelete, newRecreate, newRestart, newRetry, newMove, newRestore, newExtend, newRollback}},
 		{"Look into containers:", []func(*app) *cobra.Command{newLogs, newExec, newPortForward, newTop}},
 		{"Work with git:", []func(*app) *cobra.Command{newReconcile, newWait, newSuspend, newResume, newConfirm, newOverride, newAdopt, newRelease}},

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
@@ -82,12 +83,16 @@ func (s *session) watchDirectory(ctx context.Context, conn *grpc.ClientConn) err
 
 // follow prints the banner when the node is ready, and then a line for each save and its result.
 func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
+	login, err := carav1.NewTokenServiceClient(conn).CreateLogin(ctx, &emptypb.Empty{})
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("make a link to the page: %w", err)
+	}
 	return s.watch(ctx, conn, func(m *carav1.WatchResponse, n *devlog.Printer) bool {
 		for _, c := range m.GetChanges() {
 			node, ok := api.Unwrap(c.GetObject()).(*carav1.Node)
 			if ok && node.GetStatus().GetState() == api.NodeReady && !s.greeted {
 				s.greeted = true
-				s.greet()
+				s.greet(login.GetPath())
 			}
 		}
 		for _, line := range n.Take(m, time.Now()) {
@@ -175,7 +180,8 @@ func (s *session) takeDown(ctx context.Context, conn *grpc.ClientConn) error {
 	return err
 }
 
-func (s *session) greet() {
+// greet prints the banner. The link to the page logs in once.
+func (s *session) greet(link string) {
 	caractrl := "caractrl"
 	if name := s.server.ContextToName(); name != "" {
 		caractrl += " --context " + name
@@ -183,10 +189,11 @@ func (s *session) greet() {
 	fmt.Printf(`
 Cara runs. Put a project's YAML into the directory, and it runs; remove the file, and it is gone.
 
-  directory   %s
-  address     %s
-  ingress     http://%s (by host name)
-  data        %s
+  directory   %[1]s
+  address     %[2]s
+  page        %[6]s (logs in once, within 10 minutes)
+  ingress     http://%[3]s (by host name)
+  data        %[4]s
 
 What to type next, in another terminal:
 
@@ -196,5 +203,5 @@ What to type next, in another terminal:
 
 Ctrl-C ends the server and the agent; containers keep running until cara-server dev --down.
 
-`, s.dir, s.url, s.agent.IngressListen, s.server.DataDir, caractrl)
+`, s.dir, s.url, s.agent.IngressListen, s.server.DataDir, caractrl, s.url+link)
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"syscall"
 
+	"google.golang.org/protobuf/types/known/emptypb"
+
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testcluster"
@@ -237,16 +239,30 @@ func (d *demo) dump(ctx context.Context) string {
 }
 
 // reachable says, with KEEP, what is up and how to end it.
-func (d *demo) reachable() {
-	fmt.Printf(`Everything stays up (KEEP=1). In another terminal:
+func (d *demo) reachable(ctx context.Context) error {
+	conn, err := d.cluster.Conn()
+	if err != nil {
+		return err
+	}
+	login, err := carav1.NewTokenServiceClient(conn).CreateLogin(ctx, &emptypb.Empty{})
+	if err != nil {
+		return fmt.Errorf("make a link to the page: %w", err)
+	}
+	fmt.Printf(`Everything stays up (KEEP=1). The page, by a link that logs in once, within 10 minutes:
 
-  export CARA_SERVER=%s CARA_TOKEN_FILE=%s
-  %s get projects -w
-  curl -H 'Host: shop.demo.test' http://%s/
-  git clone %s
+  %[7]s
 
-Ctrl-C here, or kill -TERM %d, ends it and leaves nothing behind.
+In another terminal:
+
+  export CARA_SERVER=%[1]s CARA_TOKEN_FILE=%[2]s
+  %[3]s get projects -w
+  %[3]s page
+  curl -H 'Host: shop.demo.test' http://%[4]s/
+  git clone %[5]s
+
+Ctrl-C here, or kill -TERM %[6]d, ends it and leaves nothing behind.
 
 `, d.cluster.URL(), filepath.Join(d.cluster.DataDir(), "admin.token"), filepath.Join(d.bin, "caractrl"),
-		d.ingress, d.git.RepoURL("deploy"), os.Getpid())
+		d.ingress, d.git.RepoURL("deploy"), os.Getpid(), d.cluster.URL()+login.GetPath())
+	return nil
 }

@@ -35,8 +35,9 @@ func run(ctx context.Context, bin string, keep bool) (code int) {
 	defer cancel()
 	err := d.tell(story)
 	if err == nil && keep {
-		d.reachable()
-		<-ctx.Done()
+		if err = d.reachable(ctx); err == nil {
+			<-ctx.Done()
+		}
 	}
 	ending, cancelEnding := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 	defer cancelEnding()
