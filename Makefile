@@ -12,6 +12,8 @@ FUZZTIME ?= 10s
 BENCH    ?= .
 # What one room can measure alone is measured there, what crosses rooms in bench.
 BENCHED  ?= ./bench ./store/pebble ./reconciler ./scheduler ./sources/git ./agent ./agent/ingress ./manifest ./api
+# Where the pictures of the page go.
+SHOTS    ?= bin/screenshots
 # For bench/peers, such as -runs 9, -only ingress or -compose PATH.
 PEERS    ?=
 # Packages share one engine and a couple of cores: two at a time keeps their time-outs honest.
@@ -19,7 +21,7 @@ TESTFLAGS ?= -p 2 -timeout 40m
 # The rooms whose goroutines share memory. e2e runs the programs as processes of their own, which -race does not reach.
 RACED    ?= ./agent/... ./apiserver/... ./certs/... ./gc/... ./internal/... ./plan/... ./reconciler/... ./scheduler/... ./sources/... ./store/...
 
-.PHONY: help build generate fmt lint test race e2e soak fuzz bench demo check verify
+.PHONY: help build generate fmt lint test race e2e soak fuzz bench demo screenshots check verify
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -56,6 +58,9 @@ bench: ## the benchmarks, and the table of docs/performance.md
 
 demo: build ## from a git push to running containers, told step by step; KEEP=1 leaves it up
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST KEEP="$(KEEP)" && go run ./e2e/demo -bin bin
+
+screenshots: ## pictures of every view of the page, in SHOTS; docs/page.png is the overview
+	CARA_SCREENSHOTS="$(abspath $(SHOTS))" E2E=1 go test -count=1 -run TestScreenshots ./apiserver/ui && cp $(SHOTS)/page--1280-false.png docs/page.png
 
 check: build ## the fast part: build, vet, lint, tests that need no engine
 	go vet $(PACKAGES) && $(TOOL) golangci-lint run $(PACKAGES) && go test -short -timeout 5m $(PACKAGES)
