@@ -54,6 +54,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{cfg: cfg, log: log, disk: &disk{dir: cfg.DataDir}, images: image.NewBook(cfg.DataDir), assignments: newAssignments(cfg, log)}
 	a.endpoints = newEndpoints(a.assignments.hint)
 	a.pulls = image.NewPuller(cfg.Engine, a.images, log, cfg.Pulls, a.assignments.hint)
+	a.pulls.Helpers = cfg.Helpers
 	a.probes = probe.New(cfg.Engine, cfg.ProbeEvery, a.assignments.hint)
 	a.reports = newReporter(cfg, log, a.assignments.reported)
 	a.inventory = newInventory(cfg, log, a.assignments, a.disk, beat)

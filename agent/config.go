@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/agent/volume"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -69,6 +70,8 @@ type Config struct {
 	// Stops is the number of containers that may be stopping concurrently, not counting those that take long. The default is
 	// 12.
 	Stops int
+	// Helpers give logins for registries. Optional.
+	Helpers *image.Helpers
 	// Pulls is the number of concurrent image pulls. The default is 3.
 	Pulls int
 	// Relist is the interval between listings of the engine. The default is 15 s.

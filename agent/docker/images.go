@@ -111,9 +111,16 @@ func (e *images) PullImage(ctx context.Context, ref string, auth *carav1.Registr
 
 var errIdle = errors.New("idle")
 
+// identityToken is the user name with which credential helpers mark a token.
+const identityToken = "<token>"
+
 func pullOptions(auth *carav1.RegistryAuth) (image.PullOptions, error) {
 	if auth == nil {
 		return image.PullOptions{}, nil
+	}
+	if auth.GetUsername() == identityToken {
+		encoded, err := registry.EncodeAuthConfig(registry.AuthConfig{IdentityToken: auth.GetPassword()})
+		return image.PullOptions{RegistryAuth: encoded}, err
 	}
 	encoded, err := registry.EncodeAuthConfig(registry.AuthConfig{Username: auth.GetUsername(), Password: auth.GetPassword()})
 	return image.PullOptions{RegistryAuth: encoded}, err

@@ -25,6 +25,9 @@ type Puller struct {
 	slots  chan struct{}
 	start  chan *pullJob
 
+	// Helpers give logins for images that have none. Set it before Run.
+	Helpers *Helpers
+
 	// Pulled and Failed count the pulls that have ended.
 	Pulled, Failed atomic.Int64
 
@@ -166,7 +169,7 @@ func (p *Puller) fetch(ctx context.Context, job *pullJob) error {
 	if err != nil {
 		return err
 	}
-	img, err := p.engine.PullImage(ctx, job.key.ref, job.auth, func(progress engine.Progress) { p.tell(job, progress) })
+	img, err := p.pullWithLogin(ctx, job)
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
 			p.Failed.Add(1)
@@ -179,6 +182,28 @@ func (p *Puller) fetch(ctx context.Context, job *pullJob) error {
 		p.log.Warn("a pulled image is not in the book: it will never be collected", "image", job.key.ref, "error", err)
 	}
 	return nil
+}
+
+// pullWithLogin pulls with the login of the project's Secrets, or else with that of a helper. A login that was kept may have ended:
+// if the registry refuses it, the helper is asked once more.
+func (p *Puller) pullWithLogin(ctx context.Context, job *pullJob) (engine.Image, error) {
+	tell := func(progress engine.Progress) { p.tell(job, progress) }
+	if job.auth != nil {
+		return p.engine.PullImage(ctx, job.key.ref, job.auth, tell)
+	}
+	for {
+		auth, fresh, err := p.Helpers.Auth(ctx, job.key.ref)
+		if err != nil {
+			return engine.Image{}, err
+		}
+		img, err := p.engine.PullImage(ctx, job.key.ref, auth, tell)
+		if auth != nil && err != nil {
+			p.Helpers.Drop(job.key.ref)
+		}
+		if auth == nil || fresh || !errors.Is(err, engine.ErrInvalid) {
+			return img, hide(err, auth)
+		}
+	}
 }
 
 // progressEvery is the minimum time between two progress reports.

@@ -60,6 +60,7 @@ func newCommand() *cobra.Command {
 	f.StringVar(&cfg.PortsPublic, "ports-public", "", "IP address on which ports with the scope Public are opened; empty: none")
 	f.DurationVar(&cfg.PortsIdle, "ports-idle", time.Hour, "time without data after which a connection to a port is closed")
 	f.DurationVar(&cfg.PortsUDPIdle, "ports-udp-idle", 2*time.Minute, "time without a datagram after which a UDP session ends")
+	f.StringSliceVar(&cfg.CredentialHelpers, "credential-helper", nil, "REGISTRY=HELPER: a program docker-credential-HELPER, or an absolute path, that prints the login for a registry at each pull")
 	f.StringSliceVar(&cfg.AllowRegistries, "allow-registry", nil, "registries that images may be pulled from, such as docker.io or *.example.com (default: all registries)")
 	f.StringVar(&pool, "network-pool", "10.213.0.0/16", "address range for project networks; each project gets a /27, or a larger network for more than 14 services")
 	f.Int32Var(&cfg.Hardening.PIDsLimit, "pids-limit", 4096, "maximum number of processes and threads in a container without a limit in its manifest; -1: no limit")

@@ -22,6 +22,7 @@ import (
 
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/docker"
+	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/ingress"
 	"github.com/caravanserai/cara/agent/ingress/ondemand"
 	"github.com/caravanserai/cara/agent/join"
@@ -62,6 +63,8 @@ type AgentConfig struct {
 	MetricsListen string
 	// AllowRegistries are patterns of the registries from which images may be pulled; empty means all.
 	AllowRegistries []string
+	// CredentialHelpers are REGISTRY=HELPER: programs that print the login for a registry.
+	CredentialHelpers []string
 	// NetworkPool is the address range for project networks.
 	NetworkPool netip.Prefix
 	// RestartDelay is the first delay of the backoff for containers that exit; 0 is the agent's default.
@@ -218,6 +221,10 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	if c.balancers, err = proxyheader.Parse(c.ProxyProtocolFrom); err != nil {
 		return fmt.Errorf("--proxy-protocol-from %w", err)
 	}
+	helpers, err := image.ParseHelpers(c.CredentialHelpers)
+	if err != nil {
+		return fmt.Errorf("--credential-helper %w", err)
+	}
 	if err := c.checkAddresses(ctx); err != nil {
 		return err
 	}
@@ -247,7 +254,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	return c.run(ctx, who, conn, agent.Config{
 		Conn: conn, Engine: engine, NodeName: c.NodeName, ClusterID: who.ClusterID(), DataDir: c.DataDir,
 		Version: c.Version, Logger: c.Logger, Restart: step.RestartLimits{Base: c.RestartDelay},
-		Limits: c.Limits, CollectEvery: c.CollectEvery, Hardening: c.Hardening, HostVolumes: offers, BackupDirs: c.BackupDirs, Environ: os.Environ(),
+		Limits: c.Limits, CollectEvery: c.CollectEvery, Hardening: c.Hardening, HostVolumes: offers, Helpers: helpers, BackupDirs: c.BackupDirs, Environ: os.Environ(),
 	})
 }
 
