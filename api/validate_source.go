@@ -36,6 +36,12 @@ func (e sourceErrors) source(s *carav1.SourceSpec) {
 	e.globs("spec.exclude", s.GetExclude())
 	e.allow(s.GetAllow())
 	e.vars(s)
+	if s.GetDecryption() != nil && s.GetFormat() == FormatCompose {
+		e.add("spec.decryption", "is not for the format %s, whose sources declare no Secrets; declare them in another source", FormatCompose)
+	}
+	if s.GetCompose() != nil && s.GetFormat() != FormatCompose {
+		e.add("spec.compose", "is for the format %s; set spec.format, or remove it", FormatCompose)
+	}
 	e.duration("spec.interval", s.GetInterval(), time.Second, 24*time.Hour)
 	if d := s.GetDecryption(); d != nil {
 		e.dnsLabel("spec.decryption.secretRef", d.GetSecretRef())

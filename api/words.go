@@ -138,3 +138,9 @@ const (
 	DeliveryDuplicate = "Duplicate"
 	DeliveryIgnored   = "Ignored"
 )
+
+// Formats of a source's files.
+const (
+	FormatManifests = "Manifests"
+	FormatCompose   = "Compose"
+)

@@ -111,7 +111,7 @@ const (
 
 // TooManyFound returns the error of a folder with too many files.
 func TooManyFound(path string) error {
-	return &FileError{fmt.Sprintf("%s has more than %d files, the limit of a service", path, MaxFound)}
+	return &FileError{Message: fmt.Sprintf("%s has more than %d files, the limit of a service", path, MaxFound), TooMany: true}
 }
 
 // Need is a path that a manifest uses, with the ID of what was found there. The ID of a path that cannot be used is the reason.

@@ -39,7 +39,13 @@ func Retry(reason api.Reason, format string, args ...any) *Error {
 }
 
 // FileError is why one file of an otherwise readable source cannot be a manifest. It is reported as a problem of that file.
-type FileError struct{ Message string }
+type FileError struct {
+	Message string
+	// Absent is true if nothing has this path.
+	Absent bool
+	// TooMany is true for a folder with more than MaxFound files.
+	TooMany bool
+}
 
 func (e *FileError) Error() string { return e.Message }
 

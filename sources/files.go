@@ -62,7 +62,7 @@ func (s *shelf) target(file, from string) (string, error) {
 	target := path.Join(path.Dir(file), from)
 	inside := s.root == "" || target == s.root || strings.HasPrefix(target, s.root+"/")
 	if target == ".." || strings.HasPrefix(target, "../") || !inside {
-		return "", &FileError{fmt.Sprintf("%s leaves the source: the path must be below %s", from, cmpOr(s.root, "its root (spec.path)"))}
+		return "", &FileError{Message: fmt.Sprintf("%s leaves the source: the path must be below %s", from, cmpOr(s.root, "its root (spec.path)"))}
 	}
 	if target == "." {
 		target = ""
@@ -125,6 +125,13 @@ func (s *shelf) needs(ctx context.Context, file string, docs []manifest.Document
 	}
 	slices.SortFunc(needs, func(a, b Need) int { return strings.Compare(a.Path, b.Path) })
 	return slices.Compact(needs), nil
+}
+
+// merged returns needs without duplicates, sorted.
+func merged(a, b []Need) []Need {
+	all := slices.Concat(a, b)
+	slices.SortFunc(all, func(a, b Need) int { return strings.Compare(a.Path, b.Path) })
+	return slices.Compact(all)
 }
 
 func (l *lookedUp) id() string {

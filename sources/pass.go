@@ -197,7 +197,7 @@ func (p *pass) remind(head *carav1.Snapshot, claims []*carav1.Claim) {
 	rules := parsingRules(p.src.GetSpec()) + p.keysID
 	switch {
 	case p.st.memory != nil && p.st.rules == rules:
-	case p.st.memory == nil && (rules == "" || head.GetSpecHash() == specHash(p.src.GetSpec())):
+	case p.st.memory == nil && p.src.GetSpec().GetFormat() != api.FormatCompose && (rules == "" || head.GetSpecHash() == specHash(p.src.GetSpec())):
 		p.st.memory = recall(head, claims)
 	default:
 		p.st.memory = memory{}
@@ -296,6 +296,9 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim, fi
 	for _, c := range claims {
 		byName[c.GetSpec().GetProject().GetMetadata().GetName()] = c.GetSpec()
 	}
+	if p.src.GetSpec().GetFormat() == api.FormatCompose {
+		return r, p.parseCompose(ctx, tree, byName, files, r)
+	}
 	var total int64
 	docs := map[int][]manifest.Document{} // of the files that use other files
 	for _, f := range tree.Files {
@@ -314,20 +317,32 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim, fi
 		if total += int64(size); total > MaxSnapshotBytes {
 			return nil, Human(api.ReasonTooLarge, "the manifests are larger than %d MiB together, the limit of a source: narrow it with spec.path or spec.include", MaxSnapshotBytes>>20)
 		}
-		if parsed.Needs, err = files.needs(ctx, f.Path, found); err != nil {
+		if parsed.Needs, err = files.needs(ctx, f.Path, found); err != nil { // now, so that the driver knows them before the first is read
 			return nil, err
 		}
 		docs[len(r.Files)] = found
 		r.Files = append(r.Files, parsed)
 	}
+	return r, p.complete(ctx, files, docs, r)
+}
+
+// complete reads the contents that files of the reading use, and puts them into the documents of these files.
+func (p *pass) complete(ctx context.Context, files *shelf, docs map[int][]manifest.Document, r *Reading) error {
+	for i, found := range docs {
+		more, err := files.needs(ctx, r.Files[i].Path, found)
+		if err != nil {
+			return err
+		}
+		r.Files[i].Needs = merged(r.Files[i].Needs, more)
+	}
 	if err := files.read(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	for i, found := range docs {
 		r.Files[i].Problems = append(r.Files[i].Problems, files.fill(r.Files[i].Path, found)...)
 		r.Files[i].hash()
 	}
-	return r, nil
+	return nil
 }
 
 // remembered returns a file from memory, if neither it nor what it uses has changed.

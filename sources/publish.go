@@ -55,10 +55,13 @@ func specHash(spec *carav1.SourceSpec) string {
 // parsingRules identifies the parts of a spec that decide what a file means. It is empty for a source without any. A value of a
 // Secret is not in it: the agents get it.
 func parsingRules(spec *carav1.SourceSpec) string {
-	if len(spec.GetVars()) == 0 {
+	if len(spec.GetVars()) == 0 && spec.GetFormat() != api.FormatCompose {
 		return ""
 	}
 	h := sha256.New()
+	if spec.GetFormat() == api.FormatCompose {
+		fmt.Fprintf(h, "compose %t %q ", spec.GetCompose().GetLossy(), spec.GetCompose().GetProfiles())
+	}
 	for _, v := range spec.GetVars() {
 		ref := v.GetSecretKeyRef()
 		for _, w := range []string{v.GetName(), v.GetValue(), ref.GetName(), ref.GetKey()} {

@@ -47,6 +47,7 @@ func describeSource(ctx context.Context, p Page, m proto.Message) error {
 	}
 	p.Field("Directory", spec.GetDir().GetPath())
 	p.Field("Path", spec.GetPath())
+	p.Field("Format", spec.GetFormat())
 	p.Field("May declare", limit(spec.GetAllow().GetNames(), "projects of every name"))
 	p.Field("May claim", limit(spec.GetAllow().GetHosts(), "every host that is not reserved"))
 	if a := spec.GetAllow(); len(a.GetPorts()) > 0 || len(a.GetPublicPorts()) > 0 {

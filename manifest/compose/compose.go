@@ -38,6 +38,11 @@ type Options struct {
 	Profiles []string
 	// Environ has variables as NAME=VALUE. They have precedence over EnvFiles.
 	Environ []string
+
+	// tree is the source of the files, and root the directory with copies of those that the library reads. Nil and empty for
+	// files on disk.
+	tree Tree
+	root string
 }
 
 // Result is a converted project.
@@ -47,6 +52,8 @@ type Result struct {
 	Secret *carav1.Secret
 	// Findings are in the order of their positions.
 	Findings []Finding
+
+	file string // the first Compose file
 }
 
 // Severity says what a finding means for the conversion.
@@ -55,13 +62,15 @@ type Severity int
 const (
 	// Note explains how a key was converted.
 	Note Severity = iota
+	// Warning means that the key is converted, and should be changed.
+	Warning
 	// Loss means that the project behaves differently from what the files say.
 	Loss
 	// Refusal means that the key cannot be converted.
 	Refusal
 )
 
-func (s Severity) String() string { return [...]string{"note", "loss", "refused"}[s] }
+func (s Severity) String() string { return [...]string{"note", "warning", "loss", "refused"}[s] }
 
 // Finding is what there is to say about one key.
 type Finding struct {
@@ -90,7 +99,7 @@ func Convert(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &converter{input: in, to: &carav1.Project{
+	c := &converter{ctx: ctx, input: in, to: &carav1.Project{
 		ApiVersion: api.APIVersion, Kind: api.KindProject,
 		Metadata: &carav1.ObjectMeta{Name: dnsLabel(in.project.Name)}, Spec: &carav1.ProjectSpec{},
 	}}
@@ -108,11 +117,12 @@ func Convert(ctx context.Context, o Options) (*Result, error) {
 	slices.SortStableFunc(c.findings, func(x, y Finding) int {
 		return cmp.Or(strings.Compare(x.File, y.File), x.Line-y.Line)
 	})
-	return &Result{Project: c.to, Secret: c.secret, Findings: c.findings}, nil
+	return &Result{Project: c.to, Secret: c.secret, Findings: c.findings, file: c.files[0].name}, nil
 }
 
 // converter holds one conversion.
 type converter struct {
+	ctx context.Context //nolint:containedctx // of one conversion
 	*input
 	to     *carav1.Project
 	secret *carav1.Secret

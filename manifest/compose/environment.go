@@ -26,6 +26,11 @@ func (s *service) environment() {
 		switch {
 		case value == nil:
 			s.say(Note, "environment", "%s has no value here, so it is left out", name)
+		case isSecret(name, *value) && s.tree != nil:
+			s.out.Env = append(s.out.Env, &carav1.EnvVar{Name: name, Value: *value})
+			if !markers.MatchString(*value) {
+				s.say(Warning, "environment", "%s looks like a password, and it is in the repository: put it into a Secret, and name it in spec.vars of the source", name)
+			}
 		case isSecret(name, *value):
 			s.out.Env = append(s.out.Env, &carav1.EnvVar{Name: name, ValueFrom: &carav1.EnvVarSource{
 				SecretKeyRef: s.secretKey(name, []byte(*value)),

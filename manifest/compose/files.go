@@ -88,6 +88,9 @@ func (s files) all() {
 
 func (s files) config(key string, ref types.FileReferenceConfig) {
 	c := types.FileObjectConfig(s.project.Configs[ref.Source])
+	if s.treeFile(key, "config "+ref.Source, c, ref, "/"+ref.Source) {
+		return
+	}
 	content, err := s.content(c)
 	switch {
 	case err == nil && !printable(content):
@@ -107,6 +110,9 @@ func (s files) config(key string, ref types.FileReferenceConfig) {
 }
 
 func (s files) secretFile(key string, ref types.FileReferenceConfig) {
+	if s.treeFile(key, "secret "+ref.Source, types.FileObjectConfig(s.project.Secrets[ref.Source]), ref, "/run/secrets/"+ref.Source) {
+		return
+	}
 	content, err := s.content(types.FileObjectConfig(s.project.Secrets[ref.Source]))
 	if err != nil {
 		s.say(Refusal, key, "secret %s: %v", ref.Source, err)

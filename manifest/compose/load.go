@@ -24,6 +24,8 @@ type input struct {
 	model   map[string]any // the merged files, without the defaults of Compose
 	files   []*source
 	dir     string
+	tree    Tree // nil for files on disk
+	root    string
 }
 
 func load(ctx context.Context, o Options) (*input, error) {
@@ -31,8 +33,11 @@ func load(ctx context.Context, o Options) (*input, error) {
 	read := func(extra ...func(*loader.Options)) (*cli.ProjectOptions, error) {
 		with := []cli.ProjectOptionsFn{
 			cli.WithWorkingDirectory(o.Dir), cli.WithEnv(o.Environ), cli.WithEnvFiles(o.EnvFiles...), cli.WithDotEnv,
-			cli.WithConfigFileEnv, cli.WithDefaultConfigPath, cli.WithProfiles(o.Profiles), cli.WithLoadOptions(extra...),
 		}
+		if o.tree == nil { // a variable may name files elsewhere
+			with = append(with, cli.WithConfigFileEnv, cli.WithDefaultConfigPath)
+		}
+		with = append(with, cli.WithProfiles(o.Profiles), cli.WithLoadOptions(extra...))
 		if o.Name != "" {
 			with = append(with, cli.WithName(o.Name))
 		}
@@ -42,7 +47,7 @@ func load(ctx context.Context, o Options) (*input, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &input{}
+	in := &input{tree: o.tree, root: o.root}
 	for _, name := range normal.ConfigPaths {
 		f, err := readSource(name, o)
 		if err != nil {
@@ -83,7 +88,13 @@ func (in *input) explain(err error) error {
 
 func readSource(name string, o Options) (*source, error) {
 	shown := name
-	if !filepath.IsAbs(name) || len(o.Files) == 0 { // a file with a default name is found by its absolute path
+	if o.root != "" {
+		rel, err := filepath.Rel(o.root, name)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
+		shown = filepath.ToSlash(rel)
+	} else if !filepath.IsAbs(name) || len(o.Files) == 0 { // a file with a default name is found by its absolute path
 		if wd, err := os.Getwd(); err == nil {
 			if rel, err := filepath.Rel(wd, name); err == nil && filepath.IsLocal(rel) {
 				shown = rel

@@ -78,6 +78,14 @@ func (s mounts) mount(key string, volume *carav1.ProjectVolume, v types.ServiceV
 }
 
 func (s mounts) bind(key string, v types.ServiceVolumeConfig) {
+	if s.tree != nil {
+		if name, ok := s.inTree(v.Source); ok {
+			s.treePath(key, name, v)
+		} else {
+			s.hostPath(key, v)
+		}
+		return
+	}
 	inside, err := filepath.Rel(s.dir, v.Source)
 	if err != nil || !filepath.IsLocal(inside) {
 		s.hostPath(key, v)
@@ -106,8 +114,8 @@ func (s mounts) dataDirectory(key, shown string, v types.ServiceVolumeConfig) {
 		name = dnsLabel(s.out.GetName() + "-data")
 	}
 	s.mount(key, &carav1.ProjectVolume{Name: name, Type: api.VolumeManaged}, v)
-	if entries, err := os.ReadDir(v.Source); err == nil && len(entries) > 0 {
-		s.say(Loss, key, "%s becomes the volume %s, which is empty at first: copy its %d entries into it. If it is configuration that containers only read, mount it with :ro", shown, name, len(entries))
+	if n := s.entriesOf(v.Source); n > 0 {
+		s.say(Loss, key, "%s becomes the volume %s, which is empty at first: copy its %d entries into it. If it is configuration that containers only read, mount it with :ro", shown, name, n)
 		return
 	}
 	s.say(Note, key, "%s becomes the volume %s", shown, name)
@@ -120,11 +128,14 @@ func (s mounts) hostPath(key string, v types.ServiceVolumeConfig) {
 	case path == "/etc/localtime" || path == "/etc/timezone":
 		s.say(Loss, key, "%s of the machine is not mounted: set the variable TZ", path)
 		return
+	case s.tree != nil && under(path, filepath.Dir(s.root)):
+		s.say(Refusal, key, "the path leaves the source")
+		return
 	case path == "/" || slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return under(path, dir) }):
 		s.say(Refusal, key, "%s: containers have no access to the machine", path)
 		return
 	}
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+	if info, err := os.Stat(path); s.tree == nil && err == nil && info.Mode().IsRegular() {
 		s.say(Refusal, key, "%s is a file outside of the directory of the Compose file: copy it there", path)
 		return
 	}

@@ -71,7 +71,7 @@ func (l *lookup) find(at string) (*sources.Found, error) {
 
 func unusable(at string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return &sources.FileError{Message: at + " does not exist"}
+		return &sources.FileError{Message: at + " does not exist", Absent: true}
 	}
 	return &sources.FileError{Message: at + " cannot be read: " + reason(err)}
 }

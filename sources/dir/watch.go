@@ -103,7 +103,7 @@ func (w *watcher) concerns(e fsnotify.Event) bool {
 		return e.Name == w.root // in the root's parent, only the root matters
 	}
 	name := filepath.Base(e.Name)
-	return !temporary(name) && (!strings.HasPrefix(name, ".") || strings.HasPrefix(name, ".."))
+	return name == ".env" || !temporary(name) && (!strings.HasPrefix(name, ".") || strings.HasPrefix(name, ".."))
 }
 
 // sync watches the folders that a scan found, and the root's parent, to notice when the root itself is created or removed.

@@ -126,8 +126,8 @@ func (p *pack) settle(typ plumbing.ObjectType, hash plumbing.Hash, data []byte) 
 	if typ != plumbing.BlobObject {
 		return p.keep(typ, data, int64(len(data)))
 	}
-	if _, wanted := p.wanted[hash]; !wanted {
-		return nil
+	if _, wanted := p.wanted[hash]; !wanted && (p.resolved < 2 || p.keptsz+int64(len(data)) > sources.MaxSnapshotBytes/2) {
+		return nil // after the first time, more files are likely to be wanted
 	}
 	if p.keptsz += int64(len(data)); p.keptsz > sources.MaxSnapshotBytes {
 		return sources.Human(api.ReasonTooLarge, "the manifests are larger than %s together; the limit of a snapshot", size(sources.MaxSnapshotBytes))

@@ -60,7 +60,7 @@ func (l *finder) child(ctx context.Context, folder plumbing.Hash, at, name strin
 		return nil
 	})
 	if err == nil && found == nil {
-		err = &sources.FileError{Message: at + " does not exist"}
+		err = &sources.FileError{Message: at + " does not exist", Absent: true}
 	}
 	if err != nil {
 		return treeEntry{}, err

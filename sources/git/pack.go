@@ -53,6 +53,7 @@ type pack struct {
 	wanted   map[plumbing.Hash]struct{}
 	kept     map[plumbing.Hash][]byte // wanted blobs that were deltas; nil until they are resolved
 	keptsz   int64
+	resolved int // how often deltas of blobs were resolved
 }
 
 // readPack reads a pack in one pass. It skips large blobs, keeps trees and commits, and remembers the position of the rest.

@@ -8,8 +8,12 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
+
+// maxResolved limits how often the deltas of one pack are resolved because more blobs are wanted.
+const maxResolved = 20
 
 // errAbsent means that an object does not exist.
 var errAbsent = errors.New("object is not there")
@@ -58,6 +62,9 @@ func (p *pack) blob(ctx context.Context, h plumbing.Hash) ([]byte, error) {
 		return p.inflate(packfile.NewScanner(p.spool.reader()), i)
 	}
 	if p.kept == nil {
+		if p.resolved++; p.resolved > maxResolved {
+			return nil, sources.Human(api.ReasonTooLarge, "the manifests use other files in more than %d steps; keep the manifests in a repository or branch of their own", maxResolved)
+		}
 		p.kept, p.keptsz, p.built = map[plumbing.Hash][]byte{}, 0, 0
 		if err := p.resolve(plumbing.BlobObject); err != nil {
 			p.kept = nil

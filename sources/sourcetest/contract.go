@@ -44,6 +44,7 @@ func content() []contractTest {
 		{"only projects", onlyProjects},
 		{"files that manifests use", usesFiles},
 		{"files that manifests cannot use", badFiles},
+		{"Compose files", composeFiles},
 		{"suspend and resume", suspend},
 		{"a request is answered", request},
 		{"too many projects", tooMany},

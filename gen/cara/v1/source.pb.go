@@ -146,7 +146,12 @@ type SourceSpec struct {
 	// sign. A variable that is not defined is an error. Without vars, `$` has no meaning in manifests.
 	Vars []*SourceVar `protobuf:"bytes,16,rep,name=vars,proto3" json:"vars,omitempty"`
 	// Decryption decrypts the Secrets in the source that SOPS has encrypted for age. Without it, a source can declare no Secret.
-	Decryption    *Decryption `protobuf:"bytes,20,opt,name=decryption,proto3" json:"decryption,omitempty"`
+	Decryption *Decryption `protobuf:"bytes,20,opt,name=decryption,proto3" json:"decryption,omitempty"`
+	// Format is `Manifests` (the default) or `Compose`: then each directory with a Compose file is a project, and other manifests
+	// are not read. Vars are the environment of the Compose files.
+	Format string `protobuf:"bytes,17,opt,name=format,proto3" json:"format,omitempty"`
+	// Compose configures the format `Compose`.
+	Compose       *ComposeOptions `protobuf:"bytes,18,opt,name=compose,proto3" json:"compose,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -300,6 +305,20 @@ func (x *SourceSpec) GetDecryption() *Decryption {
 	return nil
 }
 
+func (x *SourceSpec) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+func (x *SourceSpec) GetCompose() *ComposeOptions {
+	if x != nil {
+		return x.Compose
+	}
+	return nil
+}
+
 // Decryption says how to decrypt files of a source.
 type Decryption struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -347,6 +366,62 @@ func (x *Decryption) GetSecretRef() string {
 	return ""
 }
 
+// ComposeOptions configures how Compose files become projects.
+type ComposeOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Profiles of the Compose files that are enabled.
+	Profiles []string `protobuf:"bytes,1,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	// Lossy leaves out keys that have no equivalent, if the project can run without them. They are warnings then. Without it, they
+	// are errors.
+	Lossy         bool `protobuf:"varint,2,opt,name=lossy,proto3" json:"lossy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComposeOptions) Reset() {
+	*x = ComposeOptions{}
+	mi := &file_cara_v1_source_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComposeOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComposeOptions) ProtoMessage() {}
+
+func (x *ComposeOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_source_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComposeOptions.ProtoReflect.Descriptor instead.
+func (*ComposeOptions) Descriptor() ([]byte, []int) {
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ComposeOptions) GetProfiles() []string {
+	if x != nil {
+		return x.Profiles
+	}
+	return nil
+}
+
+func (x *ComposeOptions) GetLossy() bool {
+	if x != nil {
+		return x.Lossy
+	}
+	return false
+}
+
 // SourceVar is a variable for the manifests of a source. Set at most one of value and secretKeyRef.
 type SourceVar struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -363,7 +438,7 @@ type SourceVar struct {
 
 func (x *SourceVar) Reset() {
 	*x = SourceVar{}
-	mi := &file_cara_v1_source_proto_msgTypes[3]
+	mi := &file_cara_v1_source_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -375,7 +450,7 @@ func (x *SourceVar) String() string {
 func (*SourceVar) ProtoMessage() {}
 
 func (x *SourceVar) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[3]
+	mi := &file_cara_v1_source_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -388,7 +463,7 @@ func (x *SourceVar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceVar.ProtoReflect.Descriptor instead.
 func (*SourceVar) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{3}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SourceVar) GetName() string {
@@ -434,7 +509,7 @@ type SourceAllow struct {
 
 func (x *SourceAllow) Reset() {
 	*x = SourceAllow{}
-	mi := &file_cara_v1_source_proto_msgTypes[4]
+	mi := &file_cara_v1_source_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +521,7 @@ func (x *SourceAllow) String() string {
 func (*SourceAllow) ProtoMessage() {}
 
 func (x *SourceAllow) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[4]
+	mi := &file_cara_v1_source_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +534,7 @@ func (x *SourceAllow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceAllow.ProtoReflect.Descriptor instead.
 func (*SourceAllow) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{4}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SourceAllow) GetNames() []string {
@@ -517,7 +592,7 @@ type GitSource struct {
 
 func (x *GitSource) Reset() {
 	*x = GitSource{}
-	mi := &file_cara_v1_source_proto_msgTypes[5]
+	mi := &file_cara_v1_source_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +604,7 @@ func (x *GitSource) String() string {
 func (*GitSource) ProtoMessage() {}
 
 func (x *GitSource) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[5]
+	mi := &file_cara_v1_source_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +617,7 @@ func (x *GitSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GitSource.ProtoReflect.Descriptor instead.
 func (*GitSource) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GitSource) GetUrl() string {
@@ -592,7 +667,7 @@ type GitRef struct {
 
 func (x *GitRef) Reset() {
 	*x = GitRef{}
-	mi := &file_cara_v1_source_proto_msgTypes[6]
+	mi := &file_cara_v1_source_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +679,7 @@ func (x *GitRef) String() string {
 func (*GitRef) ProtoMessage() {}
 
 func (x *GitRef) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[6]
+	mi := &file_cara_v1_source_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +692,7 @@ func (x *GitRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GitRef.ProtoReflect.Descriptor instead.
 func (*GitRef) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GitRef) GetBranch() string {
@@ -659,7 +734,7 @@ type DirSource struct {
 
 func (x *DirSource) Reset() {
 	*x = DirSource{}
-	mi := &file_cara_v1_source_proto_msgTypes[7]
+	mi := &file_cara_v1_source_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +746,7 @@ func (x *DirSource) String() string {
 func (*DirSource) ProtoMessage() {}
 
 func (x *DirSource) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[7]
+	mi := &file_cara_v1_source_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +759,7 @@ func (x *DirSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirSource.ProtoReflect.Descriptor instead.
 func (*DirSource) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DirSource) GetPath() string {
@@ -707,7 +782,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_cara_v1_source_proto_msgTypes[8]
+	mi := &file_cara_v1_source_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +794,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[8]
+	mi := &file_cara_v1_source_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +807,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Webhook) GetProvider() string {
@@ -783,7 +858,7 @@ type SourceStatus struct {
 
 func (x *SourceStatus) Reset() {
 	*x = SourceStatus{}
-	mi := &file_cara_v1_source_proto_msgTypes[9]
+	mi := &file_cara_v1_source_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +870,7 @@ func (x *SourceStatus) String() string {
 func (*SourceStatus) ProtoMessage() {}
 
 func (x *SourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[9]
+	mi := &file_cara_v1_source_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +883,7 @@ func (x *SourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceStatus.ProtoReflect.Descriptor instead.
 func (*SourceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SourceStatus) GetObservedGeneration() int32 {
@@ -905,7 +980,7 @@ type PollStatus struct {
 
 func (x *PollStatus) Reset() {
 	*x = PollStatus{}
-	mi := &file_cara_v1_source_proto_msgTypes[10]
+	mi := &file_cara_v1_source_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +992,7 @@ func (x *PollStatus) String() string {
 func (*PollStatus) ProtoMessage() {}
 
 func (x *PollStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[10]
+	mi := &file_cara_v1_source_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1005,7 @@ func (x *PollStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollStatus.ProtoReflect.Descriptor instead.
 func (*PollStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PollStatus) GetLastTime() *timestamppb.Timestamp {
@@ -978,7 +1053,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_cara_v1_source_proto_msgTypes[11]
+	mi := &file_cara_v1_source_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1065,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[11]
+	mi := &file_cara_v1_source_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1078,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Delivery) GetTime() *timestamppb.Timestamp {
@@ -1059,7 +1134,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_cara_v1_source_proto_msgTypes[12]
+	mi := &file_cara_v1_source_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1071,7 +1146,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[12]
+	mi := &file_cara_v1_source_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1084,7 +1159,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{12}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Run) GetRevision() string {
@@ -1185,7 +1260,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_cara_v1_source_proto_msgTypes[13]
+	mi := &file_cara_v1_source_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1272,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[13]
+	mi := &file_cara_v1_source_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1285,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Snapshot) GetRevision() string {
@@ -1344,7 +1419,7 @@ type FileProblem struct {
 
 func (x *FileProblem) Reset() {
 	*x = FileProblem{}
-	mi := &file_cara_v1_source_proto_msgTypes[14]
+	mi := &file_cara_v1_source_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1431,7 @@ func (x *FileProblem) String() string {
 func (*FileProblem) ProtoMessage() {}
 
 func (x *FileProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[14]
+	mi := &file_cara_v1_source_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1444,7 @@ func (x *FileProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileProblem.ProtoReflect.Descriptor instead.
 func (*FileProblem) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{14}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FileProblem) GetFile() string {
@@ -1424,7 +1499,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_cara_v1_source_proto_msgTypes[15]
+	mi := &file_cara_v1_source_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1511,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[15]
+	mi := &file_cara_v1_source_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1524,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{15}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Claim) GetMetadata() *ObjectMeta {
@@ -1487,7 +1562,7 @@ type StagedClaim struct {
 
 func (x *StagedClaim) Reset() {
 	*x = StagedClaim{}
-	mi := &file_cara_v1_source_proto_msgTypes[16]
+	mi := &file_cara_v1_source_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1574,7 @@ func (x *StagedClaim) String() string {
 func (*StagedClaim) ProtoMessage() {}
 
 func (x *StagedClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[16]
+	mi := &file_cara_v1_source_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1587,7 @@ func (x *StagedClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StagedClaim.ProtoReflect.Descriptor instead.
 func (*StagedClaim) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{16}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StagedClaim) GetMetadata() *ObjectMeta {
@@ -1565,7 +1640,7 @@ type ClaimSpec struct {
 
 func (x *ClaimSpec) Reset() {
 	*x = ClaimSpec{}
-	mi := &file_cara_v1_source_proto_msgTypes[17]
+	mi := &file_cara_v1_source_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1652,7 @@ func (x *ClaimSpec) String() string {
 func (*ClaimSpec) ProtoMessage() {}
 
 func (x *ClaimSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[17]
+	mi := &file_cara_v1_source_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1665,7 @@ func (x *ClaimSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimSpec.ProtoReflect.Descriptor instead.
 func (*ClaimSpec) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{17}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ClaimSpec) GetSource() string {
@@ -1706,7 +1781,7 @@ type ClaimStatus struct {
 
 func (x *ClaimStatus) Reset() {
 	*x = ClaimStatus{}
-	mi := &file_cara_v1_source_proto_msgTypes[18]
+	mi := &file_cara_v1_source_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1793,7 @@ func (x *ClaimStatus) String() string {
 func (*ClaimStatus) ProtoMessage() {}
 
 func (x *ClaimStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[18]
+	mi := &file_cara_v1_source_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1806,7 @@ func (x *ClaimStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimStatus.ProtoReflect.Descriptor instead.
 func (*ClaimStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{18}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ClaimStatus) GetState() string {
@@ -1790,7 +1865,7 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\x06SourceR\x04kind\x127\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x12/\n" +
 	"\x04spec\x18\x04 \x01(\v2\x13.cara.v1.SourceSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x125\n" +
-	"\x06status\x18\x05 \x01(\v2\x15.cara.v1.SourceStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xe1\x05\n" +
+	"\x06status\x18\x05 \x01(\v2\x15.cara.v1.SourceStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xc9\x06\n" +
 	"\n" +
 	"SourceSpec\x12$\n" +
 	"\x03git\x18\x01 \x01(\v2\x12.cara.v1.GitSourceR\x03git\x12$\n" +
@@ -1815,14 +1890,19 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\x04vars\x18\x10 \x03(\v2\x12.cara.v1.SourceVarB\b\xbaH\x05\x92\x01\x02\x10dR\x04vars\x123\n" +
 	"\n" +
 	"decryption\x18\x14 \x01(\v2\x13.cara.v1.DecryptionR\n" +
-	"decryptionB\b\n" +
+	"decryption\x123\n" +
+	"\x06format\x18\x11 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\tManifestsR\aComposeR\x06format\x121\n" +
+	"\acompose\x18\x12 \x01(\v2\x17.cara.v1.ComposeOptionsR\acomposeB\b\n" +
 	"\x06_pruneB\x0e\n" +
 	"\f_prune_limit\"7\n" +
 	"\n" +
 	"Decryption\x12)\n" +
 	"\n" +
 	"secret_ref\x18\x01 \x01(\tB\n" +
-	"\xbaH\a\xc8\x01\x01r\x02\x18?R\tsecretRef\"\x8a\x01\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\tsecretRef\"S\n" +
+	"\x0eComposeOptions\x12+\n" +
+	"\bprofiles\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\x18\xff\x01R\bprofiles\x12\x14\n" +
+	"\x05lossy\x18\x02 \x01(\bR\x05lossy\"\x8a\x01\n" +
 	"\tSourceVar\x12\x1f\n" +
 	"\x04name\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x01R\x04name\x12\x1f\n" +
 	"\x05value\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01R\x05value\x12;\n" +
@@ -1961,72 +2041,74 @@ func file_cara_v1_source_proto_rawDescGZIP() []byte {
 	return file_cara_v1_source_proto_rawDescData
 }
 
-var file_cara_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_cara_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_cara_v1_source_proto_goTypes = []any{
 	(*Source)(nil),                // 0: cara.v1.Source
 	(*SourceSpec)(nil),            // 1: cara.v1.SourceSpec
 	(*Decryption)(nil),            // 2: cara.v1.Decryption
-	(*SourceVar)(nil),             // 3: cara.v1.SourceVar
-	(*SourceAllow)(nil),           // 4: cara.v1.SourceAllow
-	(*GitSource)(nil),             // 5: cara.v1.GitSource
-	(*GitRef)(nil),                // 6: cara.v1.GitRef
-	(*DirSource)(nil),             // 7: cara.v1.DirSource
-	(*Webhook)(nil),               // 8: cara.v1.Webhook
-	(*SourceStatus)(nil),          // 9: cara.v1.SourceStatus
-	(*PollStatus)(nil),            // 10: cara.v1.PollStatus
-	(*Delivery)(nil),              // 11: cara.v1.Delivery
-	(*Run)(nil),                   // 12: cara.v1.Run
-	(*Snapshot)(nil),              // 13: cara.v1.Snapshot
-	(*FileProblem)(nil),           // 14: cara.v1.FileProblem
-	(*Claim)(nil),                 // 15: cara.v1.Claim
-	(*StagedClaim)(nil),           // 16: cara.v1.StagedClaim
-	(*ClaimSpec)(nil),             // 17: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),           // 18: cara.v1.ClaimStatus
-	(*ObjectMeta)(nil),            // 19: cara.v1.ObjectMeta
-	(*SecretKeyRef)(nil),          // 20: cara.v1.SecretKeyRef
-	(*Condition)(nil),             // 21: cara.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*Project)(nil),               // 23: cara.v1.Project
+	(*ComposeOptions)(nil),        // 3: cara.v1.ComposeOptions
+	(*SourceVar)(nil),             // 4: cara.v1.SourceVar
+	(*SourceAllow)(nil),           // 5: cara.v1.SourceAllow
+	(*GitSource)(nil),             // 6: cara.v1.GitSource
+	(*GitRef)(nil),                // 7: cara.v1.GitRef
+	(*DirSource)(nil),             // 8: cara.v1.DirSource
+	(*Webhook)(nil),               // 9: cara.v1.Webhook
+	(*SourceStatus)(nil),          // 10: cara.v1.SourceStatus
+	(*PollStatus)(nil),            // 11: cara.v1.PollStatus
+	(*Delivery)(nil),              // 12: cara.v1.Delivery
+	(*Run)(nil),                   // 13: cara.v1.Run
+	(*Snapshot)(nil),              // 14: cara.v1.Snapshot
+	(*FileProblem)(nil),           // 15: cara.v1.FileProblem
+	(*Claim)(nil),                 // 16: cara.v1.Claim
+	(*StagedClaim)(nil),           // 17: cara.v1.StagedClaim
+	(*ClaimSpec)(nil),             // 18: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),           // 19: cara.v1.ClaimStatus
+	(*ObjectMeta)(nil),            // 20: cara.v1.ObjectMeta
+	(*SecretKeyRef)(nil),          // 21: cara.v1.SecretKeyRef
+	(*Condition)(nil),             // 22: cara.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*Project)(nil),               // 24: cara.v1.Project
 }
 var file_cara_v1_source_proto_depIdxs = []int32{
-	19, // 0: cara.v1.Source.metadata:type_name -> cara.v1.ObjectMeta
+	20, // 0: cara.v1.Source.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Source.spec:type_name -> cara.v1.SourceSpec
-	9,  // 2: cara.v1.Source.status:type_name -> cara.v1.SourceStatus
-	5,  // 3: cara.v1.SourceSpec.git:type_name -> cara.v1.GitSource
-	7,  // 4: cara.v1.SourceSpec.dir:type_name -> cara.v1.DirSource
-	8,  // 5: cara.v1.SourceSpec.webhook:type_name -> cara.v1.Webhook
-	4,  // 6: cara.v1.SourceSpec.allow:type_name -> cara.v1.SourceAllow
-	3,  // 7: cara.v1.SourceSpec.vars:type_name -> cara.v1.SourceVar
+	10, // 2: cara.v1.Source.status:type_name -> cara.v1.SourceStatus
+	6,  // 3: cara.v1.SourceSpec.git:type_name -> cara.v1.GitSource
+	8,  // 4: cara.v1.SourceSpec.dir:type_name -> cara.v1.DirSource
+	9,  // 5: cara.v1.SourceSpec.webhook:type_name -> cara.v1.Webhook
+	5,  // 6: cara.v1.SourceSpec.allow:type_name -> cara.v1.SourceAllow
+	4,  // 7: cara.v1.SourceSpec.vars:type_name -> cara.v1.SourceVar
 	2,  // 8: cara.v1.SourceSpec.decryption:type_name -> cara.v1.Decryption
-	20, // 9: cara.v1.SourceVar.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	6,  // 10: cara.v1.GitSource.ref:type_name -> cara.v1.GitRef
-	21, // 11: cara.v1.SourceStatus.conditions:type_name -> cara.v1.Condition
-	13, // 12: cara.v1.SourceStatus.snapshot:type_name -> cara.v1.Snapshot
-	10, // 13: cara.v1.SourceStatus.poll:type_name -> cara.v1.PollStatus
-	12, // 14: cara.v1.SourceStatus.runs:type_name -> cara.v1.Run
-	22, // 15: cara.v1.PollStatus.last_time:type_name -> google.protobuf.Timestamp
-	22, // 16: cara.v1.PollStatus.next_time:type_name -> google.protobuf.Timestamp
-	11, // 17: cara.v1.PollStatus.last_delivery:type_name -> cara.v1.Delivery
-	22, // 18: cara.v1.Delivery.time:type_name -> google.protobuf.Timestamp
-	22, // 19: cara.v1.Run.start_time:type_name -> google.protobuf.Timestamp
-	22, // 20: cara.v1.Run.end_time:type_name -> google.protobuf.Timestamp
-	22, // 21: cara.v1.Snapshot.commit_time:type_name -> google.protobuf.Timestamp
-	22, // 22: cara.v1.Snapshot.publish_time:type_name -> google.protobuf.Timestamp
-	14, // 23: cara.v1.Snapshot.file_errors:type_name -> cara.v1.FileProblem
-	14, // 24: cara.v1.Snapshot.warnings:type_name -> cara.v1.FileProblem
-	19, // 25: cara.v1.Claim.metadata:type_name -> cara.v1.ObjectMeta
-	17, // 26: cara.v1.Claim.spec:type_name -> cara.v1.ClaimSpec
-	18, // 27: cara.v1.Claim.status:type_name -> cara.v1.ClaimStatus
-	19, // 28: cara.v1.StagedClaim.metadata:type_name -> cara.v1.ObjectMeta
-	15, // 29: cara.v1.StagedClaim.claim:type_name -> cara.v1.Claim
-	23, // 30: cara.v1.ClaimSpec.project:type_name -> cara.v1.Project
-	22, // 31: cara.v1.ClaimSpec.commit_time:type_name -> google.protobuf.Timestamp
-	22, // 32: cara.v1.ClaimStatus.applied_time:type_name -> google.protobuf.Timestamp
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	3,  // 9: cara.v1.SourceSpec.compose:type_name -> cara.v1.ComposeOptions
+	21, // 10: cara.v1.SourceVar.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	7,  // 11: cara.v1.GitSource.ref:type_name -> cara.v1.GitRef
+	22, // 12: cara.v1.SourceStatus.conditions:type_name -> cara.v1.Condition
+	14, // 13: cara.v1.SourceStatus.snapshot:type_name -> cara.v1.Snapshot
+	11, // 14: cara.v1.SourceStatus.poll:type_name -> cara.v1.PollStatus
+	13, // 15: cara.v1.SourceStatus.runs:type_name -> cara.v1.Run
+	23, // 16: cara.v1.PollStatus.last_time:type_name -> google.protobuf.Timestamp
+	23, // 17: cara.v1.PollStatus.next_time:type_name -> google.protobuf.Timestamp
+	12, // 18: cara.v1.PollStatus.last_delivery:type_name -> cara.v1.Delivery
+	23, // 19: cara.v1.Delivery.time:type_name -> google.protobuf.Timestamp
+	23, // 20: cara.v1.Run.start_time:type_name -> google.protobuf.Timestamp
+	23, // 21: cara.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	23, // 22: cara.v1.Snapshot.commit_time:type_name -> google.protobuf.Timestamp
+	23, // 23: cara.v1.Snapshot.publish_time:type_name -> google.protobuf.Timestamp
+	15, // 24: cara.v1.Snapshot.file_errors:type_name -> cara.v1.FileProblem
+	15, // 25: cara.v1.Snapshot.warnings:type_name -> cara.v1.FileProblem
+	20, // 26: cara.v1.Claim.metadata:type_name -> cara.v1.ObjectMeta
+	18, // 27: cara.v1.Claim.spec:type_name -> cara.v1.ClaimSpec
+	19, // 28: cara.v1.Claim.status:type_name -> cara.v1.ClaimStatus
+	20, // 29: cara.v1.StagedClaim.metadata:type_name -> cara.v1.ObjectMeta
+	16, // 30: cara.v1.StagedClaim.claim:type_name -> cara.v1.Claim
+	24, // 31: cara.v1.ClaimSpec.project:type_name -> cara.v1.Project
+	23, // 32: cara.v1.ClaimSpec.commit_time:type_name -> google.protobuf.Timestamp
+	23, // 33: cara.v1.ClaimStatus.applied_time:type_name -> google.protobuf.Timestamp
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_source_proto_init() }
@@ -2043,7 +2125,7 @@ func file_cara_v1_source_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_source_proto_rawDesc), len(file_cara_v1_source_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
