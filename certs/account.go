@@ -29,6 +29,7 @@ const unreadableKey = "the key of the account at the authority cannot be read: c
 type accounts struct {
 	server           carav1.CertificateServiceClient
 	directory, email string
+	external         ExternalAccount
 	now              func() time.Time
 	log              *slog.Logger
 
@@ -38,9 +39,14 @@ type accounts struct {
 	failedAt time.Time
 }
 
-// accountName returns the name of an account in the cluster's store.
-func accountName(directory, email string) string {
-	sum := sha256.Sum256([]byte(directory + "\n" + email))
+// accountName returns the name of an account in the cluster's store. An account that is bound to another one with the id of a key has
+// a name of its own.
+func accountName(directory, email, keyID string) string {
+	text := directory + "\n" + email
+	if keyID != "" {
+		text += "\n" + keyID
+	}
+	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:12])
 }
 
@@ -77,7 +83,7 @@ func (a *accounts) forget(location string) {
 
 // open returns the stored account, after the authority has confirmed it, or registers a new one. a.mu is held.
 func (a *accounts) open(ctx context.Context, client *acme.Client) (acme.Account, error) {
-	name := accountName(a.directory, a.email)
+	name := accountName(a.directory, a.email, a.external.KeyID)
 	stored, err := a.server.GetAcmeAccount(ctx, &carav1.GetRequest{Name: name})
 	switch {
 	case err == nil, api.IsNotFound(err):
@@ -108,6 +114,11 @@ func (a *accounts) register(ctx context.Context, client *acme.Client, key []byte
 	if account.PrivateKey == nil {
 		if account.PrivateKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 			return acme.Account{}, fmt.Errorf("generate a key: %w", err)
+		}
+	}
+	if a.external.KeyID != "" {
+		if err := account.SetExternalAccountBinding(ctx, client, acme.EAB{KeyID: a.external.KeyID, MACKey: a.external.Key}); err != nil {
+			return acme.Account{}, fmt.Errorf("bind the account: %w", err)
 		}
 	}
 	if account, err = client.NewAccount(ctx, account); err != nil {

@@ -32,6 +32,12 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
+// ExternalAccount is the account of the operator at the authority.
+type ExternalAccount struct {
+	// KeyID and Key are from the authority. Key is a secret, in base64url without padding.
+	KeyID, Key string
+}
+
 // Config configures an Obtainer.
 type Config struct {
 	// Conn is the connection to the API, with the identity `system/certs`.
@@ -47,6 +53,8 @@ type Config struct {
 	Hosts api.HostTemplate
 	// Email is the address that the authority can write to.
 	Email string
+	// ExternalAccount is what the account is bound to. Some authorities need it. Its zero value binds nothing.
+	ExternalAccount ExternalAccount
 	// Roots are the authorities that the connection to Directory may use; nil means those of the system.
 	Roots *x509.CertPool
 	// Resolver finds the addresses of hosts and nodes.
@@ -115,7 +123,7 @@ func New(cfg Config) *Obtainer {
 		cfg.Now = time.Now
 	}
 	o := &Obtainer{cfg: cfg, server: carav1.NewCertificateServiceClient(cfg.Conn), hosts: newHosts(cfg.Wildcard)}
-	o.authority = newAuthority(cfg, &accounts{server: o.server, directory: cfg.Directory, email: cfg.Email, now: cfg.Now, log: cfg.Logger})
+	o.authority = newAuthority(cfg, &accounts{server: o.server, directory: cfg.Directory, email: cfg.Email, external: cfg.ExternalAccount, now: cfg.Now, log: cfg.Logger})
 	o.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindProject, api.KindNode},
 		OnChange: o.changed, Logger: cfg.Logger,

@@ -26,7 +26,7 @@ var advice = map[string]string{ //nolint:gochecknoglobals // a table that never 
 	acme.ProblemTypeRejectedIdentifier:      "the authority gives no certificates for such a host: use another host, or a Secret with tls.secretRef",
 	acme.ProblemTypeInvalidContact:          "check --acme-email",
 	acme.ProblemTypeUnsupportedContact:      "check --acme-email",
-	acme.ProblemTypeExternalAccountRequired: "this authority needs an account of its own, which Cara cannot use: choose another one with --acme-directory",
+	acme.ProblemTypeExternalAccountRequired: "this authority issues certificates only to its customers: get a key for an external account from it, and start cara-server with --acme-eab-key-id and --acme-eab-key-file",
 	acme.ProblemTypeUserActionRequired:      "the authority wants a person to do something, such as agreeing to new terms",
 	acme.ProblemTypeAccountDoesNotExist:     "the account is registered again at the next try",
 	acme.ProblemTypeServerInternal:          "the authority has a problem of its own",

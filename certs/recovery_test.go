@@ -69,7 +69,7 @@ func TestAccountLost(t *testing.T) {
 			r.claim("old", "old.test")
 			r.ready("old", api.StatusTrue, "old.test")
 			r.stop()
-			key := state.Key(state.KindAcmeAccount, accountName(r.Directory, "ops@example.com"))
+			key := state.Key(state.KindAcmeAccount, accountName(r.Directory, "ops@example.com", ""))
 			kv, err := r.db.Get(t.Context(), key)
 			r.must(err)
 			kept := &carav1.AcmeAccount{}

@@ -82,6 +82,8 @@ func (f *flags) addACME(p *pflag.FlagSet) {
 	p.StringVar(&f.ACME.Email, "acme-email", "", "obtain certificates for public hosts with ACME; the certificate authority can write to this address, and with this flag you agree to its terms")
 	p.StringVar(&f.ACME.Directory, "acme-directory", "", "directory URL of the certificate authority (default: that of Let's Encrypt)")
 	p.BoolVar(&f.ACME.Staging, "acme-staging", false, "use the staging environment of Let's Encrypt, whose certificates no browser trusts, to try things without its limits")
+	p.StringVar(&f.ACME.EABKeyID, "acme-eab-key-id", "", "id of the key that the certificate authority has given you for an external account (EAB), if it needs one")
+	p.StringVar(&f.ACME.EABKeyFile, "acme-eab-key-file", "", "file with that key in base64")
 	p.StringVar(&f.ACME.CAFile, "acme-ca", "", "file with the root certificates for the connection to --acme-directory (default: those of the system)")
 	p.BoolVar(&f.ACME.SkipResolveCheck, "acme-skip-resolve-check", false, "order certificates also for hosts that do not lead to a --public-address of an agent, for example behind NAT or a load balancer")
 	p.StringVar(&f.ACME.Resolver, "acme-resolver", "", "DNS server, host:port, that tells where public hosts lead (default: those of the system)")

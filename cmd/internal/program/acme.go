@@ -3,13 +3,16 @@ package program
 import (
 	"context"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/mail"
 	"os"
 	"reflect"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -25,6 +28,9 @@ type ACMEConfig struct {
 	// Directory is the URL of the authority; empty is that of Let's Encrypt, or its staging environment if Staging is set.
 	Directory string
 	Staging   bool
+	// EABKeyID and EABKeyFile are the id of a key that the authority has given to the operator, and the file with the key in base64.
+	// With them the cluster's account is bound to the operator's.
+	EABKeyID, EABKeyFile string
 	// CAFile has the roots for the connection to Directory in PEM; empty means those of the system.
 	CAFile string
 	// SkipResolveCheck orders certificates also for hosts that lead to no public address of an agent.
@@ -63,8 +69,37 @@ func (c *ACMEConfig) Validate() error {
 	if err := c.DNS.Validate(); err != nil {
 		return err
 	}
-	_, err := c.roots()
-	return err
+	_, rootsErr := c.roots()
+	_, eabErr := c.eab()
+	return errors.Join(rootsErr, eabErr)
+}
+
+// maxEABKey limits the size of the file with the key of an external account, in bytes.
+const maxEABKey = 4096
+
+// eab returns what binds the cluster's account to the operator's. No error has a part of the key.
+func (c *ACMEConfig) eab() (certs.ExternalAccount, error) {
+	if c.EABKeyID == "" && c.EABKeyFile == "" {
+		return certs.ExternalAccount{}, nil
+	}
+	if c.EABKeyID == "" || c.EABKeyFile == "" {
+		return certs.ExternalAccount{}, errors.New("--acme-eab-key-id and --acme-eab-key-file belong together: give both, as the certificate authority shows them")
+	}
+	f, err := os.Open(c.EABKeyFile)
+	if err != nil {
+		return certs.ExternalAccount{}, fmt.Errorf("--acme-eab-key-file: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxEABKey+1))
+	if err != nil {
+		return certs.ExternalAccount{}, fmt.Errorf("--acme-eab-key-file: %w", err)
+	}
+	// Authorities show the key in either alphabet of base64, with or without padding. The library takes base64url without padding.
+	key := strings.NewReplacer("+", "-", "/", "_", "=", "").Replace(strings.TrimSpace(string(text)))
+	if decoded, err := base64.RawURLEncoding.DecodeString(key); err != nil || len(decoded) == 0 || len(text) > maxEABKey {
+		return certs.ExternalAccount{}, fmt.Errorf("--acme-eab-key-file %s: want a key in base64, as the certificate authority shows it, and nothing else", c.EABKeyFile)
+	}
+	return certs.ExternalAccount{KeyID: c.EABKeyID, Key: key}, nil
 }
 
 // directory returns the URL of the authority; empty is that of Let's Encrypt.
@@ -116,8 +151,13 @@ func (c *ServerConfig) obtainer(conn grpc.ClientConnInterface, log *slog.Logger,
 	if err != nil {
 		return nil, err
 	}
+	eab, err := c.ACME.eab()
+	if err != nil {
+		return nil, err
+	}
 	cfg := certs.Config{
-		Conn: conn, Logger: log, Queues: queues, Metrics: c.ACME.metrics, Hosts: c.Hosts, Directory: c.ACME.directory(), Email: c.ACME.Email,
+		ExternalAccount: eab,
+		Conn:            conn, Logger: log, Queues: queues, Metrics: c.ACME.metrics, Hosts: c.Hosts, Directory: c.ACME.directory(), Email: c.ACME.Email,
 		Roots: roots, Resolver: c.ACME.resolver(), SkipResolveCheck: c.ACME.SkipResolveCheck, Version: c.Version,
 		DNS: c.ACME.DNS.provider(), DNSCheck: c.ACME.DNS.checker(c.ACME.resolver()), Wildcard: c.ACME.wildcard(c.Hosts),
 	}

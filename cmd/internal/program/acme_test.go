@@ -16,6 +16,12 @@ func TestACMEFlags(t *testing.T) {
 	if err := os.WriteFile(nothing, []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	key, bad := nothing+".key", nothing+".bad"
+	for file, text := range map[string]string{key: "c2VjcmV0LXNlY3JldC1zZWNyZXQ+/w==\n", bad: "key: c2VjcmV0"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	const email, own = "ops@example.com", "https://ca.example/directory"
 	for name, c := range map[string]struct {
 		config          ACMEConfig
@@ -46,6 +52,12 @@ func TestACMEFlags(t *testing.T) {
 		"insecure service":   {ACMEConfig{Email: email, DNS: DNSConfig{Provider: "http", URL: "http://x/"}}, "", "use https"},
 		"wildcard":           {ACMEConfig{Email: email, DNS: DNSConfig{Provider: "exec", Command: "/bin/true"}, Wildcard: true}, "", ""},
 		"wildcard over HTTP": {ACMEConfig{Email: email, Wildcard: true}, "", "--acme-wildcard needs --acme-dns"},
+		"binding":            {ACMEConfig{Email: email, EABKeyID: "k", EABKeyFile: key}, "", ""},
+		"binding's id":       {ACMEConfig{Email: email, EABKeyFile: key}, "", "--acme-eab-key-id and --acme-eab-key-file belong together"},
+		"binding's key":      {ACMEConfig{Email: email, EABKeyID: "k"}, "", "--acme-eab-key-id and --acme-eab-key-file belong together"},
+		"binding's file":     {ACMEConfig{Email: email, EABKeyID: "k", EABKeyFile: nothing + ".x"}, "", "--acme-eab-key-file: open"},
+		"no base64":          {ACMEConfig{Email: email, EABKeyID: "k", EABKeyFile: bad}, "", "want a key in base64"},
+		"binding alone":      {ACMEConfig{EABKeyID: "k", EABKeyFile: key}, "", "need --acme-email"},
 		"no file":            {ACMEConfig{Email: email, CAFile: nothing + ".x"}, "", "--acme-ca"},
 		"no certificate":     {ACMEConfig{Email: email, CAFile: nothing}, "", "has no certificate in PEM"},
 	} {

@@ -40,7 +40,9 @@ type Authority struct {
 	management, roots string // of the DNS server and of the authority
 	dns, ca           *testcluster.Process
 	client            *http.Client
-	config            string
+	config, listen    string
+	httpPort          int
+	keys              map[string]string // of external accounts, by id; nil if none is needed
 }
 
 // Start builds and starts an authority that validates hosts at a port. They end with the test.
@@ -62,8 +64,9 @@ func StartAt(tb testing.TB, httpPort int, dns string) *Authority {
 	}
 	listen := free()
 	a.management, a.roots, a.DNS, a.Directory = free(), free(), free(), "https://"+listen+"/dir"
+	a.listen, a.httpPort = listen, httpPort
 	a.credentials()
-	a.configure(listen, httpPort)
+	a.configure()
 	if dns == "" {
 		a.serveDNS()
 	} else {
@@ -116,12 +119,21 @@ func (a *Authority) credentials() {
 	a.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
 }
 
-func (a *Authority) configure(listen string, httpPort int) {
+// Bind restarts the authority, which then knows nothing and has accounts only for the holder of a key, in base64url, with an id.
+func (a *Authority) Bind(id, key string) {
+	a.tb.Helper()
+	a.Down()
+	a.keys = map[string]string{id: key}
+	a.configure()
+	a.Up()
+}
+
+func (a *Authority) configure() {
 	text, err := json.Marshal(map[string]any{"pebble": map[string]any{
-		"listenAddress": listen, "managementListenAddress": a.roots, "httpPort": httpPort, "tlsPort": 1, "keyAlgorithm": "ecdsa",
+		"listenAddress": a.listen, "managementListenAddress": a.roots, "httpPort": a.httpPort, "tlsPort": 1, "keyAlgorithm": "ecdsa",
 		"certificate": a.RootsFile, "privateKey": filepath.Join(a.dir, "server.key"), "retryAfter": map[string]int{"authz": 1, "order": 1},
-		"domainBlocklist": []string{"blocked.test"},
-		"profiles":        map[string]any{"default": map[string]any{"description": "of the tests", "validityPeriod": 90 * 24 * 3600}},
+		"domainBlocklist": []string{"blocked.test"}, "externalAccountBindingRequired": len(a.keys) > 0, "externalAccountMACKeys": a.keys,
+		"profiles": map[string]any{"default": map[string]any{"description": "of the tests", "validityPeriod": 90 * 24 * 3600}},
 	}})
 	a.must(err)
 	a.config = filepath.Join(a.dir, "pebble.json")
