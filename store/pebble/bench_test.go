@@ -146,12 +146,10 @@ func BenchmarkRead(b *testing.B) {
 
 func fill(b *testing.B, s *Store, n int64) {
 	b.Helper()
-	var ops []store.Op
 	for i := range n {
-		ops = append(ops, store.Op{Key: objectName(i), Value: kibibyte})
-	}
-	if _, err := s.Commit(b.Context(), store.Txn{Do: ops}); err != nil {
-		b.Fatal(err)
+		if _, err := s.Commit(b.Context(), store.Txn{Do: []store.Op{{Key: objectName(i), Value: kibibyte}}}); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
