@@ -53,6 +53,7 @@ func (a *app) readManifests(paths []string, files localFiles) ([]proto.Message, 
 
 // parseFiles parses files and the manifests in directories.
 func (a *app) parseFiles(paths []string, local localFiles) (docs []manifest.Document, problems []*carav1.FileProblem, err error) {
+	var skipped []*carav1.FileProblem
 	for _, path := range paths {
 		files, err := expand(path)
 		if err != nil {
@@ -68,6 +69,7 @@ func (a *app) parseFiles(paths []string, local localFiles) (docs []manifest.Docu
 				continue
 			} else if foreign { // a directory may hold files of other tools
 				fmt.Fprintf(a.Err, "warning: %s is skipped: it looks like %s\n", term.Line(display(file)), term.Line(looks))
+				skipped = append(skipped, &carav1.FileProblem{File: display(file), Message: foreignAdvice(looks)})
 				continue
 			}
 			found, wrong := manifest.Parse(display(file), data, manifest.Limits{})
@@ -79,6 +81,9 @@ func (a *app) parseFiles(paths []string, local localFiles) (docs []manifest.Docu
 			}
 		}
 	}
+	if len(docs) == 0 && len(problems) == 0 && len(skipped) > 0 {
+		problems = skipped[:1] // only files of another tool, such as a Helm chart: the first says what to do
+	}
 	return docs, problems, nil
 }
 
@@ -87,6 +92,10 @@ func foreignAdvice(looks string) string {
 	switch {
 	case strings.Contains(looks, "Compose"):
 		return "looks like " + looks + ", not a manifest of Cara: convert it with caractrl convert FILE"
+	case strings.Contains(looks, "Nomad"):
+		return "looks like " + looks + ", which Cara does not run: write a Project with each task under spec.services, and its ports as spec.ingress or spec.ports"
+	case strings.Contains(looks, "SOPS"):
+		return "looks like " + looks + ": run `sops decrypt FILE | caractrl apply -f -`, or declare it in a source with spec.decryption"
 	case strings.Contains(looks, "Kubernetes"), strings.Contains(looks, "Helm"), strings.Contains(looks, "kustomization"):
 		return "looks like " + looks + ", and Cara does not run Kubernetes objects: write a Project with each container under spec.services, and an Ingress as spec.ingress"
 	}

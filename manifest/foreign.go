@@ -24,6 +24,9 @@ func Foreign(file string, data []byte) (looks string, foreign bool) {
 	if !ok {
 		return foreignLarge(file, data)
 	}
+	if nomadJob.Match(text) {
+		return "a Nomad job", true
+	}
 	read := trees{p}.yamlTrees
 	if strings.EqualFold(path.Ext(file), ".json") {
 		read = trees{p}.jsonTrees
@@ -51,6 +54,9 @@ func Foreign(file string, data []byte) (looks string, foreign bool) {
 	}
 	return looksLike(file, first), true
 }
+
+// nomadJob matches a Nomad job as HCL, whose first line other than comments begins a job, and as JSON.
+var nomadJob = regexp.MustCompile(`\A(?:\s|(?:#|//)[^\n]*\n)*(?:job\s+"[^"\n]*"\s*\{|\{\s*"Job"\s*:)`)
 
 // KnownName returns what a file is if its name alone shows it: `an npm package`.
 func KnownName(file string) string {
