@@ -21,10 +21,10 @@ TESTFLAGS ?= -p 2 -timeout 40m
 # The rooms whose goroutines share memory. e2e runs the programs as processes of their own, which -race does not reach.
 RACED    ?= ./agent/... ./apiserver/... ./certs/... ./gc/... ./internal/... ./plan/... ./reconciler/... ./scheduler/... ./sources/... ./store/...
 
-.PHONY: help build generate fmt lint test race e2e soak fuzz bench demo screenshots check verify
+.PHONY: help build generate fmt lint test race e2e soak fuzz bench bench-front demo screenshots check verify
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## put cara-server, cara-agent and caractrl into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/cara-server ./cmd/cara-agent ./cmd/caractrl
@@ -55,6 +55,9 @@ fuzz: ## each fuzz target for FUZZTIME
 
 bench: ## the benchmarks, and the table of docs/performance.md
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST && go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(BENCHED) && go run ./bench/peers $(PEERS)
+
+bench-front: ## the agent's ingress and ports beside Caddy, nginx and HAProxy, where they are installed
+	go run ./bench/front $(FRONT)
 
 demo: build ## from a git push to running containers, told step by step; KEEP=1 leaves it up
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST KEEP="$(KEEP)" && go run ./e2e/demo -bin bin

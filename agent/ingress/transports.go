@@ -47,7 +47,7 @@ func newTransports(l Limits, dialPeer func(ctx context.Context, node string, pro
 			ResponseHeaderTimeout:  l.Answer,
 			ExpectContinueTimeout:  time.Second, // a service that does not support it gets the body after that
 			MaxResponseHeaderBytes: l.AnswerHeaderBytes,
-			MaxIdleConnsPerHost:    64,
+			MaxIdleConnsPerHost:    256,
 			IdleConnTimeout:        idle,
 			DisableCompression:     true, // responses pass unchanged
 		}
