@@ -1,15 +1,18 @@
 package ui_test
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/objects"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testbrowser"
 )
@@ -69,6 +72,36 @@ func TestStaleViewChangesNothing(t *testing.T) {
 	}
 	if phase := s.get1(t, "shop").GetStatus().GetPhase(); phase != api.PhaseRunning {
 		t.Errorf("the project is %s, want Running", phase)
+	}
+}
+
+// The server itself compares what was seen, in the transaction of each change of a project.
+func TestChangeOfWhatWasSeen(t *testing.T) {
+	s := newSite(t)
+	p := s.owned(t, "shop")
+	projects := carav1.NewProjectServiceClient(s.conn(t, s.token))
+	terms := &carav1.OverrideTerms{Reason: "test", UntilNextChange: true}
+	for name, call := range map[string]func(context.Context) error{
+		"restart": func(ctx context.Context) error {
+			_, err := projects.RestartProject(ctx, &carav1.RestartProjectRequest{Name: "shop"})
+			return err
+		},
+		"override": func(ctx context.Context) error {
+			_, err := projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: "shop", Terms: terms})
+			return err
+		},
+		"delete": func(ctx context.Context) error {
+			_, err := projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: "shop", Override: terms})
+			return err
+		},
+	} {
+		err := call(metadata.AppendToOutgoingContext(t.Context(), objects.HeaderIfSeen, "older"))
+		if !api.IsConflict(err) {
+			t.Errorf("%s of what was seen before: %v, want a conflict", name, err)
+		}
+	}
+	if _, err := projects.RestartProject(metadata.AppendToOutgoingContext(t.Context(), objects.HeaderIfSeen, objects.SeenOf(p)), &carav1.RestartProjectRequest{Name: "shop"}); err != nil {
+		t.Errorf("restart of what is there: %v", err)
 	}
 }
 
