@@ -14,8 +14,8 @@
 //     It has no rights of its own. The recent changes of the cache only say when to render again: changes are hints.
 //   - A stream carries whole views, never differences. So a stream that was broken needs no catching up: the first view that
 //     it sends again is the current one, and a view that has not changed is not sent.
-//   - All streams together render for at most a twentieth of the time: the more pages are open and the longer a view takes,
-//     the longer the pause between two renderings.
+//   - All streams together render for a twentieth of the time, as long as that leaves no page more than 5 s behind: the more
+//     pages are open and the longer a view takes, the longer the pause between two renderings.
 //   - A session is a cookie that scripts cannot read. Its secret is stored as a hash, and it ends with its token.
 //   - Texts from outside are text: html/template escapes them, control characters and marks that change the direction of text
 //     are removed from every answer, and the content security policy allows no inline script and no inline style.
