@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/rest"
 )
 
@@ -22,7 +23,7 @@ const standbyDrain = time.Second // calls of a standby server are short
 func RunStandby(ctx context.Context, l net.Listener, logger *slog.Logger, why func() string) error {
 	hs := httpServer(standby(why), logger)
 	served := make(chan error, 1)
-	go func() { served <- hs.Serve(l) }()
+	guard.Guard{Logger: logger}.Go("the standby's listener", func() error { return hs.Serve(l) }, func(err error) { served <- err })
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
