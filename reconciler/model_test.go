@@ -325,15 +325,15 @@ func play(t *testing.T, seed uint64, decide func(plan.Input) plan.Plan, judged b
 			h.log = append(h.log, name)
 			steps[name]()
 			c.settle()
-			if len(c.crimes) > 0 {
+			if len(c.accused()) > 0 {
 				break
 			}
 		}
-		if len(c.crimes) == 0 && judged {
+		if len(c.accused()) == 0 && judged {
 			h.judge(h.calm())
 		}
 		c.stop()
-		crimes = c.crimes
+		crimes = c.accused()
 		if t.Failed() {
 			t.Logf("seed %d, replay with -run 'TestModel$' -seed %d; steps: %s", seed, seed, strings.Join(h.log, ", "))
 		}

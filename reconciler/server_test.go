@@ -146,6 +146,13 @@ func (s *server) applyOne(req *carav1.ApplyRequest, p *carav1.Project, res *cara
 	return err
 }
 
+// accused returns the violations so far. A call may be on its way.
+func (s *server) accused() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.crimes)
+}
+
 func (s *server) DeleteProject(_ context.Context, req *carav1.DeleteProjectRequest) (*carav1.DeleteProjectResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
