@@ -27,8 +27,11 @@ func TestAdviceWorks(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `--([a-z-]+)` \\|").FindAllStringSubmatch(string(page), -1) { // docs holds these tables against the programs
 		known[m[1]] = true
 	}
-	for _, name := range []string{"help", "version", "down", "object-format", "ref-format"} {
-		known[name] = true // of cobra, of cara-server dev, and of git
+	for _, name := range []string{
+		"help", "version", "down", "from", "object-format", "ref-format", // of cobra, of cara-server dev and migrate, and of git
+		"auto-compaction-mode", "auto-compaction-retention", "quota-backend-bytes", "max-request-bytes", "max-txn-ops", "prefix", // of etcd
+	} {
+		known[name] = true
 	}
 	commands, flags := 0, 0
 	for _, said := range sayings(t, "..") {
@@ -82,7 +85,7 @@ var (
 )
 
 // prose lists words that follow the program's name in prose.
-var prose = []string{"keeps", "needs", "wrote", "must", "says", "and", "x"}
+var prose = []string{"keeps", "uses", "needs", "wrote", "must", "says", "and", "x"}
 
 // saying is one text in the source, with x for inserted values.
 type saying struct{ at, text string }

@@ -181,7 +181,8 @@
   dialog.addEventListener("click", (e) => { if (e.target === dialog) dialog.close(); });
   document.getElementById("find").addEventListener("click", (e) => { if (!e.ctrlKey && !e.metaKey) { e.preventDefault(); ask(); } });
   addEventListener("keydown", (e) => {
-    const typing = e.target.closest && e.target.closest("input, select, textarea");
+    const field = e.target.closest && e.target.closest("input, select, textarea");
+    const typing = field && (dialog.open || !dialog.contains(field)); // the browser takes the focus from a closed dialog later
     if ((e.key === "k" && (e.ctrlKey || e.metaKey)) || (e.key === "/" && !typing && !e.ctrlKey && !e.metaKey)) { e.preventDefault(); ask(); }
   });
 

@@ -48,7 +48,7 @@ func (c *ServerConfig) validateStore() error {
 	case c.Store != "" && c.Store != storePebble && c.Store != storeEtcd:
 		return fmt.Errorf("--store %q: want %s or %s", c.Store, storePebble, storeEtcd)
 	case c.Store != storeEtcd && !reflect.DeepEqual(c.Etcd, EtcdConfig{}):
-		return errors.New("--store etcd is missing: add it, or remove --cluster-key-file and the flags that begin with --etcd")
+		return errors.New("--store etcd is missing: add it, or remove --etcd-endpoints, --cluster-key-file and the other flags of etcd")
 	case c.Store != storeEtcd:
 		return nil
 	}
