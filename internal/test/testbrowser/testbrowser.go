@@ -153,10 +153,20 @@ func (tab *Tab) ScriptBytes() (n float64) {
 func (tab *Tab) Go(url string) error {
 	ctx, cancel := context.WithTimeout(tab.Ctx, within)
 	defer cancel()
-	if err := chromedp.Do(ctx, chromedp.Navigate(url)); err != nil {
+	err := chromedp.Do(ctx, chromedp.Navigate(url))
+	for networkChanged(err) {
+		err = chromedp.Do(ctx, chromedp.Navigate(url))
+	}
+	if err != nil {
 		return fmt.Errorf("open %s: %w", url, err)
 	}
 	return nil
+}
+
+// networkChanged reports whether Chromium gave up a request because the machine has got or lost a network, as it does whenever
+// another test starts a container.
+func networkChanged(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "net::ERR_NETWORK_CHANGED")
 }
 
 // Eval evaluates an expression and stores its value in out, unless that is nil.
@@ -183,6 +193,9 @@ func (tab *Tab) Until(expression string) error {
 		err := tab.Eval("Boolean("+expression+")", &ok)
 		if ok {
 			return nil
+		}
+		if tab.Eval(`location.protocol === "chrome-error:"`, &ok) == nil && ok { // a click ended so: see networkChanged
+			_ = tab.Eval("location.reload()", nil)
 		}
 		select {
 		case <-limit.C:
