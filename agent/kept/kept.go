@@ -5,6 +5,7 @@
 //
 //   - A file is replaced as a whole, so a crash leaves the old or the new content. Only the agent's user can read it, because it
 //     may have private keys.
+//   - A change is on disk soon, also after a write that took long or failed: what a crash loses is what changed in the last seconds.
 //   - Messages and errors contain nothing of the content.
 package kept
 
@@ -25,8 +26,10 @@ import (
 
 const (
 	// delay batches changes. The whole message is written each time, so the delay grows with the duration of a write: writing
-	// takes at most a twentieth of the time.
+	// takes at most a twentieth of the time, until the delay is maxDelay.
 	delay = 100 * time.Millisecond
+	// maxDelay is also the wait after a write that failed.
+	maxDelay = 5 * time.Second
 	// maxBytes limits the size of a file that is read.
 	maxBytes = 256 << 20
 )
@@ -82,7 +85,8 @@ func (f *File) Changed() {
 	}
 }
 
-// Run stores the current message after each change until ctx ends, and then the change that is not stored yet.
+// Run stores the current message after each change until ctx ends, and then the change that is not stored yet. A write that fails
+// is tried again.
 func (f *File) Run(ctx context.Context, current func() proto.Message) {
 	if f.path == "" {
 		return
@@ -103,8 +107,11 @@ func (f *File) Run(ctx context.Context, current func() proto.Message) {
 		if err != nil && !failing {
 			f.log.Warn("file not kept", "what", f.what, "file", f.path, "error", err)
 		}
-		failing = err != nil
-		wait = max(delay, 20*time.Since(began))
+		wait = min(max(delay, 20*time.Since(began)), maxDelay)
+		if failing = err != nil; failing && ctx.Err() == nil {
+			wait = maxDelay
+			f.Changed()
+		}
 	}
 }
 

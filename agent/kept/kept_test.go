@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -37,6 +39,55 @@ func TestStored(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
+}
+
+// TestStoredSoon: a change is on disk within seconds, also after a write that took a minute or failed.
+func TestStoredSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "later")
+		f := New(filepath.Join(dir, "credentials.json"), "credentials", slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		text, slow := "first", time.Duration(0)
+		go func() {
+			defer close(ended)
+			f.Run(ctx, func() proto.Message {
+				now := message(text)
+				time.Sleep(slow) //nolint:forbidigo // the bubble's clock
+				return now
+			})
+		}()
+		stored := func(what, want string) {
+			t.Helper()
+			time.Sleep(maxDelay + time.Second) //nolint:forbidigo // the bubble's clock
+			synctest.Wait()
+			got := &carav1.Credentials{}
+			if !f.Load(got) || !proto.Equal(got, message(want)) {
+				t.Errorf("%s: read %v", what, got)
+			}
+		}
+		f.Changed()
+		time.Sleep(time.Hour) //nolint:forbidigo // the bubble's clock; the directory is not there, so all writes fail
+		synctest.Wait()
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		stored("after a write that failed", "first")
+		text, slow = "second", time.Minute
+		f.Changed()
+		time.Sleep(slow + time.Second) //nolint:forbidigo // the bubble's clock
+		synctest.Wait()
+		text, slow = "third", 0
+		f.Changed()
+		stored("after a write that took a minute", "third")
+		cancel()
+		<-ended
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		f.Changed()
+		f.Run(ctx, func() proto.Message { return message("fourth") }) // a write that fails at the end is not tried again
+	})
 }
 
 // TestNothingIsStored: an agent without a file keeps nothing.
