@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -118,6 +119,21 @@ func (w *testCluster) ready(node string) {
 	w.must(w.AwaitNode(ctx, node, api.NodeReady))
 }
 
+// stored waits until an agent has a text on disk. It stores what the server says a moment after it has heard it, and a restart
+// without the server needs it.
+func (w *testCluster) stored(node, file, text string) {
+	w.Helper()
+	ctx, cancel := w.patience()
+	defer cancel()
+	w.must(testcluster.WaitFor(ctx, fmt.Sprintf("the agent of %s stores %s in %s", node, text, file), func(context.Context) error {
+		data, err := os.ReadFile(filepath.Join(w.Dir, "agent-"+node, file))
+		if err == nil && !strings.Contains(string(data), text) {
+			err = errors.New("it is not there")
+		}
+		return err
+	}))
+}
+
 func (w *testCluster) must(err error) {
 	w.Helper()
 	if err != nil {
@@ -136,10 +152,10 @@ func (w *testCluster) name(short string) string { return short + "-" + w.id }
 func (w *testCluster) end() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.Context()), patience)
 	defer cancel()
-	if w.Server != nil && !w.Server.Exited() {
-		if w.Failed() {
-			w.Log(w.Dump(ctx))
-		} else if err := w.deleteAll(ctx); err != nil {
+	if w.Failed() {
+		w.Log(w.Dump(ctx)) // also without a server: the agents have logs
+	} else if w.Server != nil && !w.Server.Exited() {
+		if err := w.deleteAll(ctx); err != nil {
 			w.Errorf("%v\n%s", err, w.Dump(ctx))
 		}
 	}

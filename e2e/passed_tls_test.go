@@ -118,6 +118,7 @@ ingress:
 		w.must(failed)
 	})
 	w.sub("a restarted agent without the server", func(w *testCluster) {
+		w.stored("n1", "routes.json", shop+".test")
 		w.must(w.Server.Kill())
 		w.must(w.Agents["n1"].Kill())
 		w.must(w.RestartAgent("n1"))

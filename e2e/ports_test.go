@@ -61,6 +61,7 @@ func TestPorts(t *testing.T) {
 		w.running(name)
 	})
 	w.sub("an agent that restarts without the server", func(w *testCluster) {
+		w.stored("n1", "ports.json", far)
 		w.must(w.Server.Kill())
 		w.must(w.Agents["n1"].Kill())
 		w.must(w.RestartAgent("n1"))
@@ -121,6 +122,7 @@ func TestUDPPorts(t *testing.T) {
 		w.must(bounceDatagram(ctx, conn, []byte("before")))
 		w.must(w.Server.Kill())
 		for _, node := range []string{"n1", "n2"} {
+			w.stored(node, "ports.json", far)
 			w.must(w.Agents[node].Kill())
 			w.must(w.RestartAgent(node))
 			w.must(bounceDatagram(ctx, conn, []byte("after "+node)))

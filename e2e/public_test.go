@@ -209,6 +209,8 @@ func TestPublicHosts(t *testing.T) {
 	w.says("describe", w.ctl("", "describe", "project", shop).Stdout, "https://"+shop+".test/\n", "http://"+shop+".test/healthz (internal)")
 
 	// While the server is away, a restarted agent serves with what it has kept.
+	w.stored("n1", "routes.json", shop+".test")
+	w.stored("n1", "credentials.json", shop+".test")
 	w.must(w.Server.Kill())
 	w.must(w.Agents["n1"].Kill())
 	w.must(w.RestartAgent("n1"))

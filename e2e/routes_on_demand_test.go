@@ -48,6 +48,7 @@ func TestRoutesOnDemand(t *testing.T) {
 	w.running(later)
 	w.answers("n2", later+".test", "/", 200, "web v1")
 
+	w.stored("n2", "routes.json", first+".test")
 	w.crash()
 	once("n1", second, http.StatusOK) // its own project
 	once("n2", first, http.StatusOK)
