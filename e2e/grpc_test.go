@@ -15,8 +15,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/caravanserai/cara/internal/test/testca"
-	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
@@ -54,19 +52,8 @@ func (i *internet) dialGRPC(host, address string, how credentials.TransportCrede
 
 // TestGRPC: clients of the internet and inside call a service on another node, also while it is updated.
 func TestGRPC(t *testing.T) {
-	ca, err := testca.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := &internet{ca: ca, roots: ca.Pool()}
-	for _, at := range []*string{&i.http, &i.https} {
-		if *at, err = testcluster.FreeAddress(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w, _ := twoNodesWith(t, []string{"--public-http", i.http, "--public-https", i.https})
-	i.testCluster = w
-	w.ctl("", "cordon", "n1")
+	i := publicNodes(t)
+	w := i.testCluster
 	shop := w.name("shop")
 	host := shop + ".test"
 	i.certificate(shop, host)

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/internal/test/testca"
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
@@ -44,19 +43,8 @@ func certified(address, host string) (string, error) {
 
 // TestPassedTLS: TLS connections from the internet and from inside reach a service on another node unchanged, also while it is updated.
 func TestPassedTLS(t *testing.T) {
-	ca, err := testca.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := &internet{ca: ca, roots: ca.Pool()}
-	for _, at := range []*string{&i.http, &i.https} {
-		if *at, err = testcluster.FreeAddress(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w, _ := twoNodesWith(t, []string{"--public-http", i.http, "--public-https", i.https})
-	i.testCluster = w
-	w.ctl("", "cordon", "n1")
+	i := publicNodes(t)
+	w := i.testCluster
 	shop, inner, other := w.name("shop"), w.name("inner"), w.name("other")
 	r := w.ctl(passedTLS(shop, shop, testimage.WebV1, "Public", "")+"---\n"+passedTLS(inner, inner, testimage.WebV1, "Internal", ""), "apply", "--wait", "-f", "-")
 	w.says("apply --wait", r.Stdout, "https://"+shop+".test/\n")

@@ -31,6 +31,27 @@ type internet struct {
 	http, https string
 }
 
+// publicNodes is a cluster of two nodes with public addresses. The projects run on n2, and the clients come to n1.
+func publicNodes(t *testing.T) *internet {
+	t.Helper()
+	ca, err := testca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &internet{ca: ca, roots: ca.Pool()}
+	for _, at := range []*string{&i.http, &i.https} {
+		if *at, err = testcluster.FreeAddress(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, _ := twoNodesWith(t, []string{"--public-http", i.http, "--public-https", i.https})
+	i.testCluster = w
+	if r := w.ctl("", "cordon", "n1"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	return i
+}
+
 // client speaks HTTP/1.1 or HTTP/2, and follows no redirects.
 func (i *internet) client(h2 bool) *http.Client {
 	tr := &http.Transport{
@@ -131,22 +152,8 @@ ingress:
 
 // TestPublicHosts: the internet reaches public hosts over HTTPS through an agent that does not run them, and nothing else.
 func TestPublicHosts(t *testing.T) {
-	ca, err := testca.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := &internet{ca: ca, roots: ca.Pool()}
-	for _, at := range []*string{&i.http, &i.https} {
-		if *at, err = testcluster.FreeAddress(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w, _ := twoNodesWith(t, []string{"--public-http", i.http, "--public-https", i.https})
-	i.testCluster = w
-	if r := w.ctl("", "cordon", "n1"); r.Code != 0 {
-		t.Fatal(r.Stderr)
-	}
-
+	i := publicNodes(t)
+	w := i.testCluster
 	shop, inner := w.name("shop"), w.name("inner")
 	w.apply(i.publicWeb(shop, `- name: env
   host: `+shop+`.test
