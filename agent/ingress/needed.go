@@ -175,16 +175,17 @@ func (i *Ingress) forgetUnused(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if i.ondemand.Linked() {
-			i.mu.Lock()
-			i.forget()
-			i.mu.Unlock()
-		}
+		i.mu.Lock()
+		i.forget()
+		i.mu.Unlock()
 	}
 }
 
 // forget removes hosts that are not needed from the table, except for those of this node's projects. mu is held.
 func (i *Ingress) forget() {
+	if !i.ondemand.MayForget() {
+		return
+	}
 	old := i.table.Load()
 	var hosts []ondemand.Host
 	for host, s := range old.hosts {

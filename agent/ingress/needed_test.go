@@ -102,3 +102,21 @@ func TestForgets(t *testing.T) {
 		t.Error("the host of a project of this node is not in the table")
 	}
 }
+
+// TestAllRoutes: a server of an older version sends the routes of all hosts. They are used without a question, and stay.
+func TestAllRoutes(t *testing.T) {
+	f := publicFront(t, Config{Node: "n1", OnDemand: &ondemand.Limits{Held: 1}, Endpoint: func(string, string) (string, func(), bool) { return "", nil, false }})
+	f.Connected(false)
+	f.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{atNode2("a.test"), atNode2("b.test")}})
+	f.Apply(&carav1.Routes{Upserts: []*carav1.Route{atNode2("c.test")}})
+	for _, u := range f.table.Load().used {
+		u.at.Store(1)
+	}
+	f.mu.Lock()
+	f.forget()
+	f.mu.Unlock()
+	hosts := f.table.Load().hosts
+	if len(hosts) != 3 || hosts["c.test"] == nil {
+		t.Errorf("the table has %d hosts, want 3 with c.test", len(hosts))
+	}
+}

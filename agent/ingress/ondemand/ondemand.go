@@ -9,6 +9,7 @@
 //     forgets the host. So an answer stays right, and is used until then.
 //   - A host is forgotten first and told to the server afterwards. What the server sends about it in between is ignored (Expects).
 //   - While the server is away, nothing is forgotten, and requests for hosts that are not known fail at once.
+//   - A server of an older version sends the routes of all hosts. They are all used, and none is forgotten.
 package ondemand
 
 import (
@@ -171,13 +172,13 @@ func (h *Hosts) tell() {
 }
 
 // Expects reports whether the server's routes of a host that is not in the table are to be used. Those of a host that was
-// forgotten are not: the server may not know that yet.
+// forgotten are not: the server may not know that yet. If the server sends the routes of all hosts, none is forgotten.
 func (h *Hosts) Expects(host string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	_, unknown := h.unknown[host]
 	_, older := h.older[host]
-	return unknown || older || h.questions[host] != nil
+	return h.all || unknown || older || h.questions[host] != nil
 }
 
 // Answer ends the questions about hosts. known are in the table now; unknown were in it, or were asked about, and no project
@@ -221,11 +222,11 @@ func (h *Hosts) Connected(onDemand bool) {
 	h.connected, h.all = true, !onDemand
 }
 
-// Linked reports whether the server can be asked.
-func (h *Hosts) Linked() bool {
+// MayForget reports whether hosts can be forgotten: the server can be asked for them again.
+func (h *Hosts) MayForget() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.connected
+	return h.connected && !h.all
 }
 
 // Ended notes that the server cannot be asked any more. It does not tell changes either, so what it said about hosts that no
