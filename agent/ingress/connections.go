@@ -246,7 +246,7 @@ type listener struct {
 	always bool        // all connections begin with TLS
 	from   proxyheader.Senders
 	peek   func(*conn)      // may find out which host a connection names
-	pass   func(*conn) bool // passes on and closes a connection whose host is for that
+	pass   func(*conn) bool // waits for what its host needs; passes on and closes a connection whose host is for that
 	ready  chan net.Conn
 	closed chan struct{}
 	once   sync.Once

@@ -118,10 +118,9 @@ func (e *entrance) server(ctx context.Context) (*http.Server, *tls.Config) {
 	srv.Protocols.SetHTTP1(true)
 	switch e.at {
 	case publicHTTPS:
-		config := e.ingress.credentials.certificates.Config(e.ingress.prepareTLS()) //nolint:contextcheck // each handshake has its own
 		srv.Protocols.SetHTTP2(true)
 		srv.HTTP2 = streamsIn(limits, publicStreams, publicStreamBuffer, publicConnectionBuffer)
-		return srv, config
+		return srv, e.ingress.credentials.certificates.Config()
 	case insideHTTP:
 		// gRPC clients inside use HTTP/2 without TLS, and other agents use it with TLS.
 		srv.Protocols.SetUnencryptedHTTP2(true)

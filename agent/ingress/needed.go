@@ -2,7 +2,6 @@ package ingress
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"maps"
 	"net"
@@ -85,16 +84,6 @@ func (i *Ingress) ask(w *exchange, r *http.Request, host string) (known bool) {
 		}
 	}
 	return false
-}
-
-// prepareTLS returns what waits for the certificate of a host that is not in the table, before a handshake.
-func (i *Ingress) prepareTLS() func(hello *tls.ClientHelloInfo, host string) {
-	if i.ondemand == nil {
-		return nil
-	}
-	return func(hello *tls.ClientHelloInfo, host string) {
-		i.prepare(hello.Context(), host, hello.Conn.RemoteAddr())
-	}
 }
 
 // prepare waits for the routes and the certificate of a host that a client names in its handshake, if it is not in the table.

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/caravanserai/cara/agent/ingress/ondemand"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -32,7 +34,8 @@ func atNode2(host string) *carav1.Route {
 
 // TestHandshakeAsks: the handshake of a host that is not known waits for its certificate, and the request after it for nothing.
 func TestHandshakeAsks(t *testing.T) {
-	f := publicFront(t, Config{Node: "n1", OnDemand: &ondemand.Limits{}, Endpoint: func(string, string) (string, func(), bool) { return "", nil, false }})
+	registry := prometheus.NewRegistry()
+	f := publicFront(t, Config{Node: "n1", OnDemand: &ondemand.Limits{}, Metrics: registry, Endpoint: func(string, string) (string, func(), bool) { return "", nil, false }})
 	f.Connected(true)
 	f.Apply(&carav1.Routes{Full: true})
 	status := make(chan int, 1)
@@ -58,6 +61,10 @@ func TestHandshakeAsks(t *testing.T) {
 	f.taken(t)
 	f.Apply(&carav1.Routes{UnknownHosts: []string{"gone.test"}})
 	<-status
+	const figure = "cara_ingress_host_questions_total"
+	if got := figuresOf(t, registry, figure); !slices.Equal(got, []string{figure + " result=Known 1", figure + " result=Unknown 1"}) {
+		t.Errorf("each handshake waits once: %v", got)
+	}
 }
 
 // TestForgets: hosts that are not used are forgotten, and what the server sends about them afterwards is not used. Those of the

@@ -39,13 +39,16 @@ func passing(hosts map[string]site) map[string]bool {
 	return projects
 }
 
-// mayPass reports whether there can be hosts whose TLS connections are passed on: the agent has one, or may learn of one.
-func (i *Ingress) mayPass() bool { return i.ondemand != nil || len(i.table.Load().passes) > 0 }
+// looksFor reports whether the name of a host matters before its handshake: the agent may have to ask for its routes and its
+// certificate, or may pass the connection on.
+func (i *Ingress) looksFor() bool {
+	return i.ondemand != nil || i.cfg.Pass != nil && len(i.table.Load().passes) > 0
+}
 
 // peek reads the name of the host from the first TLS message of a client, and keeps the message for the next reader. It sets
-// nothing if there can be no host whose connections are passed on, or if the message makes no sense: then crypto/tls answers it.
+// nothing if the name does not matter, or if the message makes no sense: then crypto/tls answers it.
 func (e *entrance) peek(ctx context.Context, c *conn) {
-	if c.first[0] != tlsRecord || e.ingress.cfg.Pass == nil || e.at == publicHTTP || !e.ingress.mayPass() {
+	if c.first[0] != tlsRecord || e.at == publicHTTP || !e.ingress.looksFor() {
 		return
 	}
 	if e.ingress.cfg.ProxyProtocolFrom.Has(c.Conn.RemoteAddr()) && !c.balanced {
@@ -56,14 +59,16 @@ func (e *entrance) peek(ctx context.Context, c *conn) {
 	c.named = strings.TrimSuffix(host, ".")
 }
 
-// pass passes a connection on until its end or that of ctx. It returns false if the connection names no host for that.
+// pass waits for the routes and the certificate of the host that a connection names, if the agent does not know it. Then it passes
+// the connection on, until its end or that of ctx. It returns false if the host is not for that.
 func (e *entrance) pass(ctx context.Context, c *conn) bool {
+	if c.named == "" {
+		return false
+	}
+	e.ingress.prepare(ctx, c.named, c.RemoteAddr())
 	raw, ok := c.Conn.(*net.TCPConn)
 	public := e.at == publicHTTPS
-	if ok && c.named != "" {
-		e.ingress.prepare(ctx, c.named, c.RemoteAddr())
-	}
-	if !ok || c.named == "" || e.ingress.Passed(c.named, public) == nil {
+	if !ok || e.ingress.cfg.Pass == nil || e.ingress.Passed(c.named, public) == nil {
 		return false
 	}
 	e.clients.leave(c) // it is counted by Pass, so that it takes no place of HTTP requests

@@ -98,9 +98,8 @@ func (t *Table) Find(name string) *tls.Certificate {
 	return nil
 }
 
-// Config returns the configuration of a public listener. Before a handshake without a certificate is refused, prepare can obtain the
-// certificate of the host. It is optional.
-func (t *Table) Config(prepare func(hello *tls.ClientHelloInfo, host string)) *tls.Config {
+// Config returns the configuration of a public listener.
+func (t *Table) Config() *tls.Config {
 	find := func(hello *tls.ClientHelloInfo) *tls.Certificate { return t.Find(strings.ToLower(hello.ServerName)) }
 	serve, refuse := config(), config()
 	serve.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return find(hello), nil }
@@ -108,9 +107,6 @@ func (t *Table) Config(prepare func(hello *tls.ClientHelloInfo, host string)) *t
 	refuse.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
 	refuse.SessionTicketsDisabled = true
 	serve.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if host := strings.ToLower(hello.ServerName); host != "" && find(hello) == nil && prepare != nil {
-			prepare(hello, host)
-		}
 		if find(hello) == nil {
 			return refuse, nil
 		}

@@ -77,7 +77,7 @@ func TestTicketKeysChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, begun := table.Config(nil), time.Now()
+	config, begun := table.Config(), time.Now()
 	now := begun
 	config.Time = func() time.Time { return now }
 	var ticket []byte
