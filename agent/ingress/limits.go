@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"container/list"
 	"net"
 	"net/netip"
@@ -36,21 +37,13 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	connections := or(l.Connections, 8192)
+	connections := cmp.Or(l.Connections, 8192)
 	return Limits{
-		Header: or(l.Header, 10*time.Second), Idle: or(l.Idle, 2*time.Minute), Stall: or(l.Stall, time.Minute),
-		Dial: or(l.Dial, 5*time.Second), Answer: or(l.Answer, 5*time.Minute),
-		HeaderBytes: or(l.HeaderBytes, 64<<10), AnswerHeaderBytes: or(l.AnswerHeaderBytes, 256<<10),
-		Connections: connections, ClientConnections: or(l.ClientConnections, max(1, connections/4)),
+		Header: cmp.Or(l.Header, 10*time.Second), Idle: cmp.Or(l.Idle, 2*time.Minute), Stall: cmp.Or(l.Stall, time.Minute),
+		Dial: cmp.Or(l.Dial, 5*time.Second), Answer: cmp.Or(l.Answer, 5*time.Minute),
+		HeaderBytes: cmp.Or(l.HeaderBytes, 64<<10), AnswerHeaderBytes: cmp.Or(l.AnswerHeaderBytes, 256<<10),
+		Connections: connections, ClientConnections: cmp.Or(l.ClientConnections, max(1, connections/4)),
 	}
-}
-
-func or[T comparable](value, standard T) T {
-	var zero T
-	if value == zero {
-		return standard
-	}
-	return value
 }
 
 // conn is a connection with a timeout for writes that make no progress. It has no ReadFrom, because the kernel would then

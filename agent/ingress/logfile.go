@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -38,7 +39,7 @@ func (l *LogFile) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	if l.file != nil && l.size > 0 && l.size+int64(len(p)) > or(l.Max, 64<<20) {
+	if l.file != nil && l.size > 0 && l.size+int64(len(p)) > cmp.Or(l.Max, 64<<20) {
 		if err := errors.Join(l.Close(), os.Rename(l.Path, l.Path+".1")); err != nil {
 			return 0, fmt.Errorf("turn access log: %w", err)
 		}
