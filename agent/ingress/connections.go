@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/caravanserai/cara/agent/proxyheader"
+	"github.com/caravanserai/cara/internal/connlimit"
 	"github.com/caravanserai/cara/internal/loglimit"
 )
 
@@ -220,20 +221,7 @@ func addressOf(c net.Conn) netip.Prefix {
 	if err != nil {
 		return netip.Prefix{}
 	}
-	return networkOf(at.Addr())
-}
-
-func networkOf(ip netip.Addr) netip.Prefix {
-	ip = ip.Unmap().WithZone("")
-	bits := ip.BitLen()
-	if ip.Is6() {
-		bits = 64
-	}
-	prefix, err := ip.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return prefix
+	return connlimit.Prefix(at.Addr())
 }
 
 // listener accepts clients in plaintext and over TLS on the same address. It distinguishes them by the first byte. On the

@@ -11,6 +11,7 @@ import (
 	"github.com/caravanserai/cara/agent/ingress/basicauth"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/connlimit"
 )
 
 // validated answers a certificate authority that validates a host. Only a known token of the host gets the answer. Other
@@ -95,7 +96,7 @@ func clientNetwork(address string) string {
 	if err != nil {
 		return address
 	}
-	return networkOf(ip).String()
+	return connlimit.Prefix(ip).String()
 }
 
 // headerValue escapes a user name for a header. Services read its bytes as they are.

@@ -25,6 +25,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -123,7 +124,7 @@ func New(cfg Config) *Ports {
 	cfg.Limits = cfg.Limits.withDefaults()
 	p := &Ports{
 		cfg: cfg, wake: make(chan struct{}, 1), file: kept.New(cfg.File, "ports", cfg.Logger), changes: make(chan struct{}, 1),
-		clients:  clients{total: cfg.Limits.Connections, each: cfg.Limits.ClientConnections, open: map[prefix]int{}},
+		clients:  clients{total: cfg.Limits.Connections, each: cfg.Limits.ClientConnections, open: map[netip.Prefix]int{}},
 		sessions: newSessions(cfg.Limits.Sessions, cfg.Limits.ClientSessions), queued: budget{limit: allQueuedBytes}, dialing: make(chan struct{}, maxDialing),
 		replaced: make(chan struct{}), report: &carav1.PortReport{},
 	}

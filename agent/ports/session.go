@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/connlimit"
 )
 
 // errClosed means that a session has ended. The next datagram begins another one.
@@ -63,7 +64,7 @@ func (s *session) begin(from string) {
 	s.metrics = s.ports.metrics.session(s.project, from)
 	s.metrics.begin()
 	s.active.Store(time.Now().UnixNano())
-	s.place = &place{of: prefixOf(s.client), evict: func() {
+	s.place = &place{of: connlimit.Prefix(s.client), evict: func() {
 		s.metrics.evict()
 		s.close()
 	}}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/connlimit"
 )
 
 // TestASessionStaysWithItsContainer until that leaves the endpoints. Then the next datagram goes to the new one.
@@ -194,7 +195,7 @@ func TestWhichSessionEnds(t *testing.T) {
 					continue
 				}
 				i := len(places)
-				places = append(places, &place{of: prefixOf(netip.MustParseAddr(step)), evict: func() { gone = append(gone, i) }})
+				places = append(places, &place{of: connlimit.Prefix(netip.MustParseAddr(step)), evict: func() { gone = append(gone, i) }})
 				s.enter(places[i])
 			}
 			if fmt.Sprint(gone) != fmt.Sprint(tt.gone) {

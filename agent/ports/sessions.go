@@ -2,6 +2,7 @@ package ports
 
 import (
 	"container/list"
+	"net/netip"
 	"sync"
 )
 
@@ -11,20 +12,20 @@ type sessions struct {
 	total, each int // maximum numbers, of all clients and of one
 
 	mu  sync.Mutex
-	all *list.List            // of *place, the longest idle one first
-	own map[prefix]*list.List // the same by client
+	all *list.List                  // of *place, the longest idle one first
+	own map[netip.Prefix]*list.List // the same by client
 }
 
 // place is the entry of one session.
 type place struct {
-	of    prefix
+	of    netip.Prefix
 	evict func() // ends the session; it is called without a lock
 	// The fields below are guarded by sessions.mu.
 	inAll, inOwn *list.Element // nil if it has not entered, or has left
 }
 
 func newSessions(total, each int) *sessions {
-	return &sessions{total: total, each: each, all: list.New(), own: map[prefix]*list.List{}}
+	return &sessions{total: total, each: each, all: list.New(), own: map[netip.Prefix]*list.List{}}
 }
 
 // enter adds a session.
@@ -45,7 +46,7 @@ func (s *sessions) enter(p *place) {
 }
 
 // surplus returns the session that must end before one of this client can begin, or nil. mu is held.
-func (s *sessions) surplus(client prefix) *place {
+func (s *sessions) surplus(client netip.Prefix) *place {
 	switch own := s.own[client]; {
 	case own != nil && own.Len() >= s.each:
 		return own.Front().Value.(*place)
