@@ -30,15 +30,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -86,53 +83,35 @@ type Config struct {
 
 // Ingress is an http.Handler that routes by host name.
 type Ingress struct {
+	*routing
+
 	cfg        Config
-	table      atomic.Pointer[table]
 	proxy      *httputil.ReverseProxy
 	transports *transports
 	access     *accessLog
-	metrics    *metrics
 	internal   *entrance
 	public     []*entrance // those of plain HTTP and of HTTPS
 	securePort string      // where HTTPS is served, if it is not 443; written before anything is served
 	passwords  *basicauth.Checker
 
 	credentials     *credentials
-	routesFile      *kept.File
 	credentialsFile *kept.File
 
 	troubles loglimit.Limit
-
-	ondemand *ondemand.Hosts // nil if the server sends all routes
-
-	mu   sync.Mutex // serialises Apply
-	told bool       // the server has sent the table
-}
-
-// table is immutable once it is stored.
-type table struct {
-	hosts  map[string]site         // by host in lower case
-	used   map[string]*usage       // the same hosts, if routes come on demand
-	peers  map[string]*carav1.Peer // by node
-	agents map[string]string       // ingress addresses of other nodes' agents, by node
-	passes map[string]bool         // the projects with hosts whose TLS connections are passed on
 }
 
 // New returns an Ingress without routes.
 func New(cfg Config) *Ingress {
 	cfg.Limits = cfg.Limits.withDefaults()
 	i := &Ingress{
-		cfg: cfg, access: newAccessLog(cfg.AccessLog, cfg.Node, cfg.Logger), credentials: newCredentials(), passwords: basicauth.New(nil),
-		routesFile: kept.New(cfg.File, "routes", cfg.Logger), credentialsFile: kept.New(cfg.CredentialsFile, "credentials", cfg.Logger),
-	}
-	if cfg.OnDemand != nil {
-		i.ondemand = ondemand.New(*cfg.OnDemand, cfg.Metrics)
+		routing: newRouting(cfg),
+		cfg:     cfg, access: newAccessLog(cfg.AccessLog, cfg.Node, cfg.Logger), credentials: newCredentials(), passwords: basicauth.New(nil),
+		credentialsFile: kept.New(cfg.CredentialsFile, "credentials", cfg.Logger),
 	}
 	i.internal = newEntrance(i, insideHTTP)
 	i.public = []*entrance{newEntrance(i, publicHTTP), newEntrance(i, publicHTTPS)}
 	i.transports = newTransports(cfg.Limits, i.dialPeer)
 	i.metrics = newMetrics(cfg.Metrics, i.connected, func() float64 { return float64(len(i.table.Load().hosts)) }, func() float64 { return float64(i.access.lostLines()) })
-	i.table.Store(&table{})
 	i.proxy = &httputil.ReverseProxy{
 		Rewrite:        i.rewrite,
 		Transport:      i.transports,
@@ -143,86 +122,6 @@ func New(cfg Config) *Ingress {
 		ErrorLog:       slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
 	return i
-}
-
-// Apply changes the table: all of it if the change is full, otherwise only the hosts in it.
-func (i *Ingress) Apply(change *carav1.Routes) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.told = true
-	change = i.expected(change)
-	i.apply(change)
-	i.answerQuestions(change)
-	i.routesFile.Changed()
-}
-
-// apply builds and stores the new table. mu is held.
-func (i *Ingress) apply(change *carav1.Routes) {
-	next := &table{hosts: map[string]site{}, agents: map[string]string{}, peers: map[string]*carav1.Peer{}}
-	if !change.Full {
-		maps.Copy(next.hosts, i.table.Load().hosts)
-		maps.Copy(next.peers, i.table.Load().peers)
-	}
-	for _, node := range change.RemovedPeers {
-		delete(next.peers, node)
-	}
-	for _, p := range change.Peers {
-		next.peers[p.Node] = p
-	}
-	i.members(next.peers)
-	for _, host := range change.RemovedHosts {
-		delete(next.hosts, strings.ToLower(host))
-	}
-	for _, r := range change.Upserts {
-		next.hosts[strings.ToLower(r.Host)] = newSite([]*carav1.Route{r})
-	}
-	for _, h := range change.Hosts {
-		if len(h.Routes) > 0 {
-			next.hosts[strings.ToLower(h.Host)] = newSite(h.Routes)
-		}
-	}
-	for _, h := range change.FeatureHosts {
-		delete(next.hosts, strings.ToLower(h.Host))
-		if servable(h.Routes) {
-			next.hosts[strings.ToLower(h.Host)] = newSite(h.Routes)
-		}
-	}
-	for _, host := range change.UnknownHosts {
-		delete(next.hosts, host)
-	}
-	i.replace(next)
-	say := i.cfg.Logger.Info
-	if i.ondemand != nil {
-		say = i.cfg.Logger.Debug // clients cause the changes
-	}
-	say("routes changed", "node", i.cfg.Node, "hosts", len(next.hosts))
-}
-
-// replace completes and stores a new table. mu is held.
-func (i *Ingress) replace(next *table) {
-	for _, s := range next.hosts {
-		for _, r := range s {
-			if r.Node != i.cfg.Node && r.IngressAddress != "" {
-				next.agents[r.Node] = r.IngressAddress
-			}
-		}
-	}
-	next.passes = passing(next.hosts)
-	i.keepUsage(next)
-	i.table.Store(next)
-	i.metrics.route(next.hosts)
-}
-
-// members sets which certificates of other agents are accepted.
-func (i *Ingress) members(peers map[string]*carav1.Peer) {
-	if i.cfg.Peers == nil || i.cfg.Peers.Members == nil {
-		return
-	}
-	notBefore := make(map[string]time.Time, len(peers))
-	for node, p := range peers {
-		notBefore[node] = p.GetNotBefore().AsTime()
-	}
-	i.cfg.Peers.Members.Set(notBefore)
 }
 
 // Run serves on the listeners until ctx ends, then lets requests finish for up to 10 s.

@@ -40,12 +40,14 @@ func (i *Ingress) Capabilities(on Listeners) []string {
 	return append(on.Capabilities(), api.CapabilityRoutesOnDemand)
 }
 
-// Begin returns the hosts that the first message of a new connection asks about: those in the table, and those that requests wait
-// for. This method and the following ones are for an Ingress with OnDemand.
-func (i *Ingress) Begin() []string {
-	all := i.ondemand.Begin()
-	for host, s := range i.table.Load().hosts {
-		if !s.leadsTo(i.cfg.Node) { // the server sends those without a question
+// Hosts are what the agent asks the server for. They are nil without OnDemand.
+func (t *routing) Hosts() *ondemand.Hosts { return t.ondemand }
+
+// elsewhere returns the hosts in the table without those of this node's projects. The server sends the latter without a question.
+func (t *routing) elsewhere() []string {
+	var all []string
+	for host, s := range t.table.Load().hosts {
+		if !s.leadsTo(t.node) {
 			all = append(all, host)
 		}
 	}
@@ -56,18 +58,6 @@ func (i *Ingress) Begin() []string {
 func (s site) leadsTo(node string) bool {
 	return slices.ContainsFunc(s, func(r *rule) bool { return r.Node == node })
 }
-
-// Connected notes that the server can be asked, or that it sends the routes of all hosts.
-func (i *Ingress) Connected(onDemand bool) { i.ondemand.Connected(onDemand) }
-
-// News is ready when Take returns something.
-func (i *Ingress) News() <-chan struct{} { return i.ondemand.News() }
-
-// Take returns the hosts for the next message to the server.
-func (i *Ingress) Take() (ask, forget []string) { return i.ondemand.Take() }
-
-// Ended notes that the server cannot be asked any more.
-func (i *Ingress) Ended() { i.ondemand.Ended() }
 
 // ask waits for the routes of a host. If there are none, it responds, except for a host that no project claims.
 func (i *Ingress) ask(w *exchange, r *http.Request, host string) (known bool) {
@@ -87,27 +77,27 @@ func (i *Ingress) ask(w *exchange, r *http.Request, host string) (known bool) {
 }
 
 // prepare waits for the routes and the certificate of a host that a client names in its handshake, if it is not in the table.
-func (i *Ingress) prepare(ctx context.Context, host string, from net.Addr) {
-	if _, ok := i.table.Load().hosts[host]; ok || i.ondemand == nil {
+func (t *routing) prepare(ctx context.Context, host string, from net.Addr) {
+	if _, ok := t.table.Load().hosts[host]; ok || t.ondemand == nil {
 		return
 	}
 	client, _, err := net.SplitHostPort(from.String())
 	if err != nil {
 		client = from.String()
 	}
-	i.ondemand.Find(ctx, host, clientNetwork(client))
+	t.ondemand.Find(ctx, host, clientNetwork(client))
 }
 
 // expected returns a change without the hosts that the ingress has forgotten. mu is held.
-func (i *Ingress) expected(change *carav1.Routes) *carav1.Routes {
-	if i.ondemand == nil || change.GetFull() {
+func (t *routing) expected(change *carav1.Routes) *carav1.Routes {
+	if t.ondemand == nil || change.GetFull() {
 		return change
 	}
-	have := i.table.Load().hosts
+	have := t.table.Load().hosts
 	drop := func(host string, routes ...*carav1.Route) bool {
 		host = strings.ToLower(host)
-		here := slices.ContainsFunc(routes, func(r *carav1.Route) bool { return r.GetNode() == i.cfg.Node })
-		return have[host] == nil && !here && !i.ondemand.Expects(host)
+		here := slices.ContainsFunc(routes, func(r *carav1.Route) bool { return r.GetNode() == t.node })
+		return have[host] == nil && !here && !t.ondemand.Expects(host)
 	}
 	out := &carav1.Routes{Peers: change.GetPeers(), RemovedPeers: change.GetRemovedPeers(), RemovedHosts: change.GetRemovedHosts(), Ports: change.GetPorts()}
 	out.Upserts = slices.DeleteFunc(slices.Clone(change.GetUpserts()), func(r *carav1.Route) bool { return drop(r.GetHost(), r) })
@@ -119,8 +109,8 @@ func (i *Ingress) expected(change *carav1.Routes) *carav1.Routes {
 }
 
 // answerQuestions lets requests go on that wait for hosts of a change that is in the table now. change has only expected hosts. mu is held.
-func (i *Ingress) answerQuestions(change *carav1.Routes) {
-	if i.ondemand == nil {
+func (t *routing) answerQuestions(change *carav1.Routes) {
+	if t.ondemand == nil {
 		return
 	}
 	var known []string
@@ -130,18 +120,18 @@ func (i *Ingress) answerQuestions(change *carav1.Routes) {
 	for _, h := range slices.Concat(change.GetHosts(), change.GetFeatureHosts()) {
 		known = append(known, strings.ToLower(h.GetHost()))
 	}
-	i.ondemand.Answer(known, change.GetUnknownHosts())
-	if len(i.table.Load().hosts) > i.ondemand.Limits().Held {
-		i.forget()
+	t.ondemand.Answer(known, change.GetUnknownHosts())
+	if len(t.table.Load().hosts) > t.ondemand.Limits().Held {
+		t.forget()
 	}
 }
 
 // keepUsage takes over when the hosts of a new table were used. mu is held.
-func (i *Ingress) keepUsage(next *table) {
-	if i.ondemand == nil {
+func (t *routing) keepUsage(next *table) {
+	if t.ondemand == nil {
 		return
 	}
-	before := i.table.Load().used
+	before := t.table.Load().used
 	next.used = make(map[string]*usage, len(next.hosts))
 	for host := range next.hosts {
 		if next.used[host] = before[host]; next.used[host] == nil {
@@ -152,8 +142,8 @@ func (i *Ingress) keepUsage(next *table) {
 }
 
 // forgetUnused forgets hosts without requests, until ctx ends.
-func (i *Ingress) forgetUnused(ctx context.Context) {
-	if i.ondemand == nil {
+func (t *routing) forgetUnused(ctx context.Context) {
+	if t.ondemand == nil {
 		return
 	}
 	tick := time.NewTicker(forgetEvery)
@@ -164,25 +154,25 @@ func (i *Ingress) forgetUnused(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		i.mu.Lock()
-		i.forget()
-		i.mu.Unlock()
+		t.mu.Lock()
+		t.forget()
+		t.mu.Unlock()
 	}
 }
 
 // forget removes hosts that are not needed from the table, except for those of this node's projects. mu is held.
-func (i *Ingress) forget() {
-	if !i.ondemand.MayForget() {
+func (t *routing) forget() {
+	if !t.ondemand.MayForget() {
 		return
 	}
-	old := i.table.Load()
+	old := t.table.Load()
 	var hosts []ondemand.Host
 	for host, s := range old.hosts {
-		if !s.leadsTo(i.cfg.Node) {
+		if !s.leadsTo(t.node) {
 			hosts = append(hosts, ondemand.Host{Name: host, Used: time.Unix(old.used[host].at.Load(), 0)})
 		}
 	}
-	gone := ondemand.Expired(hosts, i.ondemand.Limits(), time.Now())
+	gone := ondemand.Expired(hosts, t.ondemand.Limits(), time.Now())
 	if len(gone) == 0 {
 		return
 	}
@@ -191,7 +181,7 @@ func (i *Ingress) forget() {
 	for _, host := range gone {
 		delete(next.hosts, host)
 	}
-	i.replace(next)
-	i.ondemand.Forget(gone)
-	i.routesFile.Changed()
+	t.replace(next)
+	t.ondemand.Forget(gone)
+	t.routesFile.Changed()
 }

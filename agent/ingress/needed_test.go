@@ -19,11 +19,11 @@ import (
 func (f *front) taken(t *testing.T) (ask, forget []string) {
 	t.Helper()
 	select {
-	case <-f.News():
+	case <-f.ondemand.News():
 	case <-time.After(2 * time.Minute):
 		t.Fatal("the ingress asks nothing")
 	}
-	ask, forget = f.Take()
+	ask, forget = f.ondemand.Take()
 	slices.Sort(forget)
 	return ask, forget
 }
@@ -36,7 +36,7 @@ func atNode2(host string) *carav1.Route {
 func TestHandshakeAsks(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	f := publicFront(t, Config{Node: "n1", OnDemand: &ondemand.Limits{}, Metrics: registry, Endpoint: func(string, string) (string, func(), bool) { return "", nil, false }})
-	f.Connected(true)
+	f.ondemand.Connected(true)
 	f.Apply(&carav1.Routes{Full: true})
 	status := make(chan int, 1)
 	go func() {
@@ -71,7 +71,7 @@ func TestHandshakeAsks(t *testing.T) {
 // node's own projects stay.
 func TestForgets(t *testing.T) {
 	f := publicFront(t, Config{Node: "n1", OnDemand: &ondemand.Limits{Held: 10}, Endpoint: func(string, string) (string, func(), bool) { return "", nil, false }})
-	f.Connected(true)
+	f.ondemand.Connected(true)
 	own := atNode2("own.test")
 	own.Node = "n1"
 	full := &carav1.Routes{Full: true, Upserts: []*carav1.Route{own}}
@@ -79,8 +79,8 @@ func TestForgets(t *testing.T) {
 		full.Upserts = append(full.Upserts, atNode2(fmt.Sprintf("h%d.test", n)))
 	}
 	f.Apply(full)
-	if n := len(f.table.Load().hosts); n != 11 || len(f.Begin()) != 10 {
-		t.Fatalf("the table has %d hosts, and the next connection begins with %d", n, len(f.Begin()))
+	if n := len(f.table.Load().hosts); n != 11 || len(f.ondemand.Begin()) != 10 {
+		t.Fatalf("the table has %d hosts, and the next connection begins with %d", n, len(f.ondemand.Begin()))
 	}
 	for host, u := range f.table.Load().used { // h0 was used longest ago, and own.test before that
 		u.at.Store(time.Now().Add(-time.Minute).Unix())
@@ -113,7 +113,7 @@ func TestForgets(t *testing.T) {
 // TestAllRoutes: a server of an older version sends the routes of all hosts. They are used without a question, and stay.
 func TestAllRoutes(t *testing.T) {
 	f := publicFront(t, Config{Node: "n1", OnDemand: &ondemand.Limits{Held: 1}, Endpoint: func(string, string) (string, func(), bool) { return "", nil, false }})
-	f.Connected(false)
+	f.ondemand.Connected(false)
 	f.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{atNode2("a.test"), atNode2("b.test")}})
 	f.Apply(&carav1.Routes{Upserts: []*carav1.Route{atNode2("c.test")}})
 	for _, u := range f.table.Load().used {

@@ -15,10 +15,10 @@ const maxGreeting = 16 << 10
 
 // Passed returns the route of a host whose TLS connections are passed on, or nil. Public connections are passed on only to public
 // routes.
-func (i *Ingress) Passed(host string, public bool) *carav1.Route {
-	t := i.table.Load()
-	s := t.hosts[host]
-	t.used[host].note()
+func (t *routing) Passed(host string, public bool) *carav1.Route {
+	now := t.table.Load()
+	s := now.hosts[host]
+	now.used[host].note()
 	if len(s) != 1 || s[0].GetProtocol() != api.TargetTLS || public && s[0].GetScope() != api.ScopePublic {
 		return nil
 	}
@@ -26,7 +26,7 @@ func (i *Ingress) Passed(host string, public bool) *carav1.Route {
 }
 
 // Passes reports whether a project has such a host.
-func (i *Ingress) Passes(project string) bool { return i.table.Load().passes[project] }
+func (t *routing) Passes(project string) bool { return t.table.Load().passes[project] }
 
 // passing returns the projects with hosts whose TLS connections are passed on.
 func passing(hosts map[string]site) map[string]bool {

@@ -34,12 +34,12 @@ func (i *Ingress) keepSaved(ctx context.Context) {
 }
 
 // routes returns the whole table.
-func (i *Ingress) routes() proto.Message {
+func (t *routing) routes() proto.Message {
 	all := &carav1.Routes{Full: true}
-	for host, s := range i.table.Load().hosts {
+	for host, s := range t.table.Load().hosts {
 		s.save(host, all)
 	}
-	for _, p := range i.table.Load().peers {
+	for _, p := range t.table.Load().peers {
 		all.Peers = append(all.Peers, p)
 	}
 	return all

@@ -27,6 +27,7 @@ import (
 // Hosts are the hosts that the ingress does not know, and what the server is to be told.
 type Hosts struct {
 	limits  Limits
+	table   func() []string
 	results *prometheus.CounterVec
 	news    chan struct{} // has an entry while Take returns something
 
@@ -48,10 +49,10 @@ type question struct {
 	known bool          // set before done is closed
 }
 
-// New returns Hosts for an agent that is not connected.
-func New(limits Limits, metrics prometheus.Registerer) *Hosts {
+// New returns Hosts for an agent that is not connected. table returns the hosts in the table that the agent has asked for.
+func New(limits Limits, table func() []string, metrics prometheus.Registerer) *Hosts {
 	h := &Hosts{
-		limits: limits.withDefaults(), news: make(chan struct{}, 1), questions: map[string]*question{}, clients: map[string]int{},
+		limits: limits.withDefaults(), table: table, news: make(chan struct{}, 1), questions: map[string]*question{}, clients: map[string]int{},
 		unknown: map[string]struct{}{}, older: map[string]struct{}{}, forget: map[string]struct{}{},
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cara_ingress_host_questions_total",
@@ -206,13 +207,14 @@ func (h *Hosts) answer(host string, known bool) {
 	}
 }
 
-// Begin returns the hosts that the first message of a new connection asks about, besides those in the table.
+// Begin returns the hosts that the first message of a new connection asks about: those in the table, and those that requests wait
+// for.
 func (h *Hosts) Begin() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ask = nil
 	clear(h.forget)
-	return slices.Sorted(maps.Keys(h.questions))
+	return append(h.table(), slices.Sorted(maps.Keys(h.questions))...)
 }
 
 // Connected notes that the server can be asked. If it sends the routes of all hosts, it need not be asked.

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // TestAnswers: requests of one host share a question, and the answers of the server are used until it is away.
 func TestAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Limits{}, nil)
+		h := New(Limits{}, func() []string { return nil }, nil)
 		find := func(host, client string) Verb { return h.Find(t.Context(), host, client) }
 		if got := find("a.test", "c"); got != Away {
 			t.Errorf("before the first connection: %s", got)
@@ -65,7 +65,7 @@ func TestAnswers(t *testing.T) {
 // TestLate: a request waits for some time, also while the server is away, and the question is asked again.
 func TestLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Limits{Patience: time.Minute}, nil)
+		h := New(Limits{Patience: time.Minute}, func() []string { return nil }, nil)
 		h.Connected(true)
 		var all sync.WaitGroup
 		all.Go(func() {
@@ -91,7 +91,7 @@ func TestLate(t *testing.T) {
 
 // TestUnknownHosts: 100,000 hosts that no project claims leave no more than the limit behind, and the server is told.
 func TestUnknownHosts(t *testing.T) {
-	h := New(Limits{}, nil)
+	h := New(Limits{}, func() []string { return nil }, nil)
 	h.Connected(true)
 	wanted := map[string]bool{} // by the server
 	for i := range 100_000 {
@@ -122,7 +122,7 @@ func TestUnknownHosts(t *testing.T) {
 
 // TestForgetAndAsk: a host that is asked about again is not forgotten afterwards.
 func TestForgetAndAsk(t *testing.T) {
-	h := New(Limits{Patience: time.Nanosecond}, nil)
+	h := New(Limits{Patience: time.Nanosecond}, func() []string { return nil }, nil)
 	h.Connected(true)
 	h.Forget([]string{"a.test", "b.test"})
 	if h.Expects("a.test") {

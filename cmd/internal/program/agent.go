@@ -276,7 +276,7 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		}
 		cfg.OnCredentials, cfg.Capabilities, cfg.Entry = in.ApplyCredentials, in.Capabilities(on), c.IngressAll
 		if onDemand != nil {
-			cfg.Hosts = in
+			cfg.Hosts = in.Hosts()
 		}
 		cfg.Answering, cfg.PublicAddresses = in.Answering, c.PublicAddresses
 		if cfg.IngressAddress, err = c.ingressAddress(on.Internal.Addr().String(), func() netip.Addr { return who.LocalIP(ctx) }); err != nil {
