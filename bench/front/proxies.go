@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // process is a proxy or the backend.
@@ -145,25 +147,20 @@ func reachable(ctx context.Context, address string) error {
 	}
 }
 
-// places chooses free addresses.
-func places(kinds ...string) (map[string]string, error) {
-	at := map[string]string{}
+// places chooses free addresses for a proxy, and returns where the backend is.
+func (o options) places(kinds ...string) (at map[string]string, web, raw string, err error) {
+	at = map[string]string{}
 	for _, kind := range kinds {
-		port, err := freePort()
-		if err != nil {
-			return nil, err
+		if at[kind], err = testcluster.FreeAddress(); err != nil {
+			return nil, "", "", err
 		}
-		at[kind] = fmt.Sprintf("127.0.0.1:%d", port)
 	}
-	return at, nil
+	web, raw, err = o.backends()
+	return at, web, raw, err
 }
 
 func (o options) nginx(ctx context.Context, program string, many int) (*process, error) {
-	at, err := places("http", "https")
-	if err != nil {
-		return nil, err
-	}
-	web, _, err := o.backends()
+	at, web, _, err := o.places("http", "https")
 	if err != nil {
 		return nil, err
 	}
@@ -187,11 +184,7 @@ func (o options) nginx(ctx context.Context, program string, many int) (*process,
 }
 
 func (o options) caddy(ctx context.Context, program string, many int) (*process, error) {
-	at, err := places("http", "https")
-	if err != nil {
-		return nil, err
-	}
-	web, _, err := o.backends()
+	at, web, _, err := o.places("http", "https")
 	if err != nil {
 		return nil, err
 	}
@@ -227,11 +220,7 @@ func (o options) caddy(ctx context.Context, program string, many int) (*process,
 }
 
 func (o options) haproxy(ctx context.Context, program string, _ int) (*process, error) {
-	at, err := places("tcp")
-	if err != nil {
-		return nil, err
-	}
-	_, raw, err := o.backends()
+	at, _, raw, err := o.places("tcp")
 	if err != nil {
 		return nil, err
 	}

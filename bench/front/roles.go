@@ -24,6 +24,7 @@ import (
 	"github.com/caravanserai/cara/agent/ports"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // be is one process of a run. It prints its addresses, and ends when its standard input does.
@@ -177,15 +178,15 @@ func (o options) cara(ctx context.Context) error {
 	on.Internal, errs[0] = listen(ctx)
 	on.PublicHTTP, errs[1] = listen(ctx)
 	on.PublicHTTPS, errs[2] = listen(ctx)
-	port, portErr := freePort()
-	if err := errors.Join(chainErr, keyErr, errs[0], errs[1], errs[2], portErr); err != nil {
+	tcp, tcpErr := testcluster.FreeAddress()
+	if err := errors.Join(chainErr, keyErr, errs[0], errs[1], errs[2], tcpErr); err != nil {
 		return err
 	}
 	endpoint := func(string, string) (string, func(), bool) { return "127.0.0.1", func() {}, true }
 	log, most := slog.New(slog.DiscardHandler), 2*o.idle+1000
 	open := ports.New(ports.Config{
 		Node: "n1", Logger: log, Endpoint: endpoint, Endpoints: func() <-chan struct{} { return nil },
-		Offer:  &carav1.PortOffer{Ports: []string{strconv.Itoa(port)}, InternalAddress: "127.0.0.1"},
+		Offer:  &carav1.PortOffer{Ports: []string{strconv.Itoa(int(portOf(tcp)))}, InternalAddress: "127.0.0.1"},
 		Limits: ports.Limits{Connections: most, ClientConnections: most},
 	})
 	in := ingress.New(ingress.Config{
@@ -194,9 +195,9 @@ func (o options) cara(ctx context.Context) error {
 	in.Apply(o.routes(portOf(web)))
 	in.ApplyCredentials(&carav1.Credentials{Full: true, Certificates: []*carav1.Certificate{{Id: "a", Names: []string{host}, Chain: chain, Key: key}}})
 	open.Apply(&carav1.Routes{Full: true, Ports: []*carav1.ProjectPorts{{Project: "p", Node: "n1", Ports: []*carav1.ProjectPort{
-		{Name: "tcp", Port: int32(port), Target: &carav1.IngressTarget{Service: "w", Port: portOf(raw)}},
+		{Name: "tcp", Port: portOf(tcp), Target: &carav1.IngressTarget{Service: "w", Port: portOf(raw)}},
 	}}}})
-	fmt.Printf("http %s\nhttps %s\ntcp 127.0.0.1:%d\n\n", on.PublicHTTP.Addr(), on.PublicHTTPS.Addr(), port)
+	fmt.Printf("http %s\nhttps %s\ntcp %s\n\n", on.PublicHTTP.Addr(), on.PublicHTTPS.Addr(), tcp)
 	return serveAll(ctx, func() error { return in.Run(ctx, on) }, func() error { return open.Run(ctx) })
 }
 
@@ -217,14 +218,6 @@ func portOf(address string) int32 {
 	_, port, _ := net.SplitHostPort(address)
 	n, _ := strconv.ParseInt(port, 10, 32) // the addresses are those of listeners
 	return int32(n)
-}
-
-func freePort() (int, error) {
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		return 0, err
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 // addresses reads what a process of this program prints first.
