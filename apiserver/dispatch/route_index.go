@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -260,7 +259,7 @@ func (x *RouteIndex) leave(f *routeFeed) {
 	if x.byNode[f.me.Node] == f {
 		delete(x.byNode, f.me.Node)
 	}
-	for host := range maps.Clone(f.hosts) {
+	for host := range f.hosts {
 		x.forget(f, host)
 	}
 }
