@@ -121,6 +121,15 @@ type Hosts interface {
 	Ended()
 }
 
+// noHosts asks for nothing.
+type noHosts struct{}
+
+func (noHosts) Begin() []string              { return nil }
+func (noHosts) Connected(bool)               {}
+func (noHosts) News() <-chan struct{}        { return nil }
+func (noHosts) Take() (ask, forget []string) { return nil, nil }
+func (noHosts) Ended()                       {}
+
 // node returns what every assignment needs to know about this node.
 func (c *Config) node() step.Node {
 	return step.Node{Cluster: c.ClusterID, Name: c.NodeName, Hardening: c.Hardening, Restart: c.Restart, HostVolumes: c.HostVolumes}
@@ -149,6 +158,9 @@ func (c *Config) Validate() error {
 	c.ProbeEvery = cmp.Or(c.ProbeEvery, time.Second)
 	c.CollectEvery = cmp.Or(c.CollectEvery, time.Minute)
 	c.MeasureEvery = cmp.Or(c.MeasureEvery, 10*time.Minute)
+	if c.Hosts == nil {
+		c.Hosts = noHosts{}
+	}
 	if c.Tools == nil {
 		c.Tools = volume.Tools
 	}

@@ -59,9 +59,7 @@ func (c *connection) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := c.session(ctx, serve, func() { told = false })
 		c.assignments.link(false)
-		if c.cfg.Hosts != nil {
-			c.cfg.Hosts.Ended()
-		}
+		c.cfg.Hosts.Ended()
 		c.inventory.forget()
 		switch {
 		case ctx.Err() != nil:
@@ -128,9 +126,7 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 			}
 			connected()
 			c.assignments.link(true)
-			if c.cfg.Hosts != nil {
-				c.cfg.Hosts.Connected(w.GetRoutesOnDemand())
-			}
+			c.cfg.Hosts.Connected(w.GetRoutesOnDemand())
 			c.reports.renew()
 			c.receiving.begin()
 			c.restoring.begin()
@@ -211,10 +207,7 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 	ports := portNews{of: c.cfg.Ports}
 	var answering []string // the challenges that the server knows this agent answers
 	every := 5 * time.Second
-	var needed []string // the hosts that the first message asks about
-	if c.cfg.Hosts != nil {
-		needed = c.cfg.Hosts.Begin()
-	}
+	needed := c.cfg.Hosts.Begin() // the first message asks about them
 	for {
 		conditions = c.machine.conditions(conditions)
 		beat := &carav1.Heartbeat{Conditions: conditions}
@@ -244,7 +237,7 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 			case <-c.beat:
 			case <-ports.changes():
 			case <-due:
-			case <-c.hosts():
+			case <-c.cfg.Hosts.News():
 				if err := c.sendHosts(stream); err != nil {
 					return err
 				}
@@ -252,14 +245,6 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 			}
 		}
 	}
-}
-
-// hosts is ready when the ingress needs the routes of hosts, or needs them no longer.
-func (c *connection) hosts() <-chan struct{} {
-	if c.cfg.Hosts == nil {
-		return nil
-	}
-	return c.cfg.Hosts.News()
 }
 
 // sendHosts tells the server which hosts the ingress needs, without a heartbeat.
