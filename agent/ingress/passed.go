@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/agent/ingress/tlsfront"
+	"github.com/caravanserai/cara/agent/networks"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -13,16 +14,16 @@ import (
 // maxGreeting limits what is read of a client's first TLS message to find out which host it names. Those of browsers have about 2 KiB.
 const maxGreeting = 16 << 10
 
-// Passed returns the route of a host whose TLS connections are passed on, or nil. Public connections are passed on only to public
-// routes.
-func (t *routing) Passed(host string, public bool) *carav1.Route {
+// Passed returns the route of a host whose TLS connections are passed on and its access list, or nil. Public connections are passed
+// on only to public routes.
+func (t *routing) Passed(host string, public bool) (*carav1.Route, networks.List) {
 	now := t.table.Load()
 	s := now.hosts[host]
 	now.used[host].note()
 	if len(s) != 1 || s[0].GetProtocol() != api.TargetTLS || public && s[0].GetScope() != api.ScopePublic {
-		return nil
+		return nil, networks.List{}
 	}
-	return s[0].Route
+	return s[0].Route, s[0].allow
 }
 
 // Passes reports whether a project has such a host.
@@ -68,7 +69,10 @@ func (e *entrance) pass(ctx context.Context, c *conn) bool {
 	e.ingress.prepare(ctx, c.named, c.RemoteAddr())
 	raw, ok := c.Conn.(*net.TCPConn)
 	public := e.at == publicHTTPS
-	if !ok || e.ingress.cfg.Pass == nil || e.ingress.Passed(c.named, public) == nil {
+	if !ok || e.ingress.cfg.Pass == nil {
+		return false
+	}
+	if route, _ := e.ingress.Passed(c.named, public); route == nil {
 		return false
 	}
 	e.clients.leave(c) // it is counted by Pass, so that it takes no place of HTTP requests

@@ -12,9 +12,9 @@ import (
 // Hosts are the hosts whose TLS connections are passed on unchanged. The ingress accepts these connections and reads which host
 // the client names. From then on they are like connections to a port.
 type Hosts interface {
-	// Passed returns the route of a host, or nil if its connections are not passed on. Public connections are passed on only to
-	// public routes.
-	Passed(host string, public bool) *carav1.Route
+	// Passed returns the route of a host and its access list, or nil if its connections are not passed on. Public connections are
+	// passed on only to public routes.
+	Passed(host string, public bool) (*carav1.Route, networks.List)
 	// Passes reports whether a project has such a host.
 	Passes(project string) bool
 }
@@ -40,13 +40,13 @@ func (p *Ports) lookup(k key) *route {
 	if p.cfg.Hosts == nil {
 		return nil
 	}
-	r := p.cfg.Hosts.Passed(k.host, k.Scope == api.ScopePublic)
+	r, allow := p.cfg.Hosts.Passed(k.host, k.Scope == api.ScopePublic)
 	if r == nil {
 		return nil
 	}
 	return &route{
 		project: r.GetProject(), service: r.GetService(), port: r.GetPort(),
-		node: r.GetNode(), address: r.GetIngressAddress(), allow: networks.Parse(r.GetAllow()),
+		node: r.GetNode(), address: r.GetIngressAddress(), allow: allow,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/caravanserai/cara/agent/ingress"
+	"github.com/caravanserai/cara/agent/networks"
 	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -77,10 +78,10 @@ func (c *AgentConfig) portOffer() *carav1.PortOffer {
 // passedHosts are the hosts whose TLS connections are passed on. Without an ingress, there are none.
 type passedHosts struct{ ingress *ingress.Ingress }
 
-// Passed returns the route of a host.
-func (h *passedHosts) Passed(host string, public bool) *carav1.Route {
+// Passed returns the route of a host and its access list.
+func (h *passedHosts) Passed(host string, public bool) (*carav1.Route, networks.List) {
 	if h.ingress == nil {
-		return nil
+		return nil, networks.List{}
 	}
 	return h.ingress.Passed(host, public)
 }
