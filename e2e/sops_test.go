@@ -7,21 +7,9 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testimage"
 	"github.com/caravanserai/cara/internal/test/testsops"
 )
-
-// environment returns the variables of a project's service web.
-func (w *testCluster) environment(project string) []string {
-	w.Helper()
-	docker, err := testdocker.Client(w.engines[0])
-	w.must(err)
-	defer docker.Close()
-	c, err := docker.ContainerInspect(w.Context(), w.containers(w.engines[0], project)["web"])
-	w.must(err)
-	return c.Config.Env
-}
 
 // TestSecretsInGit: a Secret that SOPS has encrypted for age comes with the push that uses it. The source owns it. Errors concern
 // one file, keys can be rotated, and what leaves git goes when nothing uses it.
@@ -64,7 +52,7 @@ func TestSecretsInGit(t *testing.T) {
 	decryption("  decryption: {secretRef: age}\n")
 	w.running(shop) // the project was refused without its Secret, and is tried again
 	reconcile(0)
-	if env := w.environment(shop); !slices.Contains(env, "PASSWORD="+planted) {
+	if env := w.env(shop, "web"); !slices.Contains(env, "PASSWORD="+planted) {
 		t.Errorf("the environment is %v", env)
 	}
 	if r := w.ctl("", "delete", "secret", db); r.Code != 1 || !strings.Contains(r.Stderr, `Secret "`+db+`" belongs to source/platform, db.yaml: change it in git`) {
@@ -81,7 +69,7 @@ func TestSecretsInGit(t *testing.T) {
 	repo.Write("db.yaml", program.Encrypt("db.yaml", secret(planted+"-2"), key))
 	push("A new password, and the whole file encrypted", 0)
 	w.until(shop, "has the new value", func(p *carav1.Project) bool {
-		return api.IsTrue(p.GetStatus().GetConditions(), api.CondReady) && slices.Contains(w.environment(shop), "PASSWORD="+planted+"-2")
+		return api.IsTrue(p.GetStatus().GetConditions(), api.CondReady) && slices.Contains(w.env(shop, "web"), "PASSWORD="+planted+"-2")
 	})
 
 	// A file that cannot be decrypted concerns that file alone.
