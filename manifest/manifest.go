@@ -76,29 +76,19 @@ func IsManifest(name string) bool {
 // documents before that point and a problem, so the result must not be used as the complete file. Names that end in .json
 // are parsed as JSON, all others as YAML.
 //
-// A file that is encrypted by SOPS is a problem. See Decrypt.
+// A file that is encrypted by SOPS is a problem. See Reading.
 func Parse(file string, data []byte, limits Limits) ([]Document, []*carav1.FileProblem) {
 	return Reading{Limits: limits}.Parse(file, data)
-}
-
-// ParseVars is Parse with variables, which it replaces in text values. Without variables, `$` has no meaning. A value of a
-// Secret is not known here: the object says where the agent puts it.
-func ParseVars(file string, data []byte, limits Limits, vars []*carav1.SourceVar) ([]Document, []*carav1.FileProblem) {
-	return Reading{Limits: limits, Vars: vars}.Parse(file, data)
-}
-
-// Decrypt is Parse for files of which some are encrypted by SOPS. Encrypted files may declare Secrets and nothing else. Without
-// keys, an encrypted file is a problem.
-func Decrypt(file string, data []byte, limits Limits, keys *sops.Keys) ([]Document, []*carav1.FileProblem) {
-	return Reading{Limits: limits, Keys: keys}.Parse(file, data)
 }
 
 // Reading says how to read a file. All fields are optional.
 type Reading struct {
 	Limits Limits
-	// Vars are the variables of ParseVars. They have no meaning in encrypted files.
+	// Vars are replaced in text values. Without them, `$` has no meaning. A value of a Secret is not known here: the object says
+	// where the agent puts it. In encrypted files, Vars have no meaning.
 	Vars []*carav1.SourceVar
-	// Keys decrypt the files of Decrypt.
+	// Keys decrypt files that are encrypted by SOPS. Encrypted files may declare Secrets and nothing else. Without keys, an
+	// encrypted file is a problem.
 	Keys *sops.Keys
 }
 

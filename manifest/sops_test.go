@@ -76,7 +76,7 @@ func TestSOPSFiles(t *testing.T) {
 			if strings.Contains(encrypted, "hunter2") {
 				t.Fatalf("sops did not encrypt\n%s", encrypted)
 			}
-			docs, problems := manifest.Decrypt(tt.name, []byte(encrypted), manifest.Limits{}, keysOf(t, testsops.NewKey(t), key))
+			docs, problems := manifest.Reading{Keys: keysOf(t, testsops.NewKey(t), key)}.Parse(tt.name, []byte(encrypted))
 			if got := passwordOf(t, docs, problems); got != "hunter2-planted" {
 				t.Errorf("password %q", got)
 			}
@@ -94,19 +94,19 @@ func TestSOPSFiles(t *testing.T) {
 		if !strings.Contains(encrypted, "mac_only_encrypted: true") {
 			t.Fatal(encrypted)
 		}
-		docs, problems := manifest.Decrypt("s.yaml", []byte(strings.Replace(encrypted, "blue", "red", 1)), manifest.Limits{}, keysOf(t, key))
+		docs, problems := manifest.Reading{Keys: keysOf(t, key)}.Parse("s.yaml", []byte(strings.Replace(encrypted, "blue", "red", 1)))
 		passwordOf(t, docs, problems)
 	})
 	t.Run("several documents", func(t *testing.T) {
 		encrypted := program.Encrypt("s.yaml", sopsSecret+"---\n"+strings.Replace(sopsSecret, "name: db", "name: other", 1), key)
-		docs, problems := manifest.Decrypt("s.yaml", []byte(encrypted), manifest.Limits{}, keysOf(t, key))
+		docs, problems := manifest.Reading{Keys: keysOf(t, key)}.Parse("s.yaml", []byte(encrypted))
 		if len(docs) != 2 || len(problems) > 0 || docs[1].Name != "other" {
 			t.Errorf("%d documents, %v", len(docs), problems)
 		}
 	})
 	t.Run("a list", func(t *testing.T) { // no Secret has one; the MAC covers it all the same
 		encrypted := program.Encrypt("s.yaml", sopsSecret+"list:\n- one # first\n# planted note\n- {a: 1, b: true, c: 1.5, d: null}\n", key)
-		_, problems := manifest.Decrypt("s.yaml", []byte(encrypted), manifest.Limits{}, keysOf(t, key))
+		_, problems := manifest.Reading{Keys: keysOf(t, key)}.Parse("s.yaml", []byte(encrypted))
 		if len(problems) != 1 || !strings.Contains(problems[0].Message, "unknown field") {
 			t.Errorf("%v", problems)
 		}
@@ -115,9 +115,9 @@ func TestSOPSFiles(t *testing.T) {
 		next := testsops.NewKey(t)
 		encrypted := program.Encrypt("s.yaml", sopsSecret, key)
 		rotated := program.Run("s.yaml", encrypted, key, "rotate", "--add-age", next.Public, "--rm-age", key.Public)
-		docs, problems := manifest.Decrypt("s.yaml", []byte(rotated), manifest.Limits{}, keysOf(t, key, next))
+		docs, problems := manifest.Reading{Keys: keysOf(t, key, next)}.Parse("s.yaml", []byte(rotated))
 		passwordOf(t, docs, problems)
-		_, problems = manifest.Decrypt("s.yaml", []byte(rotated), manifest.Limits{}, keysOf(t, key))
+		_, problems = manifest.Reading{Keys: keysOf(t, key)}.Parse("s.yaml", []byte(rotated))
 		quiet(t, problems, `no age key in Secret "age" can decrypt it; it is encrypted for `+next.Public)
 	})
 }
@@ -192,7 +192,7 @@ func TestSOPSRefusals(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(tests)) {
 		tt := tests[name]
 		t.Run(name, func(t *testing.T) {
-			docs, problems := manifest.Decrypt("s.yaml", []byte(tt.text), manifest.Limits{}, tt.keys)
+			docs, problems := manifest.Reading{Keys: tt.keys}.Parse("s.yaml", []byte(tt.text))
 			quiet(t, problems, tt.words)
 			if len(docs) > 0 {
 				t.Errorf("%d documents are used", len(docs))

@@ -26,7 +26,7 @@ func vars() []*carav1.SourceVar {
 const service = "apiVersion: caravanserai/v1\nkind: Project\nmetadata: {name: shop}\nspec:\n  services:\n  - name: web\n"
 
 func TestVars(t *testing.T) {
-	docs, problems := manifest.ParseVars("web.yaml", []byte(service+`    image: nginx:${TAG}
+	docs, problems := manifest.Reading{Vars: vars()}.Parse("web.yaml", []byte(service+`    image: nginx:${TAG}
     init: ${ON}
     env:
     - {name: A, value: "${HOST} ${NONE:-x}"}
@@ -42,7 +42,7 @@ func TestVars(t *testing.T) {
       content: |
         tag=${TAG}
         password=${PW}
-`), manifest.Limits{}, vars())
+`))
 	for _, p := range problems {
 		t.Error(manifest.Format(p))
 	}
@@ -81,7 +81,7 @@ func TestVarErrors(t *testing.T) {
 		"an invalid value":     {"    image: '${HOST}'\n", "7:12: spec.services[0].image: \"shop: #x\" is no image reference"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			docs, problems := manifest.ParseVars("web.yaml", []byte(service+c.text), manifest.Limits{}, vars())
+			docs, problems := manifest.Reading{Vars: vars()}.Parse("web.yaml", []byte(service+c.text))
 			if len(docs) != 0 || len(problems) != 1 || !strings.HasPrefix(manifest.Format(problems[0]), "web.yaml:"+c.want) {
 				for _, p := range problems {
 					t.Error(manifest.Format(p))
@@ -103,7 +103,7 @@ func TestWithoutVars(t *testing.T) {
 // TestVarBomb: what variables add counts.
 func TestVarBomb(t *testing.T) {
 	big := []*carav1.SourceVar{{Name: "A", Value: strings.Repeat("x", 16384)}}
-	_, problems := manifest.ParseVars("web.yaml", []byte(service+"    image: nginx\n    args: ["+strings.Repeat("'${A}${A}',", 200)+"]\n"), manifest.Limits{}, big)
+	_, problems := manifest.Reading{Vars: big}.Parse("web.yaml", []byte(service+"    image: nginx\n    args: ["+strings.Repeat("'${A}${A}',", 200)+"]\n"))
 	if len(problems) != 1 || !strings.Contains(problems[0].GetMessage(), "bytes of values with its variables") {
 		t.Errorf("%v", problems)
 	}
