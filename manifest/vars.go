@@ -69,20 +69,21 @@ func (p scalars) replaced(text string, uses []api.VarUse) (string, *api.VarError
 		return api.Expand(text, p.value)
 	}
 	var out strings.Builder
-	for _, u := range uses {
-		v := p.vars[u.Name]
-		switch {
-		case u.Name == "":
-			out.WriteString(escape(strings.ReplaceAll(u.Literal, "$$", "$")))
-		case v.GetSecretKeyRef() != nil:
-			out.WriteString(text[u.Offset : u.Offset+strings.IndexByte(text[u.Offset:], '}')+1])
-		case u.HasDefault && v.GetValue() == "":
-			out.WriteString(escape(u.Default))
-		case v == nil:
-			return "", &api.VarError{Offset: u.Offset, Token: "${" + u.Name, Message: fmt.Sprintf("the variable %s is not defined", u.Name)}
-		default:
-			out.WriteString(escape(v.GetValue()))
+	for i, u := range uses {
+		part := text[u.Offset:]
+		if i+1 < len(uses) {
+			part = text[u.Offset:uses[i+1].Offset]
 		}
+		if p.vars[u.Name].GetSecretKeyRef() != nil {
+			out.WriteString(part)
+			continue
+		}
+		value, bad := api.Expand(part, p.value)
+		if bad != nil {
+			bad.Offset += u.Offset
+			return "", bad
+		}
+		out.WriteString(escape(value))
 	}
 	return out.String(), nil
 }

@@ -75,6 +75,7 @@ func TestVarErrors(t *testing.T) {
 		"malformed":            {"    image: nginx:${TAG\n", "7:18: spec.services[0].image: begins with ${ and does not end"},
 		"a secret in an image": {"    image: nginx:${PW}\n", "7:18: spec.services[0].image: the variable PW is from a Secret; it can be used in the values of env and the content of files only"},
 		"a secret in args":     {"    image: nginx\n    args: ['--password=${PW}']\n", "8:24: spec.services[0].args[0]: the variable PW is from a Secret"},
+		"beside a secret":      {"    image: nginx\n    env:\n    - {name: A, value: '${PW} $${NOPE} ${NOPE}'}\n", "9:40: spec.services[0].env[0].value: the variable NOPE is not defined"},
 		"a secret as a port":   {"    image: nginx\n    healthcheck:\n      tcp:\n        port: ${PW}\n", "10:15: spec.services[0].healthcheck.tcp.port: the variable PW is from a Secret"},
 		"not a number":         {"    image: nginx\n    healthcheck:\n      tcp:\n        port: ${HOST}\n", "10:15: spec.services[0].healthcheck.tcp.port: must be a whole number"},
 		"a quoted number":      {"    image: nginx\n    healthcheck: {tcp: {port: '${PORT}'}}\n", "8:31: spec.services[0].healthcheck.tcp.port: must be a whole number"},
