@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -92,7 +91,7 @@ func (p *pass) parseCompose(ctx context.Context, tree *Tree, claims map[string]*
 // convert converts one project.
 func (p *pass) convert(ctx context.Context, c composeProject, files *shelf) (Parsed, []manifest.Document, error) {
 	spec := p.src.GetSpec()
-	beside := &composeTree{shelf: files, needs: map[string]string{}}
+	beside := &composeTree{shelf: files}
 	out := Parsed{Path: c.main.Path, Hash: c.main.Hash}
 	for _, name := range overrideNames { // the project changes when one of them appears
 		if _, err := beside.find(ctx, path.Join(c.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*compose.UnfitError)) {
@@ -105,10 +104,7 @@ func (p *pass) convert(ctx context.Context, c composeProject, files *shelf) (Par
 	if err != nil {
 		return out, nil, readError(ctx, err, "read the Compose files of %s at %.12s", c.main.Path, files.tree.Revision)
 	}
-	for name, id := range beside.needs {
-		out.Needs = append(out.Needs, Need{name, id})
-	}
-	slices.SortFunc(out.Needs, func(a, b Need) int { return strings.Compare(a.Path, b.Path) })
+	out.Needs = sortedNeeds(beside.needs)
 	for _, f := range r.Findings {
 		problem := &carav1.FileProblem{File: f.File, Line: int32(f.Line), Column: int32(f.Column), Path: f.Key, Message: f.Message} //nolint:gosec // positions in a file of 1 MiB
 		switch {
@@ -128,17 +124,19 @@ func (p *pass) convert(ctx context.Context, c composeProject, files *shelf) (Par
 		return out, nil, nil
 	}
 	out.Docs = []Doc{{Project: r.Project, Line: 1}}
-	doc := manifest.Document{Object: r.Project, Kind: api.KindProject, Name: r.Project.GetMetadata().GetName(), File: c.main.Path, Line: 1, Column: 1}
 	if len(out.Problems) > 0 {
 		return out, nil, nil // nothing of it is applied
 	}
-	return out, []manifest.Document{doc}, nil
+	docs := []manifest.Document{{Object: r.Project, Kind: api.KindProject, Name: r.Project.GetMetadata().GetName(), File: c.main.Path, Line: 1, Column: 1}}
+	needs, err := files.needs(ctx, c.main.Path, docs)
+	out.Needs = sortedNeeds(append(out.Needs, needs...))
+	return out, docs, err
 }
 
 // composeTree gives the converter what the source has. It remembers what was asked for, because the project depends on it.
 type composeTree struct {
 	*shelf
-	needs map[string]string
+	needs []Need
 }
 
 func (t *composeTree) find(ctx context.Context, name string) (*Found, error) {
@@ -146,15 +144,12 @@ func (t *composeTree) find(ctx context.Context, name string) (*Found, error) {
 	if err != nil {
 		return nil, unfitCompose(err)
 	}
-	found, err := t.look(ctx, target)
+	looked, err := t.look(ctx, target)
 	if err != nil {
 		return nil, err
 	}
-	t.needs[target] = found.id()
-	if found.err != nil {
-		return nil, unfitCompose(found.err)
-	}
-	return found.found, nil
+	t.needs = append(t.needs, NeedOf(target, looked.found, looked.err))
+	return looked.found, unfitCompose(looked.err)
 }
 
 // unfitCompose converts an error about one path.

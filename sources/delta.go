@@ -61,8 +61,7 @@ func (r *Reading) needs() []Need {
 	for _, f := range r.Files {
 		all = append(all, f.Needs...)
 	}
-	slices.SortFunc(all, func(a, b Need) int { return strings.Compare(a.Path, b.Path) })
-	return slices.Compact(all)
+	return sortedNeeds(all)
 }
 
 // Change is the difference between a Reading and the claims of its source.
@@ -167,10 +166,12 @@ const maxSecrets = 200
 func (c *Change) secrets(r Reading) {
 	byName := map[string][]*carav1.DeclaredSecret{}
 	for _, f := range r.Files {
+		if len(f.Problems) > 0 {
+			continue
+		}
 		for _, s := range f.Secrets {
-			if name := s.GetSecret().GetMetadata().GetName(); len(f.Problems) == 0 {
-				byName[name] = append(byName[name], s)
-			}
+			name := s.GetSecret().GetMetadata().GetName()
+			byName[name] = append(byName[name], s)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(byName)) {

@@ -117,6 +117,14 @@ func TooManyFound(path string) error {
 // Need is a path that a manifest uses, with the ID of what was found there. The ID of a path that cannot be used is the reason.
 type Need struct{ Path, ID string }
 
+// NeedOf returns the Need of a path, with what Lookup returned for it.
+func NeedOf(path string, found *Found, err error) Need {
+	if err != nil {
+		return Need{path, err.Error()}
+	}
+	return Need{path, found.ID}
+}
+
 // Unread is one path that is not followed.
 type Unread struct {
 	Path string

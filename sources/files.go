@@ -116,36 +116,27 @@ func (s *shelf) needs(ctx context.Context, file string, docs []manifest.Document
 			if err != nil {
 				continue // Fill reports it, and nothing in the source changes it
 			}
-			found, err := s.look(ctx, target)
+			looked, err := s.look(ctx, target)
 			if err != nil {
 				return nil, err
 			}
-			needs = append(needs, Need{target, found.id()})
+			needs = append(needs, NeedOf(target, looked.found, looked.err))
 		}
 	}
+	return sortedNeeds(needs), nil
+}
+
+// sortedNeeds sorts needs by path, and removes duplicates.
+func sortedNeeds(needs []Need) []Need {
 	slices.SortFunc(needs, func(a, b Need) int { return strings.Compare(a.Path, b.Path) })
-	return slices.Compact(needs), nil
-}
-
-// merged returns needs without duplicates, sorted.
-func merged(a, b []Need) []Need {
-	all := slices.Concat(a, b)
-	slices.SortFunc(all, func(a, b Need) int { return strings.Compare(a.Path, b.Path) })
-	return slices.Compact(all)
-}
-
-func (l *lookedUp) id() string {
-	if l.err != nil {
-		return l.err.Error()
-	}
-	return l.found.ID
+	return slices.Compact(needs)
 }
 
 // unchanged reports whether everything that a file uses is as it was.
 func (s *shelf) unchanged(ctx context.Context, needs []Need) (bool, error) {
 	for _, n := range needs {
-		found, err := s.look(ctx, n.Path)
-		if err != nil || found.id() != n.ID {
+		looked, err := s.look(ctx, n.Path)
+		if err != nil || NeedOf(n.Path, looked.found, looked.err) != n {
 			return false, err
 		}
 	}

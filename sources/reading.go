@@ -66,13 +66,6 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim, fi
 
 // complete reads the contents that files of the reading use, and puts them into the documents of these files.
 func (p *pass) complete(ctx context.Context, files *shelf, docs map[int][]manifest.Document, r *Reading) error {
-	for i, found := range docs {
-		more, err := files.needs(ctx, r.Files[i].Path, found)
-		if err != nil {
-			return err
-		}
-		r.Files[i].Needs = merged(r.Files[i].Needs, more)
-	}
 	if err := files.read(ctx); err != nil {
 		return err
 	}

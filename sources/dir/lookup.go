@@ -155,14 +155,8 @@ func (w *walker) needs(root *os.Root) []sources.Need {
 	l := &lookup{driver: w.driver, root: root, fresh: w.fresh}
 	var needs []sources.Need
 	for _, p := range w.follow {
-		id := ""
 		found, err := l.find(p)
-		if err == nil {
-			id = found.ID
-		} else {
-			id = err.Error()
-		}
-		needs = append(needs, sources.Need{Path: p, ID: id})
+		needs = append(needs, sources.NeedOf(p, found, err))
 	}
 	return needs
 }
