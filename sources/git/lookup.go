@@ -42,9 +42,11 @@ func (l *finder) find(ctx context.Context, at string) (*sources.Found, error) {
 		}
 	}
 	found := &sources.Found{ID: e.mode + " " + e.hash.String(), Folder: e.mode == modeDir}
-	err := l.add(ctx, found, at, "", e, 0)
+	if err := l.add(ctx, found, at, "", e, 0); err != nil {
+		return nil, err
+	}
 	slices.SortFunc(found.Files, func(a, b sources.FoundFile) int { return cmp.Compare(a.Path, b.Path) })
-	return found, err
+	return found, nil
 }
 
 // child returns an entry of a folder.
