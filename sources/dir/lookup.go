@@ -94,15 +94,9 @@ func (l *lookup) add(found *sources.Found, root, rel string, info fs.FileInfo, d
 	case len(found.Files) == sources.MaxFound:
 		return sources.TooManyFound(root)
 	}
-	s := stampOf(info)
-	if was, ok := l.cache[at]; ok && was.unchanged(s, l.now()) {
-		s.hash = was.hash
-	} else {
-		data, err := read(l.root, at)
-		if err != nil {
-			return unusable(at, err)
-		}
-		s.hash = hash(data)
+	s, err := l.stamp(l.root, at, at, info, l.now())
+	if err != nil {
+		return unusable(at, err)
 	}
 	l.fresh[at] = s
 	found.Files = append(found.Files, sources.FoundFile{

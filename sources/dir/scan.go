@@ -239,7 +239,7 @@ func (w *walker) problem(rel, message string) {
 	w.s.problems = append(w.s.problems, &carav1.FileProblem{File: rel, Message: message})
 }
 
-// file adds one manifest to the scan. It reads the file only if the stamp does not prove that it is unchanged.
+// file adds one manifest to the scan.
 func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 	if len(w.s.files) == sources.MaxFiles {
 		return sources.Human(api.ReasonTooLarge, "more than %d manifest files; the limit of a source: narrow it with spec.path or spec.include", sources.MaxFiles)
@@ -261,19 +261,13 @@ func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 		w.tooLarge(rel, info.Size())
 		return nil
 	}
-	s := stampOf(info)
-	if was, ok := w.cache[rel]; ok && was.unchanged(s, w.now) {
-		s.hash = was.hash
-	} else {
-		data, err := read(root, e.Name())
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
-		}
-		if err != nil {
-			w.problem(rel, "cannot be read: "+reason(err))
-			return nil
-		}
-		s.hash = hash(data)
+	s, err := w.stamp(root, e.Name(), rel, info, w.now)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
+	case err != nil:
+		w.problem(rel, "cannot be read: "+reason(err))
+		return nil
 	}
 	w.fresh[rel] = s
 	if s.mtime.After(w.s.newest) {
@@ -332,6 +326,19 @@ func stampOf(info fs.FileInfo) stamp {
 		s.inode, s.ctime = st.Ino, time.Unix(st.Ctim.Unix())
 	}
 	return s
+}
+
+// stamp returns the stamp of the file rel, which has this name in root, with its hash. It reads the file only if the stamps do not
+// prove that it is unchanged.
+func (d *driver) stamp(root *os.Root, name, rel string, info fs.FileInfo, now time.Time) (stamp, error) {
+	s := stampOf(info)
+	if was, ok := d.cache[rel]; ok && was.unchanged(s, now) {
+		s.hash = was.hash
+		return s, nil
+	}
+	data, err := read(root, name)
+	s.hash = hash(data)
+	return s, err
 }
 
 // unchanged reports whether a file is the same as before, going by its stamps. A file that changed a moment ago may change
