@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/manifest"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -90,7 +91,7 @@ func (l *lookup) add(found *sources.Found, root, rel string, info fs.FileInfo, d
 	case !info.Mode().IsRegular():
 		return &sources.FileError{Message: at + " " + sources.UnreadSpecial}
 	case info.Size() > api.MaxFileBytes:
-		return &sources.FileError{Message: fmt.Sprintf("%s has %d KiB; the limit of a file is %d KiB", at, info.Size()>>10, api.MaxFileBytes>>10)}
+		return &sources.FileError{Message: manifest.TooLargeFile(at, info.Size()).Error()}
 	case len(found.Files) == sources.MaxFound:
 		return sources.TooManyFound(root)
 	}
