@@ -1,6 +1,8 @@
 package api
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"path"
 	"slices"
 	"strings"
@@ -47,6 +49,12 @@ func ProjectFeatures(spec *carav1.ProjectSpec) []string {
 // UsesFiles reports whether a project has files of its source.
 func UsesFiles(spec *carav1.ProjectSpec) bool {
 	return slices.Contains(ProjectFeatures(spec), FeatureFiles)
+}
+
+// Digest returns the name under which a content is stored.
+func Digest(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
 }
 
 // Blobs returns the sorted, unique digests of the contents that a project's files have.

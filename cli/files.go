@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -89,8 +87,7 @@ func (l localFiles) entry(path, rel string, info fs.FileInfo) (*carav1.FileEntry
 	if len(data) > api.MaxFileBytes {
 		return nil, manifest.TooLargeFile(path, int64(len(data)))
 	}
-	sum := sha256.Sum256(data)
-	digest := hex.EncodeToString(sum[:])
+	digest := api.Digest(data)
 	l[digest] = data
 	return &carav1.FileEntry{Path: rel, Digest: digest, Size: int32(len(data)), Executable: info.Mode()&0o100 != 0}, nil
 }

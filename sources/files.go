@@ -2,8 +2,6 @@ package sources
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -158,8 +156,7 @@ func (s *shelf) read(ctx context.Context) error {
 		if s.bytes += int64(len(data)); s.bytes > MaxSnapshotBytes {
 			return Human(api.ReasonTooLarge, "the files that the manifests use are larger than %d MiB together; put large files into images or volumes", MaxSnapshotBytes>>20)
 		}
-		sum := sha256.Sum256(data)
-		known := content{hex.EncodeToString(sum[:]), int64(len(data))}
+		known := content{api.Digest(data), int64(len(data))}
 		s.contents[hash], s.byDigest[known.digest] = known, f
 	}
 	clear(s.unread)

@@ -11,8 +11,6 @@ package content
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -88,7 +86,7 @@ func (s *Store) Fetch(ctx context.Context, digests []string) error {
 		if err != nil {
 			return fmt.Errorf("fetch the files of the service from the server: %s", api.ProblemOf(err).GetDetail())
 		}
-		if !matches(got.GetContent(), digest) {
+		if api.Digest(got.GetContent()) != digest {
 			return fmt.Errorf("fetch the files of the service from the server: the content of %.12s is damaged", digest)
 		}
 		if err := s.write(digest, got.GetContent()); err != nil {
@@ -120,7 +118,7 @@ func (s *Store) write(digest string, data []byte) error {
 // Read returns a stored content. One that is damaged or gone is fetched again by the next Fetch.
 func (s *Store) Read(digest string) ([]byte, error) {
 	data, err := s.read(digest)
-	if err == nil && matches(data, digest) {
+	if err == nil && api.Digest(data) == digest {
 		return data, nil
 	}
 	s.mu.Lock()
@@ -142,11 +140,6 @@ func (s *Store) read(digest string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, api.MaxFileBytes+1))
-}
-
-func matches(data []byte, digest string) bool {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]) == digest
 }
 
 // sweep removes the contents that no project uses.

@@ -2,8 +2,6 @@ package objects
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -36,8 +34,7 @@ func (s Files) MissingBlobs(_ context.Context, req *carav1.MissingBlobsRequest) 
 
 // PutBlob stores a content, or takes the mark of a stored one away.
 func (s Files) PutBlob(ctx context.Context, req *carav1.BlobContent) (*carav1.PutBlobResponse, error) {
-	sum := sha256.Sum256(req.GetContent())
-	digest := hex.EncodeToString(sum[:])
+	digest := api.Digest(req.GetContent())
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		old, ok := state.Read[*carav1.Blob](t, digest)
 		if ok {
