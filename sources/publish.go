@@ -143,27 +143,27 @@ func messages(src *carav1.Source, head *carav1.Snapshot, conditions []*carav1.Co
 	return func(yield func(*carav1.PublishSnapshotRequest) bool) {
 		msg := &carav1.PublishSnapshotRequest{Source: src.Metadata.Name, SourceUid: src.Metadata.Uid, Head: head, Conditions: conditions, SecretsRead: change.read}
 		size := proto.Size(msg)
+		// room begins another message if m does not fit beside what this one has.
+		room := func(m proto.Message) bool {
+			n := proto.Size(m)
+			if size += n; size <= maxMessage || len(msg.Upserts)+len(msg.Secrets) == 0 {
+				return true
+			}
+			full := msg
+			msg, size = &carav1.PublishSnapshotRequest{}, n
+			return yield(full)
+		}
 		for _, c := range change.Upserts {
-			n := proto.Size(c)
-			if len(msg.Upserts) > 0 && size+n > maxMessage {
-				if !yield(msg) {
-					return
-				}
-				msg, size = &carav1.PublishSnapshotRequest{}, 0
+			if !room(c) {
+				return
 			}
 			msg.Upserts = append(msg.Upserts, c)
-			size += n
 		}
 		for _, s := range change.Secrets {
-			n := proto.Size(s)
-			if size+n > maxMessage {
-				if !yield(msg) {
-					return
-				}
-				msg, size = &carav1.PublishSnapshotRequest{}, 0
+			if !room(s) {
+				return
 			}
 			msg.Secrets = append(msg.Secrets, s)
-			size += n
 		}
 		for names := change.Absent; len(names) > 0; {
 			n := min(len(names), maxNames)
