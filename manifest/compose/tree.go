@@ -219,9 +219,7 @@ func (g *gatherer) references(file string, n *yaml.Node, bases []string) {
 				g.include(file, value, bases)
 			case "extends":
 				g.each(file, value, "file", false, bases, func(name string) { g.compose(name, bases) })
-			case "env_file":
-				g.each(file, value, "path", true, bases, func(name string) { g.env(name, placeOf(file, value)) })
-			case "label_file":
+			case "env_file", "label_file":
 				g.each(file, value, "path", true, bases, func(name string) { g.env(name, placeOf(file, value)) })
 			}
 		}
