@@ -49,20 +49,22 @@ func (e *fieldErrors) secret(s *carav1.Secret) {
 	}
 }
 
-// sopsValue is how the text of each value begins that SOPS has encrypted.
-const sopsValue = "ENC[AES256_GCM,"
+// SOPSValue is how the text of each value begins that SOPS has encrypted. StillEncrypted is what is wrong with it in a Secret.
+const (
+	SOPSValue      = "ENC[AES256_GCM,"
+	StillEncrypted = "is still encrypted by SOPS; decrypt the whole file, with its sops block"
+)
 
 // noCiphertext refuses values that SOPS has encrypted: without the file's sops block, nobody can decrypt them.
 func (e *fieldErrors) noCiphertext(s *carav1.Secret) {
-	const message = "is still encrypted by SOPS; decrypt the whole file, with its sops block"
 	for _, k := range sortedKeys(s.GetStringData()) {
-		if strings.HasPrefix(s.GetStringData()[k], sopsValue) {
-			e.add(e.at("stringData", k), message)
+		if strings.HasPrefix(s.GetStringData()[k], SOPSValue) {
+			e.add(e.at("stringData", k), StillEncrypted)
 		}
 	}
 	for _, k := range sortedKeys(s.GetData()) {
-		if strings.HasPrefix(string(s.GetData()[k]), sopsValue) {
-			e.add(e.at("data", k), message)
+		if strings.HasPrefix(string(s.GetData()[k]), SOPSValue) {
+			e.add(e.at("data", k), StillEncrypted)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/caravanserai/cara/manifest/sops"
+	"github.com/caravanserai/cara/api"
 )
 
 // scalar parses a scalar as exactly the field's type. A value that a YAML reader would parse as a number is never silently
@@ -63,8 +63,8 @@ func (p scalars) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v proto
 			if err == nil {
 				return protoreflect.ValueOfBytes(raw), ""
 			}
-			if strings.HasPrefix(n.Value, sops.Begin) {
-				return v, "is still encrypted by SOPS; decrypt the whole file, with its sops block"
+			if strings.HasPrefix(n.Value, api.SOPSValue) {
+				return v, api.StillEncrypted
 			}
 			return v, "must be base64; use stringData for plain text"
 		}

@@ -16,13 +16,12 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/caravanserai/cara/api"
 )
 
 // form is the text of an encrypted value.
 var form = regexp.MustCompile(`^ENC\[AES256_GCM,data:(.+),iv:(.+),tag:(.+),type:(.+)\]$`)
-
-// Begin is how the text of each encrypted value begins.
-const Begin = "ENC[AES256_GCM,"
 
 const (
 	errValue  = "this value cannot be decrypted: it was changed or moved after the file was encrypted; restore the file, or encrypt it again"
@@ -130,7 +129,7 @@ func (f *file) scalar(n *yaml.Node, path []string) *Error {
 	covered := f.covers(path)
 	switch {
 	case covered && n.Value == "": // SOPS leaves empty texts as they are
-	case covered && !strings.HasPrefix(n.Value, Begin):
+	case covered && !strings.HasPrefix(n.Value, api.SOPSValue):
 		return at(n, errors.New(errPlain))
 	case covered:
 		plain, typ, err := open(f.key, n.Value, strings.Join(path, ":")+":")
@@ -145,7 +144,7 @@ func (f *file) scalar(n *yaml.Node, path []string) *Error {
 		}
 		f.mac.Write(plain)
 		return nil
-	case strings.HasPrefix(n.Value, Begin):
+	case strings.HasPrefix(n.Value, api.SOPSValue):
 		return at(n, errors.New(errStrays))
 	}
 	if covered || !f.MACOnlyEncrypted {
