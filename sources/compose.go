@@ -119,7 +119,7 @@ func (p *pass) convert(ctx context.Context, c composeProject, files *shelf) (Par
 	}
 	if r.Project == nil || !api.IsName(r.Project.GetMetadata().GetName()) {
 		if len(out.Problems) == 0 {
-			out.Problems = append(out.Problems, &carav1.FileProblem{File: c.main.Path, Line: 1, Column: 1, Message: "the name of the directory is no name of a project; set name in the file"})
+			out.Problems = append(out.Problems, &carav1.FileProblem{File: c.main.Path, Line: 1, Column: 1, Message: "the name of the directory is not a valid name of a project; set name in the file"})
 		}
 		return out, nil, nil
 	}

@@ -86,16 +86,16 @@ func (p *pass) secrets(ctx context.Context) (*carav1.GetSourceSecretResponse, er
 	if err == nil {
 		return resp, nil
 	}
-	if code := api.Code(err); keys != "" && (code == codes.NotFound || code == codes.FailedPrecondition) {
-		return nil, Human(api.ReasonAuthFailed, "%s", text.Clip(api.ProblemOf(err).GetDetail(), 1000)) // it names the Secret that is missing
-	}
 	switch api.Code(err) { //nolint:exhaustive // every other code is one of the request
 	case codes.NotFound, codes.FailedPrecondition:
+		if keys != "" {
+			return nil, Human(api.ReasonAuthFailed, "%s", text.Clip(api.ProblemOf(err).GetDetail(), 1000)) // it names the Secret that is missing
+		}
 		return nil, Human(api.ReasonAuthFailed, "Secret %q, which spec.git.secretRef names, does not exist; create it with `caractrl apply`", name)
 	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Unauthenticated:
-		return nil, fmt.Errorf("get secret %s: %w", name, err) // the API cannot be reached, so a report would fail too
+		return nil, fmt.Errorf("get the Secrets of the source: %w", err) // the API cannot be reached, so a report would fail too
 	}
-	return nil, readError(ctx, err, "read Secret %q, which spec.git.secretRef names", name)
+	return nil, readError(ctx, err, "read the Secrets that the source names")
 }
 
 func secretID(secret map[string][]byte) string {

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// maxMessage is the target size of one message of a snapshot. A single claim may exceed it.
+	// maxMessage is the target size of one message of a snapshot. A single claim or Secret may exceed it.
 	maxMessage = 256 << 10
 	maxNames   = 1000
 	maxErrors  = 100
