@@ -62,7 +62,7 @@ func modeOf(octal string) int64 {
 	return mode
 }
 
-// unfetched returns whether a service needs files that are not on this node.
+// unfetched reports whether a service needs files that are not on this node.
 func (s *view) unfetched(svc *carav1.Service) bool {
 	return slices.ContainsFunc(api.ServiceBlobs(svc), func(digest string) bool { return s.h.Unfetched[digest] })
 }
