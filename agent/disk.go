@@ -15,6 +15,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/step"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // disk stores the assignments in force, one file each, so that containers are managed while the server is unreachable. It
@@ -107,10 +108,7 @@ func (d *disk) notKept(err error) error {
 	if err == nil {
 		return nil
 	}
-	if path, ok := errors.AsType[*fs.PathError](err); ok {
-		err = path.Err
-	}
-	return fmt.Errorf("%w: %s: %w", errNotKept, d.dir, err)
+	return fmt.Errorf("%w: %s: %w", errNotKept, d.dir, text.WithoutPath(err))
 }
 
 // try checks whether files can be written again.

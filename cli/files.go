@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/manifest"
 )
 
@@ -30,7 +30,7 @@ func (l localFiles) fill(file string, d manifest.Document) []*carav1.FileProblem
 		path := filepath.Join(dir, filepath.FromSlash(from))
 		info, err := os.Lstat(path)
 		if err != nil {
-			return nil, false, fmt.Errorf("%s cannot be read: %w", path, bare(err))
+			return nil, false, fmt.Errorf("%s cannot be read: %w", path, text.WithoutPath(err))
 		}
 		entries, err := l.entries(path, info)
 		return entries, info.IsDir(), err
@@ -77,12 +77,12 @@ func (l localFiles) entry(path, rel string, info fs.FileInfo) (*carav1.FileEntry
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("%s cannot be read: %w", path, bare(err))
+		return nil, fmt.Errorf("%s cannot be read: %w", path, text.WithoutPath(err))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, api.MaxFileBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s cannot be read: %w", path, bare(err))
+		return nil, fmt.Errorf("%s cannot be read: %w", path, text.WithoutPath(err))
 	}
 	if len(data) > api.MaxFileBytes {
 		return nil, manifest.TooLargeFile(path, int64(len(data)))
@@ -90,14 +90,6 @@ func (l localFiles) entry(path, rel string, info fs.FileInfo) (*carav1.FileEntry
 	digest := api.Digest(data)
 	l[digest] = data
 	return &carav1.FileEntry{Path: rel, Digest: digest, Size: int32(len(data)), Executable: info.Mode()&0o100 != 0}, nil
-}
-
-// bare returns an error without the path around it.
-func bare(err error) error {
-	if wrapped, ok := errors.AsType[*fs.PathError](err); ok {
-		return wrapped.Err
-	}
-	return err
 }
 
 // storeFiles stores the files that projects use and the server does not have.

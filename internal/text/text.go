@@ -4,7 +4,9 @@
 package text
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 	"unicode"
@@ -45,6 +47,14 @@ func Count(n int, thing string) string {
 		return "1 " + thing
 	}
 	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// WithoutPath returns an error of a file operation without the path around it, for a text that names the file in its own way.
+func WithoutPath(err error) error {
+	if wrapped, ok := errors.AsType[*fs.PathError](err); ok {
+		return wrapped.Err
+	}
+	return err
 }
 
 // Clean removes what a terminal would interpret: escape sequences, control characters except tab and newline, and marks

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/manifest"
 	"github.com/caravanserai/cara/sources"
 )
@@ -74,7 +75,7 @@ func unusable(at string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &sources.FileError{Message: at + " does not exist", Absent: true}
 	}
-	return &sources.FileError{Message: at + " cannot be read: " + reason(err)}
+	return &sources.FileError{Message: at + " cannot be read: " + text.WithoutPath(err).Error()}
 }
 
 // add adds the files at or below a path. rel is the path below the folder that was looked up.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/manifest"
 	"github.com/caravanserai/cara/sources"
 )
@@ -98,20 +99,12 @@ func (d *driver) unavailable(err error) error {
 	case notDir(d.root):
 		return sources.Human(api.ReasonDirectoryUnavailable, "%s is not a directory; change spec.dir.path", d.root)
 	}
-	return sources.Retry(api.ReasonDirectoryUnavailable, "directory %s cannot be read: %s", d.root, reason(err))
+	return sources.Retry(api.ReasonDirectoryUnavailable, "directory %s cannot be read: %s", d.root, text.WithoutPath(err))
 }
 
 func notDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && !info.IsDir()
-}
-
-// reason returns an error without the path around it.
-func reason(err error) string {
-	if bare, ok := errors.AsType[*fs.PathError](err); ok {
-		err = bare.Err
-	}
-	return err.Error()
 }
 
 // revision hashes paths and contents, and what could not be read.
@@ -180,7 +173,7 @@ func (w *walker) gone(rel string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
 	}
-	return sources.Retry(api.ReasonDirectoryUnavailable, "folder %s in %s cannot be read: %s", rel, w.root, reason(err))
+	return sources.Retry(api.ReasonDirectoryUnavailable, "folder %s in %s cannot be read: %s", rel, w.root, text.WithoutPath(err))
 }
 
 func (w *walker) entry(root *os.Root, rel string, e fs.DirEntry, depth int) error {
@@ -252,7 +245,7 @@ func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
 	case err != nil:
-		w.problem(rel, "cannot be read: "+reason(err))
+		w.problem(rel, "cannot be read: "+text.WithoutPath(err).Error())
 		return nil
 	case !info.Mode().IsRegular():
 		w.problem(rel, "is not a regular file; put a file there, or exclude it")
@@ -266,7 +259,7 @@ func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
 	case err != nil:
-		w.problem(rel, "cannot be read: "+reason(err))
+		w.problem(rel, "cannot be read: "+text.WithoutPath(err).Error())
 		return nil
 	}
 	w.fresh[rel] = s

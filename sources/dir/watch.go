@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // watcher reports file changes. A rescan finds what it misses.
@@ -152,5 +154,5 @@ func refused(err error) string {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EMFILE) {
 		hint = "; raise fs.inotify.max_user_watches and fs.inotify.max_user_instances"
 	}
-	return fmt.Sprintf("the kernel refuses file watches (%s), so changes are noticed within 15s%s", reason(err), hint)
+	return fmt.Sprintf("the kernel refuses file watches (%s), so changes are noticed within 15s%s", text.WithoutPath(err), hint)
 }
