@@ -133,7 +133,6 @@ services:
 `)
 	want := []string{
 		"compose.prod.yaml:4 refused services.my.web.devices",
-
 		"compose.yaml:4 loss services.my.web.hostname",
 		"compose.yaml:9 refused services.my.web.privileged",
 	}
