@@ -2,7 +2,8 @@
 // this package.
 //
 // Invariant: a panic in a goroutine without a recover ends the process and every open call. So apiserver and its
-// subpackages start every goroutine here. TestGoroutinesAreGuarded in apiserver checks this.
+// subpackages start every goroutine here. TestGoroutinesAreGuarded in apiserver checks this. net/http recovers from panics
+// of handlers by itself, but without an answer; HTTP gives the caller one.
 package guard
 
 import (

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"errors"
 	"html/template"
 	"io/fs"
 	"log/slog"
@@ -65,6 +64,7 @@ type Config struct {
 type UI struct {
 	Config
 	api       clients
+	guarded   http.Handler // serve
 	mux       *http.ServeMux
 	templates *template.Template
 	version   string // of the assets: a page with other assets loads itself again
@@ -104,6 +104,7 @@ func New(cfg Config) (*UI, error) {
 		return nil, err
 	}
 	u.routes()
+	u.guarded = u.Guard.HTTP(http.HandlerFunc(u.serve), u.refuse)
 	return u, nil
 }
 
@@ -151,33 +152,21 @@ func (u *UI) Cookie(r *http.Request) string {
 	return c.Value
 }
 
-// ServeHTTP serves one request. Requests that change something must come from the page itself.
-func (u *UI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	out := &tracked{ResponseWriter: w}
-	defer func() {
-		p := recover()
-		if err, ok := p.(error); p == nil || ok && errors.Is(err, http.ErrAbortHandler) {
-			if p != nil {
-				panic(p) // makes net/http break the connection
-			}
-			return
-		}
-		err := u.Guard.Panicked(r.Method+" "+r.URL.Path, p)
-		if out.begun {
-			panic(http.ErrAbortHandler)
-		}
-		u.refuse(out, r, err)
-	}()
-	secure(out.Header(), r.TLS != nil)
+// ServeHTTP serves one request. A panic becomes an error of that request.
+func (u *UI) ServeHTTP(w http.ResponseWriter, r *http.Request) { u.guarded.ServeHTTP(w, r) }
+
+// serve serves one request. Requests that change something must come from the page itself.
+func (u *UI) serve(w http.ResponseWriter, r *http.Request) {
+	secure(w.Header(), r.TLS != nil)
 	if err := u.origin.Check(r); err != nil {
-		u.refuse(out, r, api.Forbidden("this request came from another page: open the page itself and repeat it there"))
+		u.refuse(w, r, api.Forbidden("this request came from another page: open the page itself and repeat it there"))
 		return
 	}
 	if r.Method == http.MethodPost {
-		r.Body = http.MaxBytesReader(out, r.Body, maxForm)
-		_ = http.NewResponseController(out).SetReadDeadline(u.Now().Add(admission.BodyTimeout))
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		_ = http.NewResponseController(w).SetReadDeadline(u.Now().Add(admission.BodyTimeout))
 	}
-	u.mux.ServeHTTP(out, r)
+	u.mux.ServeHTTP(w, r)
 }
 
 // secure sets the headers of every answer.
@@ -243,22 +232,3 @@ func (u *UI) asset(w http.ResponseWriter, r *http.Request) {
 	}
 	_, _ = w.Write(body) // the browser may have disconnected
 }
-
-// tracked records whether anything was written.
-type tracked struct {
-	http.ResponseWriter
-	begun bool
-}
-
-func (a *tracked) WriteHeader(status int) {
-	a.begun = true
-	a.ResponseWriter.WriteHeader(status)
-}
-
-func (a *tracked) Write(p []byte) (int, error) {
-	a.begun = true
-	return a.ResponseWriter.Write(p)
-}
-
-// Unwrap is for http.ResponseController.
-func (a *tracked) Unwrap() http.ResponseWriter { return a.ResponseWriter }
