@@ -114,16 +114,16 @@ func fleetProject(n, nodes int, port int32) *carav1.Project {
 	return p
 }
 
-func (h *house) put(b *testing.B, all ...proto.Message) {
-	b.Helper()
-	err := h.db.Transact(b.Context(), func(t *state.Tx) error {
+func (h *house) put(t testing.TB, all ...proto.Message) {
+	t.Helper()
+	err := h.db.Transact(t.Context(), func(tx *state.Tx) error {
 		for _, m := range all {
-			t.Put(m)
+			tx.Put(m)
 		}
 		return nil
 	})
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package objects
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -29,15 +30,31 @@ func (s Events) CreateEvent(ctx context.Context, req *carav1.CreateEventRequest)
 
 // ListEvents returns events of all objects or of one, oldest first unless the request says otherwise.
 func (s Events) ListEvents(_ context.Context, req *carav1.ListEventsRequest) (*carav1.ListEventsResponse, error) {
-	list := state.Page[*carav1.Event]
-	if req.GetNewestFirst() {
-		list = state.PageBack[*carav1.Event]
-	}
-	items, meta := list(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), func(e *carav1.Event) bool {
+	match := func(e *carav1.Event) bool {
 		return (req.GetKind() == "" || req.GetKind() == e.GetObject().GetKind()) &&
 			(req.GetName() == "" || req.GetName() == e.GetObject().GetName())
-	})
-	return &carav1.ListEventsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindEvent), Items: items, Metadata: meta}, nil
+	}
+	out := &carav1.ListEventsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindEvent)}
+	switch view := s.DB.Cache.View(); {
+	case req.GetKind() != "" && req.GetName() != "":
+		out.Items, out.Metadata = state.PageOf(view, namesOnPage(view, req), req.GetLimit(), match)
+	case req.GetNewestFirst():
+		out.Items, out.Metadata = state.PageBack(view, "", req.GetPageToken(), req.GetLimit(), match)
+	default:
+		out.Items, out.Metadata = state.Page(view, "", req.GetPageToken(), req.GetLimit(), match)
+	}
+	return out, nil
+}
+
+// namesOnPage returns the names of the events about one object that come after the page token, in the order of the request.
+func namesOnPage(view *state.View, req *carav1.ListEventsRequest) []string {
+	names := view.EventsOn(req.GetKind(), req.GetName())
+	token := req.GetPageToken()
+	if !req.GetNewestFirst() {
+		return slices.DeleteFunc(names, func(name string) bool { return name <= token })
+	}
+	slices.Reverse(names)
+	return slices.DeleteFunc(names, func(name string) bool { return token != "" && name >= token })
 }
 
 // trimBatch limits what one transaction of TrimHistory removes.

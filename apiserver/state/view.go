@@ -1,6 +1,7 @@
 package state
 
 import (
+	"iter"
 	"maps"
 	"slices"
 
@@ -119,31 +120,44 @@ func List[T proto.Message](r Reader, prefix, after string) ([]T, int64) {
 // Page returns one page of a list: at most limit objects (0: all) with names after token that match, and the token for the
 // next page.
 func Page[T proto.Message](r Reader, prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
-	return page(r, (*Table).ascend, prefix, token, limit, match)
+	v := r.View()
+	t := v.tables[KindOf[T]()]
+	return page(v, t.sizeHint(prefix, limit), limit, match, func(visit func(*Entry) bool) { t.ascend(prefix, token, visit) })
 }
 
 // PageBack is Page from the last name to the first: the token is the name before which the page begins.
 func PageBack[T proto.Message](r Reader, prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
-	return page(r, (*Table).descend, prefix, token, limit, match)
+	v := r.View()
+	t := v.tables[KindOf[T]()]
+	return page(v, t.sizeHint(prefix, limit), limit, match, func(visit func(*Entry) bool) { t.descend(prefix, token, visit) })
 }
 
-func page[T proto.Message](r Reader, visit func(*Table, string, string, func(*Entry) bool), prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
-	v := r.View()
-	meta := &carav1.ListMeta{ResourceVersion: api.FormatRevision(v.Rev)}
+// PageOf is Page for the objects with some names, in the order of these names.
+func PageOf[T proto.Message](v *View, names []string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
 	t := v.tables[KindOf[T]()]
-	items := make([]T, 0, t.sizeHint(prefix, limit))
+	return page(v, len(names), limit, match, func(visit func(*Entry) bool) {
+		for _, name := range names {
+			if e := t.get(name); e != nil && !visit(e) {
+				return
+			}
+		}
+	})
+}
+
+func page[T proto.Message](v *View, size int, limit int32, match func(T) bool, entries iter.Seq[*Entry]) ([]T, *carav1.ListMeta) {
+	meta := &carav1.ListMeta{ResourceVersion: api.FormatRevision(v.Rev)}
+	items := make([]T, 0, size)
 	last := ""
-	visit(t, prefix, token, func(e *Entry) bool {
+	for e := range entries {
 		m := e.Msg.(T)
 		if match != nil && !match(m) {
-			return true
+			continue
 		}
 		if limit > 0 && len(items) == int(limit) {
 			meta.NextPageToken = last
-			return false
+			break
 		}
 		items, last = append(items, m), e.Name
-		return true
-	})
+	}
 	return items, meta
 }
