@@ -35,10 +35,6 @@ func (b *budget) pause(took time.Duration) time.Duration {
 	return min(max(minPause, took*share*time.Duration(b.open.Load())), maxPause)
 }
 
-func trimLive(path string) string {
-	return strings.TrimPrefix(strings.TrimPrefix(path, Prefix), "live/")
-}
-
 // live serves a view as a stream. It sends the view when it differs from the one that the browser has.
 func (u *UI) live(show show) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
@@ -57,7 +53,7 @@ func (u *UI) live(show show) handler {
 		}
 		for s.err == nil {
 			at, began := u.Cache.Revision(), time.Now()
-			v, err := show(r.Context(), u.request(r))
+			v, err := show(r.Context(), requestOf(r))
 			if err == nil {
 				seen = u.sendView(s, v, seen)
 			} else if seen = u.sendProblem(s, err, seen); seen == "" {

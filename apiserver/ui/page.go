@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"time"
 	"unicode"
 
 	"github.com/caravanserai/cara/api"
@@ -19,9 +18,7 @@ import (
 type request struct {
 	actor identity.Actor
 	query url.Values
-	path  func(name string) string
-	here  string // path and query of the view
-	now   time.Time
+	name  string // of the object in the path; "" for a list
 }
 
 // view is what a view shows.
@@ -43,15 +40,14 @@ func (u *UI) may(a identity.Actor, method, name string) bool {
 	return u.MayCall(a, method) == nil && a.MayName(name)
 }
 
-func (u *UI) request(r *http.Request) request {
-	here := url.URL{Path: Prefix + trimLive(r.URL.Path), RawQuery: r.URL.RawQuery}
-	return request{actor: actorOf(r), query: r.URL.Query(), path: r.PathValue, here: here.RequestURI(), now: u.Now()}
+func requestOf(r *http.Request) request {
+	return request{actor: actorOf(r), query: r.URL.Query(), name: r.PathValue("name")}
 }
 
 // page serves a view as a document.
 func (u *UI) page(show show) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		v, err := show(r.Context(), u.request(r))
+		v, err := show(r.Context(), requestOf(r))
 		if err != nil {
 			return err
 		}

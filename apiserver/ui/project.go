@@ -18,13 +18,11 @@ type project struct {
 	*carav1.Project
 	Reason, Message string
 	Services        []service
-	Hosts           []string
 	Steps           []step
 	Events          []*carav1.Event
 	History         []*carav1.Revision
 	Volumes         []*carav1.Volume
 	Override        *carav1.Override
-	Claims          []string // the sources' files that declare it
 	Actions         []offer
 }
 
@@ -39,12 +37,11 @@ type step struct {
 	At              *timestamppb.Timestamp
 	Tone            string
 	Reason, Message string
-	Actor           string
 	Took            string // how long it lasted until the next step
 }
 
 func (u *UI) project(ctx context.Context, r request) (view, error) {
-	name := r.path("name")
+	name := r.name
 	p, err := u.api.projects.GetProject(ctx, &carav1.GetRequest{Name: name})
 	if api.IsNotFound(err) {
 		return u.gone(ctx, name, err)
@@ -52,7 +49,7 @@ func (u *UI) project(ctx context.Context, r request) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	out := &project{Project: p, Services: servicesOf(p), Hosts: p.GetStatus().GetHosts(), Actions: u.projectActions(r.actor, p)}
+	out := &project{Project: p, Services: servicesOf(p), Actions: u.projectActions(r.actor, p)}
 	out.Reason, out.Message = api.Telling(p)
 	if err := u.fill(ctx, out, name); err != nil {
 		return view{}, err
@@ -128,7 +125,7 @@ func timeline(events []*carav1.Event) []step {
 		if len(out) == most {
 			break
 		}
-		s := step{At: e.GetLastTime(), Tone: good, Reason: e.GetReason(), Message: e.GetMessage(), Actor: e.GetActor()}
+		s := step{At: e.GetLastTime(), Tone: good, Reason: e.GetReason(), Message: e.GetMessage()}
 		if e.GetType() == string(api.EventWarning) {
 			s.Tone = bad
 		}

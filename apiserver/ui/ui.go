@@ -10,7 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"strings"
+	"path"
 	"time"
 
 	"google.golang.org/grpc"
@@ -111,11 +111,11 @@ func New(cfg Config) (*UI, error) {
 // readAssets computes the version of the assets.
 func (u *UI) readAssets() error {
 	sum := sha256.New()
-	err := fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		body, err := files.ReadFile(path)
+		body, err := files.ReadFile(name)
 		sum.Write(body)
 		return err
 	})
@@ -129,9 +129,9 @@ func (u *UI) routes() {
 	u.mux.HandleFunc("GET /ui/login", u.loginPage)
 	u.mux.HandleFunc("POST /ui/login", u.login)
 	u.mux.Handle("POST /ui/logout", u.known(u.logout))
-	for path, show := range u.views() {
-		u.mux.Handle("GET /ui/"+path, u.known(u.page(show)))
-		u.mux.Handle("GET /ui/live/"+path, u.known(u.live(show)))
+	for at, show := range u.views() {
+		u.mux.Handle("GET /ui/"+at, u.known(u.page(show)))
+		u.mux.Handle("GET /ui/live/"+at, u.known(u.live(show)))
 	}
 	u.mux.Handle("GET /ui/logs/{name}", u.known(u.followLogs))
 	u.mux.Handle("GET /ui/logs/{name}/download", u.known(u.downloadLogs))
@@ -219,14 +219,14 @@ func actorOf(r *http.Request) identity.Actor {
 
 // asset serves the script, the styles and the icon. Their address has their version, so browsers may keep them.
 func (u *UI) asset(w http.ResponseWriter, r *http.Request) {
-	body, err := files.ReadFile("assets/" + r.PathValue("name"))
+	name := r.PathValue("name")
+	body, err := files.ReadFile("assets/" + name)
 	if err != nil {
 		http.NotFound(w, r)
 		return
 	}
 	types := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
-	name := r.PathValue("name")
-	w.Header().Set("Content-Type", types[name[max(0, strings.LastIndexByte(name, '.')):]])
+	w.Header().Set("Content-Type", types[path.Ext(name)])
 	if r.URL.Query().Get("v") == u.version {
 		w.Header().Set("Cache-Control", "private, max-age=31536000, immutable")
 	}

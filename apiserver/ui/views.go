@@ -51,7 +51,7 @@ type source struct {
 }
 
 func (u *UI) source(ctx context.Context, r request) (view, error) {
-	name := r.path("name")
+	name := r.name
 	s, err := u.api.sources.GetSource(ctx, &carav1.GetRequest{Name: name})
 	if err != nil {
 		return view{}, err
@@ -113,7 +113,7 @@ func (u *UI) nodes(ctx context.Context, _ request) (view, error) {
 }
 
 func (u *UI) node(ctx context.Context, r request) (view, error) {
-	name := r.path("name")
+	name := r.name
 	n, err := u.api.nodes.GetNode(ctx, &carav1.GetRequest{Name: name})
 	if err != nil {
 		return view{}, err
