@@ -32,9 +32,9 @@ type action struct {
 	// offered reports whether the action makes sense in the object's state; nil is always.
 	offered func(proto.Message) bool
 	// ask adds what will change and what the person must say.
-	ask func(ctx context.Context, u *UI, q *question) error
+	ask func(ctx context.Context, c clients, q *question) error
 	// run does it with the values of the form.
-	run func(ctx context.Context, u *UI, m proto.Message, f url.Values) error
+	run func(ctx context.Context, c clients, m proto.Message, f url.Values) error
 }
 
 // field is one input of the form of an action. Flag is that of caractrl; an argument has the flag "-".
@@ -68,42 +68,16 @@ type offer struct {
 	Danger      bool
 }
 
-func (u *UI) offers(a identity.Actor, kind string, m proto.Message) []offer {
+// offers returns the actions that make sense for an object and that the person may do.
+func (vs views) offers(a identity.Actor, m proto.Message) []offer {
 	var out []offer
-	name := api.Meta(m).GetName()
+	kind, name := api.Kind(m), api.Meta(m).GetName()
 	for _, act := range actions() {
-		if act.kind == kind && u.may(a, act.method, name) && (act.offered == nil || act.offered(m)) {
+		if act.kind == kind && vs.may(a, act.method, name) && (act.offered == nil || act.offered(m)) {
 			out = append(out, offer{act.label, Prefix + "do/" + act.name + "/" + url.PathEscape(name), act.danger})
 		}
 	}
 	return out
-}
-
-func (u *UI) projectActions(a identity.Actor, p *carav1.Project) []offer {
-	return u.offers(a, api.KindProject, p)
-}
-
-func (u *UI) sourceActions(a identity.Actor, s *carav1.Source) []offer {
-	return u.offers(a, api.KindSource, s)
-}
-
-func (u *UI) nodeActions(a identity.Actor, n *carav1.Node) []offer {
-	return u.offers(a, api.KindNode, n)
-}
-
-// subject reads the object of an action.
-func (u *UI) subject(ctx context.Context, kind, name string) (proto.Message, error) {
-	req := &carav1.GetRequest{Name: name}
-	switch kind {
-	case api.KindProject:
-		return u.api.projects.GetProject(ctx, req)
-	case api.KindSource:
-		return u.api.sources.GetSource(ctx, req)
-	case api.KindVolume:
-		return u.api.volumes.GetVolume(ctx, req)
-	default:
-		return u.api.nodes.GetNode(ctx, req)
-	}
 }
 
 // seenOf returns what the person has seen of an object: see objects.SeenOf.
@@ -118,11 +92,10 @@ func seenOf(m proto.Message) string {
 // find returns the action of a request, and its object.
 func (u *UI) find(r *http.Request) (action, proto.Message, error) {
 	name := r.PathValue("name")
-	i := slices.IndexFunc(actions(), func(a action) bool { return a.name == r.PathValue("action") })
-	if i < 0 {
+	act, ok := actionNamed(r.PathValue("action"))
+	if !ok {
 		return action{}, nil, api.NotFound("the page has no action %q", r.PathValue("action"))
 	}
-	act := actions()[i]
 	actor := actorOf(r)
 	if err := u.MayCall(actor, act.method); err != nil {
 		return act, nil, err
@@ -130,7 +103,7 @@ func (u *UI) find(r *http.Request) (action, proto.Message, error) {
 	if !actor.MayName(name) {
 		return act, nil, api.Forbidden("%s may only change what begins with %q, and %q does not", actor.Name, actor.NamePrefix, name)
 	}
-	m, err := u.subject(r.Context(), act.kind, name)
+	m, err := u.api.subject(r.Context(), act.kind, name)
 	if err != nil {
 		return act, nil, err
 	}
@@ -156,7 +129,7 @@ func (u *UI) showQuestion(w http.ResponseWriter, r *http.Request, act action, m 
 		q.query = r.URL.Query()
 	}
 	if act.ask != nil {
-		if err := act.ask(r.Context(), u, q); err != nil {
+		if err := act.ask(r.Context(), u.api, q); err != nil {
 			return err
 		}
 	}
@@ -199,7 +172,7 @@ func (u *UI) do(w http.ResponseWriter, r *http.Request) error {
 	if act.kind == api.KindProject {
 		ctx = metadata.AppendToOutgoingContext(ctx, objects.HeaderIfSeen, seen)
 	}
-	if err := act.run(ctx, u, m, r.PostForm); err != nil {
+	if err := act.run(ctx, u.api, m, r.PostForm); err != nil {
 		u.sent.forget(key)
 		p := api.ProblemOf(api.Wire(err))
 		return u.showQuestion(w, r, act, m, int(p.GetStatus()), p.GetDetail())
@@ -208,14 +181,20 @@ func (u *UI) do(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// actionNamed returns the action with a name.
+func actionNamed(name string) (act action, ok bool) {
+	all := actions()
+	i := slices.IndexFunc(all, func(a action) bool { return a.name == name })
+	if i < 0 {
+		return action{}, false
+	}
+	return all[i], true
+}
+
 // doneText returns what the page says after an action; empty for an unknown one.
 func doneText(name string) string {
-	for _, a := range actions() {
-		if a.name == name {
-			return a.done
-		}
-	}
-	return ""
+	act, _ := actionNamed(name)
+	return act.done
 }
 
 // onceOnly remembers the keys of forms that were sent.

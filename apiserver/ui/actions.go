@@ -29,8 +29,8 @@ func projectVerbs() []action {
 				return p.GetStatus().GetPhase() == api.PhaseFailed || api.UpdateFailed(p)
 			}),
 			ask: effects("It starts again from the current spec. A Failed project is scheduled again; image tags are resolved again."),
-			run: func(ctx context.Context, u *UI, m proto.Message, _ url.Values) error {
-				_, err := u.api.projects.RetryProject(ctx, &carav1.RetryProjectRequest{Name: api.Meta(m).GetName()})
+			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
+				_, err := c.projects.RetryProject(ctx, &carav1.RetryProjectRequest{Name: api.Meta(m).GetName()})
 				return err
 			},
 		},
@@ -38,12 +38,12 @@ func projectVerbs() []action {
 			name: "restart", label: "Restart", kind: api.KindProject, method: carav1.ProjectService_RestartProject_FullMethodName,
 			command: "restart", done: "The restart was requested.", offered: ofProject(placed),
 			ask: askRestart,
-			run: func(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+			run: func(ctx context.Context, c clients, m proto.Message, f url.Values) error {
 				req := &carav1.RestartProjectRequest{Name: api.Meta(m).GetName()}
 				if s := f.Get("service"); s != "" {
 					req.Services = []string{s}
 				}
-				_, err := u.api.projects.RestartProject(ctx, req)
+				_, err := c.projects.RestartProject(ctx, req)
 				return err
 			},
 		},
@@ -64,12 +64,12 @@ func projectVerbs() []action {
 			command: "override", done: "Git does not change this project until the override ends.",
 			offered: ofProject(func(p *carav1.Project) bool { return owned(p) && !overridden(p) && !api.GoingAway(p) }),
 			ask:     askOverride,
-			run: func(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+			run: func(ctx context.Context, c clients, m proto.Message, f url.Values) error {
 				t, err := terms(f)
 				if err != nil {
 					return err
 				}
-				_, err = u.api.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: api.Meta(m).GetName(), Terms: t})
+				_, err = c.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: api.Meta(m).GetName(), Terms: t})
 				return err
 			},
 		},
@@ -77,8 +77,8 @@ func projectVerbs() []action {
 			name: "clear-override", label: "End the override", kind: api.KindProject, method: carav1.ProjectService_OverrideProject_FullMethodName,
 			command: "override clear", done: "Git decides about this project again.", offered: ofProject(overridden),
 			ask: effects("Git decides again: the next pass makes the project as its manifest says, or deletes it if git does not have it any more."),
-			run: func(ctx context.Context, u *UI, m proto.Message, _ url.Values) error {
-				_, err := u.api.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: api.Meta(m).GetName(), Clear: true})
+			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
+				_, err := c.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: api.Meta(m).GetName(), Clear: true})
 				return err
 			},
 		},
@@ -92,8 +92,8 @@ func projectVerbs() []action {
 }
 
 // effects returns the question of an action that only says what it does.
-func effects(lines ...string) func(context.Context, *UI, *question) error {
-	return func(_ context.Context, _ *UI, q *question) error {
+func effects(lines ...string) func(context.Context, clients, *question) error {
+	return func(_ context.Context, _ clients, q *question) error {
 		q.Effects = append(q.Effects, lines...)
 		return nil
 	}
@@ -117,7 +117,7 @@ func overridden(p *carav1.Project) bool {
 	return api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden)
 }
 
-func askRestart(_ context.Context, _ *UI, q *question) error {
+func askRestart(_ context.Context, _ clients, q *question) error {
 	p := q.object.(*carav1.Project)
 	options := []option{{"", "all services"}}
 	for _, s := range p.GetSpec().GetServices() {
@@ -128,7 +128,7 @@ func askRestart(_ context.Context, _ *UI, q *question) error {
 	return nil
 }
 
-func askExtend(_ context.Context, _ *UI, q *question) error {
+func askExtend(_ context.Context, _ clients, q *question) error {
 	p := q.object.(*carav1.Project)
 	q.Effects = []string{"It now expires at " + api.Expiry(p).AsTime().UTC().Format("2006-01-02 15:04 UTC") + ", and later by what you choose."}
 	if owned(p) {
@@ -141,18 +141,18 @@ func askExtend(_ context.Context, _ *UI, q *question) error {
 	return nil
 }
 
-func runExtend(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+func runExtend(ctx context.Context, c clients, m proto.Message, f url.Values) error {
 	by, err := time.ParseDuration(f.Get("by"))
 	if err != nil || by <= 0 {
 		return api.Invalid("the form", api.Field("by", "is %q; write a duration such as 24h", f.Get("by")))
 	}
-	_, err = u.api.projects.ExtendProject(ctx, &carav1.ExtendProjectRequest{Name: api.Meta(m).GetName(), By: durationpb.New(by), Reason: f.Get("reason")})
+	_, err = c.projects.ExtendProject(ctx, &carav1.ExtendProjectRequest{Name: api.Meta(m).GetName(), By: durationpb.New(by), Reason: f.Get("reason")})
 	return err
 }
 
-func askRollback(ctx context.Context, u *UI, q *question) error {
+func askRollback(ctx context.Context, c clients, q *question) error {
 	p := q.object.(*carav1.Project)
-	h, err := u.api.projects.GetProjectHistory(ctx, &carav1.GetRequest{Name: q.Name})
+	h, err := c.projects.GetProjectHistory(ctx, &carav1.GetRequest{Name: q.Name})
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func askRollback(ctx context.Context, u *UI, q *question) error {
 	return nil
 }
 
-func runRollback(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+func runRollback(ctx context.Context, c clients, m proto.Message, f url.Values) error {
 	req := &carav1.RollbackProjectRequest{Name: api.Meta(m).GetName(), To: f.Get("to")}
 	if owned(m.(*carav1.Project)) {
 		t, err := terms(f)
@@ -192,11 +192,11 @@ func runRollback(ctx context.Context, u *UI, m proto.Message, f url.Values) erro
 		}
 		req.Terms = t
 	}
-	_, err := u.api.projects.RollbackProject(ctx, req)
+	_, err := c.projects.RollbackProject(ctx, req)
 	return err
 }
 
-func askOverride(_ context.Context, _ *UI, q *question) error {
+func askOverride(_ context.Context, _ clients, q *question) error {
 	p := q.object.(*carav1.Project)
 	source, _ := api.SourceOf(p.GetMetadata().GetOwner())
 	q.Effects = []string{
@@ -207,10 +207,10 @@ func askOverride(_ context.Context, _ *UI, q *question) error {
 	return nil
 }
 
-func askDelete(ctx context.Context, u *UI, q *question) error {
+func askDelete(ctx context.Context, c clients, q *question) error {
 	p := q.object.(*carav1.Project)
 	q.Effects = []string{fmt.Sprintf("All containers of %s are stopped and removed, with its network and its Ephemeral volumes.", q.Name)}
-	volumes, err := u.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{Project: q.Name})
+	volumes, err := c.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{Project: q.Name})
 	if err != nil {
 		return err
 	}
@@ -229,7 +229,7 @@ func askDelete(ctx context.Context, u *UI, q *question) error {
 	return nil
 }
 
-func runDelete(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+func runDelete(ctx context.Context, c clients, m proto.Message, f url.Values) error {
 	p := m.(*carav1.Project)
 	req := &carav1.DeleteProjectRequest{Name: p.GetMetadata().GetName(), Uid: p.GetMetadata().GetUid(), NoWait: true}
 	if owned(p) {
@@ -239,6 +239,6 @@ func runDelete(ctx context.Context, u *UI, m proto.Message, f url.Values) error 
 		}
 		req.Override = t
 	}
-	_, err := u.api.projects.DeleteProject(ctx, req)
+	_, err := c.projects.DeleteProject(ctx, req)
 	return err
 }

@@ -21,8 +21,8 @@ func dataVerbs() []action {
 				return p.GetSpec().GetBackup() != nil && p.GetStatus().GetNodeRef() != ""
 			}),
 			ask: effects("All Managed volumes are backed up now. The containers pause for the second pass, unless spec.backup.pause is false."),
-			run: func(ctx context.Context, u *UI, m proto.Message, _ url.Values) error {
-				_, err := u.api.projects.BackupProject(ctx, &carav1.BackupProjectRequest{Name: api.Meta(m).GetName()})
+			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
+				_, err := c.projects.BackupProject(ctx, &carav1.BackupProjectRequest{Name: api.Meta(m).GetName()})
 				return err
 			},
 		},
@@ -31,12 +31,12 @@ func dataVerbs() []action {
 			command: "restore", done: "The restore was requested.", danger: true,
 			offered: ofProject(func(p *carav1.Project) bool { return len(p.GetStatus().GetBackup().GetSnapshots()) > 0 }),
 			ask:     askRestore,
-			run: func(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+			run: func(ctx context.Context, c clients, m proto.Message, f url.Values) error {
 				req := &carav1.RestoreProjectRequest{Name: api.Meta(m).GetName()}
 				if v := f.Get("volume"); v != "" {
 					req.Volumes = []string{v}
 				}
-				_, err := u.api.projects.RestoreProject(ctx, req)
+				_, err := c.projects.RestoreProject(ctx, req)
 				return err
 			},
 		},
@@ -44,16 +44,16 @@ func dataVerbs() []action {
 			name: "delete-volume", label: "Delete volume", kind: api.KindVolume, method: carav1.VolumeService_DeleteVolume_FullMethodName,
 			command: "delete volume", done: "The volume is being deleted.", danger: true,
 			ask: askDeleteVolume,
-			run: func(ctx context.Context, u *UI, m proto.Message, _ url.Values) error {
+			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
 				meta := api.Meta(m)
-				_, err := u.api.volumes.DeleteVolume(ctx, &carav1.DeleteRequest{Name: meta.GetName(), Uid: meta.GetUid()})
+				_, err := c.volumes.DeleteVolume(ctx, &carav1.DeleteRequest{Name: meta.GetName(), Uid: meta.GetUid()})
 				return err
 			},
 		},
 	}
 }
 
-func askRestore(_ context.Context, _ *UI, q *question) error {
+func askRestore(_ context.Context, _ clients, q *question) error {
 	p := q.object.(*carav1.Project)
 	options := []option{{"", "all volumes"}}
 	for _, s := range p.GetStatus().GetBackup().GetSnapshots() {
@@ -68,7 +68,7 @@ func askRestore(_ context.Context, _ *UI, q *question) error {
 	return nil
 }
 
-func askDeleteVolume(_ context.Context, _ *UI, q *question) error {
+func askDeleteVolume(_ context.Context, _ clients, q *question) error {
 	v := q.object.(*carav1.Volume)
 	st := v.GetStatus()
 	q.Effects = []string{"The data of volume " + q.Name + " on node " + st.GetNode() + " is deleted. There is no way back without a backup."}
@@ -92,8 +92,8 @@ func sourceVerbs() []action {
 			command: "reconcile", done: "A pass was requested.",
 			offered: ofSource(func(s *carav1.Source) bool { return !s.GetSpec().GetSuspend() }),
 			ask:     askSync,
-			run: func(ctx context.Context, u *UI, m proto.Message, _ url.Values) error {
-				_, err := u.api.sources.ReconcileSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()})
+			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
+				_, err := c.sources.ReconcileSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()})
 				return err
 			},
 		},
@@ -102,8 +102,8 @@ func sourceVerbs() []action {
 			command: "suspend", done: "The source is suspended.",
 			offered: ofSource(func(s *carav1.Source) bool { return !s.GetSpec().GetSuspend() }),
 			ask:     effects("Nothing is fetched, applied or pruned until the source is resumed. What runs keeps running. Projects still expire."),
-			run: func(ctx context.Context, u *UI, m proto.Message, _ url.Values) error {
-				_, err := u.api.sources.SuspendSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()})
+			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
+				_, err := c.sources.SuspendSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()})
 				return err
 			},
 		},
@@ -112,8 +112,8 @@ func sourceVerbs() []action {
 			command: "resume", done: "The source is resumed.",
 			offered: ofSource(func(s *carav1.Source) bool { return s.GetSpec().GetSuspend() }),
 			ask:     askSync,
-			run: func(ctx context.Context, u *UI, m proto.Message, _ url.Values) error {
-				_, err := u.api.sources.ResumeSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()})
+			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
+				_, err := c.sources.ResumeSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()})
 				return err
 			},
 		},
@@ -123,14 +123,14 @@ func sourceVerbs() []action {
 			offered: ofSource(func(s *carav1.Source) bool {
 				return api.IsTrue(s.GetStatus().GetConditions(), api.CondPruneBlocked) && len(revision(s)) >= 7
 			}),
-			ask: func(ctx context.Context, u *UI, q *question) error {
+			ask: func(ctx context.Context, c clients, q *question) error {
 				rev := revision(q.object.(*carav1.Source))
 				q.Command += "@" + rev
 				q.Fields = []field{{Name: "revision", Label: "Revision", Value: rev, Options: []option{{rev, api.ShortRevision(rev)}}}}
-				return askSync(ctx, u, q)
+				return askSync(ctx, c, q)
 			},
-			run: func(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
-				_, err := u.api.sources.ConfirmSource(ctx, &carav1.ConfirmSourceRequest{Name: api.Meta(m).GetName(), Revision: f.Get("revision")})
+			run: func(ctx context.Context, c clients, m proto.Message, f url.Values) error {
+				_, err := c.sources.ConfirmSource(ctx, &carav1.ConfirmSourceRequest{Name: api.Meta(m).GetName(), Revision: f.Get("revision")})
 				return err
 			},
 		},
@@ -140,10 +140,10 @@ func sourceVerbs() []action {
 func revision(s *carav1.Source) string { return s.GetStatus().GetSnapshot().GetRevision() }
 
 // askSync shows the server's plan.
-func askSync(ctx context.Context, u *UI, q *question) error {
+func askSync(ctx context.Context, c clients, q *question) error {
 	const most = 50
 	q.Effects = []string{"The repository is read now, and each project is made as its manifest says."}
-	plan, err := u.api.sources.PlanSource(ctx, &carav1.GetRequest{Name: q.Name})
+	plan, err := c.sources.PlanSource(ctx, &carav1.GetRequest{Name: q.Name})
 	if err != nil {
 		q.Effects = append(q.Effects, "There is no plan yet: "+api.ProblemOf(api.Wire(err)).GetDetail())
 		return nil //nolint:nilerr // a source that was never read can be read now
@@ -177,14 +177,14 @@ func ofNode(f func(*carav1.Node) bool) func(proto.Message) bool {
 
 // changeNode returns the action that changes the spec of a node as it was read. The server refuses it if the node has
 // changed since.
-func changeNode(change func(*carav1.NodeSpec, url.Values)) func(context.Context, *UI, proto.Message, url.Values) error {
-	return func(ctx context.Context, u *UI, m proto.Message, f url.Values) error {
+func changeNode(change func(*carav1.NodeSpec, url.Values)) func(context.Context, clients, proto.Message, url.Values) error {
+	return func(ctx context.Context, c clients, m proto.Message, f url.Values) error {
 		n := proto.CloneOf(m.(*carav1.Node))
 		if n.Spec == nil {
 			n.Spec = &carav1.NodeSpec{}
 		}
 		change(n.Spec, f)
-		_, err := u.api.nodes.PutNode(ctx, &carav1.PutNodeRequest{Node: n})
+		_, err := c.nodes.PutNode(ctx, &carav1.PutNodeRequest{Node: n})
 		return err
 	}
 }
@@ -220,9 +220,9 @@ func nodeVerbs() []action {
 }
 
 // askDrain shows which projects move.
-func askDrain(ctx context.Context, u *UI, q *question) error {
+func askDrain(ctx context.Context, c clients, q *question) error {
 	const most = 50
-	l, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{NodeRef: q.Name})
+	l, err := c.projects.ListProjects(ctx, &carav1.ListProjectsRequest{NodeRef: q.Name})
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 const maxText = 16 << 10
 
 // funcs are what the templates may call.
-func (u *UI) funcs() template.FuncMap {
+func funcs() template.FuncMap {
 	return template.FuncMap{
 		"when":  when,
 		"text":  func(s string) string { return text.Clip(text.Clean(s), maxText) },

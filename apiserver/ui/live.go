@@ -124,17 +124,17 @@ func (u *UI) wait(s *stream, r *http.Request, v view, at int64, pause time.Durat
 			continue
 		}
 		var changed bool
-		if changed, at, wake = u.changed(v, at); changed {
+		if changed, at, wake = v.changed(u.Cache, at); changed {
 			return true
 		}
 	}
 }
 
-// changed reports whether an object that a view shows has changed after a revision. If none has, it returns the revision up
+// changed reports whether an object that the view shows has changed after a revision. If none has, it returns the revision up
 // to which that is known, and what to wait for.
-func (u *UI) changed(v view, at int64) (changed bool, upTo int64, wake <-chan struct{}) {
+func (v view) changed(cache *state.Cache, at int64) (changed bool, upTo int64, wake <-chan struct{}) {
 	for {
-		txs, wake, ok := u.Cache.After(at)
+		txs, wake, ok := cache.After(at)
 		switch {
 		case !ok:
 			return true, at, nil // too far behind
@@ -150,7 +150,7 @@ func (u *UI) changed(v view, at int64) (changed bool, upTo int64, wake <-chan st
 	}
 }
 
-// shows reports whether a view shows an object.
+// shows reports whether the view shows an object.
 func (v view) shows(kind, name string) bool {
 	if v.name != "" && (kind == api.KindProject || kind == api.KindSource || kind == api.KindNode || kind == api.KindOverride) && name != v.name {
 		return false

@@ -28,9 +28,9 @@ const (
 )
 
 // logs is the frame of a project's logs. The script fills it from followLogs.
-func (u *UI) logs(ctx context.Context, r request) (view, error) {
+func (vs views) logs(ctx context.Context, r request) (view, error) {
 	name := r.name
-	p, err := u.api.projects.GetProject(ctx, &carav1.GetRequest{Name: name})
+	p, err := vs.api.projects.GetProject(ctx, &carav1.GetRequest{Name: name})
 	if err != nil {
 		return view{}, err
 	}

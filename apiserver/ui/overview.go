@@ -36,24 +36,24 @@ type overview struct {
 	Sources                    int
 }
 
-func (u *UI) overview(ctx context.Context, _ request) (view, error) {
-	projects, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+func (vs views) overview(ctx context.Context, _ request) (view, error) {
+	projects, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
 	if err != nil {
 		return view{}, err
 	}
-	nodes, err := u.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
+	nodes, err := vs.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return view{}, err
 	}
-	sources, err := u.api.sources.ListSources(ctx, &carav1.ListRequest{})
+	sources, err := vs.api.sources.ListSources(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return view{}, err
 	}
-	volumes, err := u.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
+	volumes, err := vs.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
 	if err != nil {
 		return view{}, err
 	}
-	events, err := u.api.events.ListEvents(ctx, &carav1.ListEventsRequest{NewestFirst: true, Limit: maxChanges})
+	events, err := vs.api.events.ListEvents(ctx, &carav1.ListEventsRequest{NewestFirst: true, Limit: maxChanges})
 	if err != nil {
 		return view{}, err
 	}

@@ -1,14 +1,9 @@
 package ui
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"io"
 	"net/http"
 	"net/url"
-	"unicode"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
@@ -34,11 +29,6 @@ type view struct {
 
 // show computes a view.
 type show func(ctx context.Context, r request) (view, error)
-
-// may reports whether the person may call a method for an object with this name.
-func (u *UI) may(a identity.Actor, method, name string) bool {
-	return u.MayCall(a, method) == nil && a.MayName(name)
-}
 
 func requestOf(r *http.Request) request {
 	return request{actor: actorOf(r), query: r.URL.Query(), name: r.PathValue("name")}
@@ -85,39 +75,4 @@ func (u *UI) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	u.document(w, r, int(problem.GetStatus()), v, body, id)
-}
-
-// render returns the HTML of a view, and an id that is equal for equal HTML.
-func (u *UI) render(v view) (body []byte, id string, err error) {
-	var out bytes.Buffer
-	if err := u.templates.ExecuteTemplate(&out, v.template, v.data); err != nil {
-		return nil, "", api.Internal("show the view %s: %v", v.template, err)
-	}
-	body = visible(out.Bytes())
-	sum := sha256.Sum256(body)
-	return body, u.version + "-" + hex.EncodeToString(sum[:8]), nil
-}
-
-// write writes a template that surrounds views. Its data is the server's own or was cleaned before.
-func (u *UI) write(w io.Writer, name string, data any) {
-	var out bytes.Buffer
-	if err := u.templates.ExecuteTemplate(&out, name, data); err != nil {
-		u.Logger.Error("a template of the page failed", "template", name, "error", err)
-		return
-	}
-	_, _ = w.Write(visible(out.Bytes())) // the browser may have disconnected
-}
-
-// visible removes control characters and the marks that change the direction of text. It works on single characters, so it
-// cannot remove a part of the markup.
-func visible(html []byte) []byte {
-	return bytes.Map(func(c rune) rune {
-		switch {
-		case c == '\n' || c == '\t':
-			return c
-		case unicode.IsControl(c), unicode.Is(unicode.Bidi_Control, c), c == '\u2028', c == '\u2029', c == '\ufeff':
-			return -1
-		}
-		return c
-	}, html)
 }

@@ -40,18 +40,18 @@ type step struct {
 	Took            string // how long it lasted until the next step
 }
 
-func (u *UI) project(ctx context.Context, r request) (view, error) {
+func (vs views) project(ctx context.Context, r request) (view, error) {
 	name := r.name
-	p, err := u.api.projects.GetProject(ctx, &carav1.GetRequest{Name: name})
+	p, err := vs.api.projects.GetProject(ctx, &carav1.GetRequest{Name: name})
 	if api.IsNotFound(err) {
-		return u.gone(ctx, name, err)
+		return vs.gone(ctx, name, err)
 	}
 	if err != nil {
 		return view{}, err
 	}
-	out := &project{Project: p, Services: servicesOf(p), Actions: u.projectActions(r.actor, p)}
+	out := &project{Project: p, Services: servicesOf(p), Actions: vs.offers(r.actor, p)}
 	out.Reason, out.Message = api.Telling(p)
-	if err := u.fill(ctx, out, name); err != nil {
+	if err := vs.fill(ctx, out, name); err != nil {
 		return view{}, err
 	}
 	return view{
@@ -61,24 +61,24 @@ func (u *UI) project(ctx context.Context, r request) (view, error) {
 }
 
 // fill adds what other services know about the project.
-func (u *UI) fill(ctx context.Context, out *project, name string) error {
-	events, err := u.api.events.ListEvents(ctx, &carav1.ListEventsRequest{Kind: api.KindProject, Name: name, NewestFirst: true})
+func (vs views) fill(ctx context.Context, out *project, name string) error {
+	events, err := vs.api.events.ListEvents(ctx, &carav1.ListEventsRequest{Kind: api.KindProject, Name: name, NewestFirst: true})
 	if err != nil {
 		return err
 	}
 	out.Events = events.GetItems()
 	out.Steps = timeline(out.Events)
-	history, err := u.api.projects.GetProjectHistory(ctx, &carav1.GetRequest{Name: name})
+	history, err := vs.api.projects.GetProjectHistory(ctx, &carav1.GetRequest{Name: name})
 	if err != nil && !api.IsNotFound(err) {
 		return err
 	}
 	out.History = history.GetItems()
-	volumes, err := u.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{Project: name})
+	volumes, err := vs.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{Project: name})
 	if err != nil {
 		return err
 	}
 	out.Volumes = volumes.GetItems()
-	overrides, err := u.api.projects.ListOverrides(ctx, &carav1.ListRequest{})
+	overrides, err := vs.api.projects.ListOverrides(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return err
 	}
@@ -89,8 +89,8 @@ func (u *UI) fill(ctx context.Context, out *project, name string) error {
 }
 
 // gone shows why a project does not exist any more, if its tombstone is still there.
-func (u *UI) gone(ctx context.Context, name string, missing error) (view, error) {
-	stones, err := u.api.projects.ListTombstones(ctx, &carav1.ListRequest{})
+func (vs views) gone(ctx context.Context, name string, missing error) (view, error) {
+	stones, err := vs.api.projects.ListTombstones(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return view{}, err
 	}

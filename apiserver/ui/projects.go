@@ -36,8 +36,8 @@ type choice struct {
 	Chosen      bool
 }
 
-func (u *UI) projects(ctx context.Context, r request) (view, error) {
-	all, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+func (vs views) projects(ctx context.Context, r request) (view, error) {
+	all, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
 	if err != nil {
 		return view{}, err
 	}

@@ -2,18 +2,13 @@ package ui
 
 import (
 	"context"
-	"crypto/sha256"
-	"embed"
-	"encoding/hex"
-	"html/template"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"path"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
@@ -28,9 +23,6 @@ const Prefix = "/ui/"
 
 // maxForm limits the body of a form.
 const maxForm = 64 << 10
-
-//go:embed assets templates
-var files embed.FS
 
 // Sessions logs people in and out.
 type Sessions interface {
@@ -63,15 +55,14 @@ type Config struct {
 // UI serves the page.
 type UI struct {
 	Config
-	api       clients
-	guarded   http.Handler // serve
-	mux       *http.ServeMux
-	templates *template.Template
-	version   string // of the assets: a page with other assets loads itself again
-	origin    *http.CrossOriginProtection
-	logins    *limiter
-	sent      *onceOnly
-	streams   budget
+	*renderer
+	api     clients
+	guarded http.Handler // serve
+	mux     *http.ServeMux
+	origin  *http.CrossOriginProtection
+	logins  *limiter
+	sent    *onceOnly
+	streams budget
 }
 
 // clients are the services that the page calls.
@@ -85,10 +76,29 @@ type clients struct {
 	tokens   carav1.TokenServiceClient
 }
 
+// subject reads the object of an action.
+func (c clients) subject(ctx context.Context, kind, name string) (proto.Message, error) {
+	req := &carav1.GetRequest{Name: name}
+	switch kind {
+	case api.KindProject:
+		return c.projects.GetProject(ctx, req)
+	case api.KindSource:
+		return c.sources.GetSource(ctx, req)
+	case api.KindVolume:
+		return c.volumes.GetVolume(ctx, req)
+	default:
+		return c.nodes.GetNode(ctx, req)
+	}
+}
+
 // New returns the page.
 func New(cfg Config) (*UI, error) {
+	r, err := newRenderer(cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
 	u := &UI{
-		Config: cfg, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), logins: newLimiter(), sent: newOnceOnly(),
+		Config: cfg, renderer: r, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), logins: newLimiter(), sent: newOnceOnly(),
 		api: clients{
 			projects: carav1.NewProjectServiceClient(cfg.Conn), nodes: carav1.NewNodeServiceClient(cfg.Conn),
 			sources: carav1.NewSourceServiceClient(cfg.Conn), secrets: carav1.NewSecretServiceClient(cfg.Conn),
@@ -96,31 +106,9 @@ func New(cfg Config) (*UI, error) {
 			tokens: carav1.NewTokenServiceClient(cfg.Conn),
 		},
 	}
-	if err := u.readAssets(); err != nil {
-		return nil, err
-	}
-	var err error
-	if u.templates, err = template.New("").Funcs(u.funcs()).ParseFS(files, "templates/*.html"); err != nil {
-		return nil, err
-	}
 	u.routes()
 	u.guarded = u.Guard.HTTP(http.HandlerFunc(u.serve), u.refuse)
 	return u, nil
-}
-
-// readAssets computes the version of the assets.
-func (u *UI) readAssets() error {
-	sum := sha256.New()
-	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		body, err := files.ReadFile(name)
-		sum.Write(body)
-		return err
-	})
-	u.version = hex.EncodeToString(sum.Sum(nil))[:12]
-	return err
 }
 
 // routes registers the paths. Only those of the login and the assets are for callers without a session.
@@ -129,7 +117,7 @@ func (u *UI) routes() {
 	u.mux.HandleFunc("GET /ui/login", u.loginPage)
 	u.mux.HandleFunc("POST /ui/login", u.login)
 	u.mux.Handle("POST /ui/logout", u.known(u.logout))
-	for at, show := range u.views() {
+	for at, show := range (views{u.api, u.MayCall}).byPath() {
 		u.mux.Handle("GET /ui/"+at, u.known(u.page(show)))
 		u.mux.Handle("GET /ui/live/"+at, u.known(u.live(show)))
 	}
@@ -215,20 +203,4 @@ func actorOf(r *http.Request) identity.Actor {
 		return v.Actor
 	}
 	return identity.Actor{}
-}
-
-// asset serves the script, the styles and the icon. Their address has their version, so browsers may keep them.
-func (u *UI) asset(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("name")
-	body, err := files.ReadFile("assets/" + name)
-	if err != nil {
-		http.NotFound(w, r)
-		return
-	}
-	types := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
-	w.Header().Set("Content-Type", types[path.Ext(name)])
-	if r.URL.Query().Get("v") == u.version {
-		w.Header().Set("Cache-Control", "private, max-age=31536000, immutable")
-	}
-	_, _ = w.Write(body) // the browser may have disconnected
 }

@@ -8,32 +8,44 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 const methodListTokens = carav1.TokenService_ListTokens_FullMethodName
 
-// views are the views by their path below Prefix.
-func (u *UI) views() map[string]show {
+// views computes what the page shows, as the person who asks.
+type views struct {
+	api     clients
+	mayCall func(identity.Actor, string) error
+}
+
+// byPath returns the views by their path below Prefix.
+func (vs views) byPath() map[string]show {
 	return map[string]show{
-		"{$}":                  u.overview,
-		"projects":             u.projects,
-		"projects/{name}":      u.project,
-		"projects/{name}/logs": u.logs,
-		"sources":              u.sources,
-		"sources/{name}":       u.source,
-		"nodes":                u.nodes,
-		"nodes/{name}":         u.node,
-		"previews":             u.previews,
-		"volumes":              u.volumes,
-		"secrets":              u.secrets,
-		"tokens":               u.tokens,
-		"search":               u.search,
+		"{$}":                  vs.overview,
+		"projects":             vs.projects,
+		"projects/{name}":      vs.project,
+		"projects/{name}/logs": vs.logs,
+		"sources":              vs.sources,
+		"sources/{name}":       vs.source,
+		"nodes":                vs.nodes,
+		"nodes/{name}":         vs.node,
+		"previews":             vs.previews,
+		"volumes":              vs.volumes,
+		"secrets":              vs.secrets,
+		"tokens":               vs.tokens,
+		"search":               vs.search,
 	}
 }
 
-func (u *UI) sources(ctx context.Context, _ request) (view, error) {
-	l, err := u.api.sources.ListSources(ctx, &carav1.ListRequest{})
+// may reports whether the person may call a method for an object with this name.
+func (vs views) may(a identity.Actor, method, name string) bool {
+	return vs.mayCall(a, method) == nil && a.MayName(name)
+}
+
+func (vs views) sources(ctx context.Context, _ request) (view, error) {
+	l, err := vs.api.sources.ListSources(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return view{}, err
 	}
@@ -50,17 +62,17 @@ type source struct {
 	Actions []offer
 }
 
-func (u *UI) source(ctx context.Context, r request) (view, error) {
+func (vs views) source(ctx context.Context, r request) (view, error) {
 	name := r.name
-	s, err := u.api.sources.GetSource(ctx, &carav1.GetRequest{Name: name})
+	s, err := vs.api.sources.GetSource(ctx, &carav1.GetRequest{Name: name})
 	if err != nil {
 		return view{}, err
 	}
-	claims, err := u.api.sources.ListClaims(ctx, &carav1.ListClaimsRequest{Source: name})
+	claims, err := vs.api.sources.ListClaims(ctx, &carav1.ListClaimsRequest{Source: name})
 	if err != nil {
 		return view{}, err
 	}
-	out := &source{Source: s, Problem: api.SourceProblem(s), Claims: claims.GetItems(), Actions: u.sourceActions(r.actor, s)}
+	out := &source{Source: s, Problem: api.SourceProblem(s), Claims: claims.GetItems(), Actions: vs.offers(r.actor, s)}
 	// Claims that need attention come first.
 	slices.SortStableFunc(out.Claims, func(a, b *carav1.Claim) int { return settled(a) - settled(b) })
 	if len(out.Claims) > 5*window {
@@ -92,12 +104,12 @@ type bar struct {
 	Used, All  int64
 }
 
-func (u *UI) nodes(ctx context.Context, _ request) (view, error) {
-	nodes, err := u.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
+func (vs views) nodes(ctx context.Context, _ request) (view, error) {
+	nodes, err := vs.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return view{}, err
 	}
-	projects, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	projects, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
 	if err != nil {
 		return view{}, err
 	}
@@ -112,18 +124,18 @@ func (u *UI) nodes(ctx context.Context, _ request) (view, error) {
 	return view{title: "Nodes", nav: "nodes", template: "nodes", data: out, kinds: []string{api.KindNode, api.KindProject}}, nil
 }
 
-func (u *UI) node(ctx context.Context, r request) (view, error) {
+func (vs views) node(ctx context.Context, r request) (view, error) {
 	name := r.name
-	n, err := u.api.nodes.GetNode(ctx, &carav1.GetRequest{Name: name})
+	n, err := vs.api.nodes.GetNode(ctx, &carav1.GetRequest{Name: name})
 	if err != nil {
 		return view{}, err
 	}
-	projects, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{NodeRef: name})
+	projects, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{NodeRef: name})
 	if err != nil {
 		return view{}, err
 	}
 	out := nodeOf(n, projects.GetItems())
-	out.Actions = u.nodeActions(r.actor, n)
+	out.Actions = vs.offers(r.actor, n)
 	return view{title: name, nav: "nodes", template: "node", data: out, kinds: []string{api.KindNode, api.KindProject}}, nil
 }
 
@@ -157,8 +169,8 @@ func nodeOf(n *carav1.Node, projects []*carav1.Project) node {
 	return out
 }
 
-func (u *UI) previews(ctx context.Context, r request) (view, error) {
-	l, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+func (vs views) previews(ctx context.Context, r request) (view, error) {
+	l, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
 	if err != nil {
 		return view{}, err
 	}
@@ -169,7 +181,7 @@ func (u *UI) previews(ctx context.Context, r request) (view, error) {
 	var out []preview
 	for _, p := range l.GetItems() {
 		if api.Expiry(p) != nil {
-			out = append(out, preview{p, u.may(r.actor, carav1.ProjectService_ExtendProject_FullMethodName, p.GetMetadata().GetName())})
+			out = append(out, preview{p, vs.may(r.actor, carav1.ProjectService_ExtendProject_FullMethodName, p.GetMetadata().GetName())})
 		}
 	}
 	slices.SortStableFunc(out, func(a, b preview) int {
@@ -178,12 +190,12 @@ func (u *UI) previews(ctx context.Context, r request) (view, error) {
 	return view{title: "Previews", nav: "previews", template: "previews", data: out, kinds: []string{api.KindProject}}, nil
 }
 
-func (u *UI) volumes(ctx context.Context, r request) (view, error) {
-	l, err := u.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
+func (vs views) volumes(ctx context.Context, r request) (view, error) {
+	l, err := vs.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
 	if err != nil {
 		return view{}, err
 	}
-	projects, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	projects, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
 	if err != nil {
 		return view{}, err
 	}
@@ -192,20 +204,20 @@ func (u *UI) volumes(ctx context.Context, r request) (view, error) {
 		Volumes []*carav1.Volume
 		Backups []*carav1.Project
 		Delete  bool
-	}{l.GetItems(), backups, u.MayCall(r.actor, carav1.VolumeService_DeleteVolume_FullMethodName) == nil}
+	}{l.GetItems(), backups, vs.mayCall(r.actor, carav1.VolumeService_DeleteVolume_FullMethodName) == nil}
 	return view{title: "Volumes", nav: "volumes", template: "volumes", data: data, kinds: []string{api.KindVolume, api.KindProject}}, nil
 }
 
-func (u *UI) secrets(ctx context.Context, _ request) (view, error) {
-	l, err := u.api.secrets.ListSecrets(ctx, &carav1.ListRequest{})
+func (vs views) secrets(ctx context.Context, _ request) (view, error) {
+	l, err := vs.api.secrets.ListSecrets(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return view{}, err
 	}
 	return view{title: "Secrets", nav: "secrets", template: "secrets", data: l.GetItems(), kinds: []string{api.KindSecret}}, nil
 }
 
-func (u *UI) tokens(ctx context.Context, _ request) (view, error) {
-	l, err := u.api.tokens.ListTokens(ctx, &carav1.ListRequest{})
+func (vs views) tokens(ctx context.Context, _ request) (view, error) {
+	l, err := vs.api.tokens.ListTokens(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return view{}, err
 	}
@@ -217,7 +229,7 @@ func (u *UI) tokens(ctx context.Context, _ request) (view, error) {
 type found struct{ Kind, Name, Link, Text string }
 
 // search looks for words in the names of all objects, and in the hosts and owners of projects.
-func (u *UI) search(ctx context.Context, r request) (view, error) {
+func (vs views) search(ctx context.Context, r request) (view, error) {
 	const most = 50
 	q := clipped(r.query.Get("q"))
 	words := strings.Fields(strings.ToLower(q))
@@ -228,7 +240,7 @@ func (u *UI) search(ctx context.Context, r request) (view, error) {
 		}
 	}
 	if len(words) > 0 {
-		if err := u.searchIn(ctx, words, add); err != nil {
+		if err := vs.searchIn(ctx, words, add); err != nil {
 			return view{}, err
 		}
 	}
@@ -241,8 +253,8 @@ func (u *UI) search(ctx context.Context, r request) (view, error) {
 }
 
 // searchIn calls add for each object that matches. Projects whose name matches come before those that match otherwise.
-func (u *UI) searchIn(ctx context.Context, words []string, add func(kind, name, at, note string)) error {
-	projects, err := u.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+func (vs views) searchIn(ctx context.Context, words []string, add func(kind, name, at, note string)) error {
+	projects, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
 	if err != nil {
 		return err
 	}
@@ -254,19 +266,19 @@ func (u *UI) searchIn(ctx context.Context, words []string, add func(kind, name, 
 			}
 		}
 	}
-	nodes, err := u.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
+	nodes, err := vs.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return err
 	}
-	sources, err := u.api.sources.ListSources(ctx, &carav1.ListRequest{})
+	sources, err := vs.api.sources.ListSources(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return err
 	}
-	volumes, err := u.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
+	volumes, err := vs.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
 	if err != nil {
 		return err
 	}
-	secrets, err := u.api.secrets.ListSecrets(ctx, &carav1.ListRequest{})
+	secrets, err := vs.api.secrets.ListSecrets(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return err
 	}
