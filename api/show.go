@@ -34,13 +34,19 @@ func Expiry(p *carav1.Project) *timestamppb.Timestamp {
 // Telling returns the reason and the message that best explain a project's state.
 func Telling(p *carav1.Project) (reason, message string) {
 	st := p.GetStatus()
-	order := map[string][]string{
-		PhasePending:     {CondScheduled, CondPhase},
-		PhaseScheduled:   {CondImagesReady, CondReady, CondPhase},
-		PhaseRunning:     {CondReady},
-		PhaseFailed:      {CondPhase, CondReady},
-		PhaseTerminating: {CondPhase},
-	}[st.GetPhase()]
+	var order []string
+	switch st.GetPhase() {
+	case PhasePending:
+		order = []string{CondScheduled, CondPhase}
+	case PhaseScheduled:
+		order = []string{CondImagesReady, CondReady, CondPhase}
+	case PhaseRunning:
+		order = []string{CondReady}
+	case PhaseFailed:
+		order = []string{CondPhase, CondReady}
+	case PhaseTerminating:
+		order = []string{CondPhase}
+	}
 	ready := FindCondition(st.GetConditions(), CondReady)
 	if UpdateFailed(p) && ready.GetObservedGeneration() >= p.GetMetadata().GetGeneration() {
 		order = []string{CondReady}

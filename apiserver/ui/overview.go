@@ -69,20 +69,14 @@ func (vs views) overview(ctx context.Context, _ request) (view, error) {
 func overviewOf(projects []*carav1.Project, nodes []*carav1.Node, sources []*carav1.Source, volumes []*carav1.Volume) overview {
 	o := overview{Projects: len(projects), Nodes: len(nodes), Sources: len(sources)}
 	for _, p := range projects {
-		if p.GetStatus().GetPhase() == api.PhaseRunning && tone(p) == good {
-			o.Running++
-		}
 		o.addProject(p)
 	}
 	for _, n := range nodes {
-		if n.GetStatus().GetState() == api.NodeReady {
-			o.Ready++
-		}
 		o.addNode(n)
 	}
 	for _, s := range sources {
 		if c := api.SourceProblem(s); c != nil {
-			o.Problems = append(o.Problems, matter{api.KindSource, s.GetMetadata().GetName(), bad, c.GetType(), c.GetMessage(), c.GetLastTransitionTime()})
+			o.addProblem(api.KindSource, s.GetMetadata().GetName(), bad, c.GetType(), c)
 		}
 	}
 	for _, v := range volumes {
@@ -95,41 +89,52 @@ func overviewOf(projects []*carav1.Project, nodes []*carav1.Node, sources []*car
 	return o
 }
 
-// addProject adds what is wrong with a project, or what it is waiting for.
+// addProject counts a project, and adds what is wrong with it or what it is waiting for. Most projects of a large cluster run
+// well, so it looks for reasons only if there is something to say.
 func (o *overview) addProject(p *carav1.Project) {
-	st := p.GetStatus()
-	reason, message := api.Telling(p)
-	m := matter{api.KindProject, p.GetMetadata().GetName(), tone(p), reason, message, since(p)}
+	st, name, tone := p.GetStatus(), p.GetMetadata().GetName(), tone(p)
 	switch {
 	case st.GetLastSeen() != nil:
-		m.Reason, m.Message, m.Since = api.StatusUnknown, "its node "+st.GetNodeRef()+" is not connected", st.GetLastSeen()
-		o.Problems = append(o.Problems, m)
-	case st.GetPhase() == api.PhaseFailed, api.UpdateFailed(p), st.GetPhase() == api.PhaseRunning && m.Tone == warn:
-		o.Problems = append(o.Problems, m)
+		o.Problems = append(o.Problems, matter{api.KindProject, name, tone, api.StatusUnknown, "its node " + st.GetNodeRef() + " is not connected", st.GetLastSeen()})
+	case st.GetPhase() == api.PhaseFailed, api.UpdateFailed(p), st.GetPhase() == api.PhaseRunning && tone == warn:
+		reason, message := api.Telling(p)
+		o.Problems = append(o.Problems, matter{api.KindProject, name, tone, reason, message, since(p)})
 	case st.GetMove() != nil, st.GetPhase() != api.PhaseRunning:
-		if m.Reason == "" {
-			m.Reason = st.GetPhase()
-		}
-		o.Progress = append(o.Progress, m)
+		reason, message := api.Telling(p)
+		o.Progress = append(o.Progress, matter{api.KindProject, name, tone, cmp.Or(reason, st.GetPhase()), message, since(p)})
 	}
-	for _, typ := range []string{api.CondBackupStale, api.CondBackupBlocked} {
-		if c := api.FindCondition(st.GetConditions(), typ); c.GetStatus() == api.StatusTrue {
-			o.Problems = append(o.Problems, matter{api.KindProject, p.GetMetadata().GetName(), warn, typ, c.GetMessage(), c.GetLastTransitionTime()})
-		}
+	if tone == good {
+		o.Running++
 	}
-	for _, typ := range []string{api.CondCertificateReady, api.CondPortsReady} {
-		if c := api.FindCondition(st.GetConditions(), typ); c.GetStatus() == api.StatusFalse {
-			o.Problems = append(o.Problems, matter{api.KindProject, p.GetMetadata().GetName(), warn, typ, c.GetMessage(), c.GetLastTransitionTime()})
+	for _, c := range st.GetConditions() {
+		switch c.GetType() {
+		case api.CondBackupStale, api.CondBackupBlocked:
+			if c.GetStatus() == api.StatusTrue {
+				o.addProblem(api.KindProject, name, warn, c.GetType(), c)
+			}
+		case api.CondCertificateReady, api.CondPortsReady:
+			if c.GetStatus() == api.StatusFalse {
+				o.addProblem(api.KindProject, name, warn, c.GetType(), c)
+			}
 		}
 	}
 }
 
+// addNode counts a node, and adds what is wrong with it.
 func (o *overview) addNode(n *carav1.Node) {
+	if n.GetStatus().GetState() == api.NodeReady {
+		o.Ready++
+	}
 	for _, c := range n.GetStatus().GetConditions() {
 		if api.NodeTroubled(c) {
-			o.Problems = append(o.Problems, matter{api.KindNode, n.GetMetadata().GetName(), bad, c.GetReason(), c.GetMessage(), c.GetLastTransitionTime()})
+			o.addProblem(api.KindNode, n.GetMetadata().GetName(), bad, c.GetReason(), c)
 		}
 	}
+}
+
+// addProblem adds a problem that a condition describes.
+func (o *overview) addProblem(kind, name, tone, reason string, c *carav1.Condition) {
+	o.Problems = append(o.Problems, matter{kind, name, tone, reason, c.GetMessage(), c.GetLastTransitionTime()})
 }
 
 // since returns when a project got into its state, as far as its conditions say.

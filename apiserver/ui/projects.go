@@ -110,11 +110,10 @@ func projectsURL(q, phase string, from int) string {
 // matches reports whether each word is in a text by which people know a project. words are in lower case.
 func matches(p *carav1.Project, words []string) bool {
 	meta, st := p.GetMetadata(), p.GetStatus()
-	reason, _ := api.Telling(p)
 	for _, word := range words {
 		if !has(meta.GetName(), word) && !has(meta.GetOwner(), word) && !has(st.GetNodeRef(), word) && !has(st.GetPhase(), word) &&
-			!has(reason, word) && !slices.ContainsFunc(st.GetHosts(), func(host string) bool { return has(host, word) }) &&
-			!hasLabel(meta.GetLabels(), word) {
+			!slices.ContainsFunc(st.GetHosts(), func(host string) bool { return has(host, word) }) &&
+			!hasLabel(meta.GetLabels(), word) && !hasReason(p, word) {
 			return false
 		}
 	}
@@ -123,6 +122,11 @@ func matches(p *carav1.Project, words []string) bool {
 
 func has(s, word string) bool {
 	return strings.Contains(s, word) || strings.Contains(strings.ToLower(s), word)
+}
+
+func hasReason(p *carav1.Project, word string) bool {
+	reason, _ := api.Telling(p)
+	return has(reason, word)
 }
 
 func hasLabel(labels map[string]string, word string) bool {
