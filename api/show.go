@@ -23,6 +23,11 @@ func ReadyServices(p *carav1.Project) (ready int) {
 	return ready
 }
 
+// Healthy reports whether nothing of a Running project is missing.
+func Healthy(p *carav1.Project) bool {
+	return FindCondition(p.GetStatus().GetConditions(), CondReady).GetStatus() != StatusFalse && ReadyServices(p) >= len(p.GetSpec().GetServices())
+}
+
 // Expiry returns when a project will be deleted; nil for never.
 func Expiry(p *carav1.Project) *timestamppb.Timestamp {
 	if at := p.GetStatus().GetExpireAt(); at != nil {
@@ -82,6 +87,21 @@ func SourceProblem(s *carav1.Source) *carav1.Condition {
 		return c
 	}
 	return nil
+}
+
+// RefText returns the ref that a git source follows: `branch main`.
+func RefText(r *carav1.GitRef) string {
+	switch {
+	case r.GetBranch() != "":
+		return "branch " + r.GetBranch()
+	case r.GetTag() != "":
+		return "tag " + r.GetTag()
+	case r.GetSemver() != "":
+		return "semver " + r.GetSemver()
+	case r.GetCommit() != "":
+		return "commit " + ShortRevision(r.GetCommit())
+	}
+	return "HEAD"
 }
 
 // NodeTroubled reports whether a node's condition shows a problem: Ready, EngineReady, IngressReachable and PortsReady if they

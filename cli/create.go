@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -91,7 +90,7 @@ func newCreateDir(a *app) *cobra.Command {
 
 func (o *sourceOptions) parse(args []string) (err error) {
 	o.name = args[0]
-	if kind.RefText(o.spec.GetGit().GetRef()) == "HEAD" && o.spec.Git != nil {
+	if api.RefText(o.spec.GetGit().GetRef()) == "HEAD" && o.spec.Git != nil {
 		o.spec.Git.Ref = nil
 	}
 	if o.spec.Dir != nil {

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -127,7 +126,7 @@ func (d *drainProgress) project(name string, p *carav1.Project, deleted bool) []
 
 // howItLeft says where a project is that no longer runs on the node.
 func howItLeft(p *carav1.Project, deleted bool) string {
-	reason, message := kind.Telling(p)
+	reason, message := api.Telling(p)
 	st := p.GetStatus()
 	switch {
 	case deleted || st.GetPhase() == api.PhaseTerminating || st.GetPhase() == api.PhaseTerminated:
@@ -158,7 +157,7 @@ func (d *drainProgress) waits(name string, p *carav1.Project) []string {
 
 // moves returns the step of a project whose data is being copied, once.
 func (d *drainProgress) moves(name string, p *carav1.Project, m *carav1.Move) []string {
-	_, message := kind.Telling(p)
+	_, message := api.Telling(p)
 	text := fmt.Sprintf("project/%s moves to %s with its data: %s", term.Line(name), term.Line(m.GetTo()), m.GetStep())
 	if m.GetRestore() != nil {
 		text = fmt.Sprintf("project/%s is being restored: %s", term.Line(name), m.GetStep())
@@ -195,7 +194,7 @@ func (d *drainProgress) remains() string {
 		if why := d.shown["project/"+name]; why != "" {
 			lines = append(lines, why)
 		} else if node := p.GetStatus().GetNodeRef(); node != d.node {
-			_, message := kind.Telling(p)
+			_, message := api.Telling(p)
 			lines = append(lines, strings.TrimSuffix(fmt.Sprintf("project/%s is %s on %s: %s", term.Line(name), term.Line(p.GetStatus().GetPhase()), term.Line(node), term.Line(message)), ": "))
 		}
 	}

@@ -215,7 +215,7 @@ func (m *moveProgress) judge(p *carav1.Project) {
 // has failed.
 func (m *moveProgress) judgeStart(p *carav1.Project, failed string) {
 	st := p.GetStatus()
-	reason, message := kind.Telling(p)
+	reason, message := api.Telling(p)
 	switch {
 	case st.GetPhase() == api.PhaseFailed:
 		m.end(exitFailed, fmt.Sprintf("%s: %s: %s", failed, reason, message))

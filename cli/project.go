@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/caravanserai/cara/cli/kind"
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -83,7 +83,7 @@ func (o *extendOptions) run(ctx context.Context) error {
 	o.req.Name = o.name
 	p, err := c.ExtendProject(ctx, &o.req)
 	if err == nil {
-		o.done("expires " + term.Until(o.now(), kind.Expiry(p)).Text)
+		o.done("expires " + term.Until(o.now(), api.Expiry(p)).Text)
 	}
 	return err
 }

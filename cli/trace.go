@@ -121,7 +121,7 @@ func (o *traceOptions) source(ctx context.Context, p *carav1.Project, claim *car
 	}
 	from := s.GetSpec().GetDir().GetPath()
 	if g := s.GetSpec().GetGit(); g != nil {
-		from = g.GetUrl() + " " + kind.RefText(g.GetRef())
+		from = g.GetUrl() + " " + api.RefText(g.GetRef())
 	}
 	text := owner + ", " + from
 	if state := claim.GetStatus().GetState(); state != "" && state != api.ClaimApplied && state != api.ClaimOverridden { // the override has its own line

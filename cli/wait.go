@@ -144,7 +144,7 @@ func (w *waiting) take(e *carav1.ProjectEvent) []string {
 		return nil
 	}
 	w.open[name], w.last[name] = p, p
-	reason, message := kind.Telling(p)
+	reason, message := api.Telling(p)
 	switch {
 	case phase == api.PhaseFailed:
 		w.settle(name, exitFailed, fmt.Sprintf("project %q failed: %s: %s", name, reason, message))
@@ -193,7 +193,7 @@ func (w *waiting) verdict(timeout time.Duration, absence map[string]string) erro
 			messages, code = append(messages, fmt.Sprintf("project %q does not exist after %s: %s", name, timeout, absence[name])), exitTimeout
 			continue
 		}
-		_, message := kind.Telling(p)
+		_, message := api.Telling(p)
 		if jobs := openJobs(p); p.GetStatus().GetPhase() == api.PhaseRunning && len(jobs) > 0 {
 			message = waitsForJobs(jobs)
 		}

@@ -48,7 +48,7 @@ func funcs() template.FuncMap {
 		"problem":    api.SourceProblem,
 		"claim":      claimTone,
 		"host":       hostURL,
-		"ref":        refText,
+		"ref":        api.RefText,
 		"bytes":      bytesText,
 		"high":       func(all int64) int64 { return all * 85 / 100 },
 		"int":        func(n int32) int { return int(n) },
@@ -82,7 +82,7 @@ func tone(p *carav1.Project) string {
 	}
 	switch p.GetStatus().GetPhase() {
 	case api.PhaseRunning:
-		if !healthy(p) {
+		if !api.Healthy(p) {
 			return warn
 		}
 		return good
@@ -94,17 +94,11 @@ func tone(p *carav1.Project) string {
 	return dim
 }
 
-// healthy reports whether nothing of a Running project is missing.
-func healthy(p *carav1.Project) bool {
-	return api.FindCondition(p.GetStatus().GetConditions(), api.CondReady).GetStatus() != api.StatusFalse &&
-		api.ReadyServices(p) >= len(p.GetSpec().GetServices())
-}
-
 func phaseText(p *carav1.Project) string {
 	switch {
 	case p.GetStatus().GetLastSeen() != nil:
 		return api.StatusUnknown
-	case p.GetStatus().GetPhase() == api.PhaseRunning && !healthy(p):
+	case p.GetStatus().GetPhase() == api.PhaseRunning && !api.Healthy(p):
 		return "Running, not ready"
 	}
 	return p.GetStatus().GetPhase()
@@ -218,21 +212,6 @@ func claimTone(c *carav1.Claim) string {
 		return warn
 	}
 	return bad
-}
-
-// refText returns what a git source follows.
-func refText(r *carav1.GitRef) string {
-	switch {
-	case r.GetBranch() != "":
-		return "branch " + r.GetBranch()
-	case r.GetTag() != "":
-		return "tag " + r.GetTag()
-	case r.GetSemver() != "":
-		return "semver " + r.GetSemver()
-	case r.GetCommit() != "":
-		return "commit " + api.ShortRevision(r.GetCommit())
-	}
-	return "HEAD"
 }
 
 func bytesText(n int64) string {

@@ -56,7 +56,7 @@ func TestTelling(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &carav1.Project{Status: &carav1.ProjectStatus{Phase: tt.phase, Conditions: tt.conditions}}
-			if reason, message := Telling(p); reason != tt.reason || message != tt.message {
+			if reason, message := api.Telling(p); reason != tt.reason || message != tt.message {
 				t.Errorf("got %q, %q, want %q, %q", reason, message, tt.reason, tt.message)
 			}
 		})

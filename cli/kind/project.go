@@ -53,7 +53,7 @@ func describeProject(ctx context.Context, p Page, m proto.Message) error {
 	}
 	p.Field("Backup", backupField(obj, p.Now))
 	p.Field("Generation", fmt.Sprintf("%d (observed %d), epoch %d", meta.GetGeneration(), st.GetObservedGeneration(), st.GetEpoch()))
-	p.Field("Expires", deadline(p.Now, Expiry(obj)))
+	p.Field("Expires", deadline(p.Now, api.Expiry(obj)))
 	p.Field("Hosts", strings.Join(st.GetHosts(), ", "))
 	p.section("Services")
 	byName := map[string]*carav1.ServiceStatus{}
@@ -89,7 +89,7 @@ func deadline(now time.Time, at *timestamppb.Timestamp) string {
 func projectRow(m proto.Message, now time.Time) []term.Cell {
 	p := m.(*carav1.Project)
 	st := p.GetStatus()
-	reason, message := Telling(p)
+	reason, message := api.Telling(p)
 	return []term.Cell{
 		term.Text(p.GetMetadata().GetName()),
 		PhaseCell(p, now),
@@ -97,7 +97,7 @@ func projectRow(m proto.Message, now time.Time) []term.Cell {
 		term.Text(st.GetNodeRef()),
 		term.Text(reason),
 		term.Text(owner(p)),
-		term.Until(now, Expiry(p)),
+		term.Until(now, api.Expiry(p)),
 		term.Since(now, p.GetMetadata().GetCreationTimestamp()),
 		term.Count(p.GetMetadata().GetGeneration()),
 		term.Count(st.GetEpoch()),
@@ -117,8 +117,7 @@ func PhaseCell(p *carav1.Project, now time.Time) term.Cell {
 	switch phase {
 	case api.PhaseRunning:
 		c.Colour = term.Green
-		notReady := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady).GetStatus() == api.StatusFalse
-		if notReady || readyServices(p) < len(p.GetSpec().GetServices()) {
+		if !api.Healthy(p) {
 			c.Colour = term.Yellow
 		}
 	case api.PhaseFailed:
@@ -133,24 +132,12 @@ func PhaseCell(p *carav1.Project, now time.Time) term.Cell {
 
 // ReadyText returns how many of a project's services are ready: `1/2`.
 func ReadyText(p *carav1.Project) string {
-	return fmt.Sprintf("%d/%d", readyServices(p), len(p.GetSpec().GetServices()))
+	return fmt.Sprintf("%d/%d", api.ReadyServices(p), len(p.GetSpec().GetServices()))
 }
-
-// readyServices counts the services that are ready.
-func readyServices(p *carav1.Project) int { return api.ReadyServices(p) }
-
-// ServiceReady reports whether a service runs and is healthy, or has completed.
-func ServiceReady(s *carav1.ServiceStatus) bool { return api.ServiceReady(s) }
-
-// Telling returns the condition that best explains a project's state.
-func Telling(p *carav1.Project) (reason, message string) { return api.Telling(p) }
 
 func owner(p *carav1.Project) string {
 	return strings.TrimPrefix(p.GetMetadata().GetOwner(), api.PrefixSource)
 }
-
-// Expiry returns when a project will be deleted; nil for never.
-func Expiry(p *carav1.Project) *timestamppb.Timestamp { return api.Expiry(p) }
 
 // UpdateFailed reports whether the update to the newest generation failed and the previous version still runs.
 func UpdateFailed(p *carav1.Project) bool {

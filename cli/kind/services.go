@@ -35,7 +35,7 @@ func servicesOf(p *carav1.Project) [][]term.Cell {
 		}
 	}
 	if len(status) == 0 {
-		_, why := Telling(p)
+		_, why := api.Telling(p)
 		return [][]term.Cell{{term.Text(name), {Text: term.Line(p.GetStatus().GetPhase()), Colour: term.Yellow}, {Text: term.Line(why)}}}
 	}
 	var rows [][]term.Cell
@@ -47,7 +47,7 @@ func servicesOf(p *carav1.Project) [][]term.Cell {
 		}
 		colour := term.Yellow
 		switch {
-		case ServiceReady(s):
+		case api.ServiceReady(s):
 			colour, message = term.Green, ""
 		case s.GetState() == api.ServiceFailed || p.GetStatus().GetPhase() == api.PhaseFailed:
 			colour = term.Red

@@ -43,7 +43,7 @@ func describeSource(ctx context.Context, p Page, m proto.Message) error {
 	st, spec := s.GetStatus(), s.GetSpec()
 	p.meta(s.GetMetadata())
 	if g := spec.GetGit(); g != nil {
-		p.Field("Git", g.Url+" "+RefText(g.Ref))
+		p.Field("Git", g.Url+" "+api.RefText(g.Ref))
 	}
 	p.Field("Directory", spec.GetDir().GetPath())
 	p.Field("Path", spec.GetPath())
@@ -160,7 +160,7 @@ func sourceRow(m proto.Message, now time.Time) []term.Cell {
 	ready, message := SourceState(s)
 	from, ref := s.GetSpec().GetDir().GetPath(), ""
 	if g := s.GetSpec().GetGit(); g != nil {
-		from, ref = g.Url, RefText(g.Ref)
+		from, ref = g.Url, api.RefText(g.Ref)
 	}
 	return []term.Cell{
 		term.Text(s.GetMetadata().GetName()),
@@ -192,14 +192,10 @@ func SourceState(s *carav1.Source) (ready term.Cell, message string) {
 	if s.GetSpec().GetSuspend() {
 		return term.Cell{Text: "Suspended", Colour: term.Yellow}, "nothing is fetched, applied or pruned"
 	}
-	conditions := s.GetStatus().GetConditions()
-	for _, typ := range []string{
-		api.CondFetchFailed, api.CondInvalidManifests, api.CondPruneBlocked, api.CondConflict, api.CondStalled,
-	} {
-		if c := api.FindCondition(conditions, typ); c.GetStatus() == api.StatusTrue {
-			return term.Cell{Text: api.StatusFalse, Colour: term.Red}, typ + ": " + c.Message
-		}
+	if c := api.SourceProblem(s); c != nil && c.GetType() != api.CondReady {
+		return term.Cell{Text: api.StatusFalse, Colour: term.Red}, c.GetType() + ": " + c.GetMessage()
 	}
+	conditions := s.GetStatus().GetConditions()
 	c := api.FindCondition(conditions, api.CondReady)
 	switch c.GetStatus() {
 	case api.StatusTrue:
@@ -212,19 +208,4 @@ func SourceState(s *carav1.Source) (ready term.Cell, message string) {
 	default:
 		return term.Cell{Text: term.Line(c.Status), Colour: term.Red}, strings.TrimPrefix(c.Reason+": "+c.Message, ": ")
 	}
-}
-
-// RefText returns the ref that a git source follows: `branch main`.
-func RefText(r *carav1.GitRef) string {
-	switch {
-	case r.GetBranch() != "":
-		return "branch " + r.Branch
-	case r.GetTag() != "":
-		return "tag " + r.Tag
-	case r.GetSemver() != "":
-		return "semver " + r.Semver
-	case r.GetCommit() != "":
-		return "commit " + api.ShortRevision(r.Commit)
-	}
-	return "HEAD"
 }
