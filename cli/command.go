@@ -57,7 +57,7 @@ func (o *named) one(cmd *cobra.Command, of options) *cobra.Command {
 	if cmd.Args == nil {
 		cmd.Args = cobra.ExactArgs(1)
 	}
-	cmd.ValidArgsFunction = o.completeNames(o.kind)
+	cmd.ValidArgsFunction = completion{o.app}.name(o.kind)
 	return command(cmd, of)
 }
 

@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/access"
 	"github.com/caravanserai/cara/internal/settings"
 )
@@ -28,97 +30,99 @@ func offer(cmd *cobra.Command, flag string, complete cobra.CompletionFunc) {
 	}
 }
 
-// names returns the names of all objects of a kind; nil if the server does not answer or refuses the user.
-func (a *app) names(cmd *cobra.Command, k kind.Kind) []string {
+// completion completes what the user types, with names that the server knows.
+type completion struct{ *app }
+
+// ask returns the names that the server answers; nil if it does not answer or refuses the user.
+func (c completion) ask(cmd *cobra.Command, call func(context.Context, grpc.ClientConnInterface) ([]string, error)) []string {
 	if err := settings.Load(cmd.Flags()); err != nil { // completion runs without PersistentPreRun
 		return nil
 	}
-	conn, err := a.dial()
+	conn, err := c.dial()
 	if err != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
 	defer cancel()
-	objects, err := k.List(ctx, conn, kind.Filter{})
+	names, err := call(ctx, conn)
 	if err != nil {
 		return nil
 	}
-	names := make([]string, len(objects))
-	for i, obj := range objects {
-		names[i] = term.Clean(api.Meta(obj).GetName())
+	for i := range names {
+		names[i] = term.Clean(names[i])
 	}
 	return names
 }
 
-// completeNames completes the name of one object.
-func (a *app) completeNames(k kind.Kind) cobra.CompletionFunc {
+// names returns the names of all objects of a kind.
+func (c completion) names(cmd *cobra.Command, k kind.Kind) []string {
+	return c.ask(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) (names []string, err error) {
+		objects, err := k.List(ctx, conn, kind.Filter{})
+		for _, obj := range objects {
+			names = append(names, api.Meta(obj).GetName())
+		}
+		return names, err
+	})
+}
+
+// services returns the services of a project.
+func (c completion) services(cmd *cobra.Command, project string) []string {
+	return c.ask(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) (names []string, err error) {
+		p, err := carav1.NewProjectServiceClient(conn).GetProject(ctx, kind.ByName(project))
+		for _, s := range p.GetSpec().GetServices() {
+			names = append(names, s.GetName())
+		}
+		return names, err
+	})
+}
+
+// name completes the name of one object.
+func (c completion) name(k kind.Kind) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, noFiles
 		}
-		return matching(a.names(cmd, k), prefix, nil), noFiles
+		return matching(c.names(cmd, k), prefix, nil), noFiles
 	}
 }
 
-// completeFlag completes a flag that names an object.
-func (a *app) completeFlag(k kind.Kind) cobra.CompletionFunc {
+// flag completes a flag that names an object.
+func (c completion) flag(k kind.Kind) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-		return matching(a.names(cmd, k), prefix, nil), noFiles
+		return matching(c.names(cmd, k), prefix, nil), noFiles
 	}
 }
 
-// services returns the services of a project; nil if the server does not answer.
-func (a *app) services(cmd *cobra.Command, project string) []string {
-	if err := settings.Load(cmd.Flags()); err != nil { // completion runs without PersistentPreRun
-		return nil
-	}
-	c, err := a.projects()
-	if err != nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
-	defer cancel()
-	p, err := c.GetProject(ctx, kind.ByName(project))
-	if err != nil {
-		return nil
-	}
-	var names []string
-	for _, s := range p.GetSpec().GetServices() {
-		names = append(names, term.Clean(s.GetName()))
-	}
-	return names
-}
-
-// completeServices completes PROJECT[/SERVICE] [SERVICE...].
-func (a *app) completeServices(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+// targets completes PROJECT[/SERVICE] [SERVICE...].
+func (c completion) targets(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		t, err := parseTarget(args[0], "")
 		if err != nil || t.service != "" {
 			return nil, noFiles
 		}
-		return matching(a.services(cmd, t.project), prefix, args[1:]), noFiles
+		return matching(c.services(cmd, t.project), prefix, args[1:]), noFiles
 	}
-	return a.completeTarget(cmd, args, prefix)
+	return c.target(cmd, args, prefix)
 }
 
-// completeTarget completes PROJECT[/SERVICE].
-func (a *app) completeTarget(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+// target completes PROJECT[/SERVICE].
+func (c completion) target(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	project, _, begun := strings.Cut(prefix, "/")
 	switch {
 	case len(args) > 0:
 		return nil, noFiles
 	case !begun:
-		return matching(a.names(cmd, kind.Project()), prefix, nil), noFiles
+		return matching(c.names(cmd, kind.Project()), prefix, nil), noFiles
 	}
 	var targets []string
-	for _, s := range a.services(cmd, project) {
+	for _, s := range c.services(cmd, project) {
 		targets = append(targets, project+"/"+s)
 	}
 	return matching(targets, prefix, nil), noFiles
 }
 
-// completeServiceFlag completes --service with the services of the project on the command line.
-func (a *app) completeServiceFlag(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+// serviceFlag completes --service with the services of the project on the command line.
+func (c completion) serviceFlag(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 0 {
 		return nil, noFiles
 	}
@@ -126,11 +130,11 @@ func (a *app) completeServiceFlag(cmd *cobra.Command, args []string, prefix stri
 	if err != nil {
 		return nil, noFiles
 	}
-	return matching(a.services(cmd, t.project), prefix, nil), noFiles
+	return matching(c.services(cmd, t.project), prefix, nil), noFiles
 }
 
-// completeRefs completes KIND NAME... and KIND/NAME... for the kinds that fit.
-func (a *app) completeRefs(fits func(kind.Kind) bool) cobra.CompletionFunc {
+// refs completes KIND NAME... and KIND/NAME... for the kinds that fit.
+func (c completion) refs(fits func(kind.Kind) bool) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		if typ, _, ok := strings.Cut(prefix, "/"); ok {
 			k, err := kind.Find(typ)
@@ -138,7 +142,7 @@ func (a *app) completeRefs(fits func(kind.Kind) bool) cobra.CompletionFunc {
 				return nil, noFiles
 			}
 			var refs []string
-			for _, name := range a.names(cmd, k) {
+			for _, name := range c.names(cmd, k) {
 				refs = append(refs, typ+"/"+name)
 			}
 			return matching(refs, prefix, args), noFiles
@@ -156,12 +160,13 @@ func (a *app) completeRefs(fits func(kind.Kind) bool) cobra.CompletionFunc {
 		if err != nil || !fits(k) {
 			return nil, noFiles
 		}
-		return matching(a.names(cmd, k), prefix, args[1:]), noFiles
+		return matching(c.names(cmd, k), prefix, args[1:]), noFiles
 	}
 }
 
-func (a *app) completeContexts(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	file, err := a.contextsFile()
+// contexts completes the name of a context.
+func (c completion) contexts(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	file, err := c.contextsFile()
 	if err != nil {
 		return nil, noFiles
 	}

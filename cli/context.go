@@ -31,14 +31,14 @@ func newContext(a *app) *cobra.Command {
 		list.AddCommand(command(cmd, &contextOptions{app: a, change: change}))
 	}
 	change(&cobra.Command{
-		Use: "use NAME", Short: "Choose the server to talk to", ValidArgsFunction: a.completeContexts, Example: "  caractrl context use prod",
+		Use: "use NAME", Short: "Choose the server to talk to", ValidArgsFunction: completion{a}.contexts, Example: "  caractrl context use prod",
 	}, func(o *contextOptions) (string, error) { return "is in use", access.Use(o.file, o.name) })
 	change(&cobra.Command{
 		Use: "add NAME --server URL --token-file FILE [--ca-file FILE]", Short: "Remember a server, and use it",
 		Example: "  caractrl context add prod --server https://cara.example.com --token-file token --ca-file ca.crt",
 	}, (*contextOptions).add)
 	change(&cobra.Command{
-		Use: "remove NAME", Short: "Forget a server", ValidArgsFunction: a.completeContexts, Example: "  caractrl context remove prod",
+		Use: "remove NAME", Short: "Forget a server", ValidArgsFunction: completion{a}.contexts, Example: "  caractrl context remove prod",
 	}, func(o *contextOptions) (string, error) { return "removed", access.Remove(o.file, o.name) })
 	return list
 }

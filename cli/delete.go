@@ -34,7 +34,7 @@ func newDelete(a *app) *cobra.Command {
 		Use: "delete KIND NAME... | delete KIND/NAME... | delete -f FILE|DIR|-", Short: "Delete objects",
 		Example: "  caractrl delete project web\n  caractrl delete project/web source/platform\n  caractrl delete -f deploy/\n" +
 			"  caractrl delete volume shop.db --wait",
-		ValidArgsFunction: a.completeRefs(kind.Kind.Deletable),
+		ValidArgsFunction: completion{a}.refs(kind.Kind.Deletable),
 	}, o)
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.files, "filename", "f", nil, "delete what these manifests describe")

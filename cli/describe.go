@@ -19,7 +19,7 @@ func newDescribe(a *app) *cobra.Command {
 		Use: "describe KIND NAME... | describe KIND/NAME...", Short: "Show objects in full, with what happened to them",
 		Long:              "Show projects, nodes, sources, volumes or tokens in full: what they are, what limits them, their conditions, and what happened to them.",
 		Example:           "  caractrl describe project web\n  caractrl describe source/platform\n  caractrl describe volume shop.db",
-		ValidArgsFunction: a.completeRefs(func(k kind.Kind) bool { return k.Describe != nil }),
+		ValidArgsFunction: completion{a}.refs(func(k kind.Kind) bool { return k.Describe != nil }),
 	}, &describeOptions{app: a})
 }
 

@@ -36,7 +36,7 @@ func newDiff(a *app) *cobra.Command {
 		Long: "Show, field by field, what apply would change; or how the cluster differs from what a source declares now. The exit code\n" +
 			"is 0 if nothing differs, 1 if something differs, and 2 if that is not known.",
 		Example:           "  caractrl diff -f deploy/\n  caractrl diff source/platform",
-		ValidArgsFunction: a.completeRefs(func(k kind.Kind) bool { return k.Name == api.KindSource }),
+		ValidArgsFunction: completion{a}.refs(func(k kind.Kind) bool { return k.Name == api.KindSource }),
 	}, o)
 	cmd.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "file, directory, or - for standard input")
 	return cmd

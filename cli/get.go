@@ -35,7 +35,7 @@ func newGet(a *app) *cobra.Command {
 		Long: "Show objects as a table, or as JSON or YAML. Kinds are " + kindWords() + ".",
 		Example: "  caractrl get projects -l team=shop\n  caractrl get project/web -o json\n  caractrl get projects --phase Failed -w\n" +
 			"  caractrl get volumes --project shop -o wide\n  caractrl get routes",
-		ValidArgsFunction: a.completeRefs(func(kind.Kind) bool { return true }),
+		ValidArgsFunction: completion{a}.refs(func(kind.Kind) bool { return true }),
 	}, o)
 	f := cmd.Flags()
 	f.StringVarP(&o.output, "output", "o", "", kind.Formats)
@@ -55,8 +55,8 @@ func newGet(a *app) *cobra.Command {
 	}
 	offer(cmd, "phase", cobra.FixedCompletions(phases, noFiles))
 	offer(cmd, "state", cobra.FixedCompletions(kind.VolumeStates(), noFiles))
-	offer(cmd, "node", a.completeFlag(kind.Node()))
-	offer(cmd, "project", a.completeFlag(kind.Project()))
+	offer(cmd, "node", completion{a}.flag(kind.Node()))
+	offer(cmd, "project", completion{a}.flag(kind.Project()))
 	return cmd
 }
 

@@ -37,7 +37,7 @@ func newLogs(a *app) *cobra.Command {
 			"8 MiB of each other. With -f lines are shown as they come, over restarts and updates, until the project is gone or\n" +
 			"none of its services will run again.",
 		Example:           "  caractrl logs shop -f\n  caractrl logs shop/web --since 10m --tail 100\n  caractrl logs shop --previous",
-		ValidArgsFunction: a.completeServices,
+		ValidArgsFunction: completion{a}.targets,
 	}, o)
 	o.flag(cmd)
 	f := cmd.Flags()

@@ -42,7 +42,7 @@ func newMove(a *app) *cobra.Command {
 	f.BoolVar(&o.wait, "wait", false, "wait until the project runs on the new node")
 	f.BoolVar(&o.cancel, "cancel", false, "end the move: the project continues on its old node")
 	f.DurationVar(&o.timeout, "timeout", 0, "how long to wait; 0 is as long as it takes")
-	offer(cmd, "to", a.completeFlag(kind.Node()))
+	offer(cmd, "to", completion{a}.flag(kind.Node()))
 	return cmd
 }
 

@@ -126,7 +126,7 @@ func newAdopt(a *app) *cobra.Command {
 		return "belongs to " + kind.Provenance(p.GetMetadata()) + " now", err
 	})
 	cmd.Flags().StringVar(&source, "source", "", "source that gets it; not needed if only one declares the project")
-	offer(cmd, "source", a.completeFlag(kind.Source()))
+	offer(cmd, "source", completion{a}.flag(kind.Source()))
 	return cmd
 }
 

@@ -29,7 +29,7 @@ type restartOptions struct{ servicesOptions }
 func newRestart(a *app) *cobra.Command {
 	o := &restartOptions{servicesOptions{app: a}}
 	cmd := command(&cobra.Command{
-		Use: "restart PROJECT[/SERVICE]", Short: "Restart a project's containers", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeTarget,
+		Use: "restart PROJECT[/SERVICE]", Short: "Restart a project's containers", Args: cobra.ExactArgs(1), ValidArgsFunction: completion{a}.target,
 		Example: "  caractrl restart shop\n  caractrl restart shop/web",
 	}, o)
 	o.flag(cmd)

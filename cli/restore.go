@@ -50,7 +50,7 @@ func newRestore(a *app) *cobra.Command {
 	f.BoolVar(&o.wait, "wait", false, "wait until the project runs on the restored data")
 	f.BoolVar(&o.cancel, "cancel", false, "end the restore: the project continues with its old data")
 	f.DurationVar(&o.timeout, "timeout", 0, "how long to wait; 0 is as long as it takes")
-	offer(cmd, "node", a.completeFlag(kind.Node()))
+	offer(cmd, "node", completion{a}.flag(kind.Node()))
 	return cmd
 }
 

@@ -116,7 +116,7 @@ func newRoot(a *app) *cobra.Command {
 	flags.StringVar(&a.caFile, "ca-file", "", "file with the certificate authority in PEM: ca.crt in the server's data directory")
 	flags.StringVar(&a.context, "context", "", "context to use instead of the current one")
 	flags.StringVar(&a.file, "contexts-file", "", "file with the contexts")
-	offer(root, "context", a.completeContexts)
+	offer(root, "context", completion{a}.contexts)
 	for i, task := range tasks() {
 		id := strconv.Itoa(i)
 		root.AddGroup(&cobra.Group{ID: id, Title: task.title})

@@ -89,7 +89,7 @@ func newReconcile(a *app) *cobra.Command {
 	f.BoolVar(&o.noWait, "no-wait", false, "do not wait")
 	f.BoolVar(&o.running, "wait", false, "wait until the projects run")
 	f.StringVar(&o.project, "project", "", "with --wait: wait for this project only")
-	offer(cmd, "project", a.completeFlag(kind.Project()))
+	offer(cmd, "project", completion{a}.flag(kind.Project()))
 	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
 	return cmd
 }

@@ -26,8 +26,8 @@ type serviceOptions struct {
 
 func (o *serviceOptions) flag(cmd *cobra.Command, usage string) {
 	cmd.Flags().StringVarP(&o.flagged, "service", "s", "", usage)
-	offer(cmd, "service", o.completeServiceFlag)
-	cmd.ValidArgsFunction = o.completeTarget
+	offer(cmd, "service", completion{o.app}.serviceFlag)
+	cmd.ValidArgsFunction = completion{o.app}.target
 }
 
 func (o *serviceOptions) parse(args []string) (err error) {
@@ -44,7 +44,7 @@ type servicesOptions struct {
 
 func (o *servicesOptions) flag(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVarP(&o.services, "service", "s", nil, "only these services")
-	offer(cmd, "service", o.completeServiceFlag)
+	offer(cmd, "service", completion{o.app}.serviceFlag)
 }
 
 func (o *servicesOptions) parse(args []string) error {

@@ -43,7 +43,7 @@ func newWait(a *app) *cobra.Command {
 			"the project may run, use caractrl reconcile SOURCE --wait --project NAME, which waits for what git says now.\n\n" +
 			"Exit codes: 0 it is so, 2 no node fits, 3 the project failed, 4 --timeout was over, 1 anything else.",
 		Example:           "  caractrl wait project pr-42 --timeout 10m\n  caractrl wait project pr-42 --for deleted\n  caractrl wait source platform",
-		ValidArgsFunction: a.completeRefs(func(k kind.Kind) bool { return waitStates(k) != nil }),
+		ValidArgsFunction: completion{a}.refs(func(k kind.Kind) bool { return waitStates(k) != nil }),
 	}, o)
 	f := cmd.Flags()
 	f.StringVar(&o.state, "for", "", "running, ready or deleted (default running for a project, ready for a source)")
