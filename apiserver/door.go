@@ -122,8 +122,8 @@ func (d *door) identify(r *http.Request, v *admission.Visit, route route) error 
 		return err
 	}
 	v.Actor = actor
-	if v.Actor.Role != api.RoleNone && !v.Conn.Known.Swap(true) && v.Conn.Counted != nil {
-		v.Conn.Counted.Known()
+	if actor.Role != api.RoleNone {
+		countKnown(v)
 	}
 	if route.method == "" {
 		return nil
@@ -147,10 +147,15 @@ func (d *door) identifySession(r *http.Request, v *admission.Visit) error {
 		return nil //nolint:nilerr // the page asks to log in again
 	}
 	v.Actor = actor
+	countKnown(v)
+	return nil
+}
+
+// countKnown counts the connection, once, as one of an authenticated caller.
+func countKnown(v *admission.Visit) {
 	if !v.Conn.Known.Swap(true) && v.Conn.Counted != nil {
 		v.Conn.Counted.Known()
 	}
-	return nil
 }
 
 // filledSoon waits for the cache. At most maxFilling calls wait, because their callers are not authenticated yet.

@@ -130,7 +130,7 @@ func askRestart(_ context.Context, _ clients, q *question) error {
 
 func askExtend(_ context.Context, _ clients, q *question) error {
 	p := q.object.(*carav1.Project)
-	q.Effects = []string{"It now expires at " + api.Expiry(p).AsTime().UTC().Format("2006-01-02 15:04 UTC") + ", and later by what you choose."}
+	q.Effects = []string{"It now expires at " + minuteOf(api.Expiry(p)) + ", and later by what you choose."}
 	if owned(p) {
 		q.Effects = append(q.Effects, "Its source does not change: the later end is an override that ends with it.")
 	}
@@ -166,7 +166,7 @@ func askRollback(ctx context.Context, c clients, q *question) error {
 		if chosen == "" {
 			chosen = to
 		}
-		options = append(options, option{to, fmt.Sprintf("generation %s, by %s, %s", to, r.GetActor(), r.GetTime().AsTime().UTC().Format("2006-01-02 15:04 UTC"))})
+		options = append(options, option{to, fmt.Sprintf("generation %s, by %s, %s", to, r.GetActor(), minuteOf(r.GetTime()))})
 		if to == chosen {
 			q.Diff = api.Diff(p, r.GetProject())
 		}

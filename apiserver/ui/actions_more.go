@@ -60,7 +60,7 @@ func askRestore(_ context.Context, _ clients, q *question) error {
 		options = append(options, option{s.GetVolume(), fmt.Sprintf("%s (%s)", s.GetVolume(), bytesText(s.GetBytes()))})
 	}
 	q.Effects = []string{
-		"The data of the newest backup, of " + p.GetStatus().GetBackup().GetLastSuccess().AsTime().UTC().Format("2006-01-02 15:04 UTC") + ", replaces the data of today.",
+		"The data of the newest backup, of " + minuteOf(p.GetStatus().GetBackup().GetLastSuccess()) + ", replaces the data of today.",
 		"The project runs on its old data until the restored data is complete and verified. Then it restarts on it.",
 		"The old data stays as a Retained volume until the restored one runs. caractrl restore can choose an older snapshot.",
 	}
@@ -75,7 +75,7 @@ func askDeleteVolume(_ context.Context, _ clients, q *question) error {
 	if st.GetLastBackup() == nil {
 		q.Effects = append(q.Effects, "It was never backed up.")
 	} else {
-		q.Effects = append(q.Effects, "It was last backed up at "+st.GetLastBackup().AsTime().UTC().Format("2006-01-02 15:04 UTC")+".")
+		q.Effects = append(q.Effects, "It was last backed up at "+minuteOf(st.GetLastBackup())+".")
 	}
 	q.Command += " --yes"
 	return nil

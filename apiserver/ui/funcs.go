@@ -65,6 +65,11 @@ func when(at *timestamppb.Timestamp) template.HTML {
 		exact.Format(time.RFC3339), exact.Format("2006-01-02 15:04:05 UTC"), exact.Format("2006-01-02 15:04")))
 }
 
+// minuteOf formats a time to the minute, for a sentence.
+func minuteOf(at *timestamppb.Timestamp) string {
+	return at.AsTime().UTC().Format("2006-01-02 15:04 UTC")
+}
+
 // trusted marks what the templates have already escaped.
 func trusted(html []byte) template.HTML { return template.HTML(html) } //nolint:gosec // it comes from render
 
