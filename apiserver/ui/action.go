@@ -138,13 +138,7 @@ func (u *UI) showQuestion(w http.ResponseWriter, r *http.Request, act action, m 
 			q.Fields[i].Value = v
 		}
 	}
-	v := view{title: act.label + " " + name, nav: strings.ToLower(act.kind) + "s", template: "question", data: q}
-	body, id, err := u.render(v)
-	if err != nil {
-		return err
-	}
-	u.document(w, r, status, v, body, id)
-	return nil
+	return u.document(w, r, status, view{title: act.label + " " + name, nav: strings.ToLower(act.kind) + "s", template: "question", data: q})
 }
 
 // do carries an action out. A second request with the same key does nothing.

@@ -2,6 +2,7 @@ package ui
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -40,13 +41,9 @@ func (u *UI) live(show show) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		u.streams.open.Add(1)
 		defer u.streams.open.Add(-1)
-		s := &stream{w: w, conn: http.NewResponseController(w)}
-		s.begin()
-		defer func() { _ = s.conn.SetWriteDeadline(time.Time{}) }() // the connection may serve other requests
-		seen := r.Header.Get("Last-Event-ID")
-		if seen == "" {
-			seen = r.URL.Query().Get("seen")
-		}
+		s := openStream(w)
+		defer s.close()
+		seen := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("seen"))
 		if version, _, _ := strings.Cut(seen, "-"); seen != "" && version != u.version {
 			s.send("reload", "", nil) // a newer server has other assets
 			return nil
@@ -165,18 +162,21 @@ type stream struct {
 	err  error
 }
 
-func (s *stream) begin() {
-	s.w.Header().Set("Content-Type", eventStream)
-	s.w.Header().Set("X-Accel-Buffering", "no") // for proxies that would hold the events back
-	s.w.WriteHeader(http.StatusOK)
+// openStream begins an answer that is a stream. The caller must close it.
+func openStream(w http.ResponseWriter) *stream {
+	s := &stream{w: w, conn: http.NewResponseController(w)}
+	w.Header().Set("Content-Type", eventStream)
+	w.Header().Set("X-Accel-Buffering", "no") // for proxies that would hold the events back
+	w.WriteHeader(http.StatusOK)
 	s.flush()
+	return s
 }
+
+// close removes the deadline, because the connection may serve other requests.
+func (s *stream) close() { _ = s.conn.SetWriteDeadline(time.Time{}) }
 
 // send sends one event.
 func (s *stream) send(event, id string, data []byte) {
-	if s.err != nil {
-		return
-	}
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "event: %s\n", event)
 	if id != "" {
@@ -188,18 +188,20 @@ func (s *stream) send(event, id string, data []byte) {
 		out.WriteByte('\n')
 	}
 	out.WriteByte('\n')
-	_ = s.conn.SetWriteDeadline(time.Now().Add(writeWithin))
-	_, s.err = s.w.Write(out.Bytes())
-	s.flush()
+	s.write(out.Bytes())
 }
 
 // ping finds out whether the browser is still there.
-func (s *stream) ping() {
-	if s.err == nil {
-		_ = s.conn.SetWriteDeadline(time.Now().Add(writeWithin))
-		_, s.err = s.w.Write([]byte(":\n\n"))
-		s.flush()
+func (s *stream) ping() { s.write([]byte(":\n\n")) }
+
+// write writes to the browser, which must read it in time.
+func (s *stream) write(p []byte) {
+	if s.err != nil {
+		return
 	}
+	_ = s.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+	_, s.err = s.w.Write(p)
+	s.flush()
 }
 
 func (s *stream) flush() {

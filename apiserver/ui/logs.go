@@ -74,9 +74,8 @@ func (u *UI) followLogs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s := &stream{w: w, conn: http.NewResponseController(w)}
-	s.begin()
-	defer func() { _ = s.conn.SetWriteDeadline(time.Time{}) }() // the connection may serve other requests
+	s := openStream(w)
+	defer s.close()
 	lines := make(chan *carav1.LogLine, batch)
 	var ended error // written before lines is closed
 	done := u.Guard.Go("logs of the page", func() error { return receive(ctx, in, since, lines) }, func(err error) {

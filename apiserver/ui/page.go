@@ -41,17 +41,16 @@ func (u *UI) page(show show) handler {
 		if err != nil {
 			return err
 		}
-		body, id, err := u.render(v)
-		if err != nil {
-			return err
-		}
-		u.document(w, r, http.StatusOK, v, body, id)
-		return nil
+		return u.document(w, r, http.StatusOK, v)
 	}
 }
 
-// document writes a whole document around the rendered view.
-func (u *UI) document(w http.ResponseWriter, r *http.Request, status int, v view, body []byte, id string) {
+// document writes a whole document with a view. If the view cannot be rendered, it writes nothing.
+func (u *UI) document(w http.ResponseWriter, r *http.Request, status int, v view) error {
+	body, id, err := u.render(v)
+	if err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	actor := actorOf(r)
@@ -59,20 +58,18 @@ func (u *UI) document(w http.ResponseWriter, r *http.Request, status int, v view
 		"Title": v.title, "Nav": v.nav, "Body": trusted(body), "ID": id, "Assets": u.version, "Actor": actor, "Live": len(v.kinds) > 0,
 		"Done": doneText(r.URL.Query().Get("done")), "Tokens": u.MayCall(actor, methodListTokens) == nil, "Cluster": u.ClusterID, "Version": u.Version,
 	})
+	return nil
 }
 
 // refuse answers with an error.
 func (u *UI) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	problem := api.ProblemOf(api.Wire(err))
-	v := view{title: problem.GetTitle(), template: "problem", data: problem}
-	body, id, err := u.render(v)
-	if err != nil {
-		http.Error(w, problem.GetDetail(), int(problem.GetStatus()))
-		return
-	}
+	status := int(problem.GetStatus())
 	if actorOf(r).Session == "" {
-		u.showLogin(w, int(problem.GetStatus()), loginForm{Problem: problem.GetDetail()})
+		u.showLogin(w, status, loginForm{Problem: problem.GetDetail()})
 		return
 	}
-	u.document(w, r, int(problem.GetStatus()), v, body, id)
+	if err := u.document(w, r, status, view{title: problem.GetTitle(), template: "problem", data: problem}); err != nil {
+		http.Error(w, problem.GetDetail(), status)
+	}
 }
