@@ -10,9 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 const (
@@ -139,7 +142,7 @@ func (v view) changed(cache *state.Cache, at int64) (changed bool, upTo int64, w
 			return false, at, wake
 		}
 		for _, tx := range txs {
-			if slices.ContainsFunc(tx.Changes, func(ch state.Change) bool { return v.shows(ch.Kind, ch.Name) }) {
+			if slices.ContainsFunc(tx.Changes, v.shows) {
 				return true, tx.Rev, nil
 			}
 		}
@@ -147,12 +150,25 @@ func (v view) changed(cache *state.Cache, at int64) (changed bool, upTo int64, w
 	}
 }
 
-// shows reports whether the view shows an object.
-func (v view) shows(kind, name string) bool {
-	if v.name != "" && (kind == api.KindProject || kind == api.KindSource || kind == api.KindNode || kind == api.KindOverride) && name != v.name {
-		return false
+// shows reports whether the view shows the object of a change.
+func (v view) shows(ch state.Change) bool {
+	if shown := slices.Contains(v.kinds, ch.Kind); !shown || v.name == "" {
+		return shown
 	}
-	return slices.Contains(v.kinds, kind)
+	switch ch.Kind {
+	case api.KindProject, api.KindSource, api.KindOverride, api.KindTombstone:
+		return ch.Name == v.name
+	case api.KindClaim:
+		return strings.HasPrefix(ch.Name, v.name+"/")
+	case api.KindEvent:
+		return isAbout(ch.New, v.name) || isAbout(ch.Old, v.name)
+	}
+	return true
+}
+
+// isAbout reports whether m is an event about an object with this name.
+func isAbout(m proto.Message, name string) bool {
+	return state.As[*carav1.Event](m).GetObject().GetName() == name
 }
 
 // stream writes server-sent events.

@@ -22,7 +22,8 @@ type view struct {
 	nav      string // the entry of the navigation
 	template string
 	data     any
-	// kinds are the kinds of objects that the view shows. name limits those that have names of their own to one object.
+	// kinds are the kinds of objects that the view shows. name, if it is set, is the project or the source that the view is about:
+	// of its kind, and of events, claims and the like, only what belongs to it is shown.
 	kinds []string
 	name  string
 }

@@ -1,0 +1,42 @@
+package ui
+
+import (
+	"testing"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// A change renders a view again if the view shows its object. The state of a project depends on its node.
+func TestViewShows(t *testing.T) {
+	about := func(name string) *carav1.Event {
+		return &carav1.Event{Object: &carav1.ObjectRef{Kind: api.KindProject, Name: name}}
+	}
+	all := view{kinds: []string{api.KindProject, api.KindNode}}
+	shop := view{name: "shop", kinds: []string{api.KindProject, api.KindEvent, api.KindOverride, api.KindVolume, api.KindNode}}
+	platform := view{name: "platform", kinds: []string{api.KindSource, api.KindClaim}}
+	for _, tt := range []struct {
+		name string
+		view view
+		give state.Change
+		want bool
+	}{
+		{"a project in the list", all, state.Change{Kind: api.KindProject, Name: "shop"}, true},
+		{"a source and the list of projects", all, state.Change{Kind: api.KindSource, Name: "shop"}, false},
+		{"the project", shop, state.Change{Kind: api.KindProject, Name: "shop"}, true},
+		{"another project", shop, state.Change{Kind: api.KindProject, Name: "blog"}, false},
+		{"the override", shop, state.Change{Kind: api.KindOverride, Name: "shop"}, true},
+		{"another override", shop, state.Change{Kind: api.KindOverride, Name: "blog"}, false},
+		{"a node", shop, state.Change{Kind: api.KindNode, Name: "n1"}, true},
+		{"its event", shop, state.Change{Kind: api.KindEvent, Name: "1", New: about("shop")}, true},
+		{"its event is deleted", shop, state.Change{Kind: api.KindEvent, Name: "1", Old: about("shop")}, true},
+		{"another event", shop, state.Change{Kind: api.KindEvent, Name: "1", Old: about("blog"), New: about("blog")}, false},
+		{"its claim", platform, state.Change{Kind: api.KindClaim, Name: "platform/shop"}, true},
+		{"a claim of another source", platform, state.Change{Kind: api.KindClaim, Name: "platform2/shop"}, false},
+	} {
+		if got := tt.view.shows(tt.give); got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
