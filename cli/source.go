@@ -81,7 +81,7 @@ func newReconcile(a *app) *cobra.Command {
 		Use: "reconcile SOURCE", Short: "Check a source now, and wait until what it declares is applied",
 		Long: "Check a source now, and wait until what it declares is applied. With --wait, wait also until its projects run at\n" +
 			"this revision. With --project, only that project matters: errors of others are ignored.\n\n" +
-			"Exit codes with --wait: 0 they run, 2 no node fits, 3 a project failed or is refused, 4 --timeout was over,\n1 anything else.",
+			"Exit codes with --wait: 0 the projects run, 2 no node fits, 3 a project failed or is refused, 4 --timeout was over,\n1 anything else.",
 		Example: "  caractrl reconcile platform\n  caractrl reconcile platform --wait --timeout 5m\n  caractrl reconcile previews --wait --project pr-42",
 	}, o)
 	f := cmd.Flags()

@@ -95,9 +95,9 @@ type waiting struct {
 	open   map[string]*carav1.Project // the last known state; nil if it is not known yet
 	last   map[string]*carav1.Project // the last known state, including finished projects
 	shown  map[string]string
-	appear bool     // projects that do not exist are awaited; otherwise they were deleted
+	appear bool     // wait for projects that do not exist; without it, they count as deleted
 	ready  bool     // the condition Ready must be True, too
-	urls   bool     // internal URLs are printed, too
+	urls   bool     // print internal URLs, too
 	failed []string // messages about projects that failed or are gone
 	code   int
 }

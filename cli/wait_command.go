@@ -39,9 +39,9 @@ func newWait(a *app) *cobra.Command {
 			"  ready    a project: it is running, and its condition Ready is True\n" +
 			"           a source: the cluster is as git says (default)\n" +
 			"  deleted  it is gone\n\n" +
-			"What does not exist yet is awaited: a pipeline can push a manifest, and then wait for its project. If an older version of\n" +
+			"The object need not exist yet: a pipeline can push a manifest, and then wait for its project. If an older version of\n" +
 			"the project may run, use caractrl reconcile SOURCE --wait --project NAME, which waits for what git says now.\n\n" +
-			"Exit codes: 0 it is so, 2 no node fits, 3 the project failed, 4 --timeout was over, 1 anything else.",
+			"Exit codes: 0 the state is reached, 2 no node fits, 3 the project failed, 4 --timeout was over, 1 anything else.",
 		Example:           "  caractrl wait project pr-42 --timeout 10m\n  caractrl wait project pr-42 --for deleted\n  caractrl wait source platform",
 		ValidArgsFunction: completion{a}.refs(func(k kind.Kind) bool { return waitStates(k) != nil }),
 	}, o)
@@ -140,7 +140,7 @@ func (o *waitOptions) source(ctx context.Context) error {
 // sourceWaiting holds the state of an awaited source. It does no I/O.
 type sourceWaiting struct {
 	name    string
-	deleted bool // it is awaited that the source is gone
+	deleted bool // wait until the source is gone
 	seen    bool
 	message string // the last known state
 }

@@ -202,7 +202,7 @@ const maxKeys = 4096
 
 func newOnceOnly() *onceOnly { return &onceOnly{keys: map[string]bool{}} }
 
-// first reports whether a key is new.
+// first remembers a key and reports whether it is new.
 func (o *onceOnly) first(key string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

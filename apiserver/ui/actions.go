@@ -130,9 +130,9 @@ func askRestart(_ context.Context, _ clients, q *question) error {
 
 func askExtend(_ context.Context, _ clients, q *question) error {
 	p := q.object.(*carav1.Project)
-	q.Effects = []string{"It now expires at " + minuteOf(api.Expiry(p)) + ", and later by what you choose."}
+	q.Effects = []string{"It expires at " + minuteOf(api.Expiry(p)) + " now. The time that you choose is added to that."}
 	if owned(p) {
-		q.Effects = append(q.Effects, "Its source does not change: the later end is an override that ends with it.")
+		q.Effects = append(q.Effects, "Git does not change: the later end is an override of the expiry alone, and the override ends at that time.")
 	}
 	q.Fields = []field{
 		{Name: "by", Label: "Longer by", Flag: "-", Value: "24h", Options: []option{{"1h", "1 hour"}, {"8h", "8 hours"}, {"24h", "1 day"}, {"72h", "3 days"}, {"168h", "1 week"}}},

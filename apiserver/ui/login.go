@@ -33,7 +33,7 @@ func newLimiter() *limiter {
 	return &limiter{from: map[netip.Prefix]*rate.Limiter{}, rest: rate.NewLimiter(loginRate, loginBurst)}
 }
 
-// of returns the limit of an address. It forgets addresses that have not failed for long.
+// of returns the limit of an address. It forgets addresses whose limit has recovered when there are too many.
 func (l *limiter) of(from netip.Prefix) *rate.Limiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
