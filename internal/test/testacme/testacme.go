@@ -8,18 +8,17 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testneed"
 	"github.com/caravanserai/cara/internal/test/testserver"
 )
 
@@ -45,7 +44,7 @@ type Authority struct {
 	keys              map[string]string // of external accounts, by id; nil if none is needed
 }
 
-// Start builds and starts an authority that validates hosts at a port. They end with the test.
+// Start starts an authority that validates hosts at a port. They end with the test.
 func Start(tb testing.TB, httpPort int) *Authority {
 	tb.Helper()
 	return StartAt(tb, httpPort, "")
@@ -56,7 +55,6 @@ func Start(tb testing.TB, httpPort int) *Authority {
 func StartAt(tb testing.TB, httpPort int, dns string) *Authority {
 	tb.Helper()
 	a := &Authority{tb: tb, dir: tb.TempDir()}
-	a.must(build(tb.Context(), a.dir))
 	free := func() string {
 		addr, err := testcluster.FreeAddress()
 		a.must(err)
@@ -81,7 +79,7 @@ func StartAt(tb testing.TB, httpPort int, dns string) *Authority {
 func (a *Authority) serveDNS() {
 	a.tb.Helper()
 	var err error
-	a.dns, err = testcluster.Start(filepath.Join(a.dir, "dns.log"), os.Environ(), filepath.Join(a.dir, "pebble-challtestsrv"),
+	a.dns, err = testcluster.Start(filepath.Join(a.dir, "dns.log"), os.Environ(), program(a.tb, "pebble-challtestsrv"),
 		"-dnsserver", a.DNS, "-management", a.management, "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-defaultIPv4", "", "-defaultIPv6", "")
 	a.must(err)
 	a.tb.Cleanup(func() { a.must(a.dns.Kill()) })
@@ -90,19 +88,10 @@ func (a *Authority) serveDNS() {
 	})
 }
 
-// build builds the programs, from the module of their own.
-func build(ctx context.Context, dir string) error {
-	root, err := testcluster.Root(ctx)
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+"/",
-		"github.com/letsencrypt/pebble/v2/cmd/pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv")
-	cmd.Dir, cmd.Env = filepath.Join(root, "internal", "test", "testacme", "pebble"), append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build pebble: %w: %s", err, out)
-	}
-	return nil
+// program returns the path of one of the authority's programs.
+func program(tb testing.TB, name string) string {
+	tb.Helper()
+	return testneed.Build(tb, testneed.Pinned{Name: name, Folder: "testacme/pebble", Module: "github.com/letsencrypt/pebble/v2", Package: "cmd/" + name})
 }
 
 // credentials makes the certificate of the authority's HTTPS server.
@@ -145,7 +134,7 @@ func (a *Authority) Up() {
 	a.tb.Helper()
 	var err error
 	a.ca, err = testcluster.Start(filepath.Join(a.dir, "pebble.log"), append(os.Environ(), "PEBBLE_VA_NOSLEEP=1"),
-		filepath.Join(a.dir, "pebble"), "-config", a.config, "-dnsserver", a.DNS)
+		program(a.tb, "pebble"), "-config", a.config, "-dnsserver", a.DNS)
 	a.must(err)
 	a.await(a.Directory, func() (*http.Response, error) { return a.client.Get(a.Directory) }) //nolint:noctx // the test ends it
 }

@@ -1,5 +1,5 @@
-// Package testneed handles a missing prerequisite of a test: it skips the test, or fails it if E2E=1 (in CI and in "make
-// test").
+// Package testneed finds or builds the programs that a test needs. If a prerequisite is missing, it skips the test, or fails it
+// if E2E=1 (in CI and in "make test").
 //
 // It has no part in a push; the other test packages (testdocker, testgit, testregistry) use it. It has one rule: CI never
 // passes because a prerequisite was missing.

@@ -3,12 +3,9 @@ package testsops
 
 import (
 	"bytes"
-	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"filippo.io/age"
@@ -24,11 +21,13 @@ type Program struct {
 	Config string
 }
 
-// New returns the program. Building it takes minutes for the first time on a machine.
+// New returns the program.
 func New(tb testing.TB) *Program {
 	tb.Helper()
 	testneed.NotShort(tb)
-	return &Program{tb: tb, path: build(tb)}
+	return &Program{tb: tb, path: testneed.Build(tb, testneed.Pinned{
+		Name: "sops", Folder: "testsops/sops", Module: "github.com/getsops/sops/v3", Package: "cmd/sops",
+	})}
 }
 
 // Key is an age key pair.
@@ -70,43 +69,4 @@ func (p *Program) Run(name, content string, key Key, args ...string) string {
 		p.tb.Fatalf("sops %v: %v\n%s", args, err, errs.Bytes())
 	}
 	return out.String()
-}
-
-// build returns the path of the program, and builds it if this machine does not have this version yet.
-func build(tb testing.TB) string {
-	tb.Helper()
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	_, here, _, _ := runtime.Caller(0)
-	dir := filepath.Join(filepath.Dir(here), "sops")
-	version, err := goCommand(tb.Context(), dir, "list", "-m", "-f", "{{.Version}}", "github.com/getsops/sops/v3")
-	if err != nil {
-		testneed.Missing(tb, "sops: %v", err)
-	}
-	path := filepath.Join(cache, "cara-test", "sops-"+string(bytes.TrimSpace(version)))
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	fresh := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if _, err := goCommand(tb.Context(), dir, "build", "-o", fresh, "github.com/getsops/sops/v3/cmd/sops"); err != nil {
-		testneed.Missing(tb, "sops: %v", err)
-	}
-	if err := os.Rename(fresh, path); err != nil {
-		tb.Fatal(err)
-	}
-	return path
-}
-
-func goCommand(ctx context.Context, dir string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = dir
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("go %v: %w: %s", args, err, stderr.Bytes())
-	}
-	return out, nil
 }
