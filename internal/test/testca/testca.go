@@ -1,5 +1,5 @@
-// Package testca is a certificate authority for tests of connections between agents. It signs valid certificates and also
-// ones that a cluster's own authority would never sign.
+// Package testca is a certificate authority for tests. It signs valid certificates and also ones that a cluster's own authority
+// would never sign.
 package testca
 
 import (
@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"net"
 	"time"
 )
 
@@ -49,23 +50,16 @@ func (a *Authority) Pool() *x509.CertPool {
 	return pool
 }
 
+// PEM returns the authority's certificate.
+func (a *Authority) PEM() []byte { return encode("CERTIFICATE", a.cert.Raw) }
+
 // Sign creates a certificate and key for a common name.
 func (a *Authority) Sign(name string, usage x509.ExtKeyUsage, notBefore, notAfter time.Time) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	der, key, err := a.issue(&x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, NotBefore: notBefore, NotAfter: notAfter, ExtKeyUsage: []x509.ExtKeyUsage{usage},
+	})
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make the key of %s: %w", name, err)
-	}
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<60))
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make a serial number: %w", err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: notBefore, NotAfter: notAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("sign %s: %w", name, err)
+		return tls.Certificate{}, err
 	}
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
@@ -81,25 +75,48 @@ func (a *Authority) Node(name string) (tls.Certificate, error) {
 
 // Site creates a certificate for host names and its private key, both in PEM.
 func (a *Authority) Site(notAfter time.Time, names ...string) (chain, key []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	return a.pair(&x509.Certificate{
+		DNSNames: names, NotBefore: notAfter.Add(-90 * 24 * time.Hour), NotAfter: notAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+}
+
+// Both creates a certificate for clients and for servers on loopback, and its private key, both in PEM.
+func (a *Authority) Both(name string) (chain, key []byte, err error) {
+	return a.pair(&x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	})
+}
+
+// pair issues a certificate and returns it and its private key in PEM.
+func (a *Authority) pair(template *x509.Certificate) (chain, key []byte, err error) {
+	der, private, err := a.issue(template)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the key of %v: %w", names, err)
-	}
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<60))
-	if err != nil {
-		return nil, nil, fmt.Errorf("make a serial number: %w", err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial, DNSNames: names, NotBefore: notAfter.Add(-90 * 24 * time.Hour), NotAfter: notAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, private.Public(), a.key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("sign %v: %w", names, err)
+		return nil, nil, err
 	}
 	encoded, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
-		return nil, nil, fmt.Errorf("encode the key of %v: %w", names, err)
+		return nil, nil, fmt.Errorf("encode a key: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}), nil
+	return encode("CERTIFICATE", der), encode("PRIVATE KEY", encoded), nil
+}
+
+// issue signs a certificate for a new key.
+func (a *Authority) issue(template *x509.Certificate) (der []byte, key *ecdsa.PrivateKey, err error) {
+	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, nil, fmt.Errorf("make a key: %w", err)
+	}
+	if template.SerialNumber, err = rand.Int(rand.Reader, big.NewInt(1<<60)); err != nil {
+		return nil, nil, fmt.Errorf("make a serial number: %w", err)
+	}
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	if der, err = x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key); err != nil {
+		return nil, nil, fmt.Errorf("sign a certificate for %q %q: %w", template.Subject.CommonName, template.DNSNames, err)
+	}
+	return der, key, nil
+}
+
+func encode(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
