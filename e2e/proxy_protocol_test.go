@@ -8,10 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/caravanserai/cara/internal/test/testca"
@@ -32,7 +30,6 @@ const (
 // startBalancer starts HAProxy with an option for its servers. to are the addresses of the agent.
 func (w *testCluster) startBalancer(option string, to balancer) (b balancer) {
 	w.Helper()
-	program := testneed.Program(w.T, "haproxy", "haproxy")
 	config := "defaults\n  mode tcp\n  timeout connect 1m\n  timeout client 10m\n  timeout server 10m\n"
 	for _, one := range []struct {
 		name, to string
@@ -43,20 +40,7 @@ func (w *testCluster) startBalancer(option string, to balancer) (b balancer) {
 		w.must(err)
 		config += fmt.Sprintf("listen %s\n  bind %s\n  source %s\n  server agent %s %s\n", one.name, *one.at, balancerAddress, one.to, option)
 	}
-	file := filepath.Join(w.TempDir(), "haproxy.cfg")
-	w.must(os.WriteFile(file, []byte(config), 0o600))
-	cmd := exec.Command(program, "-db", "-f", file)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var log strings.Builder
-	cmd.Stdout, cmd.Stderr = &log, &log
-	w.must(cmd.Start())
-	w.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed
-		if w.Failed() {
-			w.Logf("haproxy: %s", log.String())
-		}
-	})
+	haproxy(w.T, config)
 	ctx, cancel := w.patience()
 	defer cancel()
 	w.must(testcluster.WaitFor(ctx, "haproxy listens", func(ctx context.Context) error {

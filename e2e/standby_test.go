@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testetcd"
 	"github.com/caravanserai/cara/internal/test/testimage"
-	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // pair is two servers on one etcd of three members, behind a balancer that asks /readyz. The verbs of the cluster use the
@@ -39,7 +37,7 @@ func newPair(t *testing.T) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flags := append(p.etcdFlags(), "--cluster-key-file", filepath.Join(cluster.Dir, "cluster.key"), "--allow-source-cidr", "127.0.0.0/8")
+	flags := append(etcdFlags(p.etcd), "--cluster-key-file", filepath.Join(cluster.Dir, "cluster.key"))
 	for _, dir := range []string{cluster.Dir, t.TempDir()} {
 		s, err := testcluster.New(testcluster.Config{Dir: dir, Bin: cluster.Bin, ServerFlags: flags})
 		if err != nil {
@@ -62,10 +60,11 @@ func newPair(t *testing.T) *pair {
 	return p
 }
 
-func (p *pair) etcdFlags() []string {
+// etcdFlags are the flags of a server that keeps its state in etcd.
+func etcdFlags(c *testetcd.Cluster) []string {
 	return []string{
-		"--store", "etcd", "--etcd-endpoints", strings.Join(p.etcd.Endpoints, ","), "--etcd-prefix", "/e2e/",
-		"--etcd-ca", p.etcd.CAFile, "--etcd-cert", p.etcd.CertFile, "--etcd-key", p.etcd.KeyFile,
+		"--store", "etcd", "--etcd-endpoints", strings.Join(c.Endpoints, ","), "--etcd-prefix", "/e2e/",
+		"--etcd-ca", c.CAFile, "--etcd-cert", c.CertFile, "--etcd-key", c.KeyFile,
 	}
 }
 
@@ -77,24 +76,7 @@ func balance(t *testing.T, front string, servers []*testcluster.Cluster) {
 	for i, s := range servers {
 		config += fmt.Sprintf("  server s%d %s\n", i, s.Listen)
 	}
-	file := filepath.Join(t.TempDir(), "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(testneed.Program(t, "haproxy", "haproxy"), "-db", "-f", file)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var log strings.Builder
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed
-		if t.Failed() {
-			t.Logf("haproxy: %s", log.String())
-		}
-	})
+	haproxy(t, config)
 }
 
 // takesOver waits until a server is active, and logs how long that and the first write took since an event.
@@ -194,8 +176,7 @@ func TestStandby(t *testing.T) {
 // agents, the keys and the Secrets are those of before, and no container notices.
 func TestMigration(t *testing.T) {
 	w := oneNode(t)
-	etcd := &pair{etcd: testetcd.Start(t, testetcd.Config{Members: 1, TLS: true})}
-	flags := etcd.etcdFlags()
+	flags := etcdFlags(testetcd.Start(t, testetcd.Config{TLS: true}))
 	kept := w.name("kept")
 	w.secret(kept, map[string]string{"greeting": "kept safe"})
 	w.apply(w.web(kept, testimage.WebV1))
@@ -259,13 +240,13 @@ func TestMigration(t *testing.T) {
 
 // TestStrangerIsRefused: a server that comes without the cluster's key, or with another one, does not start and says why.
 func TestStrangerIsRefused(t *testing.T) {
-	etcd := &pair{etcd: testetcd.Start(t, testetcd.Config{Program: testetcd.Debian, TLS: true})}
-	w := newWorld(t, options{serverFlags: etcd.etcdFlags()})
+	flags := etcdFlags(testetcd.Start(t, testetcd.Config{Program: testetcd.Debian, TLS: true}))
+	w := newWorld(t, options{serverFlags: flags})
 	ctx, cancel := w.patience()
 	defer cancel()
 	start := func(dir, want string) {
 		t.Helper()
-		r, err := w.Program(ctx, "", "cara-server", append([]string{"--data-dir", dir, "--listen", "127.0.0.1:0"}, etcd.etcdFlags()...)...)
+		r, err := w.Program(ctx, "", "cara-server", append([]string{"--data-dir", dir, "--listen", "127.0.0.1:0"}, flags...)...)
 		w.must(err)
 		if r.Code != 1 || !strings.Contains(r.Stderr, want) {
 			t.Errorf("start: %d %s, want %q", r.Code, r.Stderr, want)

@@ -87,101 +87,83 @@ func (c *Cluster) URL() string { return "http://" + c.Address() }
 func (c *Cluster) DataDir() string { return filepath.Join(c.Dir, "server") }
 
 // StartServer starts or restarts the server, and waits until it is ready.
-func (c *Cluster) StartServer(ctx context.Context) error {
-	argv := append([]string{
-		filepath.Join(c.Bin, "cara-server"), "--data-dir", c.DataDir(), "--listen", c.Listen,
-		"--allow-source-cidr", "127.0.0.0/8", "--allow-source-cidr", "::1/128",
-	}, c.ServerFlags...)
-	return c.startServer(ctx, argv)
-}
+func (c *Cluster) StartServer(ctx context.Context) error { return c.startReady(ctx, c.serverArgs()) }
 
 // StartStandby starts a server that does not become ready, because another one is active, and waits until it says so.
 func (c *Cluster) StartStandby(ctx context.Context) error {
-	p, err := Start(filepath.Join(c.Dir, "server.log"), c.Env(), append([]string{
-		filepath.Join(c.Bin, "cara-server"), "--data-dir", c.DataDir(), "--listen", c.Listen,
-	}, c.ServerFlags...)...)
-	if err != nil {
+	if err := c.startServer(c.serverArgs()); err != nil {
 		return err
 	}
-	c.Server = p
 	return c.AwaitStandby(ctx)
+}
+
+// serverArgs returns the command line of the server.
+func (c *Cluster) serverArgs() []string {
+	return append([]string{
+		filepath.Join(c.Bin, "cara-server"), "--data-dir", c.DataDir(), "--listen", c.Listen,
+		"--allow-source-cidr", "127.0.0.0/8", "--allow-source-cidr", "::1/128",
+	}, c.ServerFlags...)
 }
 
 // AwaitStandby waits until the server says that it is a standby.
 func (c *Cluster) AwaitStandby(ctx context.Context) error {
-	return WaitFor(ctx, "cara-server is a standby", func(ctx context.Context) error {
-		if c.Server.Exited() {
-			return Fatal(fmt.Errorf("cara-server ended: %w\n%s", c.Server.err, c.Server.Tail(20)))
-		}
-		text, err := problem(ctx, c.URL()+"/readyz")
-		if err == nil && !strings.Contains(text, "standby") {
-			err = fmt.Errorf("/readyz says %q", text)
-		}
-		return err
+	return c.await(ctx, "is a standby", func(status int, text string) bool {
+		return status != http.StatusOK && strings.Contains(text, "standby")
 	})
 }
 
 // AwaitReady waits until the server is active.
 func (c *Cluster) AwaitReady(ctx context.Context) error {
-	return WaitFor(ctx, "cara-server is ready", func(ctx context.Context) error { return okay(ctx, c.URL()+"/readyz") })
+	return c.await(ctx, "is ready", func(status int, _ string) bool { return status == http.StatusOK })
 }
 
-// problem returns the body of an answer that is not 200.
-func problem(ctx context.Context, url string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK {
-		return "", fmt.Errorf("%s: %s", url, resp.Status)
-	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	return string(text), err
+// await waits until cond holds for what the server answers at /readyz.
+func (c *Cluster) await(ctx context.Context, what string, cond func(status int, text string) bool) error {
+	return WaitFor(ctx, "cara-server "+what, func(ctx context.Context) error {
+		if c.Server.Exited() {
+			return Fatal(fmt.Errorf("cara-server ended: %w\n%s", c.Server.err, c.Server.Tail(20)))
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL()+"/readyz", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+		if err == nil && !cond(resp.StatusCode, string(text)) {
+			err = fmt.Errorf("/readyz says %s: %s", resp.Status, text)
+		}
+		return err
+	})
 }
 
 // StartDev starts server and agent in one process, like `cara-server dev DIR`, and waits until the server is ready.
 func (c *Cluster) StartDev(ctx context.Context, dir string, flags ...string) error {
-	return c.startServer(ctx, append([]string{
+	return c.startReady(ctx, append([]string{
 		filepath.Join(c.Bin, "cara-server"), "dev", dir, "--data-dir", c.DataDir(), "--listen", c.Listen,
 	}, flags...))
 }
 
-func (c *Cluster) startServer(ctx context.Context, argv []string) error {
+func (c *Cluster) startReady(ctx context.Context, argv []string) error {
+	if err := c.startServer(argv); err != nil {
+		return err
+	}
+	if err := c.AwaitReady(ctx); err != nil {
+		return err
+	}
+	_, err := c.Labels(ctx) // now, because they are needed later when the server may be down
+	return err
+}
+
+func (c *Cluster) startServer(argv []string) error {
 	p, err := Start(filepath.Join(c.Dir, "server.log"), c.Env(), argv...)
 	if err != nil {
 		return err
 	}
 	c.Server = p
-	err = WaitFor(ctx, "cara-server is ready", func(ctx context.Context) error {
-		if p.Exited() {
-			return Fatal(fmt.Errorf("cara-server ended: %w\n%s", p.err, p.Tail(20)))
-		}
-		return okay(ctx, c.URL()+"/readyz")
-	})
-	if err == nil {
-		_, err = c.Labels(ctx) // now, because they are needed later when the server may be down
-	}
-	return err
-}
-
-func okay(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, resp.Status)
-	}
 	return nil
 }
 

@@ -120,27 +120,24 @@ func (c *Cluster) await(i int) {
 	c.tb.Helper()
 	ctx, cancel := context.WithTimeout(c.tb.Context(), patience)
 	defer cancel()
-	for !c.healthy(ctx, i) {
+	c.must(testcluster.WaitFor(ctx, fmt.Sprintf("etcd member %d serves", i), func(ctx context.Context) error {
 		if c.members[i].Exited() {
-			c.tb.Fatalf("etcd member %d ended:\n%s", i, c.members[i].Tail(20))
+			return testcluster.Fatal(fmt.Errorf("it ended:\n%s", c.members[i].Tail(20)))
 		}
-		select {
-		case <-ctx.Done():
-			c.tb.Fatalf("etcd member %d does not answer:\n%s", i, c.members[i].Tail(20))
-		case <-time.After(20 * time.Millisecond):
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Endpoints[i]+"/health", http.NoBody)
+		if err != nil {
+			return err
 		}
-	}
-}
-
-func (c *Cluster) healthy(ctx context.Context, i int) bool {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Endpoints[i]+"/health", http.NoBody)
-	c.must(err)
-	answer, err := c.client.Do(r)
-	if err != nil {
-		return false
-	}
-	defer answer.Body.Close()
-	return answer.StatusCode == http.StatusOK
+		answer, err := c.client.Do(r)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			return fmt.Errorf("it answers %s", answer.Status)
+		}
+		return nil
+	}))
 }
 
 func (c *Cluster) end() {
