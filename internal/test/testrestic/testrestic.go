@@ -68,8 +68,11 @@ func makeRepository(ctx context.Context, dir string) (map[string][]byte, error) 
 		return nil, err
 	}
 	keys, err := filepath.Glob(filepath.Join(dir, "keys", "*"))
-	if err != nil || len(keys) != 1 {
-		return nil, fmt.Errorf("the repository has the keys %q: %w", keys, err)
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) != 1 {
+		return nil, fmt.Errorf("the repository has the keys %q, want one", keys)
 	}
 	sealed, err := os.ReadFile(keys[0])
 	if err != nil {
