@@ -1,5 +1,5 @@
-// Package storetest is the contract of package store as a test suite. A backend that passes it can be used by the apiserver.
-// Only tests use this package; it knows the interface and no backend.
+// Package storetest is the contract of package store as a test suite, and as benchmarks for every backend. A backend that
+// passes the suite can be used by the apiserver. Only tests use this package; it knows the interface and no backend.
 package storetest
 
 import (
