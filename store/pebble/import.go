@@ -36,12 +36,8 @@ func importInto(cfg Config, page store.Page) error {
 	if err != nil {
 		return errors.Join(err, lock.Close())
 	}
-	err = importObjects(db, page)
-	if err == nil {
-		var m *mark
-		if m, err = openMark(h.disk, cfg.Dir, page.Revision); err == nil {
-			err = m.close()
-		}
+	if err = importObjects(db, page); err == nil {
+		err = writeMark(h.disk, cfg.Dir, page.Revision)
 	}
 	return errors.Join(err, db.Close(), lock.Close())
 }
@@ -62,10 +58,5 @@ func importObjects(db *pebbledb.DB, page store.Page) error {
 		}
 		b = db.NewBatch()
 	}
-	for name, n := range map[string]int64{metaFormat: formatVersion, metaRevision: page.Revision, metaCompacted: page.Revision} {
-		if err := b.Set(metaKey(name), encodeCounter(n), nil); err != nil {
-			return errors.Join(err, b.Close())
-		}
-	}
-	return errors.Join(b.Commit(pebbledb.Sync), b.Close())
+	return commitFormat(b, page.Revision)
 }

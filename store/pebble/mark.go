@@ -90,6 +90,15 @@ func openMark(disk vfs.FS, dir string, revision int64) (*mark, error) {
 	return m, nil
 }
 
+// writeMark durably writes the mark of a directory that no store has open.
+func writeMark(disk vfs.FS, dir string, revision int64) error {
+	m, err := openMark(disk, dir, revision)
+	if err != nil {
+		return err
+	}
+	return m.close()
+}
+
 func syncDir(disk vfs.FS, dir string) error {
 	d, err := disk.OpenDir(dir)
 	if err != nil {

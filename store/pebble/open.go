@@ -170,8 +170,12 @@ func stampNew(db *pebbledb.DB) error {
 	if err := scan(db, nil, func(k, _ []byte) error { return foreign(k) }); err != nil {
 		return err
 	}
-	b := db.NewBatch()
-	for name, n := range map[string]int64{metaFormat: formatVersion, metaRevision: 0, metaCompacted: 0} {
+	return commitFormat(db.NewBatch(), 0)
+}
+
+// commitFormat adds the format, and the counters of a store without a change log, and commits the batch durably.
+func commitFormat(b *pebbledb.Batch, revision int64) error {
+	for name, n := range map[string]int64{metaFormat: formatVersion, metaRevision: revision, metaCompacted: revision} {
 		if err := b.Set(metaKey(name), encodeCounter(n), nil); err != nil {
 			return errors.Join(err, b.Close())
 		}

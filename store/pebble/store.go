@@ -194,11 +194,7 @@ func (s *Store) Checkpoint(_ context.Context, dir string) error {
 		return fmt.Errorf("back up store %s to %s: %w", s.cfg.Dir, dir, err)
 	}
 	// The backup gets its own mark, so that it replaces the mark of a directory that the backup is unpacked into.
-	m, err := openMark(s.cfg.FS, dir, v.revision)
-	if err == nil {
-		err = m.close()
-	}
-	if err != nil {
+	if err := writeMark(s.cfg.FS, dir, v.revision); err != nil {
 		return fmt.Errorf("back up store %s to %s: %w", s.cfg.Dir, dir, err)
 	}
 	return nil
