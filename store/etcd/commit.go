@@ -22,7 +22,7 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
 		return 0, err
 	}
 	defer cancel()
-	held := s.held.Load()
+	held := s.lock.held.Load()
 	answer, err := s.client.Txn(bounded).If(s.conditions(t, held)...).Then(s.operations(t)...).Else(s.lookups(t, held)...).Commit()
 	if err != nil {
 		return 0, s.failedWrite(ctx, err)
@@ -49,7 +49,7 @@ func (s *Store) conditions(t store.Txn, held *holding) []clientv3.Cmp {
 		out = append(out, clientv3.Compare(clientv3.ModRevision(s.keys.object(c.Key)), "=", c.Modified))
 	}
 	if held != nil {
-		out = append(out, clientv3.Compare(clientv3.CreateRevision(s.keys.lock()), "=", held.created))
+		out = append(out, held.condition())
 	}
 	return out
 }
@@ -73,7 +73,7 @@ func (s *Store) lookups(t store.Txn, held *holding) []clientv3.Op {
 		out = append(out, clientv3.OpGet(s.keys.object(c.Key), clientv3.WithKeysOnly()))
 	}
 	if held != nil {
-		out = append(out, clientv3.OpGet(s.keys.lock(), clientv3.WithKeysOnly()))
+		out = append(out, clientv3.OpGet(held.key, clientv3.WithKeysOnly()))
 	}
 	return out
 }
@@ -81,16 +81,12 @@ func (s *Store) lookups(t store.Txn, held *holding) []clientv3.Op {
 // conflict returns ErrLockLost, or an error for the first condition that did not hold.
 func (s *Store) conflict(t store.Txn, held *holding, answer *clientv3.TxnResponse) error {
 	if held != nil {
-		if kvs := answer.Responses[len(t.If)].GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].CreateRevision != held.created {
+		if firstKV(answer.Responses[len(t.If)].GetResponseRange().Kvs).GetCreateRevision() != held.created {
 			return ErrLockLost
 		}
 	}
 	for i, c := range t.If {
-		have := int64(0)
-		if kvs := answer.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
-			have = kvs[0].ModRevision
-		}
-		if have != c.Modified {
+		if have := firstKV(answer.Responses[i].GetResponseRange().Kvs).GetModRevision(); have != c.Modified {
 			return &store.ConflictError{Key: c.Key, Want: c.Modified, Have: have}
 		}
 	}

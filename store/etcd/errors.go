@@ -10,8 +10,6 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/caravanserai/cara/store"
 )
 
 // ErrLockLost means that this store held the lock and has lost it. It cannot write any more.
@@ -39,9 +37,6 @@ var lost = []error{ //nolint:gochecknoglobals // a constant
 // explain turns an error of etcd's client into one that says what is wrong and what to do. ctx is the caller's: when it has
 // ended, its error is the result.
 func explain(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -81,7 +76,7 @@ func transient(err error) bool {
 		return true // the next stream logs in again
 	}
 	final := []codes.Code{codes.PermissionDenied, codes.InvalidArgument, codes.Unauthenticated, codes.Unimplemented, codes.DataLoss, codes.FailedPrecondition}
-	return !slices.Contains(final, status.Code(err)) && !errors.Is(known, store.ErrClosed)
+	return !slices.Contains(final, status.Code(err))
 }
 
 // cancelled converts the reason that etcd gives for the end of a watch, which is only a text.

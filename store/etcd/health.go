@@ -92,7 +92,7 @@ func (s *Store) watchHealth() {
 			return
 		}
 		s.health.answered(err)
-		if err == nil && s.held.Load() != nil {
+		if err == nil && s.lock.held.Load() != nil {
 			old = s.trim(old, mark{revision, time.Now()})
 		}
 	}

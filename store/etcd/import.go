@@ -72,11 +72,11 @@ func (s *Store) setPartial(ctx context.Context, ops ...clientv3.Op) error {
 		return err
 	}
 	defer cancel()
-	held := s.held.Load()
+	held := s.lock.held.Load()
 	if held == nil {
 		return errors.New("the lock is not held")
 	}
-	answer, err := s.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(s.keys.lock()), "=", held.created)).Then(ops...).Commit()
+	answer, err := s.client.Txn(bounded).If(held.condition()).Then(ops...).Commit()
 	if err == nil && !answer.Succeeded {
 		return ErrLockLost
 	}

@@ -44,7 +44,7 @@ func TestLockIsReleased(t *testing.T) {
 func TestLateWriteIsRefused(t *testing.T) {
 	c := testetcd.Start(t, testetcd.Config{})
 	first, second, result := locked(t, c)
-	_, err := second.client.Revoke(t.Context(), first.held.Load().lease) // as etcd does when the lease has expired
+	_, err := second.client.Revoke(t.Context(), first.lock.held.Load().lease) // as etcd does when the lease has expired
 	must(t, err)
 	must(t, <-result)
 	mustCommit(t, second, put("a", 2))

@@ -50,6 +50,14 @@ func (s *Store) kv(kv *mvccpb.KeyValue) store.KV {
 	return out
 }
 
+// firstKV returns the first one of an answer, or nil.
+func firstKV(kvs []*mvccpb.KeyValue) *mvccpb.KeyValue {
+	if len(kvs) == 0 {
+		return nil
+	}
+	return kvs[0]
+}
+
 // List implements store.Store.
 func (s *Store) List(ctx context.Context, prefix string, o store.ListOptions) (store.Page, error) {
 	if err := errors.Join(store.ValidatePrefix(prefix), store.ValidatePrefix(o.After)); err != nil {

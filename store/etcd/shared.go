@@ -47,7 +47,7 @@ func (s *Store) readShared(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, s.failed(ctx, err)
 	}
-	if kv := firstKV(answer); kv != nil {
+	if kv := firstKV(answer.Kvs); kv != nil {
 		return kv.Value, nil
 	}
 	return nil, nil

@@ -71,20 +71,6 @@ func (w *watch) run(ctx context.Context) error {
 	}
 }
 
-// pause waits, unless the caller or the store ends.
-func (s *Store) pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.closed.Done():
-		return store.ErrClosed
-	}
-}
-
 // stream reads one stream until it ends, and returns why.
 func (w *watch) stream(ctx context.Context) error {
 	w.advance = false
@@ -104,11 +90,7 @@ func (w *watch) stream(ctx context.Context) error {
 		if err := ended(m); err != nil {
 			return err
 		}
-		events := make([]*clientv3.Event, len(m.Events))
-		for i, e := range m.Events {
-			events[i] = (*clientv3.Event)(e)
-		}
-		if err := w.deliver(ctx, parts.add(events, m.Fragment)); err != nil {
+		if err := w.deliver(ctx, parts.add(m.Events, m.Fragment)); err != nil {
 			return err
 		}
 	}
@@ -174,7 +156,7 @@ func (w *watch) deliver(ctx context.Context, whole [][]*clientv3.Event) error {
 	for len(whole) > 0 && whole[0][0].Kv.ModRevision <= w.at {
 		whole = whole[1:]
 	}
-	created, err := w.s.createdRevisions(ctx, whole)
+	created, err := w.createdRevisions(ctx, whole)
 	if err != nil {
 		return err
 	}
@@ -199,7 +181,7 @@ func (w *watch) deliver(ctx context.Context, whole [][]*clientv3.Event) error {
 }
 
 // createdRevisions looks up when deleted keys were created, which etcd's events do not tell.
-func (s *Store) createdRevisions(ctx context.Context, whole [][]*clientv3.Event) (map[*clientv3.Event]int64, error) {
+func (w *watch) createdRevisions(ctx context.Context, whole [][]*clientv3.Event) (map[*clientv3.Event]int64, error) {
 	var deleted []*clientv3.Event
 	for _, events := range whole {
 		for _, e := range events {
@@ -211,7 +193,7 @@ func (s *Store) createdRevisions(ctx context.Context, whole [][]*clientv3.Event)
 	created := make(map[*clientv3.Event]int64, len(deleted))
 	for len(deleted) > 0 {
 		n := min(len(deleted), store.MaxOps)
-		if err := s.lookUpCreated(ctx, deleted[:n], created); err != nil {
+		if err := w.lookUpCreated(ctx, deleted[:n], created); err != nil {
 			return nil, err
 		}
 		deleted = deleted[n:]
@@ -220,8 +202,8 @@ func (s *Store) createdRevisions(ctx context.Context, whole [][]*clientv3.Event)
 }
 
 // lookUpCreated reads the last version before each deletion, in one transaction.
-func (s *Store) lookUpCreated(ctx context.Context, deleted []*clientv3.Event, created map[*clientv3.Event]int64) error {
-	bounded, cancel, err := s.begin(ctx)
+func (w *watch) lookUpCreated(ctx context.Context, deleted []*clientv3.Event, created map[*clientv3.Event]int64) error {
+	bounded, cancel, err := w.s.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -230,7 +212,7 @@ func (s *Store) lookUpCreated(ctx context.Context, deleted []*clientv3.Event, cr
 	for i, e := range deleted {
 		ops[i] = clientv3.OpGet(string(e.Kv.Key), clientv3.WithRev(e.Kv.ModRevision-1), clientv3.WithKeysOnly())
 	}
-	answer, err := s.client.Txn(bounded).Then(ops...).Commit()
+	answer, err := w.s.client.Txn(bounded).Then(ops...).Commit()
 	if errors.Is(rpctypes.Error(err), rpctypes.ErrCompacted) {
 		return store.ErrCompacted
 	}
@@ -238,9 +220,7 @@ func (s *Store) lookUpCreated(ctx context.Context, deleted []*clientv3.Event, cr
 		return err
 	}
 	for i, e := range deleted {
-		if kvs := answer.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
-			created[e] = kvs[0].CreateRevision
-		}
+		created[e] = firstKV(answer.Responses[i].GetResponseRange().Kvs).GetCreateRevision()
 	}
 	return nil
 }
