@@ -6,11 +6,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/mail"
-	"os"
 	"reflect"
 	"strings"
 
@@ -74,9 +72,6 @@ func (c *ACMEConfig) Validate() error {
 	return errors.Join(rootsErr, eabErr)
 }
 
-// maxEABKey limits the size of the file with the key of an external account, in bytes.
-const maxEABKey = 4096
-
 // eab returns what binds the cluster's account to the operator's. No error has a part of the key.
 func (c *ACMEConfig) eab() (certs.ExternalAccount, error) {
 	if c.EABKeyID == "" && c.EABKeyFile == "" {
@@ -85,18 +80,13 @@ func (c *ACMEConfig) eab() (certs.ExternalAccount, error) {
 	if c.EABKeyID == "" || c.EABKeyFile == "" {
 		return certs.ExternalAccount{}, errors.New("--acme-eab-key-id and --acme-eab-key-file belong together: give both, as the certificate authority shows them")
 	}
-	f, err := os.Open(c.EABKeyFile)
+	text, err := readSecret("--acme-eab-key-file", c.EABKeyFile)
 	if err != nil {
-		return certs.ExternalAccount{}, fmt.Errorf("--acme-eab-key-file: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxEABKey+1))
-	if err != nil {
-		return certs.ExternalAccount{}, fmt.Errorf("--acme-eab-key-file: %w", err)
+		return certs.ExternalAccount{}, err
 	}
 	// Authorities show the key in either alphabet of base64, with or without padding. The library takes base64url without padding.
-	key := strings.NewReplacer("+", "-", "/", "_", "=", "").Replace(strings.TrimSpace(string(text)))
-	if decoded, err := base64.RawURLEncoding.DecodeString(key); err != nil || len(decoded) == 0 || len(text) > maxEABKey {
+	key := strings.NewReplacer("+", "-", "/", "_", "=", "").Replace(text)
+	if decoded, err := base64.RawURLEncoding.DecodeString(key); err != nil || len(decoded) == 0 {
 		return certs.ExternalAccount{}, fmt.Errorf("--acme-eab-key-file %s: want a key in base64, as the certificate authority shows it, and nothing else", c.EABKeyFile)
 	}
 	return certs.ExternalAccount{KeyID: c.EABKeyID, Key: key}, nil
@@ -112,18 +102,7 @@ func (c *ACMEConfig) directory() string {
 
 // roots returns the roots for the connection to the authority, or nil for those of the system.
 func (c *ACMEConfig) roots() (*x509.CertPool, error) {
-	if c.CAFile == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(c.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("--acme-ca: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("--acme-ca %s has no certificate in PEM", c.CAFile)
-	}
-	return pool, nil
+	return readRoots("--acme-ca", c.CAFile)
 }
 
 // resolver returns the resolver for hosts and for the names of nodes.

@@ -4,14 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"reflect"
-	"strings"
 
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/store"
@@ -24,8 +20,6 @@ const (
 	storePebble = "pebble"
 	storeEtcd   = "etcd"
 )
-
-const maxPasswordFile = 4 << 10
 
 // EtcdConfig holds the flags about etcd.
 type EtcdConfig struct {
@@ -62,53 +56,37 @@ func (c *ServerConfig) validateStore() error {
 // config reads the files and returns the configuration of the store.
 func (c EtcdConfig) config() (etcd.Config, error) {
 	cfg := etcd.Config{Endpoints: c.Endpoints, Prefix: c.Prefix, Username: c.User}
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		return cfg, errors.New("--etcd-cert and --etcd-key belong together: give both or none")
-	}
 	if (c.User == "") != (c.PasswordFile == "") {
 		return cfg, errors.New("--etcd-user and --etcd-password-file belong together: give both or none")
 	}
-	if c.CAFile != "" || c.CertFile != "" {
-		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	var err error
+	if cfg.TLS, err = c.tlsConfig(); err != nil || c.PasswordFile == "" {
+		return cfg, err
 	}
-	if c.CAFile != "" {
-		text, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return cfg, fmt.Errorf("--etcd-ca: %w", err)
-		}
-		cfg.TLS.RootCAs = x509.NewCertPool()
-		if !cfg.TLS.RootCAs.AppendCertsFromPEM(text) {
-			return cfg, fmt.Errorf("--etcd-ca %s has no certificate in PEM", c.CAFile)
-		}
+	if cfg.Password, err = readSecret("--etcd-password-file", c.PasswordFile); err == nil && cfg.Password == "" {
+		err = fmt.Errorf("--etcd-password-file: %s is empty", c.PasswordFile)
 	}
+	return cfg, err
+}
+
+// tlsConfig returns nil if no file is given.
+func (c EtcdConfig) tlsConfig() (*tls.Config, error) {
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return nil, errors.New("--etcd-cert and --etcd-key belong together: give both or none")
+	}
+	roots, err := readRoots("--etcd-ca", c.CAFile)
+	if err != nil || roots == nil && c.CertFile == "" {
+		return nil, err
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
 	if c.CertFile != "" {
 		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 		if err != nil {
-			return cfg, fmt.Errorf("--etcd-cert and --etcd-key: %w", err)
+			return nil, fmt.Errorf("--etcd-cert and --etcd-key: %w", err)
 		}
-		cfg.TLS.Certificates = []tls.Certificate{cert}
-	}
-	if c.PasswordFile == "" {
-		return cfg, nil
-	}
-	text, err := readBounded(c.PasswordFile)
-	if err != nil {
-		return cfg, fmt.Errorf("--etcd-password-file: %w", err)
-	}
-	if cfg.Password = strings.TrimSpace(text); cfg.Password == "" {
-		return cfg, fmt.Errorf("--etcd-password-file: %s is empty", c.PasswordFile)
+		cfg.Certificates = []tls.Certificate{cert}
 	}
 	return cfg, nil
-}
-
-func readBounded(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxPasswordFile))
-	return string(text), err
 }
 
 func (c *ServerConfig) openEtcd(ctx context.Context, importing bool) (*etcd.Store, error) {

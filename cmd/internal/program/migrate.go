@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/caravanserai/cara/store"
@@ -16,10 +15,12 @@ import (
 // and returns the number of objects. No server may run on either of them. The source stays as it is.
 func (c *ServerConfig) Migrate(ctx context.Context, from, to string) (objects int, err error) {
 	dir, toEtcd := strings.CutPrefix(from, storePebble+":")
+	other, ok := to, toEtcd
 	if !toEtcd {
-		dir, _ = strings.CutPrefix(to, storePebble+":")
+		other = from
+		dir, ok = strings.CutPrefix(to, storePebble+":")
 	}
-	if dir == "" || toEtcd && to != storeEtcd || !toEtcd && (from != storeEtcd || to != storePebble+":"+dir) {
+	if !ok || dir == "" || other != storeEtcd {
 		return 0, errors.New("give --from pebble:DIR --to etcd, or --from etcd --to pebble:DIR, where DIR is the data directory of a server")
 	}
 	c.DataDir, c.Store = dir, storeEtcd
@@ -90,8 +91,6 @@ func (c *ServerConfig) fromEtcd(ctx context.Context, db *etcd.Store) (int, error
 	}
 	return len(page.KVs), etcd.Equal(page, written)
 }
-
-func (c *ServerConfig) storeDir() string { return filepath.Join(c.DataDir, storeDir) }
 
 // readDir returns all objects of a store on disk.
 func readDir(ctx context.Context, dir string) (page store.Page, err error) {

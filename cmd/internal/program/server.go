@@ -36,7 +36,7 @@ import (
 
 // ServerConfig holds the flags of cara-server.
 type ServerConfig struct {
-	// DataDir holds all state of the server; if Etcd has endpoints, only its identity.
+	// DataDir holds all state of the server; if the store is in etcd, only its identity.
 	DataDir string
 	// Store is where the state is kept: pebble (the default) or etcd.
 	Store string
@@ -113,7 +113,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if c.Store == storeEtcd {
 		return c.runOnEtcd(ctx)
 	}
-	db, err := pebble.OpenContext(ctx, pebble.Config{Dir: filepath.Join(c.DataDir, storeDir), Logger: c.Logger})
+	db, err := pebble.OpenContext(ctx, pebble.Config{Dir: c.storeDir(), Logger: c.Logger})
 	if err != nil {
 		return err
 	}
@@ -125,8 +125,8 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	return c.runActive(ctx, db, id)
 }
 
-// storeDir is the directory of the store in the data directory.
-const storeDir = "store"
+// storeDir returns the directory of a store on disk.
+func (c *ServerConfig) storeDir() string { return filepath.Join(c.DataDir, "store") }
 
 func (c *ServerConfig) identity() identity.Config {
 	return identity.Config{DataDir: c.DataDir, Listen: c.Listen, Names: c.Names, Logger: c.Logger}

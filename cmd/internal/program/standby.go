@@ -68,11 +68,7 @@ type wait struct {
 func (w *wait) run(ctx context.Context, db *etcd.Store) (*etcd.Store, error) {
 	bounded, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	tell := func(why string) {
-		if err := w.tell(bounded, why, cancel); err != nil {
-			cancel(err)
-		}
-	}
+	tell := func(why string) { w.tell(bounded, why, cancel) }
 	var err error
 	if db == nil {
 		tell("this server is a standby and connects to its store")
@@ -116,8 +112,9 @@ func reason(holder []byte, err error) string {
 	return fmt.Sprintf("this server is a standby; the active one is %.300q", holder)
 }
 
-// tell makes a reason known, and serves the address with it. It is called from one goroutine.
-func (w *wait) tell(ctx context.Context, why string, fail context.CancelCauseFunc) error {
+// tell makes a reason known, and serves the address with it. It is called from one goroutine. fail ends the wait if the address
+// cannot be served.
+func (w *wait) tell(ctx context.Context, why string, fail context.CancelCauseFunc) {
 	w.mu.Lock()
 	news := w.why != why
 	w.why = why
@@ -126,11 +123,12 @@ func (w *wait) tell(ctx context.Context, why string, fail context.CancelCauseFun
 		w.c.Logger.Info("standby", "reason", why)
 	}
 	if w.stop != nil {
-		return nil
+		return
 	}
 	inner, err := new(net.ListenConfig).Listen(ctx, "tcp", w.c.Listen)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", w.c.Listen, err)
+		fail(fmt.Errorf("listen on %s: %w", w.c.Listen, err))
+		return
 	}
 	l := identity.NewListener(connlimit.New(inner, w.c.Connections), w.id.TLSConfig())
 	ctx, w.stop = context.WithCancel(ctx)
@@ -142,7 +140,6 @@ func (w *wait) tell(ctx context.Context, why string, fail context.CancelCauseFun
 		}
 		w.served <- err
 	}()
-	return nil
 }
 
 func (w *wait) reason() string {
