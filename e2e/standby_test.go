@@ -154,10 +154,11 @@ func TestStandby(t *testing.T) {
 	p.etcd.Run(2)
 	at = time.Now()
 	p.must(testcluster.WaitFor(ctx, "one server is active again", func(ctx context.Context) error {
-		quick, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
 		for _, s := range p.servers {
-			if s.AwaitReady(quick) == nil {
+			quick, cancel := context.WithTimeout(ctx, time.Second) // each has its own time, because a standby uses it up
+			err := s.AwaitReady(quick)
+			cancel()
+			if err == nil {
 				p.Server = s.Server
 				return nil
 			}
