@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 )
@@ -47,8 +46,11 @@ func (p Pinned) build(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, here, _, _ := runtime.Caller(0)
-	dir := filepath.Join(filepath.Dir(here), "..", p.Folder)
+	mod, err := goCommand(ctx, "", "env", "GOMOD")
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(filepath.Dir(string(bytes.TrimSpace(mod))), "internal", "test", p.Folder)
 	version, err := goCommand(ctx, dir, "list", "-m", "-f", "{{.Version}}", p.Module)
 	if err != nil {
 		return "", err
