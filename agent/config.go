@@ -27,10 +27,20 @@ type Ports interface {
 	Changes() <-chan struct{}
 }
 
+// Servers are the servers that Conn may lead to.
+type Servers interface {
+	// Learn is called with the addresses of all servers that a server has told.
+	Learn(addresses []string)
+	// NextServer is called when the connection to a server is over.
+	NextServer()
+}
+
 // Config configures an Agent.
 type Config struct {
 	// Conn is the connection to the server, with the node's identity.
 	Conn grpc.ClientConnInterface
+	// Servers chooses between several servers. Optional.
+	Servers Servers
 	// Engine to manage.
 	Engine engine.Engine
 	// NodeName and ClusterID are set as labels on everything that the agent creates.

@@ -74,6 +74,9 @@ func (c *connection) run(ctx context.Context) error {
 			c.log.Warn("connection to the server lost", "error", err)
 			told = true
 		}
+		if c.cfg.Servers != nil {
+			c.cfg.Servers.NextServer()
+		}
 		backoff.Wait(ctx)
 	}
 	return nil
@@ -175,6 +178,10 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 		c.receiving.ask(m.ReceiveVolume)
 	case *carav1.ConnectResponse_RestoreVolume:
 		c.restoring.ask(m.RestoreVolume)
+	case *carav1.ConnectResponse_Servers:
+		if c.cfg.Servers != nil {
+			c.cfg.Servers.Learn(m.Servers.GetAddresses())
+		}
 	case *carav1.ConnectResponse_OpenStream:
 		serve(func(outer context.Context) { c.streams.Serve(ctx, outer, m.OpenStream) })
 	}

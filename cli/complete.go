@@ -15,7 +15,6 @@ import (
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/access"
-	"github.com/caravanserai/cara/internal/settings"
 )
 
 // completeWithin limits how long the tab key waits for a server that does not answer.
@@ -35,7 +34,7 @@ type completion struct{ *app }
 
 // ask returns the names that the server answers; nil if it does not answer or refuses the user.
 func (c completion) ask(cmd *cobra.Command, call func(context.Context, grpc.ClientConnInterface) ([]string, error)) []string {
-	if err := settings.Load(cmd.Flags()); err != nil { // completion runs without PersistentPreRun
+	if err := c.settle(cmd); err != nil { // completion runs without PersistentPreRun
 		return nil
 	}
 	conn, err := c.dial()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
@@ -13,7 +14,15 @@ import (
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/access"
+	"github.com/caravanserai/cara/internal/settings"
 )
+
+// settle reads the settings that are not flags of the command line.
+func (a *app) settle(cmd *cobra.Command) error {
+	err := settings.Load(cmd.Flags())
+	a.server = access.Address(strings.Join(a.servers, ","))
+	return err
+}
 
 // dial connects to the server of the flags or of the context. Later calls return the same connection.
 func (a *app) dial() (*grpc.ClientConn, error) {
@@ -49,7 +58,6 @@ func (a *app) contextsFile() (string, error) {
 // with: --server uses the token of the context that has the same address.
 func (a *app) access() (access.Context, error) {
 	var c access.Context
-	a.server = access.Address(a.server)
 	file, err := a.contextsFile()
 	if err != nil {
 		return c, err

@@ -66,7 +66,7 @@ func (o *contextOptions) add() (done string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("read token: %w", err)
 	}
-	c := access.Context{Server: access.Address(o.server), Token: strings.TrimSpace(string(token))}
+	c := access.Context{Server: o.server, Token: strings.TrimSpace(string(token))}
 	if o.caFile != "" {
 		pem, err := os.ReadFile(o.caFile)
 		if err != nil {

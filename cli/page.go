@@ -7,10 +7,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/access"
 )
 
 type pageOptions struct{ noArgs }
@@ -25,15 +28,35 @@ func newPage(a *app) *cobra.Command {
 }
 
 func (o *pageOptions) run(ctx context.Context) error {
-	conn, err := o.dial()
+	target, err := o.access()
 	if err != nil {
 		return err
 	}
-	login, err := carav1.NewTokenServiceClient(conn).CreateLogin(ctx, &emptypb.Empty{})
+	for server := range strings.SplitSeq(target.Server, ",") { // the link has the address of the one that answers
+		target.Server = server
+		var login *carav1.CreateLoginResponse
+		if login, err = o.login(ctx, target); api.Code(err) != codes.Unavailable {
+			return o.show(server, login, err)
+		}
+	}
+	return err
+}
+
+func (o *pageOptions) login(ctx context.Context, target access.Context) (*carav1.CreateLoginResponse, error) {
+	conn, err := access.Dial(target)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	o.reached = target.Server
+	return carav1.NewTokenServiceClient(conn).CreateLogin(ctx, &emptypb.Empty{})
+}
+
+func (o *pageOptions) show(server string, login *carav1.CreateLoginResponse, err error) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(o.Out, term.Clean(strings.TrimSuffix(o.reached, "/")+login.GetPath()))
+	fmt.Fprintln(o.Out, term.Clean(strings.TrimSuffix(server, "/")+login.GetPath()))
 	if term.IsTerminal(o.Err) {
 		fmt.Fprintln(o.Err, "The link works once, until", login.GetExpireAt().AsTime().UTC().Format(time.RFC3339)+".")
 	}

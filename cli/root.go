@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/cli/term"
-	"github.com/caravanserai/cara/internal/settings"
 )
 
 // Streams are the input and output of a command.
@@ -77,7 +76,8 @@ type app struct {
 	Streams
 	args      []string
 	version   string
-	server    string
+	server    string   // the addresses of --server, complete, separated by commas
+	servers   []string // as given
 	tokenFile string
 	caFile    string
 	context   string
@@ -95,7 +95,7 @@ func newRoot(a *app) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			return settings.Load(cmd.Flags())
+			return a.settle(cmd)
 		},
 	})
 	root.SetIn(a.In)
@@ -111,7 +111,7 @@ func newRoot(a *app) *cobra.Command {
 	root.Version = a.version
 	root.SetVersionTemplate("caractrl {{.Version}}\n")
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.server, "server", "", "address of cara-server, such as http://127.0.0.1:8080 (default: the current context's)")
+	flags.StringSliceVar(&a.servers, "server", nil, "address of cara-server, such as http://127.0.0.1:8080; with several servers, repeat it for each one, and the first that answers is used (default: the current context's)")
 	flags.StringVar(&a.tokenFile, "token-file", "", "file with the token")
 	flags.StringVar(&a.caFile, "ca-file", "", "file with the certificate authority in PEM: ca.crt in the server's data directory")
 	flags.StringVar(&a.context, "context", "", "context to use instead of the current one")

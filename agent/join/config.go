@@ -17,7 +17,8 @@ const defaultPort = "8080"
 
 // Config configures a join.
 type Config struct {
-	// Server is the server's URL or its host:port. The scheme does not matter: the connection is TLS.
+	// Server is the server's URL or its host:port, or a list of several, separated by commas. The scheme does not matter: the
+	// connection is TLS.
 	Server string
 	// Token is the join token. It may be empty if the data directory already has a certificate.
 	Token string
@@ -46,7 +47,7 @@ func (c Config) Validate() error {
 			return fmt.Errorf("join: %w", err)
 		}
 	}
-	_, err := address(c.Server)
+	_, err := addresses(c.Server)
 	return err
 }
 

@@ -37,6 +37,7 @@ const (
 // Credentials are the identity of a node, used to connect to the server. Safe for concurrent use.
 type Credentials struct {
 	cfg     Config
+	servers *servers
 	current atomic.Pointer[identity]
 
 	mu    sync.Mutex
@@ -68,11 +69,7 @@ func (c *Credentials) Peers() *peer.TLS {
 // nothing. If the server is on this machine, it is the address on the route to other networks. It is invalid if there is
 // neither.
 func (c *Credentials) LocalIP(ctx context.Context) netip.Addr {
-	server, err := address(c.cfg.Server)
-	if err != nil {
-		return netip.Addr{}
-	}
-	toServer := sourceOf(ctx, server)
+	toServer := sourceOf(ctx, c.servers.first())
 	if toServer.IsValid() && !toServer.IsLoopback() {
 		return toServer
 	}
@@ -101,10 +98,7 @@ func sourceOf(ctx context.Context, to string) netip.Addr {
 // Dial returns a connection to the server. It connects on first use, reconnects automatically, and always presents the
 // newest certificate. The caller closes it.
 func (c *Credentials) Dial(options ...grpc.DialOption) (*grpc.ClientConn, error) {
-	target, err := address(c.cfg.Server)
-	if err != nil {
-		return nil, err
-	}
+	target, addresses := c.servers.resolver()
 	base := []grpc.DialOption{
 		grpc.WithTransportCredentials(&transport{owner: c}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout, PermitWithoutStream: true}),
@@ -113,8 +107,23 @@ func (c *Credentials) Dial(options ...grpc.DialOption) (*grpc.ClientConn, error)
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithResolvers(addresses),
 	}
-	return grpc.NewClient("passthrough:///"+target, append(base, options...)...)
+	return grpc.NewClient(target, append(base, options...)...)
+}
+
+// Learn stores the addresses of all servers, as a server has told them.
+func (c *Credentials) Learn(servers []string) {
+	if err := c.servers.learn(servers); err != nil {
+		c.cfg.Logger.Warn("the addresses of the servers are known only until the agent ends", "error", err)
+	}
+}
+
+// NextServer leaves the server that the agent is connected to, if it knows another one.
+func (c *Credentials) NextServer() {
+	if c.servers.next() {
+		c.leave(func(*identity) bool { return true })
+	}
 }
 
 // RenewLoop renews the certificate at half of its lifetime, through conn, until ctx ends. A failed renewal is retried during
@@ -163,10 +172,15 @@ func (c *Credentials) renew(ctx context.Context, client carav1.NodeServiceClient
 // fail later, when their certificate expires. They reconnect immediately.
 func (c *Credentials) use(id *identity) {
 	c.current.Store(id)
+	c.leave(func(with *identity) bool { return with != id })
+}
+
+// leave closes the connections that were opened with certain identities.
+func (c *Credentials) leave(which func(with *identity) bool) {
 	c.mu.Lock()
 	var old []net.Conn
 	for conn, with := range c.conns {
-		if with != id {
+		if which(with) {
 			old = append(old, conn)
 			delete(c.conns, conn)
 		}

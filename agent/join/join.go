@@ -40,7 +40,11 @@ func Join(ctx context.Context, cfg Config) (*Credentials, error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
-	c := &Credentials{cfg: cfg}
+	known, err := newServers(cfg.Server, cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Credentials{cfg: cfg, servers: known}
 	id, err := load(cfg.DataDir)
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
@@ -90,6 +94,7 @@ func (c *Credentials) Rejoin(ctx context.Context) error {
 		if api.Code(err) != codes.Unavailable || errors.Is(err, ErrPin) {
 			return fmt.Errorf("join node %s at %s: %w", c.cfg.NodeName, c.cfg.Server, err)
 		}
+		c.servers.next()
 		c.cfg.Logger.Warn("server not reached, trying again", "server", c.cfg.Server, "in", delay, "error", err)
 		select {
 		case <-time.After(delay):
@@ -101,16 +106,12 @@ func (c *Credentials) Rejoin(ctx context.Context) error {
 }
 
 func (c *Credentials) join(ctx context.Context, token api.JoinToken) (*identity, error) {
-	target, err := address(c.cfg.Server)
-	if err != nil {
-		return nil, err
-	}
 	key, request, err := newKey(c.cfg.NodeName)
 	if err != nil {
 		return nil, err
 	}
 	pin := &pinned{hash: token.CAHash, now: c.cfg.Now}
-	conn, err := grpc.NewClient("passthrough:///"+target, grpc.WithTransportCredentials(credentials.NewTLS(pin.config())))
+	conn, err := grpc.NewClient("passthrough:///"+c.servers.first(), grpc.WithTransportCredentials(credentials.NewTLS(pin.config())))
 	if err != nil {
 		return nil, err
 	}

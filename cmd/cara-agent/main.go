@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,12 +21,14 @@ func newCommand() *cobra.Command {
 	cfg := program.AgentConfig{Version: version}
 	var log program.LogFlags
 	var pool string
+	var servers []string
 	cmd := &cobra.Command{
 		Use: "cara-agent", Short: "Run Cara's agent on a node", Args: cobra.NoArgs, Version: version,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if cfg.Logger, err = log.Logger(os.Stderr); err != nil {
 				return err
 			}
+			cfg.Server = strings.Join(servers, ",")
 			if cfg.NetworkPool, err = netip.ParsePrefix(pool); err != nil {
 				return fmt.Errorf("--network-pool %q: want a range such as 10.213.0.0/16: %w", pool, err)
 			}
@@ -40,7 +43,7 @@ func newCommand() *cobra.Command {
 	cmd.AddCommand(program.Hidden()...)
 	log.Add(cmd)
 	f := cmd.Flags()
-	f.StringVar(&cfg.Server, "server", "", "address of cara-server")
+	f.StringSliceVar(&servers, "server", nil, "address of cara-server, such as https://cara.example.com:8080; with several servers, repeat it for each one: the agent is connected to one and learns the addresses of the others from it")
 	f.StringVar(&cfg.JoinTokenFile, "join-token-file", "", "file with the join token")
 	f.StringVar(&cfg.NodeName, "node-name", "", "name of this node (default: the host name)")
 	f.StringVar(&cfg.DataDir, "data-dir", "", "directory for the node's certificate and assignments")

@@ -16,7 +16,7 @@ import (
 
 // Context is the access of one user to one server.
 type Context struct {
-	// Server is a URL: `https://host:port`, or `http://` on loopback.
+	// Server is a URL: `https://host:port`, or `http://` on loopback. Several servers of one cluster are separated by commas.
 	Server string `json:"server"`
 	// Token is the user's token. TokenFile, if set, is a file that contains it.
 	Token     string `json:"token,omitempty"`

@@ -1,10 +1,19 @@
 package access
 
 import (
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 func TestContextsAreKeptForTheUserAlone(t *testing.T) {
@@ -59,6 +68,9 @@ func TestDialRefuses(t *testing.T) {
 	}{
 		"a token in clear over the network": {Context{Server: "http://192.0.2.1:8080"}, "use https"},
 		"no port":                           {Context{Server: "cara.example.com"}, "is not an address"},
+		"one of several without TLS":        {Context{Server: "http://127.0.0.1:1,http://192.0.2.1:8080"}, "use https"},
+		"several of different schemes":      {Context{Server: "https://a:1,http://127.0.0.1:8080"}, "use https for all of them"},
+		"too many":                          {Context{Server: strings.Repeat("https://a:1,", maxServers) + "https://a:1"}, "give at most 16"},
 		"a scheme of its own":               {Context{Server: "ftp://cara.example.com:1"}, "is not an address"},
 		"a CA that is none":                 {Context{Server: "https://a", CA: "x"}, "no PEM certificate"},
 		"a token file that is not there":    {Context{Server: "http://127.0.0.1:1", TokenFile: "/nonexistent/t"}, "read token"},
@@ -82,10 +94,32 @@ func TestAddressCompletesHostAndPort(t *testing.T) {
 		"https://a:1":            "https://a:1",
 		"http://127.0.0.1:8080/": "http://127.0.0.1:8080/",
 		"cara.example.com":       "cara.example.com",
+		"a:1, b:2,https://c:3":   "https://a:1,https://b:2,https://c:3",
 		"":                       "",
 	} {
 		if got := Address(given); got != want {
 			t.Errorf("%q: got %q, want %q", given, got, want)
 		}
+	}
+}
+
+// TestDialUsesTheServerThatAnswers: a server that is not there costs no call.
+func TestDialUsesTheServerThatAnswers(t *testing.T) {
+	there := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Grpc-Status", strconv.Itoa(int(codes.Unimplemented)))
+	}))
+	there.EnableHTTP2 = true
+	there.StartTLS()
+	defer there.Close()
+	pem := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: there.Certificate().Raw})
+	conn, err := Dial(Context{Server: "https://127.0.0.1:1," + there.URL, CA: string(pem)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	err = conn.Invoke(t.Context(), "/x/Y", &emptypb.Empty{}, &emptypb.Empty{}, grpc.WaitForReady(true))
+	if status.Code(err) != codes.Unimplemented {
+		t.Errorf("got %v, want the answer of the second server", err)
 	}
 }

@@ -16,26 +16,41 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 )
 
 // maxMessage limits one answer. A list of thousands of projects fits.
 const maxMessage = 256 << 20
 
-// Dial returns a connection to the server of a context. It opens no socket before the first call.
+const (
+	maxServers = 16
+	scheme     = "cara" // of the targets whose addresses are those of servers
+)
+
+// Dial returns a connection to the server of a context, or to the first one of several that answers. It opens no socket
+// before the first call. When the connection breaks, the next call connects again.
 func Dial(c Context) (*grpc.ClientConn, error) {
-	u, err := url.Parse(Address(c.Server))
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("server %q is not an address such as https://cara.example.com:8080", c.Server)
+	servers, err := c.servers()
+	if err != nil {
+		return nil, err
 	}
 	token, err := c.token()
 	if err != nil {
 		return nil, err
 	}
-	secure, creds, err := c.transport(u)
+	secure, creds, err := c.transport(servers)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+hostPort(u),
+	addresses := manual.NewBuilderWithScheme(scheme)
+	var all resolver.State
+	for _, u := range servers {
+		all.Addresses = append(all.Addresses, resolver.Address{Addr: hostPort(u), ServerName: hostPort(u)})
+	}
+	addresses.InitialState(all)
+	conn, err := grpc.NewClient(scheme+":///"+hostPort(servers[0]),
+		grpc.WithResolvers(addresses),
 		grpc.WithTransportCredentials(creds),
 		grpc.WithPerRPCCredentials(bearer{token, secure}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
@@ -47,9 +62,36 @@ func Dial(c Context) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// Address completes the address of a server: `host:port` becomes http on loopback, where the server accepts it, and https
-// elsewhere. Other addresses do not change.
+// servers returns the URLs of the context's servers.
+func (c Context) servers() ([]*url.URL, error) {
+	var all []*url.URL
+	for text := range strings.SplitSeq(Address(c.Server), ",") {
+		u, err := url.Parse(text)
+		switch {
+		case err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https"):
+			return nil, fmt.Errorf("server %q is not an address such as https://cara.example.com:8080", text)
+		case len(all) > 0 && u.Scheme != all[0].Scheme:
+			return nil, fmt.Errorf("servers %s: use https for all of them or http for all of them", c.Server)
+		}
+		all = append(all, u)
+	}
+	if len(all) > maxServers {
+		return nil, fmt.Errorf("%d servers are given: give at most %d", len(all), maxServers)
+	}
+	return all, nil
+}
+
+// Address completes the address of a server, or each one in a list that is separated by commas: `host:port` becomes http on
+// loopback, where the server accepts it, and https elsewhere. Other addresses do not change.
 func Address(server string) string {
+	all := strings.Split(server, ",")
+	for i, one := range all {
+		all[i] = complete(strings.TrimSpace(one))
+	}
+	return strings.Join(all, ",")
+}
+
+func complete(server string) string {
 	host, _, err := net.SplitHostPort(server)
 	switch {
 	case err != nil || strings.Contains(server, "/"):
@@ -71,10 +113,12 @@ func (c Context) token() (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
-func (c Context) transport(u *url.URL) (secure bool, creds credentials.TransportCredentials, err error) {
-	if u.Scheme == "http" {
-		if !loopback(u.Hostname()) {
-			return false, nil, fmt.Errorf("server %s: a token is sent over plain http to this machine only; use https", c.Server)
+func (c Context) transport(servers []*url.URL) (secure bool, creds credentials.TransportCredentials, err error) {
+	if servers[0].Scheme == "http" {
+		for _, u := range servers {
+			if !loopback(u.Hostname()) {
+				return false, nil, fmt.Errorf("server %s: a token is sent over plain http to this machine only; use https", u)
+			}
 		}
 		return false, insecure.NewCredentials(), nil
 	}

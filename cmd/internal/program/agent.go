@@ -35,7 +35,7 @@ import (
 
 // AgentConfig holds the flags of cara-agent.
 type AgentConfig struct {
-	// Server is the server's URL.
+	// Server is the server's URL, or a list of several, separated by commas.
 	Server string
 	// JoinTokenFile holds the join token. It is not needed if the data directory has a certificate.
 	JoinTokenFile string
@@ -215,7 +215,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	}
 	defer engine.Close()
 	return c.run(ctx, who, conn, agent.Config{
-		Conn: conn, Engine: engine, NodeName: c.NodeName, ClusterID: who.ClusterID(), DataDir: c.DataDir,
+		Conn: conn, Servers: who, Engine: engine, NodeName: c.NodeName, ClusterID: who.ClusterID(), DataDir: c.DataDir,
 		Version: c.Version, Logger: c.Logger, Restart: step.RestartLimits{Base: c.RestartDelay},
 		Limits: c.Limits, CollectEvery: c.CollectEvery, Hardening: c.Hardening, HostVolumes: offers, Helpers: helpers, BackupDirs: c.BackupDirs, Environ: os.Environ(),
 	})

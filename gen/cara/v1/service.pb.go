@@ -4410,6 +4410,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_ReceiveVolume
 	//	*ConnectResponse_RestoreVolume
 	//	*ConnectResponse_Credentials
+	//	*ConnectResponse_Servers
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4542,6 +4543,15 @@ func (x *ConnectResponse) GetCredentials() *Credentials {
 	return nil
 }
 
+func (x *ConnectResponse) GetServers() *Servers {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_Servers); ok {
+			return x.Servers
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -4596,6 +4606,11 @@ type ConnectResponse_Credentials struct {
 	Credentials *Credentials `protobuf:"bytes,10,opt,name=credentials,proto3,oneof"`
 }
 
+type ConnectResponse_Servers struct {
+	// Servers are the addresses of all servers, after the welcome and when they change.
+	Servers *Servers `protobuf:"bytes,11,opt,name=servers,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Assignment) isConnectResponse_Message() {}
@@ -4616,6 +4631,54 @@ func (*ConnectResponse_RestoreVolume) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Credentials) isConnectResponse_Message() {}
 
+func (*ConnectResponse_Servers) isConnectResponse_Message() {}
+
+// Servers are the servers that an agent may connect to.
+type Servers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses of the servers, as host:port. An agent keeps those of the last message.
+	Addresses     []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Servers) Reset() {
+	*x = Servers{}
+	mi := &file_cara_v1_service_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Servers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Servers) ProtoMessage() {}
+
+func (x *Servers) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Servers.ProtoReflect.Descriptor instead.
+func (*Servers) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *Servers) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 // Welcome is the first message of the server.
 type Welcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4633,7 +4696,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4645,7 +4708,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4658,7 +4721,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -4704,7 +4767,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4716,7 +4779,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4729,7 +4792,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Unassigned) GetName() string {
@@ -4773,7 +4836,7 @@ type RemoveVolume struct {
 
 func (x *RemoveVolume) Reset() {
 	*x = RemoveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4785,7 +4848,7 @@ func (x *RemoveVolume) String() string {
 func (*RemoveVolume) ProtoMessage() {}
 
 func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4798,7 +4861,7 @@ func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolume.ProtoReflect.Descriptor instead.
 func (*RemoveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RemoveVolume) GetUid() string {
@@ -4849,7 +4912,7 @@ type ReceiveVolume struct {
 
 func (x *ReceiveVolume) Reset() {
 	*x = ReceiveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4861,7 +4924,7 @@ func (x *ReceiveVolume) String() string {
 func (*ReceiveVolume) ProtoMessage() {}
 
 func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4874,7 +4937,7 @@ func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveVolume.ProtoReflect.Descriptor instead.
 func (*ReceiveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ReceiveVolume) GetUid() string {
@@ -4941,7 +5004,7 @@ type RestoreVolume struct {
 
 func (x *RestoreVolume) Reset() {
 	*x = RestoreVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4953,7 +5016,7 @@ func (x *RestoreVolume) String() string {
 func (*RestoreVolume) ProtoMessage() {}
 
 func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4966,7 +5029,7 @@ func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVolume.ProtoReflect.Descriptor instead.
 func (*RestoreVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RestoreVolume) GetUid() string {
@@ -5047,7 +5110,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5059,7 +5122,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5072,7 +5135,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Released) GetName() string {
@@ -5105,7 +5168,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5117,7 +5180,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5130,7 +5193,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 // Routes is a change of the routing table, or the whole table. The table of an agent with the capability `RoutesOnDemand` has
@@ -5166,7 +5229,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5178,7 +5241,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5191,7 +5254,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Routes) GetFull() bool {
@@ -5271,7 +5334,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5283,7 +5346,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5296,7 +5359,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Peer) GetNode() string {
@@ -5335,7 +5398,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5347,7 +5410,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5360,7 +5423,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -5477,7 +5540,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5489,7 +5552,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5502,7 +5565,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -5576,7 +5639,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5588,7 +5651,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5601,7 +5664,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -5636,7 +5699,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5648,7 +5711,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5661,7 +5724,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -5682,7 +5745,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5694,7 +5757,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5707,7 +5770,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -5734,7 +5797,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5746,7 +5809,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5759,7 +5822,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -5805,7 +5868,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5817,7 +5880,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5830,7 +5893,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -5868,7 +5931,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5880,7 +5943,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5893,7 +5956,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -5923,7 +5986,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5935,7 +5998,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5948,7 +6011,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -5984,7 +6047,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5996,7 +6059,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6009,7 +6072,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -6075,7 +6138,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6087,7 +6150,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6100,7 +6163,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -6181,7 +6244,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6193,7 +6256,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6206,7 +6269,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -6247,7 +6310,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6259,7 +6322,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6272,7 +6335,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -6333,7 +6396,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6345,7 +6408,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6358,7 +6421,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -6458,7 +6521,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6470,7 +6533,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6483,7 +6546,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -6557,7 +6620,7 @@ type DeclaredSecret struct {
 
 func (x *DeclaredSecret) Reset() {
 	*x = DeclaredSecret{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6569,7 +6632,7 @@ func (x *DeclaredSecret) String() string {
 func (*DeclaredSecret) ProtoMessage() {}
 
 func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6582,7 +6645,7 @@ func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclaredSecret.ProtoReflect.Descriptor instead.
 func (*DeclaredSecret) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *DeclaredSecret) GetSecret() *Secret {
@@ -6617,7 +6680,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6629,7 +6692,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6642,7 +6705,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -6665,7 +6728,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6677,7 +6740,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6690,7 +6753,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -6722,7 +6785,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6734,7 +6797,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6747,7 +6810,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -6782,7 +6845,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6794,7 +6857,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6807,7 +6870,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -6830,7 +6893,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6842,7 +6905,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6855,7 +6918,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -6883,7 +6946,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6895,7 +6958,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6908,7 +6971,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -6929,7 +6992,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6941,7 +7004,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6954,7 +7017,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -6981,7 +7044,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6993,7 +7056,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7006,7 +7069,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -7056,7 +7119,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7068,7 +7131,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7081,7 +7144,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -7136,7 +7199,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7148,7 +7211,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7161,7 +7224,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ListVolumesResponse) GetItems() []*Volume {
@@ -7203,7 +7266,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7215,7 +7278,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7228,7 +7291,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -7257,7 +7320,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7269,7 +7332,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7282,7 +7345,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -7337,7 +7400,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7349,7 +7412,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7362,7 +7425,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -7408,7 +7471,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7420,7 +7483,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7433,7 +7496,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *EventEvent) GetType() string {
@@ -7471,7 +7534,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7483,7 +7546,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7496,7 +7559,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -7528,7 +7591,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7540,7 +7603,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7553,7 +7616,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -7591,7 +7654,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7603,7 +7666,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7616,7 +7679,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -7648,7 +7711,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7660,7 +7723,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7673,7 +7736,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -7710,7 +7773,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7722,7 +7785,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7735,7 +7798,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -7764,7 +7827,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7776,7 +7839,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7789,7 +7852,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -7813,7 +7876,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7825,7 +7888,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7838,7 +7901,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -7872,7 +7935,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7884,7 +7947,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7897,7 +7960,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -7941,7 +8004,7 @@ type CreateLoginResponse struct {
 
 func (x *CreateLoginResponse) Reset() {
 	*x = CreateLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7953,7 +8016,7 @@ func (x *CreateLoginResponse) String() string {
 func (*CreateLoginResponse) ProtoMessage() {}
 
 func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7966,7 +8029,7 @@ func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLoginResponse.ProtoReflect.Descriptor instead.
 func (*CreateLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *CreateLoginResponse) GetPath() string {
@@ -7994,7 +8057,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8006,7 +8069,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8019,7 +8082,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -8346,7 +8409,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\task_hosts\x18\a \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\xe0]\"\x05r\x03\x18\xfd\x01R\baskHosts\x123\n" +
 	"\fforget_hosts\x18\b \x03(\tB\x10\xbaH\r\x92\x01\n" +
-	"\x10\xe0]\"\x05r\x03\x18\xfd\x01R\vforgetHosts\"\xc0\x04\n" +
+	"\x10\xe0]\"\x05r\x03\x18\xfd\x01R\vforgetHosts\"\xee\x04\n" +
 	"\x0fConnectResponse\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.cara.v1.WelcomeH\x00R\awelcome\x125\n" +
 	"\n" +
@@ -8363,8 +8426,11 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x0ereceive_volume\x18\b \x01(\v2\x16.cara.v1.ReceiveVolumeH\x00R\rreceiveVolume\x12?\n" +
 	"\x0erestore_volume\x18\t \x01(\v2\x16.cara.v1.RestoreVolumeH\x00R\rrestoreVolume\x128\n" +
 	"\vcredentials\x18\n" +
-	" \x01(\v2\x14.cara.v1.CredentialsH\x00R\vcredentialsB\t\n" +
-	"\amessage\"\xd9\x01\n" +
+	" \x01(\v2\x14.cara.v1.CredentialsH\x00R\vcredentials\x12,\n" +
+	"\aservers\x18\v \x01(\v2\x10.cara.v1.ServersH\x00R\aserversB\t\n" +
+	"\amessage\"8\n" +
+	"\aServers\x12-\n" +
+	"\taddresses\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x10\"\x05r\x03\x18\xac\x02R\taddresses\"\xd9\x01\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12H\n" +
@@ -8760,7 +8826,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 117)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 118)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*MissingBlobsRequest)(nil),           // 0: cara.v1.MissingBlobsRequest
 	(*MissingBlobsResponse)(nil),          // 1: cara.v1.MissingBlobsResponse
@@ -8826,408 +8892,410 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*RenewCertificateRequest)(nil),       // 61: cara.v1.RenewCertificateRequest
 	(*ConnectRequest)(nil),                // 62: cara.v1.ConnectRequest
 	(*ConnectResponse)(nil),               // 63: cara.v1.ConnectResponse
-	(*Welcome)(nil),                       // 64: cara.v1.Welcome
-	(*Unassigned)(nil),                    // 65: cara.v1.Unassigned
-	(*RemoveVolume)(nil),                  // 66: cara.v1.RemoveVolume
-	(*ReceiveVolume)(nil),                 // 67: cara.v1.ReceiveVolume
-	(*RestoreVolume)(nil),                 // 68: cara.v1.RestoreVolume
-	(*Released)(nil),                      // 69: cara.v1.Released
-	(*Synced)(nil),                        // 70: cara.v1.Synced
-	(*Routes)(nil),                        // 71: cara.v1.Routes
-	(*Peer)(nil),                          // 72: cara.v1.Peer
-	(*OpenStream)(nil),                    // 73: cara.v1.OpenStream
-	(*AttachRequest)(nil),                 // 74: cara.v1.AttachRequest
-	(*AttachResponse)(nil),                // 75: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),           // 76: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),              // 77: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),           // 78: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                   // 79: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),       // 80: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),          // 81: cara.v1.ConfirmSourceRequest
-	(*SourcePlan)(nil),                    // 82: cara.v1.SourcePlan
-	(*PlanStep)(nil),                      // 83: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),             // 84: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),            // 85: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),     // 86: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),        // 87: cara.v1.PublishSnapshotRequest
-	(*DeclaredSecret)(nil),                // 88: cara.v1.DeclaredSecret
-	(*PublishSnapshotResponse)(nil),       // 89: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),           // 90: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                   // 91: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),        // 92: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),       // 93: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),           // 94: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),              // 95: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),           // 96: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),            // 97: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),           // 98: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),            // 99: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),             // 100: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),            // 101: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                    // 102: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),            // 103: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),           // 104: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),                  // 105: cara.v1.WatchRequest
-	(*WatchResponse)(nil),                 // 106: cara.v1.WatchResponse
-	(*Change)(nil),                        // 107: cara.v1.Change
-	(*CreateTokenRequest)(nil),            // 108: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),           // 109: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),            // 110: cara.v1.ListTokensResponse
-	(*CreateLoginResponse)(nil),           // 111: cara.v1.CreateLoginResponse
-	(*BackupChunk)(nil),                   // 112: cara.v1.BackupChunk
-	nil,                                   // 113: cara.v1.JoinRequest.LabelsEntry
-	nil,                                   // 114: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                   // 115: cara.v1.GetSourceSecretResponse.GitEntry
-	nil,                                   // 116: cara.v1.GetSourceSecretResponse.DecryptionEntry
-	(*timestamppb.Timestamp)(nil),         // 117: google.protobuf.Timestamp
-	(*Project)(nil),                       // 118: cara.v1.Project
-	(*ListMeta)(nil),                      // 119: cara.v1.ListMeta
-	(*Condition)(nil),                     // 120: cara.v1.Condition
-	(*ServiceStatus)(nil),                 // 121: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),                  // 122: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),           // 123: google.protobuf.Duration
-	(*Revision)(nil),                      // 124: cara.v1.Revision
-	(*Delivery)(nil),                      // 125: cara.v1.Delivery
-	(*Override)(nil),                      // 126: cara.v1.Override
-	(*Tombstone)(nil),                     // 127: cara.v1.Tombstone
-	(*Object)(nil),                        // 128: cara.v1.Object
-	(*FieldDiff)(nil),                     // 129: cara.v1.FieldDiff
-	(*Problem)(nil),                       // 130: cara.v1.Problem
-	(*Node)(nil),                          // 131: cara.v1.Node
-	(*Heartbeat)(nil),                     // 132: cara.v1.Heartbeat
-	(*Assignment)(nil),                    // 133: cara.v1.Assignment
-	(*Credentials)(nil),                   // 134: cara.v1.Credentials
-	(*Route)(nil),                         // 135: cara.v1.Route
-	(*HostRoutes)(nil),                    // 136: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),                  // 137: cara.v1.ProjectPorts
-	(*Source)(nil),                        // 138: cara.v1.Source
-	(*Claim)(nil),                         // 139: cara.v1.Claim
-	(*PollStatus)(nil),                    // 140: cara.v1.PollStatus
-	(*Run)(nil),                           // 141: cara.v1.Run
-	(*Snapshot)(nil),                      // 142: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                     // 143: cara.v1.ClaimSpec
-	(*Secret)(nil),                        // 144: cara.v1.Secret
-	(*ClaimStatus)(nil),                   // 145: cara.v1.ClaimStatus
-	(*Volume)(nil),                        // 146: cara.v1.Volume
-	(*Event)(nil),                         // 147: cara.v1.Event
-	(*Token)(nil),                         // 148: cara.v1.Token
-	(*emptypb.Empty)(nil),                 // 149: google.protobuf.Empty
-	(*UpdateCertificateRequest)(nil),      // 150: cara.v1.UpdateCertificateRequest
-	(*DeleteCertificateRequest)(nil),      // 151: cara.v1.DeleteCertificateRequest
-	(*AcmeAccount)(nil),                   // 152: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 153: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 154: cara.v1.RemoveChallengeRequest
-	(*BlobContent)(nil),                   // 155: cara.v1.BlobContent
-	(*ListCertificateOrdersResponse)(nil), // 156: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 157: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 158: cara.v1.PresentChallengeResponse
+	(*Servers)(nil),                       // 64: cara.v1.Servers
+	(*Welcome)(nil),                       // 65: cara.v1.Welcome
+	(*Unassigned)(nil),                    // 66: cara.v1.Unassigned
+	(*RemoveVolume)(nil),                  // 67: cara.v1.RemoveVolume
+	(*ReceiveVolume)(nil),                 // 68: cara.v1.ReceiveVolume
+	(*RestoreVolume)(nil),                 // 69: cara.v1.RestoreVolume
+	(*Released)(nil),                      // 70: cara.v1.Released
+	(*Synced)(nil),                        // 71: cara.v1.Synced
+	(*Routes)(nil),                        // 72: cara.v1.Routes
+	(*Peer)(nil),                          // 73: cara.v1.Peer
+	(*OpenStream)(nil),                    // 74: cara.v1.OpenStream
+	(*AttachRequest)(nil),                 // 75: cara.v1.AttachRequest
+	(*AttachResponse)(nil),                // 76: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),           // 77: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),              // 78: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),           // 79: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                   // 80: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),       // 81: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),          // 82: cara.v1.ConfirmSourceRequest
+	(*SourcePlan)(nil),                    // 83: cara.v1.SourcePlan
+	(*PlanStep)(nil),                      // 84: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),             // 85: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),            // 86: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),     // 87: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),        // 88: cara.v1.PublishSnapshotRequest
+	(*DeclaredSecret)(nil),                // 89: cara.v1.DeclaredSecret
+	(*PublishSnapshotResponse)(nil),       // 90: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),           // 91: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                   // 92: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),        // 93: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),       // 94: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),           // 95: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),              // 96: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),           // 97: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),            // 98: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),           // 99: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),            // 100: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),             // 101: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),            // 102: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                    // 103: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),            // 104: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),           // 105: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),                  // 106: cara.v1.WatchRequest
+	(*WatchResponse)(nil),                 // 107: cara.v1.WatchResponse
+	(*Change)(nil),                        // 108: cara.v1.Change
+	(*CreateTokenRequest)(nil),            // 109: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),           // 110: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),            // 111: cara.v1.ListTokensResponse
+	(*CreateLoginResponse)(nil),           // 112: cara.v1.CreateLoginResponse
+	(*BackupChunk)(nil),                   // 113: cara.v1.BackupChunk
+	nil,                                   // 114: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 115: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 116: cara.v1.GetSourceSecretResponse.GitEntry
+	nil,                                   // 117: cara.v1.GetSourceSecretResponse.DecryptionEntry
+	(*timestamppb.Timestamp)(nil),         // 118: google.protobuf.Timestamp
+	(*Project)(nil),                       // 119: cara.v1.Project
+	(*ListMeta)(nil),                      // 120: cara.v1.ListMeta
+	(*Condition)(nil),                     // 121: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 122: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 123: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),           // 124: google.protobuf.Duration
+	(*Revision)(nil),                      // 125: cara.v1.Revision
+	(*Delivery)(nil),                      // 126: cara.v1.Delivery
+	(*Override)(nil),                      // 127: cara.v1.Override
+	(*Tombstone)(nil),                     // 128: cara.v1.Tombstone
+	(*Object)(nil),                        // 129: cara.v1.Object
+	(*FieldDiff)(nil),                     // 130: cara.v1.FieldDiff
+	(*Problem)(nil),                       // 131: cara.v1.Problem
+	(*Node)(nil),                          // 132: cara.v1.Node
+	(*Heartbeat)(nil),                     // 133: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 134: cara.v1.Assignment
+	(*Credentials)(nil),                   // 135: cara.v1.Credentials
+	(*Route)(nil),                         // 136: cara.v1.Route
+	(*HostRoutes)(nil),                    // 137: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 138: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 139: cara.v1.Source
+	(*Claim)(nil),                         // 140: cara.v1.Claim
+	(*PollStatus)(nil),                    // 141: cara.v1.PollStatus
+	(*Run)(nil),                           // 142: cara.v1.Run
+	(*Snapshot)(nil),                      // 143: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 144: cara.v1.ClaimSpec
+	(*Secret)(nil),                        // 145: cara.v1.Secret
+	(*ClaimStatus)(nil),                   // 146: cara.v1.ClaimStatus
+	(*Volume)(nil),                        // 147: cara.v1.Volume
+	(*Event)(nil),                         // 148: cara.v1.Event
+	(*Token)(nil),                         // 149: cara.v1.Token
+	(*emptypb.Empty)(nil),                 // 150: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 151: cara.v1.UpdateCertificateRequest
+	(*DeleteCertificateRequest)(nil),      // 152: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 153: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 154: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 155: cara.v1.RemoveChallengeRequest
+	(*BlobContent)(nil),                   // 156: cara.v1.BlobContent
+	(*ListCertificateOrdersResponse)(nil), // 157: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 158: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 159: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	117, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
-	117, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	118, // 2: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	118, // 3: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	118, // 4: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	119, // 5: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	118, // 6: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	118, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
+	118, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	119, // 2: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	119, // 3: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	119, // 4: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	120, // 5: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	119, // 6: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	32,  // 7: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	120, // 8: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	121, // 9: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	121, // 8: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	122, // 9: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
 	18,  // 10: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	122, // 11: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	117, // 12: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	123, // 13: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	123, // 11: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	118, // 12: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	124, // 13: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	32,  // 14: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	124, // 15: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	125, // 16: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	117, // 17: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	123, // 18: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	125, // 15: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	126, // 16: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	118, // 17: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	124, // 18: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	32,  // 19: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	126, // 20: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	119, // 21: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	127, // 22: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	119, // 23: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	117, // 24: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	127, // 20: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	120, // 21: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	128, // 22: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	120, // 23: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	118, // 24: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	38,  // 25: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	39,  // 26: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	39,  // 27: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	42,  // 28: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	46,  // 29: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	117, // 30: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	128, // 31: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	118, // 30: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	129, // 31: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	32,  // 32: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	50,  // 33: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	129, // 34: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	130, // 35: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	131, // 36: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	131, // 37: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	131, // 38: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	119, // 39: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	131, // 40: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	132, // 41: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	117, // 42: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	113, // 43: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	132, // 44: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	69,  // 45: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
-	64,  // 46: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	133, // 47: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	65,  // 48: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	70,  // 49: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	71,  // 50: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	73,  // 51: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	66,  // 52: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
-	67,  // 53: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
-	68,  // 54: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
-	134, // 55: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
-	123, // 56: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	117, // 57: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	114, // 58: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
-	135, // 59: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	72,  // 60: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	136, // 61: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
-	136, // 62: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	137, // 63: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
-	117, // 64: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	36,  // 65: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	38,  // 66: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	42,  // 67: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	44,  // 68: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	47,  // 69: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	40,  // 70: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	43,  // 71: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	45,  // 72: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	37,  // 73: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	41,  // 74: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	138, // 75: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	138, // 76: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	138, // 77: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	119, // 78: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	138, // 79: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	138, // 80: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	83,  // 81: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	129, // 82: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	139, // 83: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	119, // 84: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	120, // 85: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	140, // 86: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	141, // 87: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	142, // 88: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	143, // 89: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	120, // 90: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	88,  // 91: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
-	144, // 92: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
-	91,  // 93: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	145, // 94: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	115, // 95: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	116, // 96: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
-	144, // 97: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	144, // 98: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	144, // 99: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	119, // 100: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	146, // 101: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	119, // 102: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	147, // 103: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	147, // 104: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	119, // 105: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	147, // 106: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	117, // 107: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	117, // 108: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	107, // 109: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	128, // 110: cara.v1.Change.object:type_name -> cara.v1.Object
-	148, // 111: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	148, // 112: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	148, // 113: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	119, // 114: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	117, // 115: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	9,   // 116: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	10,  // 117: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	6,   // 118: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	11,  // 119: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	13,  // 120: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	15,  // 121: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	17,  // 122: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	19,  // 123: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	20,  // 124: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	21,  // 125: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	22,  // 126: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	23,  // 127: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	24,  // 128: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	33,  // 129: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	8,   // 130: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	25,  // 131: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	28,  // 132: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	27,  // 133: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	26,  // 134: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
-	6,   // 135: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	29,  // 136: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	6,   // 137: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	20,  // 138: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	36,  // 139: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	37,  // 140: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	41,  // 141: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	44,  // 142: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	8,   // 143: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	48,  // 144: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	51,  // 145: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	52,  // 146: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	6,   // 147: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	8,   // 148: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	54,  // 149: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 150: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	56,  // 151: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	57,  // 152: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	58,  // 153: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	59,  // 154: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	61,  // 155: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	62,  // 156: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	74,  // 157: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	76,  // 158: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	77,  // 159: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	6,   // 160: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	8,   // 161: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	54,  // 162: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 163: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	6,   // 164: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	6,   // 165: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	6,   // 166: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	81,  // 167: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	6,   // 168: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	84,  // 169: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	86,  // 170: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	87,  // 171: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	90,  // 172: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	7,   // 173: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	149, // 174: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	92,  // 175: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	94,  // 176: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	95,  // 177: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	6,   // 178: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	8,   // 179: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	7,   // 180: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	6,   // 181: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	97,  // 182: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	7,   // 183: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	6,   // 184: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	6,   // 185: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	99,  // 186: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	100, // 187: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	54,  // 188: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	103, // 189: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	105, // 190: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	108, // 191: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	8,   // 192: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	7,   // 193: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	149, // 194: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
-	8,   // 195: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
-	150, // 196: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	151, // 197: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
-	6,   // 198: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	152, // 199: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	153, // 200: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	154, // 201: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
-	0,   // 202: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
-	155, // 203: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
-	6,   // 204: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
-	3,   // 205: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
-	149, // 206: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	149, // 207: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	118, // 208: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	118, // 209: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	118, // 210: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	12,  // 211: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	14,  // 212: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	16,  // 213: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	149, // 214: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	118, // 215: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	149, // 216: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	118, // 217: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	118, // 218: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	118, // 219: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	118, // 220: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	126, // 221: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	34,  // 222: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	118, // 223: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	118, // 224: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	118, // 225: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	118, // 226: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	118, // 227: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	118, // 228: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	30,  // 229: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	149, // 230: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	47,  // 231: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	40,  // 232: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	43,  // 233: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	45,  // 234: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	35,  // 235: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	49,  // 236: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	131, // 237: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	131, // 238: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	131, // 239: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	53,  // 240: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	55,  // 241: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	149, // 242: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	149, // 243: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	131, // 244: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	131, // 245: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	60,  // 246: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	60,  // 247: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	63,  // 248: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	75,  // 249: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	138, // 250: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	138, // 251: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	138, // 252: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	78,  // 253: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	79,  // 254: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	149, // 255: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	80,  // 256: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	138, // 257: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	138, // 258: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	138, // 259: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	82,  // 260: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	85,  // 261: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	138, // 262: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	89,  // 263: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	149, // 264: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	149, // 265: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	31,  // 266: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	93,  // 267: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	144, // 268: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	144, // 269: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	144, // 270: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	96,  // 271: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	149, // 272: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	146, // 273: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	98,  // 274: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	146, // 275: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	146, // 276: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	146, // 277: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	147, // 278: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	101, // 279: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	102, // 280: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	104, // 281: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	106, // 282: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	109, // 283: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	110, // 284: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	149, // 285: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	111, // 286: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
-	156, // 287: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	157, // 288: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
-	149, // 289: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	152, // 290: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	152, // 291: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	158, // 292: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
-	149, // 293: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
-	1,   // 294: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
-	2,   // 295: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
-	155, // 296: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
-	4,   // 297: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
-	5,   // 298: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	112, // 299: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	208, // [208:300] is the sub-list for method output_type
-	116, // [116:208] is the sub-list for method input_type
-	116, // [116:116] is the sub-list for extension type_name
-	116, // [116:116] is the sub-list for extension extendee
-	0,   // [0:116] is the sub-list for field type_name
+	130, // 34: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	131, // 35: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	132, // 36: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	132, // 37: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	132, // 38: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	120, // 39: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	132, // 40: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	133, // 41: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	118, // 42: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	114, // 43: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	133, // 44: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	70,  // 45: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	65,  // 46: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	134, // 47: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	66,  // 48: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	71,  // 49: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	72,  // 50: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	74,  // 51: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	67,  // 52: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	68,  // 53: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
+	69,  // 54: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
+	135, // 55: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
+	64,  // 56: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
+	124, // 57: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	118, // 58: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	115, // 59: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	136, // 60: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	73,  // 61: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	137, // 62: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
+	137, // 63: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
+	138, // 64: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	118, // 65: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	36,  // 66: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	38,  // 67: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	42,  // 68: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	44,  // 69: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	47,  // 70: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	40,  // 71: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	43,  // 72: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	45,  // 73: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	37,  // 74: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	41,  // 75: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	139, // 76: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	139, // 77: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	139, // 78: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	120, // 79: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	139, // 80: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	139, // 81: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	84,  // 82: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	130, // 83: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	140, // 84: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	120, // 85: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	121, // 86: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	141, // 87: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	142, // 88: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	143, // 89: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	144, // 90: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	121, // 91: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	89,  // 92: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
+	145, // 93: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
+	92,  // 94: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	146, // 95: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	116, // 96: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	117, // 97: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
+	145, // 98: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	145, // 99: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	145, // 100: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	120, // 101: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	147, // 102: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	120, // 103: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	148, // 104: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	148, // 105: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	120, // 106: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	148, // 107: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	118, // 108: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	118, // 109: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	108, // 110: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	129, // 111: cara.v1.Change.object:type_name -> cara.v1.Object
+	149, // 112: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	149, // 113: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	149, // 114: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	120, // 115: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	118, // 116: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	9,   // 117: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	10,  // 118: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	6,   // 119: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	11,  // 120: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	13,  // 121: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	15,  // 122: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	17,  // 123: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	19,  // 124: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	20,  // 125: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	21,  // 126: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	22,  // 127: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	23,  // 128: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	24,  // 129: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	33,  // 130: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	8,   // 131: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	25,  // 132: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	28,  // 133: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	27,  // 134: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	26,  // 135: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	6,   // 136: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	29,  // 137: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	6,   // 138: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	20,  // 139: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	36,  // 140: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	37,  // 141: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	41,  // 142: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	44,  // 143: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	8,   // 144: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	48,  // 145: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	51,  // 146: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	52,  // 147: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	6,   // 148: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	8,   // 149: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	54,  // 150: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 151: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	56,  // 152: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	57,  // 153: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	58,  // 154: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	59,  // 155: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	61,  // 156: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	62,  // 157: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	75,  // 158: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	77,  // 159: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	78,  // 160: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	6,   // 161: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	8,   // 162: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	54,  // 163: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 164: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	6,   // 165: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	6,   // 166: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	6,   // 167: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	82,  // 168: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	6,   // 169: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	85,  // 170: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	87,  // 171: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	88,  // 172: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	91,  // 173: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	7,   // 174: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	150, // 175: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	93,  // 176: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	95,  // 177: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	96,  // 178: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	6,   // 179: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	8,   // 180: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	7,   // 181: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	6,   // 182: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	98,  // 183: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	7,   // 184: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	6,   // 185: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	6,   // 186: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	100, // 187: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	101, // 188: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	54,  // 189: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	104, // 190: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	106, // 191: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	109, // 192: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	8,   // 193: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	7,   // 194: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	150, // 195: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
+	8,   // 196: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
+	151, // 197: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	152, // 198: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
+	6,   // 199: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
+	153, // 200: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	154, // 201: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	155, // 202: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	0,   // 203: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
+	156, // 204: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
+	6,   // 205: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
+	3,   // 206: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
+	150, // 207: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	150, // 208: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	119, // 209: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	119, // 210: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	119, // 211: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	12,  // 212: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	14,  // 213: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	16,  // 214: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	150, // 215: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	119, // 216: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	150, // 217: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	119, // 218: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	119, // 219: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	119, // 220: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	119, // 221: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	127, // 222: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	34,  // 223: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	119, // 224: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	119, // 225: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	119, // 226: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	119, // 227: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	119, // 228: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	119, // 229: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	30,  // 230: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	150, // 231: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	47,  // 232: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	40,  // 233: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	43,  // 234: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	45,  // 235: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	35,  // 236: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	49,  // 237: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	132, // 238: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	132, // 239: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	132, // 240: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	53,  // 241: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	55,  // 242: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	150, // 243: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	150, // 244: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	132, // 245: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	132, // 246: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	60,  // 247: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	60,  // 248: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	63,  // 249: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	76,  // 250: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	139, // 251: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	139, // 252: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	139, // 253: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	79,  // 254: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	80,  // 255: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	150, // 256: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	81,  // 257: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	139, // 258: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	139, // 259: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	139, // 260: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	83,  // 261: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	86,  // 262: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	139, // 263: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	90,  // 264: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	150, // 265: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	150, // 266: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	31,  // 267: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	94,  // 268: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	145, // 269: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	145, // 270: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	145, // 271: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	97,  // 272: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	150, // 273: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	147, // 274: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	99,  // 275: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	147, // 276: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	147, // 277: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	147, // 278: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	148, // 279: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	102, // 280: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	103, // 281: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	105, // 282: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	107, // 283: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	110, // 284: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	111, // 285: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	150, // 286: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	112, // 287: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
+	157, // 288: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	158, // 289: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	150, // 290: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	153, // 291: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	153, // 292: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	159, // 293: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	150, // 294: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	1,   // 295: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
+	2,   // 296: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
+	156, // 297: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
+	4,   // 298: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
+	5,   // 299: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	113, // 300: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	209, // [209:301] is the sub-list for method output_type
+	117, // [117:209] is the sub-list for method input_type
+	117, // [117:117] is the sub-list for extension type_name
+	117, // [117:117] is the sub-list for extension extendee
+	0,   // [0:117] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -9274,21 +9342,22 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_ReceiveVolume)(nil),
 		(*ConnectResponse_RestoreVolume)(nil),
 		(*ConnectResponse_Credentials)(nil),
+		(*ConnectResponse_Servers)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[73].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[74].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[86].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[87].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   117,
+			NumMessages:   118,
 			NumExtensions: 0,
 			NumServices:   12,
 		},
