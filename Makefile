@@ -16,12 +16,14 @@ BENCHED  ?= ./bench ./store/pebble ./reconciler ./scheduler ./sources/git ./agen
 SHOTS    ?= bin/screenshots
 # For bench/peers, such as -runs 9, -only ingress or -compose PATH.
 PEERS    ?=
+# For bench/fleet, such as -nodes 1000 -projects 10000.
+FLEET    ?=
 # Packages share one engine and a couple of cores: two at a time keeps their time-outs honest.
 TESTFLAGS ?= -p 2 -timeout 40m
 # The rooms whose goroutines share memory. e2e runs the programs as processes of their own, which -race does not reach.
 RACED    ?= ./agent/... ./apiserver/... ./certs/... ./gc/... ./internal/... ./plan/... ./reconciler/... ./scheduler/... ./sources/... ./store/...
 
-.PHONY: help build generate fmt lint test race e2e soak fuzz bench bench-front demo screenshots check verify
+.PHONY: help build generate fmt lint test race e2e soak fuzz bench bench-fleet bench-front demo screenshots check verify
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -55,6 +57,9 @@ fuzz: ## each fuzz target for FUZZTIME
 
 bench: ## the benchmarks, and the table of docs/performance.md
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST && go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(BENCHED) && go run ./bench/peers $(PEERS)
+
+bench-fleet: ## one server with many simulated agents
+	go run ./bench/fleet $(FLEET)
 
 bench-front: ## the agent's ingress and ports beside Caddy, nginx and HAProxy, where they are installed
 	go run ./bench/front $(FRONT)
