@@ -54,7 +54,7 @@ func TestRemovalFromDiskIsRetried(t *testing.T) {
 		}
 	}
 	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
-	ws, want := &task{}, &step.Want{Assigned: step.Assigned{Project: "p"}, Remove: true}
+	ws, want := &task{}, &step.Want{Storage: step.Storage{Assigned: step.Assigned{Project: "p"}}, Remove: true}
 
 	write(assignment, false)
 	write(log, true)

@@ -35,7 +35,8 @@ func TestAVolumeThatWasFilledMeanwhile(t *testing.T) {
 		pulls: image.NewPuller(eng, image.NewBook(t.TempDir()), slog.New(slog.DiscardHandler), 1, hint),
 	}
 	uses := func(uid string) *step.Want {
-		return &step.Want{Assigned: step.Assigned{Project: "p"}, Uses: map[string]*carav1.VolumeUse{"data": {Name: "data", Uid: uid, Node: "n1", Made: true}}}
+		of := step.Assigned{Project: "p"}
+		return &step.Want{Storage: step.Storage{Assigned: of, Uses: map[string]*carav1.VolumeUse{"data": {Name: "data", Uid: uid, Node: "n1", Made: true}}}}
 	}
 	ws := &workspace{}
 	for _, uid := range []string{"11111111-old", "22222222-new"} {

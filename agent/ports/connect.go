@@ -97,7 +97,7 @@ func (p *Ports) serve(ctx context.Context, k api.PortKey, conn *net.TCPConn) {
 
 // serveClient passes the connection of a client to the service, after what the client has sent already, or refuses it.
 func (p *Ports) serveClient(ctx context.Context, k key, client netip.Addr, conn *net.TCPConn, begun []byte, err error) {
-	to, denied := p.route(k, client)
+	to, denied := p.routing.route(k, client)
 	err = cmp.Or(err, denied)
 	var b *backend
 	if err == nil {
@@ -178,18 +178,6 @@ func (p *Ports) refuse(k key, to *route, client netip.Addr, err error) {
 	}
 }
 
-// route returns the route of a port if the client may use it. With errNotAllowed it also returns the route.
-func (p *Ports) route(k key, client netip.Addr) (*route, error) {
-	to := p.lookup(k)
-	switch {
-	case to == nil:
-		return nil, errNoRoute
-	case !to.allow.Has(client.String()):
-		return to, errNotAllowed
-	}
-	return to, nil
-}
-
 // reachAgain is the longest wait before a service that does not accept connections is tried again.
 const reachAgain = 250 * time.Millisecond
 
@@ -199,8 +187,8 @@ func (p *Ports) reach(ctx context.Context, k key, client netip.Addr, project str
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.Hold)
 	defer cancel()
 	for again := reachAgain / 16; ; again = min(2*again, reachAgain) {
-		endpoints, routes := p.cfg.Endpoints(), p.changed() // before the attempt, so that no change is missed
-		to, err := p.route(k, client)
+		endpoints, routes := p.cfg.Endpoints(), p.routing.changed() // before the attempt, so that no change is missed
+		to, err := p.routing.route(k, client)
 		if err == nil && to.project != project {
 			err = errNoRoute
 		}
@@ -312,7 +300,7 @@ func (p *Ports) serveConnection(ctx context.Context, conn net.Conn, hello *carav
 		b, err = p.reach(ctx, k, client, hello.GetProject(), false)
 	}
 	if err != nil {
-		p.refuse(k, p.lookup(k), addressOf(conn.RemoteAddr()), err)
+		p.refuse(k, p.routing.lookup(k), addressOf(conn.RemoteAddr()), err)
 	} else {
 		defer b.done()
 	}

@@ -160,7 +160,7 @@ func (d *datagrams) session(from peers, client netip.Addr) (s *session, project 
 	if s != nil {
 		return s, s.project, nil
 	}
-	to, err := d.ports.route(key{PortKey: d.key}, client)
+	to, err := d.ports.routing.route(key{PortKey: d.key}, client)
 	if to != nil {
 		project = to.project
 	}
@@ -212,7 +212,7 @@ func (d *datagrams) Close() error { return d.socket.Close() }
 // serveDatagrams passes the datagrams of a session of another agent to a service on this node.
 func (p *Ports) serveDatagrams(ctx context.Context, conn net.Conn, hello *carav1.PortConnection, client netip.Addr) {
 	k := keyOfHello(hello)
-	to, err := p.route(k, client)
+	to, err := p.routing.route(k, client)
 	if err == nil && to.project != hello.GetProject() {
 		err = errNoRoute
 	}

@@ -32,24 +32,6 @@ func (k key) String() string {
 	return k.PortKey.String()
 }
 
-// lookup returns where connections go, or nil.
-func (p *Ports) lookup(k key) *route {
-	if k.Protocol != api.TargetTLS {
-		return p.table.Load().routes[k.PortKey]
-	}
-	if p.cfg.Hosts == nil {
-		return nil
-	}
-	r, allow := p.cfg.Hosts.Passed(k.host, k.Scope == api.ScopePublic)
-	if r == nil {
-		return nil
-	}
-	return &route{
-		project: r.GetProject(), service: r.GetService(), port: r.GetPort(),
-		node: r.GetNode(), address: r.GetIngressAddress(), allow: allow,
-	}
-}
-
 // Pass passes a TLS connection on to the service of a host, and closes it. begun is what was read of it. from is the client.
 func (p *Ports) Pass(ctx context.Context, host string, public bool, from net.Addr, conn *net.TCPConn, begun []byte) {
 	defer conn.Close()

@@ -30,7 +30,7 @@ type listener struct {
 // adjust opens the ports that are claimed and offered, closes the others, and reports them. It returns true if a port could not
 // be opened.
 func (l *listeners) adjust(ctx context.Context) (again bool) {
-	routes := l.ports.table.Load().routes
+	routes := l.ports.routing.table.Load().routes
 	for k, open := range l.open {
 		if routes[k] == nil {
 			open.close()
@@ -48,7 +48,7 @@ func (l *listeners) adjust(ctx context.Context) (again bool) {
 		again = again || l.open[k].problem != ""
 		report = append(report, &carav1.NodePort{Protocol: k.Protocol, Port: k.Port, Scope: k.Scope, Project: to.project, Problem: l.open[k].problem})
 	}
-	l.ports.reported(report)
+	l.ports.report.set(report)
 	return again
 }
 
@@ -117,7 +117,7 @@ func (l *listeners) close() {
 	for _, open := range l.open {
 		open.close()
 	}
-	l.ports.reported(nil)
+	l.ports.report.set(nil)
 }
 
 // acceptPause is the wait after an error of a listener, such as too many open files.

@@ -24,17 +24,12 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"maps"
 	"net/netip"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/caravanserai/cara/agent/kept"
 	"github.com/caravanserai/cara/agent/peer"
 	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/api"
@@ -100,10 +95,8 @@ func (l Limits) withDefaults() Limits {
 // Ports serves the ports of projects on one node.
 type Ports struct {
 	cfg     Config
-	table   atomic.Pointer[table]
-	wake    chan struct{} // has an entry while listeners may differ from the table
-	file    *kept.File
-	changes chan struct{} // has an entry after the report has changed
+	routing *routing
+	report  report
 	metrics *metrics
 	clients clients
 	log     loglimit.Limit
@@ -112,99 +105,38 @@ type Ports struct {
 	sessions *sessions
 	queued   budget        // datagrams that wait for connections to other agents
 	dialing  chan struct{} // has an entry for each connection that is being opened for a session
-
-	mu       sync.Mutex
-	told     bool          // the server has sent the table
-	replaced chan struct{} // closed at the next Apply
-	report   *carav1.PortReport
 }
 
 // New returns Ports without routes.
 func New(cfg Config) *Ports {
 	cfg.Limits = cfg.Limits.withDefaults()
 	p := &Ports{
-		cfg: cfg, wake: make(chan struct{}, 1), file: kept.New(cfg.File, "ports", cfg.Logger), changes: make(chan struct{}, 1),
+		cfg: cfg, metrics: newMetrics(cfg.Metrics, cfg.Hosts), report: newReport(),
 		clients:  clients{total: cfg.Limits.Connections, each: cfg.Limits.ClientConnections, open: map[netip.Prefix]int{}},
 		sessions: newSessions(cfg.Limits.Sessions, cfg.Limits.ClientSessions), queued: budget{limit: allQueuedBytes}, dialing: make(chan struct{}, maxDialing),
-		replaced: make(chan struct{}), report: &carav1.PortReport{},
 	}
-	p.metrics = newMetrics(cfg.Metrics, cfg.Hosts)
-	p.table.Store(newTable(nil))
+	p.routing = newRouting(cfg, p.metrics)
 	return p
 }
 
 // Apply changes the routes: all of them if the change is full, otherwise those of the projects in it.
-func (p *Ports) Apply(change *carav1.Routes) {
-	if !change.GetFull() && len(change.GetPorts()) == 0 {
-		p.metrics.keep(p.table.Load().projects) // Hosts may have changed
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.told = true
-	p.apply(change)
-	p.file.Changed()
-}
-
-// apply stores the new table. mu is held.
-func (p *Ports) apply(change *carav1.Routes) {
-	projects := map[string]*carav1.ProjectPorts{}
-	if !change.GetFull() {
-		maps.Copy(projects, p.table.Load().projects)
-	}
-	for _, of := range change.GetPorts() {
-		if projects[of.GetProject()] = of; len(of.GetPorts()) == 0 {
-			delete(projects, of.GetProject())
-		}
-	}
-	p.table.Store(newTable(projects))
-	p.metrics.keep(projects)
-	close(p.replaced)
-	p.replaced = make(chan struct{})
-	kick(p.wake)
-}
-
-// changed returns a channel that is closed when the routes change.
-func (p *Ports) changed() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.replaced
-}
+func (p *Ports) Apply(change *carav1.Routes) { p.routing.apply(change) }
 
 // Offer returns what the node offers.
 func (p *Ports) Offer() *carav1.PortOffer { return p.cfg.Offer }
 
 // Changes returns a channel that has an entry after the report has changed.
-func (p *Ports) Changes() <-chan struct{} { return p.changes }
+func (p *Ports) Changes() <-chan struct{} { return p.report.changes }
 
 // Report returns the ports that are open and those that cannot be opened.
-func (p *Ports) Report() *carav1.PortReport {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.report
-}
-
-func (p *Ports) reported(ports []*carav1.NodePort) {
-	slices.SortFunc(ports, func(a, b *carav1.NodePort) int { return keyOf(a).Compare(keyOf(b)) })
-	next := &carav1.PortReport{Ports: ports}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !proto.Equal(p.report, next) {
-		p.report = next
-		kick(p.changes)
-	}
-}
-
-func keyOf(n *carav1.NodePort) api.PortKey {
-	return api.PortKey{Protocol: n.GetProtocol(), Port: n.GetPort(), Scope: n.GetScope()}
-}
+func (p *Ports) Report() *carav1.PortReport { return p.report.get() }
 
 // Run opens the ports and serves them until ctx ends. The connections end with it.
 func (p *Ports) Run(ctx context.Context) error {
-	p.restore()
+	p.routing.restore()
 	var saver sync.WaitGroup
 	defer saver.Wait()
-	saver.Go(func() { p.file.Run(ctx, p.stored) })
+	saver.Go(func() { p.routing.file.Run(ctx, p.routing.stored) })
 	listeners := listeners{ports: p, open: map[api.PortKey]*listener{}}
 	defer p.open.Wait()
 	defer listeners.close()
@@ -217,7 +149,7 @@ func (p *Ports) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-p.wake:
+		case <-p.routing.wake:
 		case <-retry:
 		}
 	}

@@ -394,7 +394,7 @@ func TestRefused(t *testing.T) {
 	t.Run("a client that is not allowed, by both agents", func(t *testing.T) {
 		first, second, port := pair(t, nil, echo)
 		elsewhere := "192.0.2.0/24"
-		target := second.table.Load().routes[api.PortKey{Protocol: api.ProtocolTCP, Port: port, Scope: api.ScopeInternal}].port
+		target := second.routing.table.Load().routes[api.PortKey{Protocol: api.ProtocolTCP, Port: port, Scope: api.ScopeInternal}].port
 		second.Apply(claim(port, target, &carav1.ProjectPorts{Node: "n2"}, elsewhere))
 		refuses(t, port)
 		second.Apply(claim(port, target, &carav1.ProjectPorts{Node: "n2"}))
@@ -403,7 +403,7 @@ func TestRefused(t *testing.T) {
 	})
 	t.Run("more than one hop", func(t *testing.T) {
 		first, second, port := pair(t, short, echo)
-		target := second.table.Load().routes[api.PortKey{Protocol: api.ProtocolTCP, Port: port, Scope: api.ScopeInternal}].port
+		target := second.routing.table.Load().routes[api.PortKey{Protocol: api.ProtocolTCP, Port: port, Scope: api.ScopeInternal}].port
 		second.endpoints.mu.Lock()
 		delete(second.endpoints.ips, "web")
 		second.endpoints.mu.Unlock()

@@ -131,10 +131,10 @@ func (s *session) pass(ctx context.Context, datagram []byte) error {
 
 // allowed returns the route of the port, if its project is still that of the session and its access list has the client.
 func (s *session) allowed() (*route, error) {
-	if checked := s.checked.Load(); checked != nil && s.ports.table.Load().routes[s.key] == checked {
+	if checked := s.checked.Load(); checked != nil && s.ports.routing.table.Load().routes[s.key] == checked {
 		return checked, nil
 	}
-	to, err := s.ports.route(key{PortKey: s.key}, s.client)
+	to, err := s.ports.routing.route(key{PortKey: s.key}, s.client)
 	switch {
 	case err != nil:
 		return nil, err

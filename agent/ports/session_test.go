@@ -20,7 +20,7 @@ import (
 func TestASessionStaysWithItsContainer(t *testing.T) {
 	check := func(t *testing.T, holder, at *node, port int32) {
 		for _, address := range []string{"127.0.0.2", "127.0.0.3"} {
-			udpService(t, net.JoinHostPort(address, strconv.Itoa(int(at.table.Load().routes[udpKey(port)].port))), address+" ")
+			udpService(t, net.JoinHostPort(address, strconv.Itoa(int(at.routing.table.Load().routes[udpKey(port)].port))), address+" ")
 		}
 		conn := udpDial(t, onPort(port))
 		holder.endpoints.set("web", "127.0.0.2")

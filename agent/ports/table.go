@@ -4,8 +4,6 @@ import (
 	"maps"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/caravanserai/cara/agent/networks"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -43,26 +41,4 @@ func newTable(projects map[string]*carav1.ProjectPorts) *table {
 		}
 	}
 	return t
-}
-
-// restore loads the table of an earlier run, unless the server has already sent one.
-func (p *Ports) restore() {
-	routes := &carav1.Routes{}
-	if !p.file.Load(routes) {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.told {
-		p.apply(routes)
-	}
-}
-
-// stored returns the whole table.
-func (p *Ports) stored() proto.Message {
-	all := &carav1.Routes{Full: true}
-	for _, of := range p.table.Load().projects {
-		all.Ports = append(all.Ports, of)
-	}
-	return all
 }

@@ -67,8 +67,8 @@ func (s *view) outdated(svc *carav1.Service, c *engine.Container) string {
 	switch {
 	case !s.madeAs(svc, c):
 		return "the manifest changed"
-	case s.otherSource(svc, c) != "":
-		return s.otherSource(svc, c)
+	case s.w.otherSource(svc, c) != "":
+		return s.w.otherSource(svc, c)
 	case s.newValues(svc, c) != "":
 		return s.newValues(svc, c)
 	case s.w.restartWanted(svc.GetName(), s.restartedFor(c)):

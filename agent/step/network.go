@@ -11,7 +11,7 @@ import (
 // best effort: an agent that was killed while it created the network and the next agent may each have created one. Nothing
 // can start until only one is left: the one in use, or else the first.
 func (s *plan) network() *engine.Network {
-	keep := s.keeper()
+	keep := s.h.network(s.w.Project)
 	if keep == nil {
 		s.attempt(Action{Kind: KindCreateNetwork, Name: NetworkName(s.w.Project), Reason: "the project has no network"}, api.ReasonNetworkFailed)
 		return nil
@@ -38,20 +38,20 @@ func (s *plan) removeSecond(n *engine.Network) {
 			s.delete(c, "it is on the project's second network")
 		}
 	}
-	if s.users(n) == 0 {
+	if s.h.users(n) == 0 {
 		s.attempt(Action{Kind: KindRemoveNetwork, ID: n.ID, Name: n.Name, Reason: "the project has two networks"}, "")
 	}
 }
 
-// keeper returns the project's network: if there are several, the one in use, or else the first.
-func (s *view) keeper() *engine.Network {
+// network returns the project's network: if there are several, the one in use, or else the first.
+func (h *Have) network(project string) *engine.Network {
 	var keep *engine.Network
-	for i := range s.h.Networks {
-		n := &s.h.Networks[i]
-		if n.Name != NetworkName(s.w.Project) {
+	for i := range h.Networks {
+		n := &h.Networks[i]
+		if n.Name != NetworkName(project) {
 			continue
 		}
-		if keep == nil || s.users(n) > s.users(keep) || s.users(n) == s.users(keep) && n.ID < keep.ID {
+		if keep == nil || h.users(n) > h.users(keep) || h.users(n) == h.users(keep) && n.ID < keep.ID {
 			keep = n
 		}
 	}
@@ -65,9 +65,10 @@ func (s *view) roomy(n *engine.Network) bool {
 	return err != nil || engine.Addresses(p.Bits()) > len(s.w.Spec.GetServices())
 }
 
-func (s *view) users(n *engine.Network) int {
+// users counts the running containers on a network.
+func (h *Have) users(n *engine.Network) int {
 	users := 0
-	for _, c := range s.h.Containers {
+	for _, c := range h.Containers {
 		if on(c, n) {
 			users++
 		}

@@ -53,7 +53,7 @@ func unharmed(t *testing.T, w *Want, h *Have, actions []Action, now time.Time) {
 			continue
 		}
 		at, attached := c.Networks[NetworkName(w.Project)]
-		if keep := s.keeper(); keep != nil && at.NetworkID != keep.ID || keep != nil && !w.sameAssignment(keep.Labels) {
+		if keep := s.h.network(s.w.Project); keep != nil && at.NetworkID != keep.ID || keep != nil && !w.sameAssignment(keep.Labels) {
 			continue // it is on a network of another assignment, or on a second one
 		}
 		if h.Memory.Update != nil && s.previous(svc) != nil && s.outdated(svc, &c) == "" {

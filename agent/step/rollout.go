@@ -90,7 +90,7 @@ func (s *step) create(svc *carav1.Service, volumes map[string]bool, reason strin
 			return
 		}
 	}
-	if keep := s.keeper(); keep != nil && !s.roomy(keep) {
+	if keep := s.h.network(s.w.Project); keep != nil && !s.roomy(keep) {
 		s.fail(svc.GetName(), api.ReasonNetworkTooSmall, "the project's network %s, made for fewer services, has too few addresses for %d; "+
 			"delete the project and apply it again, or spread its services over several projects", keep.Subnet, len(s.w.Spec.GetServices()))
 		return

@@ -32,72 +32,84 @@ type HostVolume struct {
 	Socket bool
 }
 
-// setVolumes adds what the server and the node say about the project's volumes.
-func (w *Want) setVolumes(n Node, p *carav1.Project) {
-	w.OwnedBy, w.Uses, w.Hosts = p.GetMetadata().GetOwner(), map[string]*carav1.VolumeUse{}, map[string]HostVolume{}
-	for _, v := range api.ManagedVolumes(w.Spec) {
+// Storage is where the volumes of a project are: what the server and the node say about them.
+type Storage struct {
+	// The assignment whose volumes they are.
+	Assigned
+	// Uses are the project's Managed volumes and Hosts its Host volumes that the node offers to it, by name in the manifest.
+	Uses  map[string]*carav1.VolumeUse
+	Hosts map[string]HostVolume
+	// OwnedBy is the project's owner.
+	OwnedBy string
+}
+
+func newStorage(n Node, p *carav1.Project, spec *carav1.ProjectSpec) Storage {
+	of := Assigned{Cluster: n.Cluster, Node: n.Name, Project: p.GetMetadata().GetName(), UID: p.GetMetadata().GetUid(), Epoch: p.GetStatus().GetEpoch()}
+	d := Storage{Assigned: of, OwnedBy: p.GetMetadata().GetOwner(), Uses: map[string]*carav1.VolumeUse{}, Hosts: map[string]HostVolume{}}
+	for _, v := range api.ManagedVolumes(spec) {
 		if use := api.VolumeUse(p, v.GetName()); use.GetUid() != "" {
-			w.Uses[v.GetName()] = use
+			d.Uses[v.GetName()] = use
 		}
 	}
-	for _, v := range api.HostVolumes(w.Spec) {
+	for _, v := range api.HostVolumes(spec) {
 		for _, h := range n.HostVolumes {
-			if api.OfferedTo([]*carav1.HostVolume{h.Offer}, v.GetHost(), w.Project) != nil {
-				w.Hosts[v.GetName()] = h
+			if api.OfferedTo([]*carav1.HostVolume{h.Offer}, v.GetHost(), d.Project) != nil {
+				d.Hosts[v.GetName()] = h
 			}
 		}
 	}
+	return d
 }
 
 // notOffered returns an error for each Host volume that the node does not offer to the project. The scheduler places no such
 // project here.
-func (w *Want) notOffered() []*carav1.FieldError {
+func (d *Storage) notOffered(spec *carav1.ProjectSpec) []*carav1.FieldError {
 	var out []*carav1.FieldError
-	for i, v := range w.Spec.GetVolumes() {
-		if _, offered := w.Hosts[v.GetName()]; offered || v.GetType() != api.VolumeHost {
+	for i, v := range spec.GetVolumes() {
+		if _, offered := d.Hosts[v.GetName()]; offered || v.GetType() != api.VolumeHost {
 			continue
 		}
 		out = append(out, &carav1.FieldError{Field: fmt.Sprintf("spec.volumes[%d].host", i), Message: fmt.Sprintf(
-			"node %s does not offer the host volume %q to project %s; its operator can, with cara-agent --host-volume", w.Node, v.GetHost(), w.Project)})
+			"node %s does not offer the host volume %q to project %s; its operator can, with cara-agent --host-volume", d.Node, v.GetHost(), d.Project)})
 	}
 	return out
 }
 
 // source returns what a mount of one of the project's volumes shows.
-func (w *Want) source(volume string) engine.Source {
-	if h, ok := w.Hosts[volume]; ok {
+func (d *Storage) source(volume string) engine.Source {
+	if h, ok := d.Hosts[volume]; ok {
 		return engine.Source{Path: h.Path, ReadOnly: h.Offer.GetReadOnly()}
 	}
-	if use := w.Uses[volume]; use != nil {
-		return engine.Source{Volume: api.EngineVolume(w.Project, volume, use.GetUid())}
+	if use := d.Uses[volume]; use != nil {
+		return engine.Source{Volume: api.EngineVolume(d.Project, volume, use.GetUid())}
 	}
-	return engine.Source{Volume: volumeName(w.Project, volume)}
+	return engine.Source{Volume: volumeName(d.Project, volume)}
 }
 
 // VolumeLabels returns the labels of a new volume with this name in the engine.
-func (w *Want) VolumeLabels(name string) map[string]string {
-	for volume, use := range w.Uses {
-		if w.source(volume).Volume == name {
-			return Node{Cluster: w.Cluster, Name: w.Node}.VolumeLabels(w.Project, volume, use.GetUid(), w.OwnedBy)
+func (d *Storage) VolumeLabels(name string) map[string]string {
+	for volume, use := range d.Uses {
+		if d.source(volume).Volume == name {
+			return Node{Cluster: d.Cluster, Name: d.Node}.VolumeLabels(d.Project, volume, use.GetUid(), d.OwnedBy)
 		}
 	}
-	return w.Owner()
+	return d.Owner()
 }
 
 // Data returns the uids of the Managed volumes that a service mounts, by the engine's name of the volume.
-func (w *Want) Data(s *carav1.Service) map[string]string {
+func (d *Storage) Data(s *carav1.Service) map[string]string {
 	out := map[string]string{}
 	for _, m := range s.GetVolumeMounts() {
-		if use := w.Uses[m.GetName()]; use != nil {
-			out[w.source(m.GetName()).Volume] = use.GetUid()
+		if use := d.Uses[m.GetName()]; use != nil {
+			out[d.source(m.GetName()).Volume] = use.GetUid()
 		}
 	}
 	return out
 }
 
 // Holds reports whether an assignment uses the data of a Managed volume.
-func (w *Want) Holds(uid string) bool {
-	for _, use := range w.Uses {
+func (d *Storage) Holds(uid string) bool {
+	for _, use := range d.Uses {
 		if use.GetUid() == uid {
 			return true
 		}
@@ -106,9 +118,9 @@ func (w *Want) Holds(uid string) bool {
 }
 
 // HasData reports whether each Managed volume of an assignment is in a list of the engine's volumes.
-func (w *Want) HasData(list []engine.Volume) bool {
-	for volume, use := range w.Uses {
-		if !listed(list, w.source(volume).Volume, use.GetUid()) {
+func (d *Storage) HasData(list []engine.Volume) bool {
+	for volume, use := range d.Uses {
+		if !listed(list, d.source(volume).Volume, use.GetUid()) {
 			return false
 		}
 	}
@@ -151,7 +163,7 @@ func (s *plan) managed(volume, name string) bool {
 			"never does: update cara-server", volume)
 	case s.h.inEngine(name, use.GetUid()):
 		return true
-	case s.mounts(name):
+	case s.h.mounts(name):
 		s.wait("", time.Time{}, "the engine does not list the volume %s, although a running container mounts it; nothing is created in its place", name)
 	case use.GetNode() != "" && use.GetNode() != s.w.Node:
 		s.wait("", time.Time{}, "the data of volume %s is on node %s, and the project is still on node %s; nothing is created in its place", full, use.GetNode(), s.w.Node)
@@ -174,8 +186,8 @@ func listed(list []engine.Volume, name, uid string) bool {
 }
 
 // mounts reports whether a container that runs mounts a volume. The engine does not remove such a volume.
-func (s *view) mounts(name string) bool {
-	return slices.ContainsFunc(s.h.Containers, func(c engine.Container) bool {
+func (h *Have) mounts(name string) bool {
+	return slices.ContainsFunc(h.Containers, func(c engine.Container) bool {
 		for _, source := range c.Mounts {
 			if source.Volume == name {
 				return up(c)
@@ -187,13 +199,13 @@ func (s *view) mounts(name string) bool {
 
 // otherSource returns which Managed or Host volume a container mounts in another version than a new container would, as text,
 // or an empty string.
-func (s *view) otherSource(svc *carav1.Service, c *engine.Container) string {
+func (d *Storage) otherSource(svc *carav1.Service, c *engine.Container) string {
 	for _, m := range svc.GetVolumeMounts() {
 		has, known := c.Mounts[path.Clean(m.GetMountPath())]
-		_, host := s.w.Hosts[m.GetName()]
-		want := s.w.source(m.GetName())
+		_, host := d.Hosts[m.GetName()]
+		want := d.source(m.GetName())
 		switch {
-		case !known || !host && s.w.Uses[m.GetName()] == nil:
+		case !known || !host && d.Uses[m.GetName()] == nil:
 		case has.Volume != want.Volume || has.Path != want.Path:
 			return "volume " + m.GetName() + " was replaced"
 		case want.ReadOnly && !has.ReadOnly:

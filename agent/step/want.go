@@ -11,7 +11,7 @@ import (
 
 // Want is the desired state of one project on this node. It is immutable.
 type Want struct {
-	Assigned
+	Storage
 	SecretValues
 	Generation int32
 	// Remove means to remove everything. Quiet means that the project is no longer ours, so nothing is reported.
@@ -32,11 +32,6 @@ type Want struct {
 	// Phase and Failure are the server's for this generation and epoch.
 	Phase   string
 	Failure *Failure
-	// Uses are the project's Managed volumes and Hosts its Host volumes that the node offers to it, by name in the manifest.
-	// OwnedBy is the project's owner.
-	Uses    map[string]*carav1.VolumeUse
-	Hosts   map[string]HostVolume
-	OwnedBy string
 	// Move is the move to another node that this node must carry out, or nil.
 	Move *carav1.Move
 	// Limits of restarts.
@@ -74,7 +69,6 @@ func (n Node) VolumeLabels(project, volume, uid, owner string) map[string]string
 func NewWant(n Node, a *carav1.Assignment, haveSecrets bool) *Want {
 	p := a.GetProject()
 	w := &Want{
-		Assigned:     Assigned{Cluster: n.Cluster, Node: n.Name, Project: p.GetMetadata().GetName(), UID: p.GetMetadata().GetUid(), Epoch: p.GetStatus().GetEpoch()},
 		SecretValues: secretsOf(a, haveSecrets), Generation: p.GetMetadata().GetGeneration(),
 		Spec: api.Normalize(p.GetSpec()), Hashes: map[string]string{}, RunHashes: map[string]string{}, Named: map[string]string{},
 		RestartToken: p.GetStatus().GetRestartToken(), Restarts: api.Restarts(p),
@@ -84,14 +78,14 @@ func NewWant(n Node, a *carav1.Assignment, haveSecrets bool) *Want {
 		w.Said = c.GetMessage()
 	}
 	w.Remove = w.Phase == api.PhaseTerminating || w.Phase == api.PhaseTerminated
+	w.Storage = newStorage(n, p, w.Spec)
 	for _, s := range w.Spec.GetServices() {
 		w.Hashes[s.GetName()], w.RunHashes[s.GetName()] = api.ServiceHash(p.GetSpec(), s.GetName()), runHash(p.GetSpec(), s.GetName())
 	}
 	w.harden(n.Hardening)
 	w.pin(p.GetStatus())
-	w.setVolumes(n, p)
 	w.setMove(p)
-	if bad := append(api.Violations(p, n.Hardening.AllowCaps), w.notOffered()...); len(bad) > 0 && !w.Remove {
+	if bad := append(api.Violations(p, n.Hardening.AllowCaps), w.notOffered(w.Spec)...); len(bad) > 0 && !w.Remove {
 		w.Failure = violation(bad)
 		return w
 	}
@@ -105,10 +99,8 @@ func NewWant(n Node, a *carav1.Assignment, haveSecrets bool) *Want {
 // Unwanted returns the Want of a project that is no longer ours. With an epoch, the server waits for the report that nothing
 // is left.
 func Unwanted(n Node, project, uid string, epoch int32) *Want {
-	return &Want{
-		Assigned: Assigned{Cluster: n.Cluster, Node: n.Name, Project: project, UID: uid, Epoch: epoch},
-		Remove:   true, Quiet: true, Limits: n.Restart,
-	}
+	of := Assigned{Cluster: n.Cluster, Node: n.Name, Project: project, UID: uid, Epoch: epoch}
+	return &Want{Storage: Storage{Assigned: of}, Remove: true, Quiet: true, Limits: n.Restart}
 }
 
 // Rollout identifies a rollout. A retry or a changed spec starts a new one.
