@@ -66,13 +66,49 @@ func (c completion) names(cmd *cobra.Command, k kind.Kind) []string {
 
 // services returns the services of a project.
 func (c completion) services(cmd *cobra.Command, project string) []string {
-	return c.ask(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) (names []string, err error) {
-		p, err := carav1.NewProjectServiceClient(conn).GetProject(ctx, kind.ByName(project))
+	return c.parts(cmd, project, func(p *carav1.Project) (names []string) {
 		for _, s := range p.GetSpec().GetServices() {
 			names = append(names, s.GetName())
 		}
-		return names, err
+		return names
 	})
+}
+
+// parts returns what a project has.
+func (c completion) parts(cmd *cobra.Command, project string, of func(*carav1.Project) []string) []string {
+	return c.ask(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) ([]string, error) {
+		p, err := carav1.NewProjectServiceClient(conn).GetProject(ctx, kind.ByName(kind.Bare(kind.Project(), project)))
+		return of(p), err
+	})
+}
+
+// part completes a flag with what the project on the command line has.
+func (c completion) part(of func(*carav1.Project) []string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return nil, noFiles
+		}
+		return matching(c.parts(cmd, args[0], of), prefix, nil), noFiles
+	}
+}
+
+// managedVolumes returns the volumes that a backup has.
+func managedVolumes(p *carav1.Project) (names []string) {
+	for _, v := range p.GetSpec().GetVolumes() {
+		if v.GetType() == api.VolumeManaged {
+			names = append(names, v.GetName())
+		}
+	}
+	return names
+}
+
+// snapshots returns the snapshots of a project's last backup, each with its volume.
+func snapshots(p *carav1.Project) []string {
+	words := []string{api.SnapshotLatest + "\tthe newest of each volume"}
+	for _, s := range p.GetStatus().GetBackup().GetSnapshots() {
+		words = append(words, s.GetId()+"\tvolume "+s.GetVolume())
+	}
+	return words
 }
 
 // name completes the name of one object.
@@ -132,10 +168,11 @@ func (c completion) serviceFlag(cmd *cobra.Command, args []string, prefix string
 	return matching(c.services(cmd, t.project), prefix, nil), noFiles
 }
 
-// refs completes KIND NAME... and KIND/NAME... for the kinds that fit.
+// refs completes KIND NAME... and KIND/NAME... for the kinds that fit. The name of a route has slashes.
 func (c completion) refs(fits func(kind.Kind) bool) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-		if typ, _, ok := strings.Cut(prefix, "/"); ok {
+		typ, _, slash := strings.Cut(prefix, "/")
+		if slash && (len(args) == 0 || strings.Contains(args[0], "/")) {
 			k, err := kind.Find(typ)
 			if err != nil || !fits(k) {
 				return nil, noFiles

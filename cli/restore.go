@@ -51,6 +51,9 @@ func newRestore(a *app) *cobra.Command {
 	f.BoolVar(&o.cancel, "cancel", false, "end the restore: the project continues with its old data")
 	f.DurationVar(&o.timeout, "timeout", 0, "how long to wait; 0 is as long as it takes")
 	offer(cmd, "node", completion{a}.flag(kind.Node()))
+	offer(cmd, "to", cobra.NoFileCompletions)
+	offer(cmd, "snapshot", completion{a}.part(snapshots))
+	offer(cmd, "volume", completion{a}.part(managedVolumes))
 	return cmd
 }
 
