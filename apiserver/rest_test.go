@@ -72,6 +72,8 @@ func TestRESTAnswers(t *testing.T) {
 		{"openapi", "", "GET", "/openapi.json", "", nil, 200, "", "/api/v1/projects"},
 		{"schema", "", "GET", "/schemas/project.schema.json", "", nil, 200, "", "services"},
 		{"schema by its short name", "", "GET", "/schemas/project.json", "", nil, 200, "", "services"},
+		{"schema of all kinds", "", "GET", "/schemas/manifest.json", "", nil, 200, "", "ProjectSpec"},
+		{"a schema that is known already", "", "GET", "/schemas/node.json", "", []string{"If-None-Match", "*"}, 304, "", ""},
 		{"no schema", "", "GET", "/schemas/nothing.json", "", nil, 404, "NotFound", ""},
 		{"no way out of the schemas", "", "GET", "/schemas/..%2f..%2fgo.mod", "", nil, 404, "NotFound", ""},
 		{"nobody lists nothing", "", "GET", "/api/v1/projects", "", nil, 401, "Unauthenticated", "Bearer TOKEN"},

@@ -40,7 +40,7 @@ func (p scalars) scalar(n *yaml.Node, field string, fd protoreflect.FieldDescrip
 func (p scalars) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v protoreflect.Value, bad string) {
 	switch fd.Kind() {
 	case protoreflect.StringKind:
-		if n.Tag == tagString || n.Tag == tagTimestamp || (takesNumbers(fd) && (n.Tag == tagInt || n.Tag == tagFloat)) {
+		if n.Tag == tagString || n.Tag == tagTimestamp || (TakesNumbers(fd) && (n.Tag == tagInt || n.Tag == tagFloat)) {
 			return protoreflect.ValueOfString(n.Value), ""
 		}
 		if n.Tag == tagInt || n.Tag == tagFloat || n.Tag == tagBool {
@@ -80,7 +80,7 @@ func (p scalars) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v proto
 // notText says what to write instead of a number or a truth value.
 func (p scalars) notText(n *yaml.Node, fd protoreflect.FieldDescriptor) string {
 	switch {
-	case isDuration(fd) && n.Tag == tagInt:
+	case IsDuration(fd) && n.Tag == tagInt:
 		return fmt.Sprintf("must be a duration, not a number; write its unit too: %ss", clip(n.Value, 20))
 	case p.secret:
 		return fmt.Sprintf("must be text, not %s; put it in quotes", p.describe(n))
@@ -88,8 +88,8 @@ func (p scalars) notText(n *yaml.Node, fd protoreflect.FieldDescriptor) string {
 	return fmt.Sprintf("must be text, not %s; put it in quotes: %q", describe(n), clip(n.Value, 80))
 }
 
-// isDuration reports whether a text field holds a duration. A number without a unit is invalid there, quoted or not.
-func isDuration(fd protoreflect.FieldDescriptor) bool {
+// IsDuration reports whether a text field holds a duration. A number without a unit is invalid there, quoted or not.
+func IsDuration(fd protoreflect.FieldDescriptor) bool {
 	switch fd.FullName() {
 	case "cara.v1.SourceSpec.interval", "cara.v1.ProjectSpec.reschedule_after", "cara.v1.Service.stop_grace_period",
 		"cara.v1.Healthcheck.interval", "cara.v1.Healthcheck.timeout", "cara.v1.Healthcheck.start_period":
@@ -98,8 +98,8 @@ func isDuration(fd protoreflect.FieldDescriptor) bool {
 	return false
 }
 
-// takesNumbers reports whether a text field accepts plain numbers: quantities as in Kubernetes, users, modes.
-func takesNumbers(fd protoreflect.FieldDescriptor) bool {
+// TakesNumbers reports whether a text field accepts plain numbers: quantities as in Kubernetes, users, modes.
+func TakesNumbers(fd protoreflect.FieldDescriptor) bool {
 	switch fd.FullName() {
 	case "cara.v1.ResourceList.cpu", "cara.v1.ResourceList.memory", "cara.v1.Service.shm_size", "cara.v1.Service.user",
 		"cara.v1.File.mode":

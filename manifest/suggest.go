@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -20,13 +21,19 @@ func unknownField(d protoreflect.MessageDescriptor, name string) string {
 	for i := range d.Fields().Len() {
 		names = append(names, d.Fields().Get(i).JSONName())
 	}
-	if other := composeWord(name); other != "" && d.Fields().ByJSONName(other) != nil {
-		return fmt.Sprintf("unknown field, did you mean %q?", other)
-	}
-	if near := nearest(name, names); near != "" {
+	if near := Similar(name, names); near != "" {
 		return fmt.Sprintf("unknown field, did you mean %q?", near)
 	}
 	return "unknown field; there are " + fieldNames(d)
+}
+
+// Similar returns the name that may be meant by a field that does not exist: what Docker Compose or Kubernetes call so, or
+// the most similar name. It returns "" if there is none.
+func Similar(name string, names []string) string {
+	if other := composeWord(name); slices.Contains(names, other) {
+		return other
+	}
+	return nearest(name, names)
 }
 
 func fieldNames(d protoreflect.MessageDescriptor) string {

@@ -4,7 +4,6 @@ go 1.26.8
 
 tool (
 	github.com/bufbuild/buf/cmd/buf
-	github.com/bufbuild/protoschema-plugins/cmd/protoc-gen-jsonschema
 	github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 )
 
@@ -69,7 +68,6 @@ require (
 	github.com/bufbuild/buf v1.75.0 // indirect
 	github.com/bufbuild/protocompile v0.14.2-0.20261020145055-56248e843b50 // indirect
 	github.com/bufbuild/protoplugin v0.0.0-20260414125817-25d1d281b46b // indirect
-	github.com/bufbuild/protoschema-plugins v0.6.0 // indirect
 	github.com/butuzov/ireturn v0.4.1 // indirect
 	github.com/butuzov/mirror v1.3.3 // indirect
 	github.com/catenacyber/perfsprint v0.10.1 // indirect

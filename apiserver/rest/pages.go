@@ -1,10 +1,15 @@
 package rest
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -65,7 +70,7 @@ type healthy interface {
 	Err() error
 }
 
-// schema serves one JSON Schema of the manifests.
+// schema serves one JSON Schema of the manifests: /schemas/project.json, or /schemas/manifest.json for files with any kind.
 func schema(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(path.Clean(r.URL.Path), "/schemas/")
 	body, err := fs.ReadFile(jsonschema.Files, name)
@@ -76,7 +81,12 @@ func schema(w http.ResponseWriter, r *http.Request) {
 		WriteProblem(w, noRoute(r))
 		return
 	}
-	writePage(w, "application/schema+json", body)
+	// Editors ask again and again.
+	sum := sha256.Sum256(body)
+	w.Header().Set("ETag", fmt.Sprintf("%q", hex.EncodeToString(sum[:16])))
+	w.Header().Set("Cache-Control", "public, max-age=3600")
+	w.Header().Set("Content-Type", "application/schema+json")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 }
 
 func writeText(w http.ResponseWriter, text string) {

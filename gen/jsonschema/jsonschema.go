@@ -5,7 +5,7 @@ package jsonschema
 
 import "embed"
 
-// Files are KIND.schema.json for project, source, secret and node.
+// Files are KIND.schema.json for project, source, secret and node, and manifest.schema.json for files with any of them.
 //
 //go:embed *.schema.json
 var Files embed.FS

@@ -1,7 +1,8 @@
 // Command reference writes docs/manifest-reference.md: it reads the contract, proto/, as a file descriptor set with its
-// comments from standard input, and prints the page. It stands outside the straight line.
+// comments from standard input, and prints the page. With a directory as its argument it writes the JSON Schemas of the
+// manifests there, too. It stands outside the straight line.
 //
-// What it prints depends on its input alone, so that a page that is not current shows in a diff.
+// What it writes depends on its input alone, so that a page that is not current shows in a diff.
 package main
 
 import (
@@ -27,13 +28,13 @@ func manifests() []protoreflect.FullName {
 }
 
 func main() {
-	if err := run(os.Stdin, os.Stdout); err != nil {
+	if err := run(os.Stdin, os.Stdout, os.Args[1:]...); err != nil {
 		fmt.Fprintln(os.Stderr, "reference:", err)
 		os.Exit(1)
 	}
 }
 
-func run(in io.Reader, out io.Writer) error {
+func run(in io.Reader, out io.Writer, schemaDirs ...string) error {
 	data, err := io.ReadAll(in)
 	if err != nil {
 		return fmt.Errorf("read descriptors: %w", err)
@@ -49,6 +50,7 @@ func run(in io.Reader, out io.Writer) error {
 	w := bufio.NewWriter(out)
 	p := &page{w: w, seen: map[protoreflect.FullName]bool{}}
 	fmt.Fprint(w, intro)
+	var kinds []protoreflect.MessageDescriptor
 	for _, name := range manifests() {
 		d, err := files.FindDescriptorByName(name)
 		if err != nil {
@@ -59,6 +61,10 @@ func run(in io.Reader, out io.Writer) error {
 			return fmt.Errorf("%s has no comment: build the descriptors with their source", name)
 		}
 		p.kind(m)
+		kinds = append(kinds, m)
+	}
+	for _, dir := range schemaDirs {
+		p.err = errors.Join(p.err, writeSchemas(kinds, dir))
 	}
 	return errors.Join(p.err, w.Flush())
 }

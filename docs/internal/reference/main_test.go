@@ -21,6 +21,7 @@ func TestDefaultOf(t *testing.T) {
 		"Prune deletes; true by default.":                     "true",
 		"PruneLimit, in percent; 30 by default. A prune":      "30",
 		"killed: `10s` is the default.":                       "10s",
+		"TimeZone of cron. The default is `UTC`.":             "UTC",
 		"Name of the thing.":                                  "",
 		"Path of `/` or so. Nothing by default.":              "",
 	}

@@ -91,14 +91,13 @@ func (p *page) printf(format string, args ...any) {
 
 // comment is what stands above a message or field in the contract, in one line that a table can hold.
 func comment(d protoreflect.Descriptor) string {
-	text := d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments
-	return strings.ReplaceAll(strings.Join(strings.Fields(text), " "), "|", `\|`)
+	return strings.ReplaceAll(text(d), "|", `\|`)
 }
 
 // defaultOf finds the default where a comment names one: "`30s` by default", "`Always` (the default)", "30 by default".
 func defaultOf(text string) string {
 	for _, pattern := range []string{
-		"`([^`]+)` (?:by default|is the default|\\((?:the )?default\\))", `\b(true|false|\d+) by default`, "`([^`]+)` \\(default\\)",
+		"`([^`]+)` (?:by default|is the default|\\((?:the )?default\\))", `\b(true|false|\d+) by default`, "`([^`]+)` \\(default\\)", "default is `([^`]+)`",
 	} {
 		if m := regexp.MustCompile(pattern).FindStringSubmatch(text); m != nil {
 			return m[1]

@@ -11,10 +11,7 @@ import (
 
 // rulesOf are a field's constraints in words, as protovalidate has them in the contract.
 func rulesOf(f protoreflect.FieldDescriptor) []string {
-	r, ok := proto.GetExtension(f.Options(), validate.E_Field).(*validate.FieldRules)
-	if !ok || r == nil {
-		return nil
-	}
+	r := constraints(f)
 	var out []string
 	if r.GetRequired() {
 		out = append(out, "**required**")
@@ -40,6 +37,12 @@ func rulesOf(f protoreflect.FieldDescriptor) []string {
 		out = append(out, fmt.Sprintf("at most %d", m.GetMaxPairs()))
 	}
 	return out
+}
+
+// constraints are what protovalidate has for a field; nil if there are none.
+func constraints(f protoreflect.FieldDescriptor) *validate.FieldRules {
+	r, _ := proto.GetExtension(f.Options(), validate.E_Field).(*validate.FieldRules)
+	return r
 }
 
 func intRules(i *validate.Int32Rules) string {
