@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"github.com/caravanserai/cara/cli/explain"
 	"github.com/caravanserai/cara/cli/term"
 )
 
@@ -131,6 +132,10 @@ func newRoot(a *app) *cobra.Command {
 	return root
 }
 
+// Commands of packages of their own.
+
+func newExplain(a *app) *cobra.Command { return explain.Command(a.Out) }
+
 type task struct {
 	title    string
 	commands []func(*app) *cobra.Command
@@ -139,7 +144,7 @@ type task struct {
 // tasks returns the commands grouped by task, in the order of the help.
 func tasks() []task {
 	return []task{
-		{"See what there is:", []func(*app) *cobra.Command{newGet, newDescribe, newTrace, newHistory, newDiff, newPage}},
+		{"See what there is:", []func(*app) *cobra.Command{newGet, newDescribe, newTrace, newHistory, newDiff, newPage, newExplain}},
 		{"Change what runs:", []func(*app) *cobra.Command{newApply, newConvert, newCreate, newDelete, newRecreate, newRestart, newRetry, newMove, newRestore, newExtend, newRollback}},
 		{"Look into containers:", []func(*app) *cobra.Command{newLogs, newExec, newPortForward, newTop}},
 		{"Work with git:", []func(*app) *cobra.Command{newReconcile, newWait, newSuspend, newResume, newConfirm, newOverride, newAdopt, newRelease}},
