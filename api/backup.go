@@ -3,7 +3,6 @@ package api
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/url"
 	"path"
 	"slices"
@@ -158,12 +157,8 @@ func sshPort(s string) bool {
 }
 
 // backupSecret checks a Secret of type backup. Messages contain no part of a value.
-func (e *fieldErrors) backupSecret(s *carav1.Secret) {
-	values := map[string][]byte{}
-	maps.Copy(values, s.GetData())
-	for k, v := range s.GetStringData() {
-		values[k] = []byte(v)
-	}
+func (e secretErrors) backupSecret(s *carav1.Secret) {
+	values := allValues(s)
 	for _, k := range sortedKeys(values) {
 		if !slices.Contains(BackupKeys(), k) {
 			e.add("data", "has a key that a Secret of type %s cannot have; allowed are %s", SecretBackup, strings.Join(BackupKeys(), ", "))

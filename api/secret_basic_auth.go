@@ -68,7 +68,7 @@ func userProblem(name, hash string, found bool) string {
 }
 
 // basicAuthSecret checks a Secret of type basicAuth. Messages contain no part of a value.
-func (e *fieldErrors) basicAuthSecret(s *carav1.Secret) {
+func (e secretErrors) basicAuthSecret(s *carav1.Secret) {
 	values := e.secretValues(s, SecretBasicAuth, BasicAuthUsers)
 	if values == nil {
 		return

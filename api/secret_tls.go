@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -85,7 +84,7 @@ func keyProblem(leaf *x509.Certificate) error {
 }
 
 // tlsSecret checks a Secret of type tls. Messages contain no part of a value.
-func (e *fieldErrors) tlsSecret(s *carav1.Secret) {
+func (e secretErrors) tlsSecret(s *carav1.Secret) {
 	values := e.secretValues(s, SecretTLS, TLSCertificateKey, TLSPrivateKey)
 	if values == nil {
 		return
@@ -96,12 +95,8 @@ func (e *fieldErrors) tlsSecret(s *carav1.Secret) {
 }
 
 // secretValues returns the values of a Secret that must have exactly these keys, or nil if it has others.
-func (e *fieldErrors) secretValues(s *carav1.Secret, kind string, keys ...string) map[string][]byte {
-	values := map[string][]byte{}
-	maps.Copy(values, s.GetData())
-	for k, v := range s.GetStringData() {
-		values[k] = []byte(v)
-	}
+func (e secretErrors) secretValues(s *carav1.Secret, kind string, keys ...string) map[string][]byte {
+	values := allValues(s)
 	for _, k := range keys {
 		if len(values[k]) == 0 {
 			e.add("stringData["+k+"]", "is required in a Secret of type %s; set it", kind)

@@ -39,7 +39,7 @@ func Validate(m proto.Message) []*carav1.FieldError {
 		sourceErrors{e}.source(m.GetSpec())
 	case *carav1.Secret:
 		e.metadata(m.GetMetadata())
-		e.secret(m)
+		secretErrors{e}.secret(m)
 	case *carav1.Node:
 		e.metadata(m.GetMetadata())
 	}
@@ -59,6 +59,7 @@ type (
 	projectErrors struct{ *fieldErrors }
 	serviceErrors struct{ *fieldErrors }
 	sourceErrors  struct{ *fieldErrors }
+	secretErrors  struct{ *fieldErrors }
 )
 
 // quote returns a quoted text and a space, or "" in a Secret.

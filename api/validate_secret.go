@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -14,7 +15,7 @@ const MaxSecret = 384 << 10
 // RegistryKeys returns the keys that a Secret of type registry must have.
 func RegistryKeys() []string { return []string{"server", "username", "password"} }
 
-func (e *fieldErrors) secret(s *carav1.Secret) {
+func (e secretErrors) secret(s *carav1.Secret) {
 	total := 0
 	for _, k := range sortedKeys(s.GetStringData()) {
 		e.secretKeyName(e.at("stringData", k), k)
@@ -49,6 +50,16 @@ func (e *fieldErrors) secret(s *carav1.Secret) {
 	}
 }
 
+// allValues returns the values of a Secret, whichever field they are in.
+func allValues(s *carav1.Secret) map[string][]byte {
+	values := map[string][]byte{}
+	maps.Copy(values, s.GetData())
+	for k, v := range s.GetStringData() {
+		values[k] = []byte(v)
+	}
+	return values
+}
+
 // SOPSValue is how the text of each value begins that SOPS has encrypted. StillEncrypted is what is wrong with it in a Secret.
 const (
 	SOPSValue      = "ENC[AES256_GCM,"
@@ -56,7 +67,7 @@ const (
 )
 
 // noCiphertext refuses values that SOPS has encrypted: without the file's sops block, nobody can decrypt them.
-func (e *fieldErrors) noCiphertext(s *carav1.Secret) {
+func (e secretErrors) noCiphertext(s *carav1.Secret) {
 	for _, k := range sortedKeys(s.GetStringData()) {
 		if strings.HasPrefix(s.GetStringData()[k], SOPSValue) {
 			e.add(e.at("stringData", k), StillEncrypted)

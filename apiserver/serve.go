@@ -54,7 +54,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error {
 		select {
 		case <-s.db.Cache.Loaded: // a killed server may have left staged claims
-			return errors.Join(s.agents.ReleaseLost(workCtx), objects.Sources{Service: s.objects}.SettleAllStaged(workCtx))
+			return errors.Join(s.agents.ReleaseLost(workCtx), s.objects.SettleSnapshots(workCtx))
 		case <-workCtx.Done():
 			return nil
 		}

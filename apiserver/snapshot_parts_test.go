@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testproblem"
@@ -168,7 +167,7 @@ func TestStagedClaimsAreWritten(t *testing.T) {
 	if got := shown(f.db.Cache.View(), "platform"); got != want {
 		t.Errorf("before folding: %s, want %s", got, want)
 	}
-	if err := (objects.Sources{Service: f.objects}).SettleAllStaged(t.Context()); err != nil {
+	if err := f.objects.SettleSnapshots(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := shown(f.db.Cache.View(), "platform"); got != want {

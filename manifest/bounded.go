@@ -10,7 +10,7 @@ import (
 // aliases, where an alias counts as what it refers to. It refuses binary values, which other readers decode to texts that the
 // tree does not show. The result has the documents as trees of nodes.
 func Trees(file string, data []byte, limits Limits) ([]*yaml.Node, []*carav1.FileProblem) {
-	p := &parser{file: file, limits: limits.WithDefaults()}
+	p := newParser(file, limits)
 	text, ok := trees{p}.scan(data)
 	if !ok {
 		return nil, p.problems

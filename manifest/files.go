@@ -33,7 +33,7 @@ func (d Document) eachFrom(visit func(field string, f *carav1.File)) {
 // Fill sets the entries of each file that has `from`. find returns them for a path relative to the manifest, and whether the
 // path is a folder. Its error says what is wrong with the path. The result has the problems, with their positions.
 func (d Document) Fill(find func(from string) (entries []*carav1.FileEntry, folder bool, err error)) []*carav1.FileProblem {
-	p := &parser{file: d.File, limits: Limits{}.WithDefaults()}
+	p := newParser(d.File, Limits{})
 	d.eachFrom(func(field string, f *carav1.File) {
 		if len(f.GetEntries()) > 0 {
 			return // the manifest was written from a stored project
@@ -58,7 +58,7 @@ func (d Document) Fill(find func(from string) (entries []*carav1.FileEntry, fold
 
 // Unfilled returns a problem for each file whose entries are set in the manifest, where only Cara sets them.
 func (d Document) Unfilled() []*carav1.FileProblem {
-	p := &parser{file: d.File, limits: Limits{}.WithDefaults()}
+	p := newParser(d.File, Limits{})
 	d.eachFrom(func(field string, f *carav1.File) {
 		if len(f.GetEntries()) > 0 {
 			line, column := d.Position(field + ".entries")

@@ -19,7 +19,7 @@ import (
 // Cara's if it has our apiVersion or one of our kinds, whatever else is wrong with it. A file that cannot be parsed is
 // foreign only if its format is recognized, because it may be a manifest with a syntax error.
 func Foreign(file string, data []byte) (looks string, foreign bool) {
-	p := &parser{file: file, limits: Limits{}.WithDefaults()}
+	p := newParser(file, Limits{})
 	text, ok := trees{p}.scan(data)
 	if !ok {
 		return foreignLarge(file, data)

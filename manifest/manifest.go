@@ -94,7 +94,8 @@ type Reading struct {
 
 // Parse is the function Parse with these settings.
 func (r Reading) Parse(file string, data []byte) ([]Document, []*carav1.FileProblem) {
-	p := &parser{file: file, limits: r.Limits.WithDefaults(), vars: newVars(r.Vars)}
+	p := newParser(file, r.Limits)
+	p.vars = newVars(r.Vars)
 	text, ok := trees{p}.scan(data)
 	if !ok {
 		return nil, p.problems
@@ -164,14 +165,11 @@ func Format(p *carav1.FileProblem) string {
 
 // parser holds the state of one call of Parse.
 type parser struct {
-	file    string
+	findings
 	limits  Limits
 	nodes   int
 	bytes   int
 	aliases int
-	// stopped is set when a limit is reached. Parsing stops then.
-	stopped  bool
-	problems []*carav1.FileProblem
 	// secret means that the current document is a Secret. Problems quote nothing of it.
 	secret bool
 	// vars are the variables of the source, or nil. text is the file, to find them there.
@@ -192,9 +190,25 @@ type (
 	scalars struct{ *parser }
 )
 
-func (p *parser) full() bool { return p.stopped || len(p.problems) >= p.limits.Problems }
+// findings are the problems of a file, up to a number.
+type findings struct {
+	file     string
+	most     int // number of problems
+	problems []*carav1.FileProblem
+	// stopped is set when a limit is reached. Parsing stops then.
+	stopped bool
+}
 
-func (p *parser) problem(n *yaml.Node, field, format string, args ...any) {
+// newParser returns a parser of a file. Limits that are 0 have their defaults.
+func newParser(file string, limits Limits) *parser {
+	limits = limits.WithDefaults()
+	return &parser{findings: findings{file: file, most: limits.Problems}, limits: limits}
+}
+
+// full reports whether parsing stops.
+func (p *findings) full() bool { return p.stopped || len(p.problems) >= p.most }
+
+func (p *findings) problem(n *yaml.Node, field, format string, args ...any) {
 	line, column := 0, 0
 	if n != nil {
 		line, column = n.Line, n.Column
@@ -202,14 +216,14 @@ func (p *parser) problem(n *yaml.Node, field, format string, args ...any) {
 	p.problemAt(line, column, field, fmt.Sprintf(format, args...))
 }
 
-func (p *parser) problemAt(line, column int, field, message string) {
+func (p *findings) problemAt(line, column int, field, message string) {
 	if p.full() {
 		return
 	}
 	p.problems = append(p.problems, p.fileProblem(line, column, field, message))
-	if len(p.problems) == p.limits.Problems && p.limits.Problems > 1 {
+	if len(p.problems) == p.most && p.most > 1 {
 		p.problems[len(p.problems)-1] = p.fileProblem(line, column, "",
-			fmt.Sprintf("more than %d problems; reading stops here, mend those above first", p.limits.Problems-1))
+			fmt.Sprintf("more than %d problems; reading stops here, mend those above first", p.most-1))
 	}
 }
 
@@ -219,7 +233,7 @@ const (
 	maxMessage = 2048
 )
 
-func (p *parser) fileProblem(line, column int, field, message string) *carav1.FileProblem {
+func (p *findings) fileProblem(line, column int, field, message string) *carav1.FileProblem {
 	return &carav1.FileProblem{
 		File: p.file, Line: int32(line), Column: int32(column), Path: clip(field, maxPath), Message: clip(message, maxMessage),
 	}

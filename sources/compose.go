@@ -65,33 +65,33 @@ func composeProjects(files []File) []composeProject {
 }
 
 // parseCompose converts the projects of a source with the format Compose.
-func (p *pass) parseCompose(ctx context.Context, tree *Tree, claims map[string]*carav1.ClaimSpec, files *shelf, r *Reading) error {
-	projects := composeProjects(tree.Files)
+func (d *reader) parseCompose(ctx context.Context, claims map[string]*carav1.ClaimSpec, r *Reading) error {
+	projects := composeProjects(d.tree.Files)
 	docs := map[int][]manifest.Document{}
 	for _, c := range projects { // first, so that the driver can prepare them all at once
-		if _, err := files.look(ctx, path.Join(c.dir, ".env")); err != nil {
+		if _, err := d.files.look(ctx, path.Join(c.dir, ".env")); err != nil {
 			return err
 		}
 	}
 	for _, c := range projects {
-		known, ok, err := p.remembered(ctx, c.main, claims, files)
+		known, ok, err := d.remembered(ctx, c.main, claims)
 		if err != nil {
 			return err
 		}
 		if !ok {
-			if known, docs[len(r.Files)], err = p.convert(ctx, c, files); err != nil {
+			if known, docs[len(r.Files)], err = d.convert(ctx, c); err != nil {
 				return err
 			}
 		}
 		r.Files = append(r.Files, known)
 	}
-	return p.complete(ctx, files, docs, r)
+	return d.complete(ctx, docs, r)
 }
 
 // convert converts one project.
-func (p *pass) convert(ctx context.Context, c composeProject, files *shelf) (Parsed, []manifest.Document, error) {
-	spec := p.src.GetSpec()
-	beside := &composeTree{shelf: files}
+func (d *reader) convert(ctx context.Context, c composeProject) (Parsed, []manifest.Document, error) {
+	spec := d.src.GetSpec()
+	beside := &composeTree{shelf: d.files}
 	out := Parsed{Path: c.main.Path, Hash: c.main.Hash}
 	for _, name := range overrideNames { // the project changes when one of them appears
 		if _, err := beside.find(ctx, path.Join(c.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*compose.UnfitError)) {
@@ -99,10 +99,10 @@ func (p *pass) convert(ctx context.Context, c composeProject, files *shelf) (Par
 		}
 	}
 	r, err := compose.ConvertTree(ctx, compose.TreeOptions{
-		Tree: beside, Dir: c.dir, Files: c.names, Name: p.src.GetMetadata().GetName(), Profiles: spec.GetCompose().GetProfiles(), Vars: spec.GetVars(),
+		Tree: beside, Dir: c.dir, Files: c.names, Name: d.src.GetMetadata().GetName(), Profiles: spec.GetCompose().GetProfiles(), Vars: spec.GetVars(),
 	})
 	if err != nil {
-		return out, nil, readError(ctx, err, "read the Compose files of %s at %.12s", c.main.Path, files.tree.Revision)
+		return out, nil, readError(ctx, err, "read the Compose files of %s at %.12s", c.main.Path, d.tree.Revision)
 	}
 	out.Needs = sortedNeeds(beside.needs)
 	for _, f := range r.Findings {
@@ -128,7 +128,7 @@ func (p *pass) convert(ctx context.Context, c composeProject, files *shelf) (Par
 		return out, nil, nil // nothing of it is applied
 	}
 	docs := []manifest.Document{{Object: r.Project, Kind: api.KindProject, Name: r.Project.GetMetadata().GetName(), File: c.main.Path, Line: 1, Column: 1}}
-	needs, err := files.needs(ctx, c.main.Path, docs)
+	needs, err := d.files.needs(ctx, c.main.Path, docs)
 	out.Needs = sortedNeeds(append(out.Needs, needs...))
 	return out, docs, err
 }

@@ -45,12 +45,12 @@ type lookedUp struct {
 	err   error // a FileError
 }
 
-func (p *pass) newShelf(tree *Tree) *shelf {
-	if p.st.contents == nil || len(p.st.contents) > maxContents {
-		p.st.contents = map[string]content{}
+func newShelf(st *state, src *carav1.Source, tree *Tree) *shelf {
+	if st.contents == nil || len(st.contents) > maxContents {
+		st.contents = map[string]content{}
 	}
 	return &shelf{
-		root: path.Clean("/" + p.src.GetSpec().GetPath())[1:], tree: tree, contents: p.st.contents,
+		root: path.Clean("/" + src.GetSpec().GetPath())[1:], tree: tree, contents: st.contents,
 		found: map[string]*lookedUp{}, unread: map[string]FoundFile{}, byDigest: map[string]FoundFile{},
 	}
 }
@@ -196,19 +196,19 @@ func (s *shelf) entries(target string, found *Found) ([]*carav1.FileEntry, error
 }
 
 // store stores the contents of changed projects that the server does not have.
-func (p *pass) store(ctx context.Context, s *shelf, change Change) error {
+func (s *shelf) store(ctx context.Context, client carav1.FileServiceClient, change Change) error {
 	var digests []string
 	for _, c := range change.Upserts {
 		digests = append(digests, api.Blobs(c.GetProject().GetSpec())...)
 	}
 	slices.Sort(digests)
 	for some := range slices.Chunk(slices.Compact(digests), maxNames) {
-		missing, err := p.files.MissingBlobs(ctx, &carav1.MissingBlobsRequest{Digests: some})
+		missing, err := client.MissingBlobs(ctx, &carav1.MissingBlobsRequest{Digests: some})
 		if err != nil {
 			return fmt.Errorf("look for stored files: %w", err)
 		}
 		for _, digest := range missing.GetDigests() {
-			if err := p.put(ctx, s, digest); err != nil {
+			if err := s.put(ctx, client, digest); err != nil {
 				return err
 			}
 		}
@@ -216,7 +216,7 @@ func (p *pass) store(ctx context.Context, s *shelf, change Change) error {
 	return nil
 }
 
-func (p *pass) put(ctx context.Context, s *shelf, digest string) error {
+func (s *shelf) put(ctx context.Context, client carav1.FileServiceClient, digest string) error {
 	f, ok := s.byDigest[digest]
 	if !ok {
 		return nil // of a held claim, whose file is broken: what it uses is kept
@@ -225,7 +225,7 @@ func (p *pass) put(ctx context.Context, s *shelf, digest string) error {
 	if err != nil {
 		return readError(ctx, err, "read a file at %.12s", s.tree.Revision)
 	}
-	if _, err := p.files.PutBlob(ctx, &carav1.BlobContent{Content: data}); err != nil {
+	if _, err := client.PutBlob(ctx, &carav1.BlobContent{Content: data}); err != nil {
 		if api.Code(err) == codes.ResourceExhausted {
 			return Human(api.ReasonTooLarge, "the server does not store the files: %s", api.ProblemOf(err).GetDetail())
 		}

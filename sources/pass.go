@@ -201,8 +201,8 @@ func (p *pass) remind(head *carav1.Snapshot, claims []*carav1.Claim) {
 func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*carav1.Snapshot, error) {
 	claims := loop.AllPrefix[*carav1.Claim](p.mirror, p.src.Metadata.Name+"/")
 	p.remind(head, claims)
-	shelf := p.newShelf(tree)
-	reading, err := p.parse(ctx, tree, claims, shelf)
+	reader := &reader{src: p.src, tree: tree, keys: p.keys, memory: p.st.memory, files: newShelf(p.st, p.src, tree)}
+	reading, err := reader.parse(ctx, claims)
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +230,7 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 	}
 	next := newHead(tree, change, head)
 	next.SpecHash, next.Token = specHash(p.src.Spec), p.st.asked(p.src)
-	if err := p.store(ctx, shelf, change); err != nil {
+	if err := reader.files.store(ctx, p.files, change); err != nil {
 		return nil, err
 	}
 	if err := p.publish(ctx, next, change); err != nil {

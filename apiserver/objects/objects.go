@@ -35,8 +35,8 @@ type Service struct {
 	// object.
 	MayCall func(actor identity.Actor, method string) error
 
-	appliers map[string]applier // by kind
-	staging  chan struct{}      // has an element while staged claims are written or settled
+	appliers  map[string]applier // by kind
+	snapshots publisher
 }
 
 // applier plans the apply of an object of one kind. It reads and writes through the transaction and returns the object
@@ -94,7 +94,7 @@ type (
 
 // New returns a service with the fields of s and no live state.
 func New(s Service) *Service {
-	s.Live, s.appliers, s.staging = newLive(s.DB.Now()), appliers(), make(chan struct{}, 1)
+	s.Live, s.appliers, s.snapshots = newLive(s.DB.Now()), appliers(), newPublisher(s.DB)
 	return &s
 }
 

@@ -26,9 +26,9 @@ func errSecretOwner(secret *carav1.Secret) error {
 
 // declareSecrets stores the Secrets of a snapshot, each in a transaction of its own. One that is refused becomes an error of its
 // file, so that nothing is pruned.
-func (s Sources) declareSecrets(ctx context.Context, in *published) error {
+func (s publisher) declareSecrets(ctx context.Context, in *published) error {
 	for _, d := range in.secrets {
-		err := s.DB.Transact(ctx, func(t *state.Tx) error { return declareForSource(t, in, d) })
+		err := s.db.Transact(ctx, func(t *state.Tx) error { return declareForSource(t, in, d) })
 		switch {
 		case err == nil:
 			continue
@@ -81,16 +81,16 @@ func declareForSource(t *state.Tx, in *published, d *carav1.DeclaredSecret) erro
 }
 
 // dropSecrets deletes the Secrets that a source owns and no longer declares, or marks them if a project uses them.
-func (s Sources) dropSecrets(ctx context.Context, in *published) error {
+func (s publisher) dropSecrets(ctx context.Context, in *published) error {
 	declared := map[string]bool{}
 	for _, d := range in.secrets {
 		declared[d.GetSecret().GetMetadata().GetName()] = true
 	}
-	for _, name := range secretsOf(s.DB.Cache, in.source) {
+	for _, name := range secretsOf(s.db.Cache, in.source) {
 		if declared[name] {
 			continue
 		}
-		err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		err := s.db.Transact(ctx, func(t *state.Tx) error {
 			src, ok := state.Read[*carav1.Source](t, in.source)
 			if !ok || src.GetSpec().Prune != nil && !src.GetSpec().GetPrune() {
 				return nil

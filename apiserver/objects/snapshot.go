@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"context"
 	"errors"
 	"io"
 	"maps"
@@ -34,23 +35,37 @@ type published struct {
 	secretsRead bool
 }
 
-// PublishSnapshot publishes the changes of a source since its last snapshot. A reader that sees the head also sees its
-// claims, even if the snapshot is stored in parts.
+// PublishSnapshot publishes the changes of a source since its last snapshot.
 func (s Sources) PublishSnapshot(stream carav1.SourceService_PublishSnapshotServer) error {
 	in, err := collect(stream)
 	if err != nil {
 		return err
 	}
-	ctx := stream.Context()
-	if err := s.settleStaged(ctx, in.source); err != nil {
+	src, err := s.snapshots.publish(stream.Context(), in)
+	if err != nil {
 		return err
+	}
+	return stream.SendAndClose(&carav1.PublishSnapshotResponse{ResourceVersion: src.GetMetadata().GetResourceVersion()})
+}
+
+// publisher stores snapshots, in one transaction or in parts. A reader that sees a head also sees its claims.
+type publisher struct {
+	db      *state.DB
+	staging chan struct{} // has an element while staged claims are written or settled
+}
+
+func newPublisher(db *state.DB) publisher { return publisher{db: db, staging: make(chan struct{}, 1)} }
+
+// publish returns the source with its new head.
+func (s publisher) publish(ctx context.Context, in *published) (src *carav1.Source, err error) {
+	if err := s.settleStaged(ctx, in.source); err != nil {
+		return nil, err
 	}
 	if err := s.declareSecrets(ctx, in); err != nil {
-		return err
+		return nil, err
 	}
-	var src *carav1.Source
 	var large []*carav1.Claim
-	err = s.DB.Transact(ctx, func(t *state.Tx) error {
+	err = s.db.Transact(ctx, func(t *state.Tx) error {
 		claims, err := changedClaims(t, in)
 		if large = claims; err != nil || !fitsOne(claims) {
 			return err
@@ -68,10 +83,7 @@ func (s Sources) PublishSnapshot(stream carav1.SourceService_PublishSnapshotServ
 	if err == nil && in.secretsRead && in.head.GetComplete() {
 		err = s.dropSecrets(ctx, in)
 	}
-	if err != nil {
-		return err
-	}
-	return stream.SendAndClose(&carav1.PublishSnapshotResponse{ResourceVersion: src.GetMetadata().GetResourceVersion()})
+	return src, err
 }
 
 // collect reads the stream to its end, within limits.

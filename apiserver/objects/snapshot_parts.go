@@ -46,7 +46,7 @@ func fitsOne(claims []*carav1.Claim) bool {
 }
 
 // alone runs work while no other call writes or settles staged claims, so a sweep never runs during a publication.
-func (s Sources) alone(ctx context.Context, work func() error) error {
+func (s publisher) alone(ctx context.Context, work func() error) error {
 	select {
 	case s.staging <- struct{}{}:
 		defer func() { <-s.staging }()
@@ -58,7 +58,7 @@ func (s Sources) alone(ctx context.Context, work func() error) error {
 
 // publishParts stages the claims, writes the head that activates them, and folds them: see package state. It returns the
 // source with its new head.
-func (s Sources) publishParts(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
+func (s publisher) publishParts(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
 	err = s.alone(ctx, func() error {
 		if src, err = s.publishStaged(ctx, in, claims); err != nil {
 			return err
@@ -68,13 +68,13 @@ func (s Sources) publishParts(ctx context.Context, in *published, claims []*cara
 	return src, err
 }
 
-func (s Sources) publishStaged(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
+func (s publisher) publishStaged(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
 	in.head.Generation = state.NewUID()
 	name := func(c *carav1.Claim) string {
 		return state.StagedName(in.source, in.head.GetGeneration(), c.GetSpec().GetProject().GetMetadata().GetName())
 	}
 	for part := range parts(claims) {
-		err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		err := s.db.Transact(ctx, func(t *state.Tx) error {
 			for _, c := range part {
 				t.Put(&carav1.StagedClaim{Metadata: &carav1.ObjectMeta{Name: name(c)}, Claim: c})
 			}
@@ -84,7 +84,7 @@ func (s Sources) publishStaged(ctx context.Context, in *published, claims []*car
 			return nil, err
 		}
 	}
-	err = s.DB.Transact(ctx, func(t *state.Tx) error {
+	err = s.db.Transact(ctx, func(t *state.Tx) error {
 		if _, ok := state.Read[*carav1.StagedClaim](t, name(claims[0])); !ok { // a sweep removes the first claim first
 			return api.Conflict("another snapshot of source %q was published meanwhile", in.source)
 		}
@@ -94,9 +94,11 @@ func (s Sources) publishStaged(ctx context.Context, in *published, claims []*car
 	return src, err
 }
 
-// SettleAllStaged settles the staged claims that a killed server left.
-func (s Sources) SettleAllStaged(ctx context.Context) error {
-	for _, source := range s.DB.Cache.View().StagedSources() {
+// SettleSnapshots settles the staged claims that a killed server left.
+func (s *Service) SettleSnapshots(ctx context.Context) error { return s.snapshots.settleAll(ctx) }
+
+func (s publisher) settleAll(ctx context.Context) error {
+	for _, source := range s.db.Cache.View().StagedSources() {
 		if err := s.settleStaged(ctx, source); err != nil {
 			return err
 		}
@@ -105,17 +107,17 @@ func (s Sources) SettleAllStaged(ctx context.Context) error {
 }
 
 // settleStaged folds the active staged claims of a source and removes the others, which an interrupted publication left.
-func (s Sources) settleStaged(ctx context.Context, source string) error {
-	if staged, _ := state.List[*carav1.StagedClaim](s.DB.Cache, source+"/", ""); len(staged) == 0 {
+func (s publisher) settleStaged(ctx context.Context, source string) error {
+	if staged, _ := state.List[*carav1.StagedClaim](s.db.Cache, source+"/", ""); len(staged) == 0 {
 		return nil
 	}
 	return s.alone(ctx, func() error { return s.settleAlone(ctx, source) })
 }
 
-func (s Sources) settleAlone(ctx context.Context, source string) error {
-	staged, _ := state.List[*carav1.StagedClaim](s.DB.Cache, source+"/", "")
+func (s publisher) settleAlone(ctx context.Context, source string) error {
+	staged, _ := state.List[*carav1.StagedClaim](s.db.Cache, source+"/", "")
 	for part := range parts(staged) {
-		if err := s.DB.Transact(ctx, func(t *state.Tx) error { settlePart(t, source, part); return nil }); err != nil {
+		if err := s.db.Transact(ctx, func(t *state.Tx) error { settlePart(t, source, part); return nil }); err != nil {
 			return err
 		}
 	}
