@@ -15,6 +15,7 @@ const (
 	KindTombstone = "Tombstone"
 	KindRevision  = "Revision"
 	KindToken     = "Token"
+	KindSession   = "Session"
 	KindVolume    = "Volume"
 )
 
@@ -98,6 +99,9 @@ const (
 	SecretBasicAuth = "basicAuth"
 
 	VerifyWeekly = "weekly"
+
+	SessionPage     = "page"
+	SessionCaractrl = "caractrl"
 
 	AdoptNever     = "Never"
 	AdoptIfUnowned = "IfUnowned"

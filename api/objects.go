@@ -112,6 +112,8 @@ func Kind(m proto.Message) string {
 		return KindRevision
 	case *carav1.Token:
 		return KindToken
+	case *carav1.Session:
+		return KindSession
 	case *carav1.Volume:
 		return KindVolume
 	}
@@ -141,6 +143,8 @@ func New(kind string) proto.Message {
 		return &carav1.Revision{}
 	case KindToken:
 		return &carav1.Token{}
+	case KindSession:
+		return &carav1.Session{}
 	case KindVolume:
 		return &carav1.Volume{ApiVersion: APIVersion, Kind: kind}
 	}

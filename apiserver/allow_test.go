@@ -309,13 +309,13 @@ func TestATokensHosts(t *testing.T) {
 		ok    bool
 	}{
 		"no bound":                            {identity.Actor{}, "www.bank.example", true},
-		"a prefix bounds hosts too":           {identity.Actor{NamePrefix: "pr-"}, "www.bank.example", false},
-		"a host with the prefix":              {identity.Actor{NamePrefix: "pr-"}, "pr-1.dev.example.test", true},
-		"the prefix in another's domain":      {identity.Actor{NamePrefix: "pr-"}, "pr-1.bank.example", false},
+		"a prefix bounds hosts too":           {identity.Actor{NamePrefixes: []string{"pr-"}}, "www.bank.example", false},
+		"a host with the prefix":              {identity.Actor{NamePrefixes: []string{"pr-"}}, "pr-1.dev.example.test", true},
+		"the prefix in another's domain":      {identity.Actor{NamePrefixes: []string{"pr-"}}, "pr-1.bank.example", false},
 		"patterns":                            {identity.Actor{Hosts: []string{"*.team.example"}}, "a.team.example", true},
 		"outside of the patterns":             {identity.Actor{Hosts: []string{"*.team.example"}}, "www.bank.example", false},
-		"patterns in the place of the prefix": {identity.Actor{NamePrefix: "pr-", Hosts: []string{"*.team.example"}}, "pr-1.dev.example.test", false},
-		"everything, said so":                 {identity.Actor{NamePrefix: "pr-", Hosts: []string{"*"}}, "www.bank.example", true},
+		"patterns in the place of the prefix": {identity.Actor{NamePrefixes: []string{"pr-"}, Hosts: []string{"*.team.example"}}, "pr-1.dev.example.test", false},
+		"everything, said so":                 {identity.Actor{NamePrefixes: []string{"pr-"}, Hosts: []string{"*"}}, "www.bank.example", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := tt.actor.MayClaim([]string{tt.host}, template); (err == nil) != tt.ok {

@@ -12,10 +12,16 @@ import (
 
 // GetInfo returns the server's version and cluster, and the authenticated caller.
 func (s infoService) GetInfo(ctx context.Context, _ *emptypb.Empty) (*carav1.Info, error) {
-	return &carav1.Info{
+	actor := identity.ActorOf(ctx)
+	info := &carav1.Info{
 		Version:   s.cfg.Version,
 		ClusterId: s.cfg.ClusterID,
 		Time:      timestamppb.New(s.db.Now()),
-		Actor:     identity.ActorOf(ctx).Name,
-	}, nil
+		Actor:     actor.Name,
+		Role:      string(actor.Role), NamePrefixes: actor.NamePrefixes,
+	}
+	if !actor.Expires.IsZero() {
+		info.ExpireAt = timestamppb.New(actor.Expires)
+	}
+	return info, nil
 }

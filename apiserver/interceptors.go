@@ -90,8 +90,10 @@ func (s *Server) check(actor identity.Actor, method string, req any) error {
 	if !ok {
 		return status.Errorf(codes.Internal, "%s takes a %T, which is no message", method, req)
 	}
-	if name := objectName(m); name != "" && methods[method].write && !actor.MayName(name) {
-		return api.Forbidden("%s may only change what begins with %q, and %q does not", actor.Name, actor.NamePrefix, name)
+	if name := objectName(m); name != "" && methods[method].write && !methods[method].own {
+		if err := actor.CheckName(name); err != nil {
+			return err
+		}
 	}
 	return objects.Validate(m)
 }

@@ -37,7 +37,7 @@ func (names) Authenticate(ctx context.Context) (identity.Actor, error) {
 
 var callers = map[string]identity.Actor{
 	"Bearer admin":    {Name: "user/admin", Role: api.RoleAdmin},
-	"Bearer ci":       {Name: "user/ci", Role: api.RoleDeployer, NamePrefix: "pr-"},
+	"Bearer ci":       {Name: "user/ci", Role: api.RoleDeployer, NamePrefixes: []string{"pr-"}},
 	"Bearer viewer":   {Name: "user/viewer", Role: api.RoleViewer},
 	"Bearer n1":       {Name: "node/n1", Role: api.RoleNode},
 	"Bearer n2":       {Name: "node/n2", Role: api.RoleNode},

@@ -17,6 +17,7 @@ import (
 type method struct {
 	roles []api.Role
 	write bool
+	own   bool // the call limits the caller itself, to what is its own
 	quiet bool // an automatic report: its audit line is logged at debug level
 
 	// Limits of a streaming caller: see frames. Zero means the default.
@@ -129,6 +130,9 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.TokenService/ListTokens":  reads(admins...),
 	"/cara.v1.TokenService/DeleteToken": writes(admins...),
 	"/cara.v1.TokenService/CreateLogin": writes(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
+
+	"/cara.v1.SessionService/ListSessions":  reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
+	"/cara.v1.SessionService/DeleteSession": {roles: []api.Role{api.RoleAdmin, api.RoleDeployer, api.RoleViewer}, write: true, own: true},
 
 	"/cara.v1.CertificateService/ListCertificateOrders": reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleCerts),
 	"/cara.v1.CertificateService/UpdateCertificate":     writes(api.RoleCerts),

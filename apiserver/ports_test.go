@@ -115,7 +115,7 @@ func TestWhoMayClaimPorts(t *testing.T) {
 		})
 	}
 	public, internal := api.PortKeys(withPort("a", 22, api.ScopePublic).GetSpec()), api.PortKeys(withPort("a", 22, "").GetSpec())
-	for _, limited := range []identity.Actor{{NamePrefix: "pr-"}, {Hosts: []string{"*"}}} {
+	for _, limited := range []identity.Actor{{NamePrefixes: []string{"pr-"}}, {Hosts: []string{"*"}}} {
 		if limited.MayClaimPorts(public) == nil || limited.MayClaimPorts(internal) != nil {
 			t.Errorf("%v may claim the wrong ports", limited)
 		}

@@ -61,7 +61,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Authenticator == nil {
 		s.cfg.Authenticator = tokens{s}
 	}
-	s.objects = objects.New(objects.Service{DB: s.db, Guard: s.guard, Identity: cfg.Identity, DeleteWait: cfg.DeleteWait, MayCall: authorise})
+	s.objects = objects.New(objects.Service{DB: s.db, Guard: s.guard, Identity: cfg.Identity, DeleteWait: cfg.DeleteWait, MayCall: authorise, SessionActor: sessions{s}.actor})
 	s.live = s.objects.Live
 	s.agents = &dispatch.Dispatcher{DB: s.db, Objects: s.objects, Guard: s.guard, Identity: cfg.Identity, ClusterID: cfg.ClusterID, Authenticate: s.network, Routes: dispatch.NewRouteIndex()}
 	s.streams = &relay.Relay{DB: s.db, Guard: s.guard, Sessions: &s.agents.Sessions, MaxPerCaller: cfg.MaxStreamsPerCaller}

@@ -44,6 +44,11 @@ func (s sessions) Actor(secret string) (identity.Actor, error) {
 	if err != nil || session.GetLink() {
 		return identity.Actor{}, api.Unauthenticated("this login has ended: log in again")
 	}
+	return s.actor(session)
+}
+
+// actor returns the caller that a stored session authenticates.
+func (s sessions) actor(session *carav1.Session) (identity.Actor, error) {
 	token, ok := state.Get[*carav1.Token](s.db.Cache, session.GetToken())
 	if !ok || token.GetMetadata().GetUid() != session.GetTokenUid() {
 		return identity.Actor{}, api.Unauthenticated("token %q was revoked: log in with another one", session.GetToken())

@@ -61,7 +61,10 @@ func (s *Server) actorOf(token *carav1.Token) (identity.Actor, error) {
 	if !ok {
 		return identity.Actor{}, api.Unauthenticated("token %q is for agents to join with, not for calls", id)
 	}
-	actor := identity.Actor{Name: api.PrefixUser + id, Role: role, NamePrefix: token.GetNamePrefix(), Hosts: token.GetHosts(), Token: id}
+	actor := identity.Actor{Name: api.PrefixUser + id, Role: role, Hosts: token.GetHosts(), Token: id}
+	if prefix := token.GetNamePrefix(); prefix != "" {
+		actor.NamePrefixes = []string{prefix}
+	}
 	if at := token.GetExpireAt(); at != nil {
 		actor.Expires = at.AsTime()
 	}

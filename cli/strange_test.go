@@ -64,6 +64,7 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 		"volumes":    v,
 		"backups":    backedUp,
 		"routes":     kind.Routes([]*carav1.Project{routed}, "")[0],
+		"sessions":   &carav1.Session{Metadata: p.Metadata, Actor: evil, Client: evil, Role: evil, Token: evil, NamePrefixes: []string{evil}},
 		"tokens":     &carav1.Token{Metadata: p.Metadata, Role: evil, NamePrefix: evil},
 	}
 	for _, k := range kind.All() {

@@ -202,7 +202,7 @@ func (s *Visits) EndWithTokens(ctx context.Context) error {
 			at = txs[len(txs)-1].Rev
 			if changed := changedCredentials(txs); len(changed) > 0 {
 				s.recheck(func(v *Visit) bool {
-					return changed[credential{api.KindToken, v.Actor.Token}] || changed[credential{state.KindSession, v.Actor.Session}]
+					return changed[credential{api.KindToken, v.Actor.Token}] || changed[credential{api.KindSession, v.Actor.Session}]
 				})
 			}
 			continue
@@ -226,7 +226,7 @@ func changedCredentials(txs []state.Transaction) map[credential]bool {
 	changed := map[credential]bool{}
 	for _, tx := range txs {
 		for i := range tx.Changes {
-			if kind := tx.Changes[i].Kind; kind == api.KindToken || kind == state.KindSession {
+			if kind := tx.Changes[i].Kind; kind == api.KindToken || kind == api.KindSession {
 				changed[credential{kind, tx.Changes[i].Name}] = true
 			}
 		}

@@ -2,6 +2,8 @@ package identity
 
 import (
 	"context"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,10 +17,10 @@ type Actor struct {
 	Name string
 	// Role determines what the actor may do; see the table in methods.go.
 	Role api.Role
-	// NamePrefix limits changes to objects whose names begin with it.
-	NamePrefix string
+	// NamePrefixes limit changes to objects whose names begin with one of them. Without any, the actor may change all.
+	NamePrefixes []string
 	// Hosts are patterns of the hosts that the actor's projects may claim. If empty, the actor may claim the hosts that
-	// begin with NamePrefix, or every host without a NamePrefix.
+	// begin with one of NamePrefixes, or every host without NamePrefixes.
 	Hosts []string
 	// Token is the name of the token, or of the record of the certificate, that authenticated the actor. When it is deleted
 	// or changed, the actor's open calls end.
@@ -58,16 +60,35 @@ func (a Actor) System() bool {
 	}
 }
 
-// MayName reports whether the actor's name prefix allows a change to an object with this name.
-func (a Actor) MayName(name string) bool { return strings.HasPrefix(name, a.NamePrefix) }
+// MayName reports whether the actor's name prefixes allow a change to an object with this name.
+func (a Actor) MayName(name string) bool {
+	return len(a.NamePrefixes) == 0 || slices.ContainsFunc(a.NamePrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+}
 
-// MayUse returns an error if the actor has a name prefix and the project uses a secret without that prefix. Without this
+// CheckName returns an error if the actor's name prefixes do not allow a change to an object with this name.
+func (a Actor) CheckName(name string) error {
+	if a.MayName(name) {
+		return nil
+	}
+	return api.Forbidden("%s may only change what begins with %s, and %q does not", a.Name, a.prefixes(), name)
+}
+
+// prefixes returns the name prefixes for a message.
+func (a Actor) prefixes() string {
+	quoted := make([]string, len(a.NamePrefixes))
+	for i, prefix := range a.NamePrefixes {
+		quoted[i] = strconv.Quote(prefix)
+	}
+	return strings.Join(quoted, " or ")
+}
+
+// MayUse returns an error if the actor has name prefixes and the project uses a secret without one of them. Without this
 // rule a pipeline that may only change its previews could print any secret from a container.
 func (a Actor) MayUse(p *carav1.Project) error {
 	for _, secret := range api.SecretNames(p.GetSpec()) {
 		if !a.MayName(secret) {
-			return api.Forbidden("%s may only use secrets whose names begin with %q, and project %q names secret %q: copy what it needs into a secret of such a name",
-				a.Name, a.NamePrefix, p.GetMetadata().GetName(), secret)
+			return api.Forbidden("%s may only use secrets whose names begin with %s, and project %q names secret %q: copy what it needs into a secret of such a name",
+				a.Name, a.prefixes(), p.GetMetadata().GetName(), secret)
 		}
 	}
 	return nil
@@ -77,7 +98,12 @@ func (a Actor) MayUse(p *carav1.Project) error {
 func (a Actor) MayClaim(hosts []string, t api.HostTemplate) error {
 	patterns := a.Hosts
 	if len(patterns) == 0 {
-		patterns = []string{a.NamePrefix + api.Everything}
+		for _, prefix := range a.NamePrefixes {
+			patterns = append(patterns, prefix+api.Everything)
+		}
+	}
+	if len(patterns) == 0 {
+		patterns = []string{api.Everything}
 	}
 	for _, host := range hosts {
 		if !t.MatchHost(patterns, host) {
@@ -91,7 +117,7 @@ func (a Actor) MayClaim(hosts []string, t api.HostTemplate) error {
 // MayClaimPorts returns an error if the caller's token is limited to some names or hosts and one of the ports is public. Such a
 // token cannot make a service reachable for everybody.
 func (a Actor) MayClaimPorts(ports []api.PortKey) error {
-	if len(a.Hosts) == 0 && a.NamePrefix == "" {
+	if len(a.Hosts) == 0 && len(a.NamePrefixes) == 0 {
 		return nil
 	}
 	for _, k := range ports {

@@ -110,8 +110,8 @@ func (s *Service) mayApply(ctx context.Context, m proto.Message, how rules.Apply
 		if err := s.MayCall(actor, "/cara.v1."+kind+"Service/Put"+kind); err != nil {
 			return err
 		}
-		if name := api.Meta(m).GetName(); !actor.MayName(name) {
-			return rules.ErrPrefix(actor, name)
+		if err := actor.CheckName(api.Meta(m).GetName()); err != nil {
+			return err
 		}
 	}
 	return validateObject(m)

@@ -35,6 +35,9 @@ type Service struct {
 	// object.
 	MayCall func(actor identity.Actor, method string) error
 
+	// SessionActor returns the caller that a stored session authenticates.
+	SessionActor func(session *carav1.Session) (identity.Actor, error)
+
 	appliers  map[string]applier // by kind
 	snapshots publisher
 }
@@ -62,6 +65,11 @@ type (
 	Tokens struct {
 		*Service
 		carav1.UnsafeTokenServiceServer
+	}
+	// Sessions serves the session service.
+	Sessions struct {
+		*Service
+		carav1.UnsafeSessionServiceServer
 	}
 	// Sources serves the source service.
 	Sources struct {

@@ -38,7 +38,7 @@ func TestReportOfAnotherEpochIsRefused(t *testing.T) {
 // Apply holds a token's name prefix against every kind that the token may write.
 func TestApplyHoldsTheNamePrefix(t *testing.T) {
 	s := Service{MayCall: func(identity.Actor, string) error { return nil }, appliers: appliers()}
-	ctx := identity.WithActor(t.Context(), identity.Actor{Name: "user/ci", Role: api.RoleDeployer, NamePrefix: "pr-"})
+	ctx := identity.WithActor(t.Context(), identity.Actor{Name: "user/ci", Role: api.RoleDeployer, NamePrefixes: []string{"pr-"}})
 	secret := func(name string) *carav1.Secret {
 		return &carav1.Secret{
 			ApiVersion: api.APIVersion, Kind: api.KindSecret, Type: "opaque", Metadata: &carav1.ObjectMeta{Name: name},

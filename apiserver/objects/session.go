@@ -47,7 +47,7 @@ func (s *Service) OpenLink(ctx context.Context, code string) (secret string, ses
 		if _, there := state.Read[*carav1.Session](t, link.GetMetadata().GetName()); !there {
 			return errSession()
 		}
-		t.Remove(state.KindSession, link.GetMetadata().GetName())
+		t.Remove(api.KindSession, link.GetMetadata().GetName())
 		return nil
 	})
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *Service) OpenLink(ctx context.Context, code string) (secret string, ses
 func (s *Service) CloseSession(ctx context.Context, id string) error {
 	return s.DB.Transact(ctx, func(t *state.Tx) error {
 		if _, there := state.Read[*carav1.Session](t, id); there {
-			t.Remove(state.KindSession, id)
+			t.Remove(api.KindSession, id)
 		}
 		return nil
 	})
@@ -95,7 +95,7 @@ func (s *Service) putSession(ctx context.Context, token string, life time.Durati
 		session = &carav1.Session{
 			Metadata: &carav1.ObjectMeta{Name: id, CreationTimestamp: timestamppb.New(t.Now)},
 			Token:    token, TokenUid: owner.GetMetadata().GetUid(), SecretHash: identity.HashSecret(hidden),
-			ExpireAt: timestamppb.New(t.Now.Add(life)), Link: link,
+			ExpireAt: timestamppb.New(t.Now.Add(life)), Link: link, Client: api.SessionPage, Actor: api.PrefixUser + token,
 		}
 		t.Put(session)
 		return nil
@@ -112,7 +112,7 @@ func removeSessions(t *state.Tx, token string) {
 		owner, ok := state.Get[*carav1.Token](t.Seen, other.GetToken())
 		switch {
 		case !ok || owner.GetMetadata().GetUid() != other.GetTokenUid() || !other.GetExpireAt().AsTime().After(t.Now):
-			t.Remove(state.KindSession, other.GetMetadata().GetName())
+			t.Remove(api.KindSession, other.GetMetadata().GetName())
 		case other.GetToken() == token:
 			same = append(same, other)
 		}
@@ -121,6 +121,6 @@ func removeSessions(t *state.Tx, token string) {
 		return a.GetMetadata().GetCreationTimestamp().AsTime().Compare(b.GetMetadata().GetCreationTimestamp().AsTime())
 	})
 	for ; len(same) >= maxSessions; same = same[1:] {
-		t.Remove(state.KindSession, same[0].GetMetadata().GetName())
+		t.Remove(api.KindSession, same[0].GetMetadata().GetName())
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -32,8 +31,8 @@ func MustMatch(t *state.Tx, kind string, in proto.Message, want string) error {
 // may change a project that a source owns, and records the override.
 func DeclareProject(t *state.Tx, in *carav1.Project, terms *carav1.OverrideTerms) (before, after *carav1.Project, err error) {
 	name := in.GetMetadata().GetName()
-	if !t.Actor.MayName(name) {
-		return nil, nil, ErrPrefix(t.Actor, name)
+	if err := t.Actor.CheckName(name); err != nil {
+		return nil, nil, err
 	}
 	if _, exists := state.Read[*carav1.Project](t, name); !exists {
 		if err := MayDeclare(t, in); err != nil {
@@ -93,9 +92,4 @@ func errExpired(t *state.Tx, in *carav1.Project, at time.Time, owner string) err
 		return api.Invalid(Describe(in), api.Field("spec.expireAt", "is %s, which is in the past; set a later time or leave it out", when))
 	}
 	return api.Expired("project %q of %s expired at %s: it is not created", in.GetMetadata().GetName(), owner, when)
-}
-
-// ErrPrefix is the error for a name that the caller's token does not allow.
-func ErrPrefix(a identity.Actor, name string) error {
-	return api.Forbidden("%s may only change what begins with %q, and %q does not", a.Name, a.NamePrefix, name)
 }

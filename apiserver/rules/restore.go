@@ -179,8 +179,8 @@ func MayRestoreAs(t *state.Tx, p *carav1.Project, r *carav1.Restore) error {
 	if r.GetAs() == "" {
 		return nil
 	}
-	if !t.Actor.MayName(r.GetAs()) {
-		return api.Forbidden("%s may only use names that begin with %q, and %q does not", t.Actor.Name, t.Actor.NamePrefix, r.GetAs())
+	if err := t.Actor.CheckName(r.GetAs()); err != nil {
+		return err
 	}
 	for _, volume := range r.GetVolumes() {
 		name := api.VolumeName(r.GetAs(), volume)

@@ -44,9 +44,6 @@ const KindBlob = "Blob"
 // BlobContentKey returns the store key of a content of files.
 func BlobContentKey(digest string) string { return "blob-contents/" + digest }
 
-// KindSession is a login of a person to the page, by its random id. It is not a kind of the API.
-const KindSession = "Session"
-
 // AccountSeal returns the name with which the key of a stored AcmeAccount is sealed.
 func AccountSeal(name string) string { return "acme-accounts/" + name }
 
@@ -81,7 +78,7 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{KindCertificateOrder, "certificate-orders/", &carav1.CertificateOrder{}, false},
 	{KindAcmeAccount, "acme-accounts/", &carav1.AcmeAccount{}, false},
 	{KindBlob, "blobs/", &carav1.Blob{}, false},
-	{KindSession, "sessions/", &carav1.Session{}, false},
+	{api.KindSession, "sessions/", &carav1.Session{}, false},
 	{KindGuard, "guards/", &carav1.ObjectMeta{}, false},
 }
 

@@ -100,8 +100,8 @@ func (u *UI) find(r *http.Request) (action, proto.Message, error) {
 	if err := u.MayCall(actor, act.method); err != nil {
 		return act, nil, err
 	}
-	if !actor.MayName(name) {
-		return act, nil, api.Forbidden("%s may only change what begins with %q, and %q does not", actor.Name, actor.NamePrefix, name)
+	if err := actor.CheckName(name); err != nil {
+		return act, nil, err
 	}
 	m, err := u.api.subject(r.Context(), act.kind, name)
 	if err != nil {

@@ -74,6 +74,7 @@ type clients struct {
 	volumes  carav1.VolumeServiceClient
 	events   carav1.EventServiceClient
 	tokens   carav1.TokenServiceClient
+	sessions carav1.SessionServiceClient
 }
 
 // subject reads the object of an action.
@@ -103,7 +104,7 @@ func New(cfg Config) (*UI, error) {
 			projects: carav1.NewProjectServiceClient(cfg.Conn), nodes: carav1.NewNodeServiceClient(cfg.Conn),
 			sources: carav1.NewSourceServiceClient(cfg.Conn), secrets: carav1.NewSecretServiceClient(cfg.Conn),
 			volumes: carav1.NewVolumeServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
-			tokens: carav1.NewTokenServiceClient(cfg.Conn),
+			tokens: carav1.NewTokenServiceClient(cfg.Conn), sessions: carav1.NewSessionServiceClient(cfg.Conn),
 		},
 	}
 	u.routes()
@@ -125,6 +126,7 @@ func (u *UI) routes() {
 	u.mux.Handle("GET /ui/logs/{name}/download", u.known(u.downloadLogs))
 	u.mux.Handle("GET /ui/do/{action}/{name}", u.known(u.ask))
 	u.mux.Handle("POST /ui/do/{action}/{name}", u.known(u.do))
+	u.mux.Handle("POST /ui/sessions/{name}/end", u.known(u.endSession))
 	u.mux.Handle("GET /ui/", u.known(func(w http.ResponseWriter, r *http.Request) error {
 		return api.NotFound("the page has no view %s", r.URL.Path)
 	}))

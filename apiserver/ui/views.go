@@ -35,6 +35,7 @@ func (vs views) byPath() map[string]show {
 		"volumes":              vs.volumes,
 		"secrets":              vs.secrets,
 		"tokens":               vs.tokens,
+		"sessions":             vs.sessions,
 		"search":               vs.search,
 	}
 }

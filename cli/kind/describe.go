@@ -31,8 +31,8 @@ func (p Page) Describe(ctx context.Context, r Ref) error {
 	if err := r.Kind.Describe(ctx, p, obj); err != nil {
 		return err
 	}
-	if r.Kind.Name == api.KindToken {
-		return nil // tokens have no events
+	if r.Kind.Name == api.KindToken || r.Kind.Name == api.KindSession {
+		return nil // they have no events
 	}
 	if err := p.events(ctx, r); err != nil {
 		return err

@@ -1352,21 +1352,31 @@ func (x *Token) GetLabels() map[string]string {
 	return nil
 }
 
-// Session is a login of a person to the page. The server alone reads and writes it: it is not a kind of the API.
+// Session is a login of a person, to the page or of caractrl.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Metadata of the session. Its name is random.
 	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Token whose rights the session has.
+	// Token whose rights the session has. Empty if the person has logged in with OpenID Connect.
 	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	// TokenUid is the uid of the token. The session ends when the token is deleted or replaced.
 	TokenUid string `protobuf:"bytes,3,opt,name=token_uid,json=tokenUid,proto3" json:"token_uid,omitempty"`
-	// SecretHash is the SHA-256 hash of the secret in the browser's cookie, or of the code in a link.
+	// SecretHash is the SHA-256 hash of the secret in the browser's cookie, or of the code in a link. The server never returns it.
 	SecretHash []byte `protobuf:"bytes,4,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
 	// ExpireAt is when the session ends.
 	ExpireAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
 	// Link is true if the session is a link that nobody has opened yet. It gives a session and no other right.
-	Link          bool `protobuf:"varint,6,opt,name=link,proto3" json:"link,omitempty"`
+	Link bool `protobuf:"varint,6,opt,name=link,proto3" json:"link,omitempty"`
+	// Client is where the session is used: `page` or `caractrl`. Empty means `page`.
+	Client string `protobuf:"bytes,7,opt,name=client,proto3" json:"client,omitempty"`
+	// Actor is the person, as in the audit log and in events, such as `user/ada`.
+	Actor string `protobuf:"bytes,8,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Role of the person: `admin`, `deployer` or `viewer`. The server sets it in responses.
+	Role string `protobuf:"bytes,9,opt,name=role,proto3" json:"role,omitempty"`
+	// NamePrefixes limit a deployer to objects whose names begin with one of them. The server sets them in responses.
+	NamePrefixes []string `protobuf:"bytes,10,rep,name=name_prefixes,json=namePrefixes,proto3" json:"name_prefixes,omitempty"`
+	// Current is true in a response if the caller uses this session.
+	Current       bool `protobuf:"varint,11,opt,name=current,proto3" json:"current,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1439,6 +1449,41 @@ func (x *Session) GetExpireAt() *timestamppb.Timestamp {
 func (x *Session) GetLink() bool {
 	if x != nil {
 		return x.Link
+	}
+	return false
+}
+
+func (x *Session) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Session) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Session) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Session) GetNamePrefixes() []string {
+	if x != nil {
+		return x.NamePrefixes
+	}
+	return nil
+}
+
+func (x *Session) GetCurrent() bool {
+	if x != nil {
+		return x.Current
 	}
 	return false
 }
@@ -1933,7 +1978,7 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\x06labels\x18\t \x03(\v2\x1a.cara.v1.Token.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdb\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdc\x02\n" +
 	"\aSession\x12/\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x1b\n" +
@@ -1941,7 +1986,13 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\vsecret_hash\x18\x04 \x01(\fR\n" +
 	"secretHash\x127\n" +
 	"\texpire_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\x12\x12\n" +
-	"\x04link\x18\x06 \x01(\bR\x04link\"\xf3\x03\n" +
+	"\x04link\x18\x06 \x01(\bR\x04link\x12\x16\n" +
+	"\x06client\x18\a \x01(\tR\x06client\x12\x14\n" +
+	"\x05actor\x18\b \x01(\tR\x05actor\x12\x12\n" +
+	"\x04role\x18\t \x01(\tR\x04role\x12#\n" +
+	"\rname_prefixes\x18\n" +
+	" \x03(\tR\fnamePrefixes\x12\x18\n" +
+	"\acurrent\x18\v \x01(\bR\acurrent\"\xf3\x03\n" +
 	"\x06Object\x12,\n" +
 	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectH\x00R\aproject\x12#\n" +
 	"\x04node\x18\x02 \x01(\v2\r.cara.v1.NodeH\x00R\x04node\x12)\n" +

@@ -284,7 +284,13 @@ type Info struct {
 	// Time on the server.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
 	// Actor is the identity of the caller.
-	Actor         string `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
+	Actor string `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Role of the caller, such as `deployer`.
+	Role string `protobuf:"bytes,5,opt,name=role,proto3" json:"role,omitempty"`
+	// NamePrefixes limit the caller to changes of objects whose names begin with one of them. Empty means all objects.
+	NamePrefixes []string `protobuf:"bytes,6,rep,name=name_prefixes,json=namePrefixes,proto3" json:"name_prefixes,omitempty"`
+	// ExpireAt is when the caller's token or session ends. Not set if it does not end.
+	ExpireAt      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +351,27 @@ func (x *Info) GetActor() string {
 		return x.Actor
 	}
 	return ""
+}
+
+func (x *Info) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Info) GetNamePrefixes() []string {
+	if x != nil {
+		return x.NamePrefixes
+	}
+	return nil
+}
+
+func (x *Info) GetExpireAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireAt
+	}
+	return nil
 }
 
 // GetRequest names one object.
@@ -8046,6 +8073,79 @@ func (x *CreateLoginResponse) GetExpireAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// ListSessionsResponse is a page of sessions.
+type ListSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Items in the order of their names.
+	Items []*Session `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	// Metadata of the list.
+	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `SessionList`.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsResponse) Reset() {
+	*x = ListSessionsResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[113]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsResponse) ProtoMessage() {}
+
+func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[113]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
+}
+
+func (x *ListSessionsResponse) GetItems() []*Session {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *ListSessionsResponse) GetMetadata() *ListMeta {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *ListSessionsResponse) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ListSessionsResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
 // BackupChunk is a part of a backup.
 type BackupChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -8057,7 +8157,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8069,7 +8169,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8082,7 +8182,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -8109,13 +8209,16 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\adeleted\x18\x01 \x01(\x05R\adeleted\x12\x12\n" +
 	"\x04kept\x18\x02 \x01(\x05R\x04kept\x12\x1d\n" +
 	"\n" +
-	"kept_bytes\x18\x03 \x01(\x03R\tkeptBytes\"\x85\x01\n" +
+	"kept_bytes\x18\x03 \x01(\x03R\tkeptBytes\"\xf7\x01\n" +
 	"\x04Info\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
-	"\x05actor\x18\x04 \x01(\tR\x05actor\"-\n" +
+	"\x05actor\x18\x04 \x01(\tR\x05actor\x12\x12\n" +
+	"\x04role\x18\x05 \x01(\tR\x04role\x12#\n" +
+	"\rname_prefixes\x18\x06 \x03(\tR\fnamePrefixes\x127\n" +
+	"\texpire_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\"-\n" +
 	"\n" +
 	"GetRequest\x12\x1f\n" +
 	"\x04name\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xc8\x01R\x04name\"K\n" +
@@ -8695,7 +8798,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\"b\n" +
 	"\x13CreateLoginResponse\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x127\n" +
-	"\texpire_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\"!\n" +
+	"\texpire_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\"\xa2\x01\n" +
+	"\x14ListSessionsResponse\x12&\n" +
+	"\x05items\x18\x01 \x03(\v2\x10.cara.v1.SessionR\x05items\x12-\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
+	"\vapi_version\x18\x03 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data2\xf2\x15\n" +
 	"\x0eProjectService\x12c\n" +
@@ -8796,7 +8905,10 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"ListTokens\x12\x14.cara.v1.ListRequest\x1a\x1b.cara.v1.ListTokensResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/tokens\x12\\\n" +
 	"\vDeleteToken\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/tokens/{name}\x12^\n" +
-	"\vCreateLogin\x12\x16.google.protobuf.Empty\x1a\x1c.cara.v1.CreateLoginResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/api/v1/logins2\xae\x04\n" +
+	"\vCreateLogin\x12\x16.google.protobuf.Empty\x1a\x1c.cara.v1.CreateLoginResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/api/v1/logins2\xd1\x01\n" +
+	"\x0eSessionService\x12]\n" +
+	"\fListSessions\x12\x14.cara.v1.ListRequest\x1a\x1d.cara.v1.ListSessionsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/sessions\x12`\n" +
+	"\rDeleteSession\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/api/v1/sessions/{name}2\xae\x04\n" +
 	"\x12CertificateService\x12U\n" +
 	"\x15ListCertificateOrders\x12\x14.cara.v1.ListRequest\x1a&.cara.v1.ListCertificateOrdersResponse\x12Q\n" +
 	"\x11UpdateCertificate\x12!.cara.v1.UpdateCertificateRequest\x1a\x19.cara.v1.CertificateOrder\x12N\n" +
@@ -8826,7 +8938,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 118)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 119)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*MissingBlobsRequest)(nil),           // 0: cara.v1.MissingBlobsRequest
 	(*MissingBlobsResponse)(nil),          // 1: cara.v1.MissingBlobsResponse
@@ -8941,361 +9053,370 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*CreateTokenResponse)(nil),           // 110: cara.v1.CreateTokenResponse
 	(*ListTokensResponse)(nil),            // 111: cara.v1.ListTokensResponse
 	(*CreateLoginResponse)(nil),           // 112: cara.v1.CreateLoginResponse
-	(*BackupChunk)(nil),                   // 113: cara.v1.BackupChunk
-	nil,                                   // 114: cara.v1.JoinRequest.LabelsEntry
-	nil,                                   // 115: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                   // 116: cara.v1.GetSourceSecretResponse.GitEntry
-	nil,                                   // 117: cara.v1.GetSourceSecretResponse.DecryptionEntry
-	(*timestamppb.Timestamp)(nil),         // 118: google.protobuf.Timestamp
-	(*Project)(nil),                       // 119: cara.v1.Project
-	(*ListMeta)(nil),                      // 120: cara.v1.ListMeta
-	(*Condition)(nil),                     // 121: cara.v1.Condition
-	(*ServiceStatus)(nil),                 // 122: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),                  // 123: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),           // 124: google.protobuf.Duration
-	(*Revision)(nil),                      // 125: cara.v1.Revision
-	(*Delivery)(nil),                      // 126: cara.v1.Delivery
-	(*Override)(nil),                      // 127: cara.v1.Override
-	(*Tombstone)(nil),                     // 128: cara.v1.Tombstone
-	(*Object)(nil),                        // 129: cara.v1.Object
-	(*FieldDiff)(nil),                     // 130: cara.v1.FieldDiff
-	(*Problem)(nil),                       // 131: cara.v1.Problem
-	(*Node)(nil),                          // 132: cara.v1.Node
-	(*Heartbeat)(nil),                     // 133: cara.v1.Heartbeat
-	(*Assignment)(nil),                    // 134: cara.v1.Assignment
-	(*Credentials)(nil),                   // 135: cara.v1.Credentials
-	(*Route)(nil),                         // 136: cara.v1.Route
-	(*HostRoutes)(nil),                    // 137: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),                  // 138: cara.v1.ProjectPorts
-	(*Source)(nil),                        // 139: cara.v1.Source
-	(*Claim)(nil),                         // 140: cara.v1.Claim
-	(*PollStatus)(nil),                    // 141: cara.v1.PollStatus
-	(*Run)(nil),                           // 142: cara.v1.Run
-	(*Snapshot)(nil),                      // 143: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                     // 144: cara.v1.ClaimSpec
-	(*Secret)(nil),                        // 145: cara.v1.Secret
-	(*ClaimStatus)(nil),                   // 146: cara.v1.ClaimStatus
-	(*Volume)(nil),                        // 147: cara.v1.Volume
-	(*Event)(nil),                         // 148: cara.v1.Event
-	(*Token)(nil),                         // 149: cara.v1.Token
-	(*emptypb.Empty)(nil),                 // 150: google.protobuf.Empty
-	(*UpdateCertificateRequest)(nil),      // 151: cara.v1.UpdateCertificateRequest
-	(*DeleteCertificateRequest)(nil),      // 152: cara.v1.DeleteCertificateRequest
-	(*AcmeAccount)(nil),                   // 153: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 154: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 155: cara.v1.RemoveChallengeRequest
-	(*BlobContent)(nil),                   // 156: cara.v1.BlobContent
-	(*ListCertificateOrdersResponse)(nil), // 157: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 158: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 159: cara.v1.PresentChallengeResponse
+	(*ListSessionsResponse)(nil),          // 113: cara.v1.ListSessionsResponse
+	(*BackupChunk)(nil),                   // 114: cara.v1.BackupChunk
+	nil,                                   // 115: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 116: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 117: cara.v1.GetSourceSecretResponse.GitEntry
+	nil,                                   // 118: cara.v1.GetSourceSecretResponse.DecryptionEntry
+	(*timestamppb.Timestamp)(nil),         // 119: google.protobuf.Timestamp
+	(*Project)(nil),                       // 120: cara.v1.Project
+	(*ListMeta)(nil),                      // 121: cara.v1.ListMeta
+	(*Condition)(nil),                     // 122: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 123: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 124: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),           // 125: google.protobuf.Duration
+	(*Revision)(nil),                      // 126: cara.v1.Revision
+	(*Delivery)(nil),                      // 127: cara.v1.Delivery
+	(*Override)(nil),                      // 128: cara.v1.Override
+	(*Tombstone)(nil),                     // 129: cara.v1.Tombstone
+	(*Object)(nil),                        // 130: cara.v1.Object
+	(*FieldDiff)(nil),                     // 131: cara.v1.FieldDiff
+	(*Problem)(nil),                       // 132: cara.v1.Problem
+	(*Node)(nil),                          // 133: cara.v1.Node
+	(*Heartbeat)(nil),                     // 134: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 135: cara.v1.Assignment
+	(*Credentials)(nil),                   // 136: cara.v1.Credentials
+	(*Route)(nil),                         // 137: cara.v1.Route
+	(*HostRoutes)(nil),                    // 138: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 139: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 140: cara.v1.Source
+	(*Claim)(nil),                         // 141: cara.v1.Claim
+	(*PollStatus)(nil),                    // 142: cara.v1.PollStatus
+	(*Run)(nil),                           // 143: cara.v1.Run
+	(*Snapshot)(nil),                      // 144: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 145: cara.v1.ClaimSpec
+	(*Secret)(nil),                        // 146: cara.v1.Secret
+	(*ClaimStatus)(nil),                   // 147: cara.v1.ClaimStatus
+	(*Volume)(nil),                        // 148: cara.v1.Volume
+	(*Event)(nil),                         // 149: cara.v1.Event
+	(*Token)(nil),                         // 150: cara.v1.Token
+	(*Session)(nil),                       // 151: cara.v1.Session
+	(*emptypb.Empty)(nil),                 // 152: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 153: cara.v1.UpdateCertificateRequest
+	(*DeleteCertificateRequest)(nil),      // 154: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 155: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 156: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 157: cara.v1.RemoveChallengeRequest
+	(*BlobContent)(nil),                   // 158: cara.v1.BlobContent
+	(*ListCertificateOrdersResponse)(nil), // 159: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 160: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 161: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	118, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
-	118, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	119, // 2: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	119, // 3: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	119, // 4: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	120, // 5: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	119, // 6: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
-	32,  // 7: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	121, // 8: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	122, // 9: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
-	18,  // 10: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	123, // 11: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	118, // 12: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	124, // 13: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
-	32,  // 14: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	125, // 15: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	126, // 16: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	118, // 17: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	124, // 18: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
-	32,  // 19: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	127, // 20: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	120, // 21: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	128, // 22: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	120, // 23: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	118, // 24: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	38,  // 25: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
-	39,  // 26: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
-	39,  // 27: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
-	42,  // 28: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
-	46,  // 29: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	118, // 30: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	129, // 31: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
-	32,  // 32: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
-	50,  // 33: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	130, // 34: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	131, // 35: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	132, // 36: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	132, // 37: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	132, // 38: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	120, // 39: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	132, // 40: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	133, // 41: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	118, // 42: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	114, // 43: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	133, // 44: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	70,  // 45: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
-	65,  // 46: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	134, // 47: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	66,  // 48: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	71,  // 49: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	72,  // 50: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	74,  // 51: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	67,  // 52: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
-	68,  // 53: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
-	69,  // 54: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
-	135, // 55: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
-	64,  // 56: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
-	124, // 57: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	118, // 58: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	115, // 59: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
-	136, // 60: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	73,  // 61: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	137, // 62: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
-	137, // 63: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	138, // 64: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
-	118, // 65: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	36,  // 66: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	38,  // 67: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	42,  // 68: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	44,  // 69: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	47,  // 70: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	40,  // 71: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	43,  // 72: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	45,  // 73: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	37,  // 74: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	41,  // 75: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	139, // 76: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	139, // 77: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	139, // 78: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	120, // 79: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	139, // 80: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	139, // 81: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	84,  // 82: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	130, // 83: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	140, // 84: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	120, // 85: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	121, // 86: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	141, // 87: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	142, // 88: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	143, // 89: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	144, // 90: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	121, // 91: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	89,  // 92: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
-	145, // 93: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
-	92,  // 94: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	146, // 95: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	116, // 96: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	117, // 97: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
-	145, // 98: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	145, // 99: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	145, // 100: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	120, // 101: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	147, // 102: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	120, // 103: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	148, // 104: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	148, // 105: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	120, // 106: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	148, // 107: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	118, // 108: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	118, // 109: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	108, // 110: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	129, // 111: cara.v1.Change.object:type_name -> cara.v1.Object
-	149, // 112: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	149, // 113: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	149, // 114: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	120, // 115: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	118, // 116: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	9,   // 117: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	10,  // 118: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	6,   // 119: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	11,  // 120: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	13,  // 121: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	15,  // 122: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	17,  // 123: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	19,  // 124: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	20,  // 125: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	21,  // 126: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	22,  // 127: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	23,  // 128: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	24,  // 129: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	33,  // 130: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	8,   // 131: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	25,  // 132: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	28,  // 133: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	27,  // 134: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	26,  // 135: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
-	6,   // 136: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	29,  // 137: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	6,   // 138: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	20,  // 139: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	36,  // 140: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	37,  // 141: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	41,  // 142: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	44,  // 143: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	8,   // 144: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	48,  // 145: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	51,  // 146: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	52,  // 147: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	6,   // 148: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	8,   // 149: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	54,  // 150: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 151: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	56,  // 152: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	57,  // 153: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	58,  // 154: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	59,  // 155: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	61,  // 156: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	62,  // 157: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	75,  // 158: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	77,  // 159: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	78,  // 160: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	6,   // 161: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	8,   // 162: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	54,  // 163: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 164: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	6,   // 165: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	6,   // 166: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	6,   // 167: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	82,  // 168: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	6,   // 169: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	85,  // 170: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	87,  // 171: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	88,  // 172: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	91,  // 173: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	7,   // 174: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	150, // 175: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	93,  // 176: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	95,  // 177: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	96,  // 178: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	6,   // 179: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	8,   // 180: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	7,   // 181: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	6,   // 182: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	98,  // 183: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	7,   // 184: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	6,   // 185: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	6,   // 186: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	100, // 187: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	101, // 188: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	54,  // 189: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	104, // 190: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	106, // 191: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	109, // 192: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	8,   // 193: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	7,   // 194: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	150, // 195: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
-	8,   // 196: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
-	151, // 197: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	152, // 198: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
-	6,   // 199: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	153, // 200: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	154, // 201: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	155, // 202: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
-	0,   // 203: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
-	156, // 204: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
-	6,   // 205: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
-	3,   // 206: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
-	150, // 207: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	150, // 208: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	119, // 209: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	119, // 210: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	119, // 211: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	12,  // 212: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	14,  // 213: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	16,  // 214: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	150, // 215: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	119, // 216: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	150, // 217: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	119, // 218: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	119, // 219: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	119, // 220: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	119, // 221: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	127, // 222: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	34,  // 223: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	119, // 224: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	119, // 225: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	119, // 226: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	119, // 227: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	119, // 228: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	119, // 229: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	30,  // 230: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	150, // 231: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	47,  // 232: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	40,  // 233: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	43,  // 234: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	45,  // 235: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	35,  // 236: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	49,  // 237: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	132, // 238: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	132, // 239: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	132, // 240: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	53,  // 241: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	55,  // 242: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	150, // 243: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	150, // 244: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	132, // 245: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	132, // 246: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	60,  // 247: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	60,  // 248: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	63,  // 249: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	76,  // 250: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	139, // 251: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	139, // 252: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	139, // 253: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	79,  // 254: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	80,  // 255: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	150, // 256: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	81,  // 257: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	139, // 258: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	139, // 259: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	139, // 260: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	83,  // 261: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	86,  // 262: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	139, // 263: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	90,  // 264: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	150, // 265: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	150, // 266: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	31,  // 267: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	94,  // 268: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	145, // 269: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	145, // 270: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	145, // 271: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	97,  // 272: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	150, // 273: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	147, // 274: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	99,  // 275: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	147, // 276: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	147, // 277: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	147, // 278: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	148, // 279: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	102, // 280: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	103, // 281: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	105, // 282: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	107, // 283: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	110, // 284: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	111, // 285: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	150, // 286: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	112, // 287: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
-	157, // 288: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	158, // 289: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
-	150, // 290: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	153, // 291: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	153, // 292: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	159, // 293: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
-	150, // 294: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
-	1,   // 295: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
-	2,   // 296: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
-	156, // 297: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
-	4,   // 298: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
-	5,   // 299: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	113, // 300: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	209, // [209:301] is the sub-list for method output_type
-	117, // [117:209] is the sub-list for method input_type
-	117, // [117:117] is the sub-list for extension type_name
-	117, // [117:117] is the sub-list for extension extendee
-	0,   // [0:117] is the sub-list for field type_name
+	119, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
+	119, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	119, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
+	120, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	120, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	120, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	121, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	120, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	32,  // 8: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
+	122, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	123, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	18,  // 11: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
+	124, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	119, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	125, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	32,  // 15: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	126, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	127, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	119, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	125, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	32,  // 20: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	128, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	121, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	129, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	121, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	119, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	38,  // 26: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
+	39,  // 27: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
+	39,  // 28: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
+	42,  // 29: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
+	46,  // 30: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
+	119, // 31: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	130, // 32: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	32,  // 33: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
+	50,  // 34: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
+	131, // 35: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	132, // 36: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	133, // 37: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	133, // 38: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	133, // 39: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	121, // 40: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	133, // 41: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	134, // 42: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	119, // 43: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	115, // 44: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	134, // 45: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	70,  // 46: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	65,  // 47: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	135, // 48: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	66,  // 49: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	71,  // 50: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	72,  // 51: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	74,  // 52: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	67,  // 53: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	68,  // 54: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
+	69,  // 55: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
+	136, // 56: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
+	64,  // 57: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
+	125, // 58: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	119, // 59: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	116, // 60: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	137, // 61: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	73,  // 62: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	138, // 63: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
+	138, // 64: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
+	139, // 65: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	119, // 66: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	36,  // 67: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	38,  // 68: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	42,  // 69: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	44,  // 70: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	47,  // 71: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	40,  // 72: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	43,  // 73: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	45,  // 74: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	37,  // 75: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	41,  // 76: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	140, // 77: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	140, // 78: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	140, // 79: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	121, // 80: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	140, // 81: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	140, // 82: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	84,  // 83: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	131, // 84: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	141, // 85: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	121, // 86: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	122, // 87: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	142, // 88: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	143, // 89: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	144, // 90: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	145, // 91: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	122, // 92: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	89,  // 93: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
+	146, // 94: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
+	92,  // 95: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	147, // 96: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	117, // 97: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	118, // 98: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
+	146, // 99: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	146, // 100: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	146, // 101: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	121, // 102: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	148, // 103: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	121, // 104: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	149, // 105: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	149, // 106: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	121, // 107: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	149, // 108: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	119, // 109: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	119, // 110: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	108, // 111: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	130, // 112: cara.v1.Change.object:type_name -> cara.v1.Object
+	150, // 113: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	150, // 114: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	150, // 115: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	121, // 116: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	119, // 117: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	151, // 118: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
+	121, // 119: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
+	9,   // 120: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	10,  // 121: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	6,   // 122: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	11,  // 123: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	13,  // 124: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	15,  // 125: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	17,  // 126: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	19,  // 127: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	20,  // 128: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	21,  // 129: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	22,  // 130: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	23,  // 131: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	24,  // 132: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	33,  // 133: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	8,   // 134: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	25,  // 135: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	28,  // 136: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	27,  // 137: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	26,  // 138: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	6,   // 139: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	29,  // 140: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	6,   // 141: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	20,  // 142: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	36,  // 143: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	37,  // 144: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	41,  // 145: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	44,  // 146: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	8,   // 147: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	48,  // 148: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	51,  // 149: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	52,  // 150: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	6,   // 151: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	8,   // 152: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	54,  // 153: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 154: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	56,  // 155: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	57,  // 156: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	58,  // 157: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	59,  // 158: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	61,  // 159: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	62,  // 160: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	75,  // 161: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	77,  // 162: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	78,  // 163: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	6,   // 164: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	8,   // 165: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	54,  // 166: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 167: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	6,   // 168: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	6,   // 169: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	6,   // 170: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	82,  // 171: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	6,   // 172: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	85,  // 173: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	87,  // 174: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	88,  // 175: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	91,  // 176: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	7,   // 177: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	152, // 178: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	93,  // 179: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	95,  // 180: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	96,  // 181: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	6,   // 182: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	8,   // 183: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	7,   // 184: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	6,   // 185: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	98,  // 186: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	7,   // 187: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	6,   // 188: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	6,   // 189: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	100, // 190: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	101, // 191: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	54,  // 192: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	104, // 193: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	106, // 194: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	109, // 195: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	8,   // 196: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	7,   // 197: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	152, // 198: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
+	8,   // 199: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
+	7,   // 200: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
+	8,   // 201: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
+	153, // 202: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	154, // 203: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
+	6,   // 204: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
+	155, // 205: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	156, // 206: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	157, // 207: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	0,   // 208: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
+	158, // 209: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
+	6,   // 210: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
+	3,   // 211: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
+	152, // 212: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	152, // 213: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	120, // 214: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	120, // 215: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	120, // 216: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	12,  // 217: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	14,  // 218: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	16,  // 219: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	152, // 220: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	120, // 221: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	152, // 222: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	120, // 223: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	120, // 224: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	120, // 225: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	120, // 226: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	128, // 227: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	34,  // 228: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	120, // 229: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	120, // 230: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	120, // 231: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	120, // 232: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	120, // 233: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	120, // 234: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	30,  // 235: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	152, // 236: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	47,  // 237: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	40,  // 238: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	43,  // 239: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	45,  // 240: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	35,  // 241: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	49,  // 242: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	133, // 243: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	133, // 244: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	133, // 245: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	53,  // 246: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	55,  // 247: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	152, // 248: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	152, // 249: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	133, // 250: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	133, // 251: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	60,  // 252: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	60,  // 253: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	63,  // 254: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	76,  // 255: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	140, // 256: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	140, // 257: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	140, // 258: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	79,  // 259: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	80,  // 260: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	152, // 261: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	81,  // 262: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	140, // 263: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	140, // 264: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	140, // 265: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	83,  // 266: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	86,  // 267: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	140, // 268: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	90,  // 269: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	152, // 270: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	152, // 271: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	31,  // 272: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	94,  // 273: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	146, // 274: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	146, // 275: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	146, // 276: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	97,  // 277: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	152, // 278: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	148, // 279: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	99,  // 280: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	148, // 281: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	148, // 282: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	148, // 283: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	149, // 284: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	102, // 285: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	103, // 286: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	105, // 287: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	107, // 288: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	110, // 289: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	111, // 290: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	152, // 291: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	112, // 292: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
+	113, // 293: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
+	152, // 294: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
+	159, // 295: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	160, // 296: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	152, // 297: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	155, // 298: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	155, // 299: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	161, // 300: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	152, // 301: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	1,   // 302: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
+	2,   // 303: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
+	158, // 304: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
+	4,   // 305: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
+	5,   // 306: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	114, // 307: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	214, // [214:308] is the sub-list for method output_type
+	120, // [120:214] is the sub-list for method input_type
+	120, // [120:120] is the sub-list for extension type_name
+	120, // [120:120] is the sub-list for extension extendee
+	0,   // [0:120] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -9357,9 +9478,9 @@ func file_cara_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   118,
+			NumMessages:   119,
 			NumExtensions: 0,
-			NumServices:   12,
+			NumServices:   13,
 		},
 		GoTypes:           file_cara_v1_service_proto_goTypes,
 		DependencyIndexes: file_cara_v1_service_proto_depIdxs,

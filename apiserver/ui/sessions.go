@@ -1,0 +1,27 @@
+package ui
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// sessions lists the logins of the person; to an administrator, those of all people.
+func (vs views) sessions(ctx context.Context, _ request) (view, error) {
+	l, err := vs.api.sessions.ListSessions(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return view{}, err
+	}
+	return view{title: "Sessions", nav: "sessions", template: "sessions", data: l.GetItems(), kinds: []string{api.KindSession, api.KindToken}}, nil
+}
+
+// endSession ends a session. If it is the person's own, the next page is the login.
+func (u *UI) endSession(w http.ResponseWriter, r *http.Request) error {
+	if _, err := u.api.sessions.DeleteSession(r.Context(), &carav1.DeleteRequest{Name: r.PathValue("name")}); err != nil && !api.IsNotFound(err) {
+		return err
+	}
+	http.Redirect(w, r, Prefix+"sessions", http.StatusSeeOther)
+	return nil
+}
