@@ -37,6 +37,7 @@ type fleet struct {
 	breaks   int                  // connections that ended although no scene ended them
 	lastErr  error                // of the last of them
 	running  map[string]bool      // projects that run at their newest generation
+	read     map[string]bool      // sources that have been read
 	changes  map[string]time.Time // when the newest change of a project began, by image
 	took     []time.Duration      // from change to assignment
 }
@@ -55,7 +56,7 @@ func (o options) open(ctx context.Context, dir string) (*fleet, error) {
 	}
 	f := &fleet{
 		Cluster: tc, options: o, changed: make(chan struct{}, 1), end: func() error { return nil },
-		ready: map[string]bool{}, running: map[string]bool{}, changes: map[string]time.Time{},
+		ready: map[string]bool{}, running: map[string]bool{}, read: map[string]bool{}, changes: map[string]time.Time{},
 	}
 	if err := f.begin(ctx); err != nil {
 		return nil, errors.Join(err, f.close(context.WithoutCancel(ctx)))
@@ -127,6 +128,8 @@ func (f *fleet) note(changes []loop.Change) {
 				f.notReady++
 			}
 			set(f.ready, name, is)
+		case *carav1.Source:
+			set(f.read, name, ch.New != nil && m.GetStatus().GetSnapshot() != nil)
 		case *carav1.Project:
 			set(f.running, name, ch.New != nil && testcluster.Runs(m))
 		}

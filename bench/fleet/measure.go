@@ -70,6 +70,9 @@ func (f *fleet) measure(ctx context.Context, s scene) (row, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.NotReady, r.Broken = f.notReady, f.breaks
+	if f.breaks > 0 {
+		r.Note += fmt.Sprintf("; the last connection broke because of: %v", f.lastErr)
+	}
 	r.CallP50, r.CallP99 = quantile(calls, 0.5), quantile(calls, 0.99)
 	r.AssignP50, r.AssignP99 = quantile(f.took, 0.5), quantile(f.took, 0.99)
 	return r, nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testgit"
 )
 
 // scene is one thing that happens to a fleet. play returns a note for the table.
@@ -301,9 +302,24 @@ func (f *fleet) rack(ctx context.Context) (string, error) {
 
 // polls adds sources that are polled each 30 s, and waits.
 func (f *fleet) polls(ctx context.Context) (string, error) {
+	repo, err := testgit.Create(ctx, f.git.root, "polled")
+	if err != nil {
+		return "", err
+	}
+	for i := range f.sources {
+		if err := repo.Write(fmt.Sprintf("none-%d/README.md", i), "nothing that Cara reads"); err != nil {
+			return "", err
+		}
+	}
+	if err := f.declare(ctx, &repository{Repo: repo}, firstImage); err != nil {
+		return "", err
+	}
 	if err := each(ctx, f.sources, patientClients, func(ctx context.Context, i int) error {
-		return f.source(ctx, fmt.Sprintf("poll-%d", i), f.repos[0].source, fmt.Sprintf("none-%d", i), "30s")
+		return f.source(ctx, fmt.Sprintf("poll-%d", i), "polled", fmt.Sprintf("none-%d", i), "30s")
 	}); err != nil {
+		return "", err
+	}
+	if err := f.until(ctx, "the sources have been read", func() bool { return len(f.read) >= f.sources+len(f.repos) }); err != nil {
 		return "", err
 	}
 	before, err := processor(f.Server.Pid())
@@ -314,5 +330,5 @@ func (f *fleet) polls(ctx context.Context) (string, error) {
 		return "", err
 	}
 	after, err := processor(f.Server.Pid())
-	return fmt.Sprintf("%d sources, each polled every 30 s: %.0f %% of a core after they were created", f.sources, 100*(after-before).Seconds()/f.long.Seconds()), err
+	return fmt.Sprintf("%d sources, each polled every 30 s: %.1f %% of a core after their first reading", f.sources, 100*(after-before).Seconds()/f.long.Seconds()), err
 }
