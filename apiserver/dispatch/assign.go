@@ -14,11 +14,12 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// assignments is what was sent to one connected agent. It belongs to the goroutine that follows the cache. It compares with
-// the current state and not with single changes: if an object changed twice, it is sent once.
+// assignments is what was sent to one connected agent. It belongs to the goroutine that sends. It compares with the
+// current state and not with single changes: if an object changed twice, it is sent once.
 type assignments struct {
 	server *Dispatcher
 	me     *Session
+	news   *assignmentFeed
 	sent   map[string]sentAssignment // by project
 	asked  map[string]int32          // by project that this node holds: the epoch that it was asked to release
 	doomed map[string]bool           // volumes that it was asked to delete, by uid: whether it had reported them
@@ -31,7 +32,6 @@ type assignments struct {
 type sentAssignment struct {
 	uid     string
 	version string
-	secrets []string // names of the secrets that it uses, including ones that do not exist
 }
 
 // project sends the agent what is new about a project.
@@ -76,20 +76,6 @@ func (a *assignments) project(name string) error {
 func (a *assignments) moveAddress(m *carav1.Move) string {
 	n, _ := state.Get[*carav1.Node](a.server.DB.Cache, m.GetTo())
 	return ingressAddress(n, a.me.here)
-}
-
-// movesTo sends again the projects that move to a node whose address may have changed.
-func (a *assignments) movesTo(node string) error {
-	for _, name := range slices.Sorted(maps.Keys(a.sent)) {
-		p, _ := state.Get[*carav1.Project](a.server.DB.Cache, name)
-		if p.GetStatus().GetMove().GetTo() != node {
-			continue
-		}
-		if err := a.project(name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // held asks the agent to report when nothing is left of a project that already has another node. It asks once for each
@@ -143,21 +129,6 @@ func (a *assignments) volume(name string) error {
 	return nil
 }
 
-// secret sends again the projects that use a secret, and the restores.
-func (a *assignments) secret(name string) error {
-	if err := a.restoresWith(name); err != nil {
-		return err
-	}
-	for _, project := range slices.Sorted(maps.Keys(a.sent)) {
-		if slices.Contains(a.sent[project].secrets, name) {
-			if err := a.project(project); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // assignedTo reports whether a node has work with a project: run it, keep what is left of it, or tear it down. It is false
 // while another node holds the project.
 func assignedTo(p *carav1.Project, node string) bool {
@@ -191,8 +162,7 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 		return out // teardown needs no secrets
 	}
 	out.version += fmt.Sprintf(" %t", api.ManualSecrets(p))
-	out.secrets = api.SecretNames(p.GetSpec())
-	for _, name := range out.secrets {
+	for _, name := range api.SecretNames(p.GetSpec()) {
 		out.version += " " + name + "@" + a.server.secretVersion(name)
 	}
 	return out

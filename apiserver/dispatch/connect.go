@@ -107,60 +107,32 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session, routes *routeF
 	if err != nil {
 		return err
 	}
+	news := newAssignmentFeed()
+	d.deliveries.enter(me.Node, news)
+	defer d.deliveries.leave(me.Node, news)
 	work, ctx := d.Guard.Group(ctx, "Connect", guard.Unlimited)
-	assigned := &assignments{server: d, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}, doomed: map[string]bool{}, copies: map[string]bool{}, restores: map[string]restoreRequest{}}
+	assigned := &assignments{server: d, me: me, news: news, sent: map[string]sentAssignment{}, asked: map[string]int32{}, doomed: map[string]bool{}, copies: map[string]bool{}, restores: map[string]restoreRequest{}}
 	work.Go(func() error { return routes.run(ctx) })
 	work.Go(func() error {
-		return d.DB.Follow(ctx, state.Follower{
-			Kinds: []string{api.KindProject},
-			First: func(objects []state.Change) error {
-				for i := range objects {
-					if err := assigned.project(objects[i].Name); err != nil {
-						return err
-					}
-				}
-				return nil
-			},
-			Synced: func(rev int64) error {
-				for _, volume := range d.DB.Cache.View().VolumesOnNode(me.Node) {
-					if err := assigned.volume(volume); err != nil {
-						return err
-					}
-				}
-				if err := routes.full(ctx, rev, known); err != nil {
-					return err
-				}
-				return me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}})
-			},
-			Commit: func(tx state.Transaction) error {
-				for i := range tx.Changes {
-					routes.changed(&tx.Changes[i])
-					if err := d.agentChange(&tx.Changes[i], assigned, routes); err != nil {
-						return err
-					}
-				}
-				return nil
-			},
-			Bookmark: func(int64) error { return nil },
-		})
+		if err := assigned.send(assignmentsDue{all: true}); err != nil {
+			return err
+		}
+		if err := routes.full(ctx, d.DB.Cache.View().Changed, known); err != nil {
+			return err
+		}
+		if err := me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}}); err != nil {
+			return err
+		}
+		news.begin()
+		return news.run(ctx, 0, func() error { return assigned.send(news.take()) })
+	})
+	work.Go(func() error {
+		select {
+		case <-d.DB.Draining:
+			return state.ErrDraining()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	})
 	return work.Wait()
-}
-
-// agentChange sends what one change means for one node.
-func (d *Dispatcher) agentChange(ch *state.Change, assigned *assignments, routes *routeFeed) error {
-	switch ch.Kind {
-	case api.KindProject:
-		return assigned.project(ch.Name)
-	case api.KindVolume:
-		return assigned.volume(ch.Name)
-	case api.KindSecret:
-		return assigned.secret(ch.Name)
-	case api.KindNode:
-		if ch.Name == routes.me.Node {
-			routes.wake() // its offer of ports may have changed
-		}
-		return assigned.movesTo(ch.Name)
-	}
-	return nil
 }

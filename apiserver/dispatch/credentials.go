@@ -32,23 +32,12 @@ func (f *routeFeed) getsCredentials() bool {
 	return f.wants != wantsNone && (f.me.can(api.CapabilityIngress) || f.me.can(api.CapabilityPublicIngress))
 }
 
-// changed records what a change of an object may mean. What the agent does not need is left out when the message is made.
-func (f *routeFeed) changed(ch *state.Change) {
-	switch ch.Kind {
-	case api.KindSecret:
-		f.noteCredentials(ofSecret(ch.Name)...)
-	case state.KindCertificate, state.KindChallenge:
-		f.noteCredentials(credential{ch.Kind, ch.Name})
-	case api.KindSource: // it may use a Secret that projects use
-		old, now := state.As[*carav1.Source](ch.Old), state.As[*carav1.Source](ch.New)
-		if slices.Equal(api.SourceSecretNames(old.GetSpec()), api.SourceSecretNames(now.GetSpec())) {
-			return
-		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.allSecrets = true
-		f.note()
-	}
+// noteAllSecrets records that a source uses a Secret now, or no longer.
+func (f *routeFeed) noteAllSecrets() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.allSecrets = true
+	f.note()
 }
 
 // noteAllCredentials records the credentials that the agent may need, besides those of its hosts.
@@ -64,9 +53,7 @@ func (f *routeFeed) noteAllCredentials() {
 	for _, c := range certificates {
 		f.noteCredentials(credential{state.KindCertificate, c.GetId()})
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.allSecrets = true
+	f.noteAllSecrets()
 }
 
 // sendCredentials sends the credentials that have changed, or that the agent needs now or no longer. sending must be held.

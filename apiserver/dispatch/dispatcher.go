@@ -6,6 +6,7 @@
 //
 //   - A message for an agent is computed from the cache when it is sent, and never queued. A slow agent gets the newest
 //     state and not every step.
+//   - A change reaches the sessions that it concerns, and wakes no other. One goroutine of the server follows the cache for all of them.
 //   - A node has one session. A newer session ends it, and the older agent gets the reason.
 //   - What a session costs depends on what its own node runs and serves, and not on the size of the cluster. Routes are encoded
 //     once, for all sessions. An agent with the capability RoutesOnDemand gets those of its node's projects and of the hosts that it
@@ -39,4 +40,6 @@ type Dispatcher struct {
 	Routes *RouteIndex
 
 	Sessions Sessions
+
+	deliveries deliveries
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// feedDelay collects changes: a push that starts twenty projects makes a few messages, not twenty.
+// feedDelay collects changes of routes: a push that starts twenty projects makes a few messages, not twenty.
 const feedDelay = 5 * time.Millisecond
 
 // feed wakes the goroutine that sends an agent what has changed. What has changed is recorded beside it, under the same mutex.
@@ -45,18 +45,20 @@ func (f *feed) begin() {
 	f.note() // for what was recorded while the complete state was sent
 }
 
-// run calls send after changes, until ctx ends.
-func (f *feed) run(ctx context.Context, send func() error) error {
+// run calls send after changes, until ctx ends. It waits for a delay first, in which more may change.
+func (f *feed) run(ctx context.Context, delay time.Duration, send func() error) error {
 	for {
 		select {
 		case <-f.noted:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		select {
-		case <-time.After(feedDelay):
-		case <-ctx.Done():
-			return ctx.Err()
+		if delay > 0 {
+			select {
+			case <-time.After(delay):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
 		if err := send(); err != nil {
 			return err

@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -32,8 +31,8 @@ func (d *Dispatcher) release(ctx context.Context, node string, released []*carav
 // ReleaseLost releases the projects that unreachable nodes hold. Call it when the cache shows such a node as NotReady. A
 // transaction that still saw the node as Ready when it recorded a hold has committed by then, so ReleaseLost sees the hold.
 func (d *Dispatcher) ReleaseLost(ctx context.Context) error {
-	for _, p := range held(d.DB.Cache) {
-		err := d.unhold(ctx, p.GetMetadata().GetName(), func(t *state.Tx, p *carav1.Project) bool {
+	for _, name := range d.DB.Cache.View().HeldProjects() {
+		err := d.unhold(ctx, name, func(t *state.Tx, p *carav1.Project) bool {
 			n, ok := state.Read[*carav1.Node](t, p.GetStatus().GetHeldBy())
 			return p.GetStatus().GetHeldBy() != "" && (!ok || n.GetStatus().GetState() == api.NodeNotReady)
 		})
@@ -56,11 +55,4 @@ func (d *Dispatcher) unhold(ctx context.Context, project string, over func(*stat
 		t.Put(p)
 		return nil
 	})
-}
-
-// held returns the projects that some node holds. It is called only when a node is lost, which is rare, so there is no
-// index.
-func held(r state.Reader) []*carav1.Project {
-	all, _ := state.List[*carav1.Project](r, "", "")
-	return slices.DeleteFunc(all, func(p *carav1.Project) bool { return p.GetStatus().GetHeldBy() == "" })
 }

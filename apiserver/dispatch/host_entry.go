@@ -61,6 +61,10 @@ func (e *hostEntry) leadsTo() []string {
 func encodeHost(host string, routes []*carav1.Route) []byte {
 	msg := &carav1.Routes{}
 	addHost(msg, host, routes)
+	return encodeRoutes(msg)
+}
+
+func encodeRoutes(msg *carav1.Routes) []byte {
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(msg)
 	if err != nil { // only for a text that is not UTF-8, which validation excludes
 		return nil

@@ -29,10 +29,8 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 		if count := len(t.Seen.ProjectsOnNode(name)); count > 0 {
 			return api.BadState("node %q has %d projects: drain it first (caractrl drain %s); if the machine is gone for good, restore those that have backups (caractrl restore NAME) and delete the others that have their data there (caractrl delete project NAME --force)", name, count, name)
 		}
-		for _, p := range held(t.Seen) {
-			if p.GetStatus().GetHeldBy() == name {
-				return api.BadState("node %q still stops project %q, which has moved: try again in a moment", name, p.GetMetadata().GetName())
-			}
+		for _, project := range t.Seen.ProjectsHeldBy(name) {
+			return api.BadState("node %q still stops project %q, which has moved: try again in a moment", name, project)
 		}
 		rules.EndMovesTo(t, name)
 		rules.RecordEvent(t, rules.RefTo(n), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)

@@ -22,6 +22,7 @@ type restoreRequest struct {
 // restore asks the agent to restore a volume, unless it has the same request already.
 func (a *assignments) restore(v *carav1.Volume) error {
 	from, uid := v.GetStatus().GetRestoredFrom(), v.GetMetadata().GetUid()
+	a.server.deliveries.restores(a.news) // before the values are read, so that no later change is missed
 	p, ok := state.Get[*carav1.Project](a.server.DB.Cache, from.GetProject())
 	if !ok {
 		return nil
@@ -46,6 +47,16 @@ func sameRestore(a, b *carav1.RestoreVolume) bool {
 
 // restoresWith sends again the restores that use a Secret.
 func (a *assignments) restoresWith(secret string) error {
+	return a.restoresThat(func(r restoreRequest) bool { return r.secret == secret })
+}
+
+// restoresAgain sends again all restores.
+func (a *assignments) restoresAgain() error {
+	return a.restoresThat(func(restoreRequest) bool { return true })
+}
+
+// restoresThat sends again some of the restores, where they differ.
+func (a *assignments) restoresThat(match func(restoreRequest) bool) error {
 	for _, uid := range slices.Sorted(maps.Keys(a.restores)) {
 		r := a.restores[uid]
 		v, ok := state.Get[*carav1.Volume](a.server.DB.Cache, r.volume)
@@ -53,7 +64,7 @@ func (a *assignments) restoresWith(secret string) error {
 			delete(a.restores, uid)
 			continue
 		}
-		if r.secret != secret {
+		if !match(r) {
 			continue
 		}
 		if err := a.restore(v); err != nil {

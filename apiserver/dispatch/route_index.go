@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -32,19 +33,23 @@ type RouteIndex struct {
 	table   routeTable
 	entries map[string]*hostEntry // by host
 	uses    ingressSecrets
-	ports   map[string]struct{}     // projects with ports
-	peers   map[string]*carav1.Peer // by node
+	ports   map[string]struct{}   // projects with ports
+	peers   map[string]*peerEntry // by node
+	joined  []byte                // all peers in a message Routes, encoded; nil if it must be made again
 
 	feeds  map[*routeFeed]struct{}
-	byNode map[string]*routeFeed              // the newest session of each node
-	wanted map[string]map[*routeFeed]struct{} // by host: the sessions on demand that need it
+	byNode map[string]*routeFeed                  // the newest session of each node
+	wanted map[string]map[*routeFeed]struct{}     // by host: the sessions on demand that need it
+	entire map[*routeFeed]struct{}                // the sessions that get the routes of all hosts
+	needed map[credential]map[*routeFeed]struct{} // the sessions on demand that need a credential
 }
 
 // NewRouteIndex returns an index that KeepRoutes fills.
 func NewRouteIndex() *RouteIndex {
 	return &RouteIndex{
-		table: newRouteTable(), entries: map[string]*hostEntry{}, uses: newIngressSecrets(), ports: map[string]struct{}{}, peers: map[string]*carav1.Peer{},
+		table: newRouteTable(), entries: map[string]*hostEntry{}, uses: newIngressSecrets(), ports: map[string]struct{}{}, peers: map[string]*peerEntry{},
 		feeds: map[*routeFeed]struct{}{}, byNode: map[string]*routeFeed{}, wanted: map[string]map[*routeFeed]struct{}{},
+		entire: map[*routeFeed]struct{}{}, needed: map[credential]map[*routeFeed]struct{}{},
 	}
 }
 
@@ -87,9 +92,11 @@ func (d *Dispatcher) followRoutes(ctx context.Context) error {
 				x.setPeer(n.GetMetadata().GetName(), AcceptedPeer(d.DB.Cache, n.GetMetadata().GetName()))
 			}
 			x.reach(rev)
+			d.deliveries.all() // after an error, changes may have been missed
 			return nil
 		},
 		Commit: func(tx state.Transaction) error {
+			d.deliveries.deliver(tx, d.DB.Cache.View())
 			d.indexChanges(tx)
 			return nil
 		},
@@ -108,10 +115,15 @@ func (d *Dispatcher) indexChanges(tx state.Transaction) {
 			projects = append(projects, ch.Name)
 		case api.KindNode: // its address may have changed
 			projects = append(projects, d.DB.Cache.ProjectsOnNode(ch.Name)...)
+			if f := d.Routes.byNode[ch.Name]; f != nil {
+				f.wake() // its offer of ports may have changed
+			}
 		case api.KindToken:
 			if node, ok := identity.NodeOfToken(ch.Name); ok {
 				d.Routes.setPeer(node, AcceptedPeer(d.DB.Cache, node))
 			}
+		default:
+			d.Routes.credentialChanged(ch)
 		}
 	}
 	d.update(projects)
@@ -132,8 +144,57 @@ func (d *Dispatcher) update(projects []string) {
 	for host := range changed {
 		x.setHost(host, newHostEntry(host, x.table.host(host), x.uses))
 	}
-	for f := range x.feeds {
-		f.noteSecrets(secrets)
+	for secret := range secrets { // other hosts may use them
+		x.noteCredentials(ofSecret(secret)...)
+	}
+}
+
+// noteCredentials tells the sessions that may need some credentials. x is locked.
+func (x *RouteIndex) noteCredentials(all ...credential) {
+	for _, c := range all {
+		for f := range x.entire {
+			f.noteCredentials(c)
+		}
+		for f := range x.needed[c] {
+			f.noteCredentials(c)
+		}
+	}
+}
+
+// credentialChanged tells the sessions that may need what an object means for credentials. x is locked.
+func (x *RouteIndex) credentialChanged(ch *state.Change) {
+	switch ch.Kind {
+	case api.KindSecret:
+		x.noteCredentials(ofSecret(ch.Name)...)
+	case state.KindCertificate:
+		x.noteCredentials(credential{ch.Kind, ch.Name})
+	case state.KindChallenge: // all agents with public addresses answer it
+		for f := range x.feeds {
+			f.noteCredentials(credential{ch.Kind, ch.Name})
+		}
+	case api.KindSource: // it may use a Secret that projects use
+		old, now := state.As[*carav1.Source](ch.Old), state.As[*carav1.Source](ch.New)
+		if slices.Equal(api.SourceSecretNames(old.GetSpec()), api.SourceSecretNames(now.GetSpec())) {
+			return
+		}
+		for f := range x.feeds {
+			f.noteAllSecrets()
+		}
+	}
+}
+
+// needs records that a session needs a credential. x is locked.
+func (x *RouteIndex) needs(f *routeFeed, c credential) {
+	if x.needed[c] == nil {
+		x.needed[c] = map[*routeFeed]struct{}{}
+	}
+	x.needed[c][f] = struct{}{}
+}
+
+// needsNot records that a session does not need a credential any more. x is locked.
+func (x *RouteIndex) needsNot(f *routeFeed, c credential) {
+	if delete(x.needed[c], f); len(x.needed[c]) == 0 {
+		delete(x.needed, c)
 	}
 }
 
@@ -146,10 +207,8 @@ func (x *RouteIndex) setHost(host string, next *hostEntry) {
 	if x.entries[host] = next; next == nil {
 		delete(x.entries, host)
 	}
-	for f := range x.feeds {
-		if f.wants == wantsAll {
-			f.noteHost(host)
-		}
+	for f := range x.entire {
+		f.noteHost(host)
 	}
 	for _, node := range next.leadsTo() {
 		x.want(x.byNode[node], host)
@@ -195,16 +254,37 @@ func (x *RouteIndex) setPorts(project string, some bool) {
 	}
 }
 
+// peerEntry is what agents accept from one node. It is immutable, and shared by all sessions.
+type peerEntry struct {
+	*carav1.Peer
+	encoded []byte // the node in a message Routes
+}
+
+// setPeer replaces what agents accept from a node; nil is nothing. x is locked.
 func (x *RouteIndex) setPeer(node string, p *carav1.Peer) {
-	if proto.Equal(p, x.peers[node]) && (p == nil) == (x.peers[node] == nil) {
+	old := x.peers[node]
+	if old == nil && p == nil || old != nil && p != nil && proto.Equal(p, old.Peer) {
 		return
 	}
-	if x.peers[node] = p; p == nil {
+	x.joined = nil
+	if p == nil {
 		delete(x.peers, node)
+	} else {
+		x.peers[node] = &peerEntry{p, encodeRoutes(&carav1.Routes{Peers: []*carav1.Peer{p}})}
 	}
 	for f := range x.feeds {
 		f.notePeer(node)
 	}
+}
+
+// encodedPeers returns all nodes and their accepted certificates in a message Routes, encoded once for all sessions. x is locked.
+func (x *RouteIndex) encodedPeers() []byte {
+	if x.joined == nil {
+		for _, node := range slices.Sorted(maps.Keys(x.peers)) {
+			x.joined = append(x.joined, x.peers[node].encoded...)
+		}
+	}
+	return x.joined
 }
 
 // reach records that the index has processed all changes up to a revision. x is locked.
@@ -239,6 +319,9 @@ func (x *RouteIndex) enter(ctx context.Context, f *routeFeed, rev int64, known [
 	}
 	defer x.mu.Unlock()
 	x.feeds[f], x.byNode[f.me.Node] = struct{}{}, f
+	if f.wants == wantsAll {
+		x.entire[f] = struct{}{}
+	}
 	for _, name := range projects() {
 		for _, host := range x.table.hostsOf(name) {
 			x.want(f, host)
@@ -256,6 +339,10 @@ func (x *RouteIndex) leave(f *routeFeed) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.feeds, f)
+	delete(x.entire, f)
+	for c := range f.needed { // nothing is sent any more
+		x.needsNot(f, c)
+	}
 	if x.byNode[f.me.Node] == f {
 		delete(x.byNode, f.me.Node)
 	}

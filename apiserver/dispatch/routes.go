@@ -66,6 +66,7 @@ type changes struct {
 	nodes       map[string]struct{} // whose accepted certificates may have changed
 	credentials map[credential]struct{}
 	allSecrets  bool // a source uses a Secret now, or no longer
+	allNodes    bool // the agent knows no node's certificates yet
 }
 
 func newChanges() changes {
@@ -108,13 +109,6 @@ func (f *routeFeed) noteCredentials(all ...credential) {
 	noted(f, func(c *changes) map[credential]struct{} { return c.credentials }, all...)
 }
 
-// noteSecrets records that other hosts may use some Secrets.
-func (f *routeFeed) noteSecrets(names map[string]struct{}) {
-	for name := range names {
-		f.noteCredentials(ofSecret(name)...)
-	}
-}
-
 // noteAll records everything that the agent has to know. x is locked.
 func (f *routeFeed) noteAll(x *RouteIndex) {
 	f.mu.Lock()
@@ -124,9 +118,7 @@ func (f *routeFeed) noteAll(x *RouteIndex) {
 			f.newHosts[host] = struct{}{}
 		}
 	}
-	for node := range x.peers {
-		f.nodes[node] = struct{}{}
-	}
+	f.allNodes = true
 	maps.Copy(f.projects, x.ports)
 }
 
@@ -146,7 +138,7 @@ func (f *routeFeed) full(ctx context.Context, rev int64, known []string) error {
 
 // run sends changes until ctx ends.
 func (f *routeFeed) run(ctx context.Context) error {
-	return f.feed.run(ctx, func() error { return f.flush(false) })
+	return f.feed.run(ctx, feedDelay, func() error { return f.flush(false) })
 }
 
 // flush sends what has changed. Credentials come before the routes that need them.
@@ -159,7 +151,7 @@ func (f *routeFeed) flush(full bool) error {
 	f.mu.Unlock()
 	msg := &carav1.Routes{Full: full}
 	f.addHosts(msg, &changed)
-	f.addPeers(msg, changed.nodes)
+	f.addPeers(msg, &changed)
 	f.flushPorts(msg, changed.projects)
 	if err := f.sendCredentials(full, &changed); err != nil {
 		return err
@@ -200,12 +192,17 @@ func (f *routeFeed) addHosts(msg *carav1.Routes, changed *changes) {
 			msg.RemovedHosts = append(msg.RemovedHosts, host)
 		}
 	}
-	if len(encoded) > 0 {
-		msg.ProtoReflect().SetUnknown(encoded)
+	appendEncoded(msg, encoded)
+}
+
+// appendEncoded adds encoded fields to a message.
+func appendEncoded(msg *carav1.Routes, encoded []byte) {
+	if m := msg.ProtoReflect(); len(encoded) > 0 {
+		m.SetUnknown(append(slices.Clip(m.GetUnknown()), encoded...))
 	}
 }
 
-// need records which credentials the agent needs for a host. sending must be held.
+// need records which credentials the agent needs for a host. sending must be held, and the index locked.
 func (f *routeFeed) need(host string, entry *hostEntry, wanted bool, changed *changes) {
 	var now []credential
 	if wanted && entry != nil {
@@ -213,11 +210,13 @@ func (f *routeFeed) need(host string, entry *hostEntry, wanted bool, changed *ch
 	}
 	for _, c := range now {
 		f.needed[c]++
+		f.server.Routes.needs(f, c)
 		changed.credentials[c] = struct{}{}
 	}
 	for _, c := range f.needs[host] {
 		if f.needed[c]--; f.needed[c] == 0 {
 			delete(f.needed, c)
+			f.server.Routes.needsNot(f, c)
 		}
 		changed.credentials[c] = struct{}{}
 	}
@@ -227,17 +226,23 @@ func (f *routeFeed) need(host string, entry *hostEntry, wanted bool, changed *ch
 }
 
 // addPeers adds nodes and their accepted certificates. sending must be held.
-func (f *routeFeed) addPeers(msg *carav1.Routes, nodes map[string]struct{}) {
+func (f *routeFeed) addPeers(msg *carav1.Routes, changed *changes) {
 	x := f.server.Routes
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, node := range slices.Sorted(maps.Keys(nodes)) {
+	if changed.allNodes {
+		appendEncoded(msg, x.encodedPeers())
+		return
+	}
+	var encoded []byte
+	for _, node := range slices.Sorted(maps.Keys(changed.nodes)) {
 		if p := x.peers[node]; p != nil {
-			msg.Peers = append(msg.Peers, p)
+			encoded = append(encoded, p.encoded...)
 		} else {
 			msg.RemovedPeers = append(msg.RemovedPeers, node)
 		}
 	}
+	appendEncoded(msg, encoded)
 }
 
 // AcceptedPeer returns what other agents accept from a node, or nil if no certificate of the node is accepted. A renewed

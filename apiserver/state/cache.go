@@ -102,7 +102,7 @@ func (c *Cache) Feed(ctx context.Context, st store.Store) error {
 		}
 	}
 	filled := newView()
-	filled.Rev = page.Revision
+	filled.Rev, filled.Changed = page.Revision, page.Revision
 	for i := range first.Changes {
 		filled.set(&first.Changes[i], revisions[i])
 	}

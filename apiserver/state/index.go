@@ -2,11 +2,13 @@ package state
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/google/btree"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -14,6 +16,9 @@ import (
 // published.
 type index struct {
 	byNode   nameIndex // node -> projects assigned to it
+	holders  nameIndex // node -> projects that it holds, although they are assigned to another node
+	movingTo nameIndex // node -> projects that move to it
+	secrets  nameIndex // Secret -> projects that use it
 	byOwner  nameIndex // owner -> projects
 	claims   nameIndex // project -> names of claims (SOURCE/PROJECT)
 	byObject nameIndex // KIND/NAME -> names of events
@@ -21,12 +26,18 @@ type index struct {
 }
 
 func newIndex() *index {
-	return &index{byNode: newNameIndex(), byOwner: newNameIndex(), claims: newNameIndex(), byObject: newNameIndex(), volumes: newNameIndex()}
+	return &index{
+		byNode: newNameIndex(), holders: newNameIndex(), movingTo: newNameIndex(), secrets: newNameIndex(), byOwner: newNameIndex(),
+		claims: newNameIndex(), byObject: newNameIndex(), volumes: newNameIndex(),
+	}
 }
 
 // clone returns a copy that can be changed while others read x.
 func (x *index) clone() *index {
-	return &index{byNode: x.byNode.clone(), byOwner: x.byOwner.clone(), claims: x.claims.clone(), byObject: x.byObject.clone(), volumes: x.volumes.clone()}
+	return &index{
+		byNode: x.byNode.clone(), holders: x.holders.clone(), movingTo: x.movingTo.clone(), secrets: x.secrets.clone(), byOwner: x.byOwner.clone(),
+		claims: x.claims.clone(), byObject: x.byObject.clone(), volumes: x.volumes.clone(),
+	}
 }
 
 // update applies one change.
@@ -35,6 +46,9 @@ func (x *index) update(ch *Change) {
 	case *carav1.Project:
 		o, n := As[*carav1.Project](ch.Old), As[*carav1.Project](ch.New)
 		x.byNode.move(ch.Name, o.GetStatus().GetNodeRef(), n.GetStatus().GetNodeRef())
+		x.holders.move(ch.Name, o.GetStatus().GetHeldBy(), n.GetStatus().GetHeldBy())
+		x.movingTo.move(ch.Name, o.GetStatus().GetMove().GetTo(), n.GetStatus().GetMove().GetTo())
+		x.secrets.moveAll(ch.Name, api.SecretNames(o.GetSpec()), api.SecretNames(n.GetSpec()))
 		x.byOwner.move(ch.Name, o.GetMetadata().GetOwner(), n.GetMetadata().GetOwner())
 	case *carav1.Claim:
 		_, project, _ := strings.Cut(ch.Name, "/")
@@ -100,6 +114,19 @@ func (n nameIndex) move(name, old, to string) {
 	}
 }
 
+// moveAll moves name from some keys to others. Both are sorted.
+func (n nameIndex) moveAll(name string, old, to []string) {
+	if slices.Equal(old, to) {
+		return
+	}
+	for _, key := range old {
+		n.move(name, key, "")
+	}
+	for _, key := range to {
+		n.move(name, "", key)
+	}
+}
+
 // under returns the names under key, sorted.
 func (n nameIndex) under(key string) []string {
 	out := []string{}
@@ -113,8 +140,30 @@ func (n nameIndex) under(key string) []string {
 	return out
 }
 
+// names returns all names, those under the first key first.
+func (n nameIndex) names() []string {
+	out := make([]string, 0, n.sorted.Len())
+	n.sorted.Ascend(func(u underKey) bool {
+		out = append(out, u.name)
+		return true
+	})
+	return out
+}
+
 // ProjectsOnNode returns the names of the projects that are assigned to a node.
 func (v *View) ProjectsOnNode(node string) []string { return v.index.byNode.under(node) }
+
+// ProjectsHeldBy returns the names of the projects that a node holds: they are assigned to another node already.
+func (v *View) ProjectsHeldBy(node string) []string { return v.index.holders.under(node) }
+
+// HeldProjects returns the names of the projects that some node holds.
+func (v *View) HeldProjects() []string { return v.index.holders.names() }
+
+// ProjectsMovingTo returns the names of the projects that move to a node.
+func (v *View) ProjectsMovingTo(node string) []string { return v.index.movingTo.under(node) }
+
+// ProjectsUsingSecret returns the names of the projects that use a Secret.
+func (v *View) ProjectsUsingSecret(secret string) []string { return v.index.secrets.under(secret) }
 
 // ProjectsOfOwner returns the names of the projects of an owner.
 func (v *View) ProjectsOfOwner(owner string) []string { return v.index.byOwner.under(owner) }

@@ -14,7 +14,10 @@ import (
 // View holds every object at one revision, with indexes. A published view never changes, so it is read without a lock, and
 // all reads from one view are consistent. It shares unchanged objects with the previous view.
 type View struct {
-	Rev    int64
+	Rev int64
+	// Changed is the revision of the last transaction that changed an object. Followers hear about no later one.
+	Changed int64
+
 	tables map[string]*Table // by kind
 	index  *index
 }
@@ -36,9 +39,9 @@ func newView() *View {
 // with returns the view after tx, and tx with the old states filled in. v does not change.
 func (v *View) with(tx Transaction) (*View, Transaction) {
 	if len(tx.Changes) == 0 {
-		return &View{Rev: tx.Rev, tables: v.tables, index: v.index}, tx
+		return &View{Rev: tx.Rev, Changed: v.Changed, tables: v.tables, index: v.index}, tx
 	}
-	next := &View{Rev: tx.Rev, tables: maps.Clone(v.tables), index: v.index.clone()}
+	next := &View{Rev: tx.Rev, Changed: tx.Rev, tables: maps.Clone(v.tables), index: v.index.clone()}
 	own := func(kind string) {
 		if next.tables[kind] == v.tables[kind] {
 			next.tables[kind] = v.tables[kind].clone()
