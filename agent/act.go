@@ -11,6 +11,7 @@ import (
 	"github.com/caravanserai/cara/agent/content"
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/image"
+	"github.com/caravanserai/cara/agent/slots"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/agent/stream"
 	"github.com/caravanserai/cara/api"
@@ -23,7 +24,7 @@ type actor struct {
 	pulls  *image.Puller
 	kept   *stream.KeptLogs
 	files  *content.Store
-	slots  *slots
+	slots  *slots.Pool
 	volume func() // is called when a Managed volume was created
 }
 
@@ -32,9 +33,9 @@ type actor struct {
 func (a *actor) execute(ctx context.Context, want *step.Want, have *step.Have, ws *workspace, todo []step.Action) error {
 	errs := make([]error, len(todo))
 	var acts sync.WaitGroup
-	turns := a.slots.turns(todo, have)
+	turns := a.slots.Turns(todo, have)
 	for i, action := range todo {
-		done, err := turns.take(ctx, action, have) // taken here, so that they start in order
+		done, err := turns.Take(ctx, action, have) // taken here, so that they start in order
 		if err != nil {
 			errs[i] = err
 			continue

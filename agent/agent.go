@@ -12,9 +12,11 @@ import (
 
 	"github.com/caravanserai/cara/agent/confine"
 	"github.com/caravanserai/cara/agent/content"
+	"github.com/caravanserai/cara/agent/endpoints"
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/probe"
+	"github.com/caravanserai/cara/agent/slots"
 	"github.com/caravanserai/cara/agent/stream"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -41,7 +43,7 @@ type Agent struct {
 	watcher     *watcher
 	server      *connection
 	collector   *image.Collector
-	endpoints   *Endpoints
+	endpoints   *endpoints.Table
 }
 
 // New returns an Agent. It does nothing until Run.
@@ -52,7 +54,7 @@ func New(cfg Config) (*Agent, error) {
 	log, nodes := cfg.Logger.With("node", cfg.NodeName), carav1.NewNodeServiceClient(cfg.Conn)
 	beat, relist := make(chan struct{}, 1), make(chan struct{}, 1)
 	a := &Agent{cfg: cfg, log: log, disk: &disk{dir: cfg.DataDir}, images: image.NewBook(cfg.DataDir), assignments: newAssignments(cfg, log)}
-	a.endpoints = newEndpoints(a.assignments.hint)
+	a.endpoints = endpoints.New(a.assignments.hint)
 	a.pulls = image.NewPuller(cfg.Engine, a.images, log, cfg.Pulls, a.assignments.hint)
 	a.pulls.Helpers = cfg.Helpers
 	a.probes = probe.New(cfg.Engine, cfg.ProbeEvery, a.assignments.hint)
@@ -71,7 +73,7 @@ func New(cfg Config) (*Agent, error) {
 		log: log, assignments: a.assignments, disk: a.disk, kept: kept, machine: a.machine, reports: a.reports, endpoints: a.endpoints,
 		events: events, released: released, mover: a.mover, backups: a.backups,
 		observer: &observer{node: cfg.node(), engine: cfg.Engine, pulls: a.pulls, probes: a.probes, files: files},
-		actor:    &actor{log: log, engine: cfg.Engine, pulls: a.pulls, kept: kept, files: files, slots: newSlots(cfg), volume: a.inventory.look},
+		actor:    &actor{log: log, engine: cfg.Engine, pulls: a.pulls, kept: kept, files: files, slots: slots.New(cfg.EngineCalls, cfg.Stops), volume: a.inventory.look},
 	})
 	a.watcher = &watcher{cfg: cfg, log: log, assignments: a.assignments, machine: a.machine, events: events, relist: relist}
 	a.server = &connection{
@@ -104,7 +106,7 @@ func newQueue(cfg Config, log *slog.Logger, m *machine, w *worker) *loop.Queue {
 }
 
 // Endpoints returns the services of this node that may receive requests.
-func (a *Agent) Endpoints() *Endpoints { return a.endpoints }
+func (a *Agent) Endpoints() *endpoints.Table { return a.endpoints }
 
 // ReceiveVolume serves a connection on which another node, whose identity was verified, sends a volume.
 func (a *Agent) ReceiveVolume(ctx context.Context, node string, conn net.Conn) {

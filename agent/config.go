@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/hostvolume"
 	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/agent/volume"
@@ -104,7 +105,7 @@ type Config struct {
 	Hardening step.Hardening
 	// Restart limits the restarts of containers that exit.
 	Restart step.RestartLimits
-	// HostVolumes are the paths that the node offers to projects. See ParseHostVolumes.
+	// HostVolumes are the paths that the node offers to projects. See hostvolume.Parse.
 	HostVolumes []step.HostVolume
 	// BackupDirs are the directories below which projects may have repositories for their backups on this node.
 	BackupDirs []string
@@ -176,6 +177,6 @@ func (c *Config) Validate() error {
 	}
 	c.Hardening = c.Hardening.WithDefaults()
 	c.Restart = c.Restart.WithDefaults()
-	errs = append(errs, c.Limits.validate(), checkHostVolumes(c.HostVolumes, c.DataDir, "the agent's data directory"))
+	errs = append(errs, c.Limits.validate(), hostvolume.Check(c.HostVolumes, c.DataDir, "the agent's data directory"))
 	return errors.Join(errs...)
 }

@@ -25,5 +25,5 @@
 //     lasted for the whole grace without a newer epoch, which a server that merely lags behind would send. Then everything
 //     of the lost epoch is removed, and the project is created again (assignments.goBack).
 //   - No value of a Secret is remembered, reported, logged or stored on disk (worker, step.Want.Values).
-//   - A service leaves Endpoints before its container gets a signal, so that its current requests can finish.
+//   - A service leaves its endpoints before its container gets a signal, so that its current requests can finish.
 package agent

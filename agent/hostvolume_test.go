@@ -1,8 +1,6 @@
 package agent_test
 
 import (
-	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,84 +10,10 @@ import (
 
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/hostvolume"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
-
-func TestParseHostVolumes(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	must(os.Mkdir(filepath.Join(dir, "media"), 0o700))
-	must(os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
-	must(os.Symlink(filepath.Join(dir, "media"), filepath.Join(dir, "link")))
-	must(os.Symlink("/proc", filepath.Join(dir, "kernel")))
-	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", filepath.Join(dir, "s"))
-	must(err)
-	defer l.Close()
-	for name, c := range map[string]struct {
-		args []string // DIR is the directory of the test
-		want string
-		err  string
-	}{
-		"none":                   {nil, "", ""},
-		"a directory":            {[]string{"media=DIR/media"}, "media DIR/media", ""},
-		"read-only":              {[]string{"media=DIR/media,ro"}, "media DIR/media ro", ""},
-		"for some projects":      {[]string{"media=DIR/media,projects=jelly-*;shop"}, "media DIR/media jelly-* shop", ""},
-		"both":                   {[]string{"media=DIR/media,projects=shop,ro"}, "media DIR/media ro shop", ""},
-		"split at commas":        {[]string{"media=DIR/media", "ro", "projects=shop", "tmp=DIR/media/"}, "media DIR/media ro shop, tmp DIR/media", ""},
-		"named as an option":     {[]string{"projects=DIR/media"}, "projects DIR/media", ""},
-		"one inside the other":   {[]string{"media=DIR/media", "all=DIR"}, "", "one of DIR/media and DIR is inside the other"},
-		"one path, two names":    {[]string{"media=DIR/media", "read=DIR/media,ro"}, "media DIR/media, read DIR/media ro", ""},
-		"a link":                 {[]string{"media=DIR/link"}, "media DIR/media", ""},
-		"a socket":               {[]string{"docker=DIR/s"}, "docker DIR/s socket", ""},
-		"a file":                 {[]string{"media=DIR/file"}, "", "DIR/file is a file; only a directory or a socket"},
-		"a missing path":         {[]string{"media=DIR/nothing"}, "", "no such file or directory; create it"},
-		"a relative path":        {[]string{"media=srv"}, "", `the path "srv" is not absolute`},
-		"no path":                {[]string{"media"}, "", `the path "" is not absolute`},
-		"a wrong name":           {[]string{"Media=DIR/media"}, "", "lower-case letters"},
-		"an unknown option":      {[]string{"media=DIR/media,rw"}, "", `host volume rw: the path "" is not absolute`},
-		"given twice":            {[]string{"media=DIR/media", "media=DIR/media"}, "", "host volume media is given twice"},
-		"an option alone":        {[]string{"ro"}, "", `"ro" is not after a host volume`},
-		"a wrong pattern":        {[]string{"media=DIR/media,projects=Shop"}, "", "projects of host volume media: is \"Shop\""},
-		"an empty pattern":       {[]string{"media=DIR/media,projects="}, "", "projects of host volume media"},
-		"the whole machine":      {[]string{"root=/"}, "", "/ cannot be offered: it shows /proc, with which a container controls the machine"},
-		"the kernel":             {[]string{"kernel=/proc/self"}, "", "cannot be offered"},
-		"the kernel over a link": {[]string{"kernel=DIR/kernel"}, "", "/proc cannot be offered"},
-		"devices":                {[]string{"dev=/dev"}, "", "/dev cannot be offered"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			for i := range c.args {
-				c.args[i] = strings.ReplaceAll(c.args[i], "DIR", dir)
-			}
-			got, err := agent.ParseHostVolumes(c.args)
-			var said []string
-			for _, h := range got {
-				line := h.Offer.GetName() + " " + strings.ReplaceAll(h.Path, dir, "DIR")
-				if h.Offer.GetReadOnly() {
-					line += " ro"
-				}
-				if h.Socket {
-					line += " socket"
-				}
-				said = append(said, strings.Join(append([]string{line}, h.Offer.GetProjects()...), " "))
-			}
-			if text := strings.Join(said, ", "); text != c.want {
-				t.Errorf("got %q, want %q", text, c.want)
-			}
-			if (err != nil) != (c.err != "") || !strings.Contains(strings.ReplaceAll(fmt.Sprint(err), dir, "DIR"), c.err) {
-				t.Errorf("error %v, want %q", err, c.err)
-			}
-		})
-	}
-}
 
 // TestHostVolumeApart: what projects must not see cannot be offered, nor what contains it.
 func TestHostVolumeApart(t *testing.T) {
@@ -102,7 +26,7 @@ func TestHostVolumeApart(t *testing.T) {
 		if err := os.MkdirAll(c.path, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		offers, err := agent.ParseHostVolumes([]string{"media=" + c.path})
+		offers, err := hostvolume.Parse([]string{"media=" + c.path})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +38,7 @@ func TestHostVolumeApart(t *testing.T) {
 	}
 	cfg := f.cfg
 	var err error
-	if cfg.HostVolumes, err = agent.ParseHostVolumes([]string{"media=" + t.TempDir()}); err != nil { // the fake engine's root is the folder of all tests
+	if cfg.HostVolumes, err = hostvolume.Parse([]string{"media=" + t.TempDir()}); err != nil { // the fake engine's root is the folder of all tests
 		t.Fatal(err)
 	}
 	a, err := agent.New(cfg)
@@ -139,7 +63,7 @@ func offered(t *testing.T, options string) (f *faked, dir string) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if f.cfg.HostVolumes, err = agent.ParseHostVolumes([]string{"media=" + dir + options}); err != nil {
+	if f.cfg.HostVolumes, err = hostvolume.Parse([]string{"media=" + dir + options}); err != nil {
 		t.Fatal(err)
 	}
 	return f, dir

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/hostvolume"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -99,7 +100,7 @@ func (m *machine) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := checkHostVolumes(m.cfg.HostVolumes, info.Root, "the engine's data directory"); err != nil {
+	if err := hostvolume.Check(m.cfg.HostVolumes, info.Root, "the engine's data directory"); err != nil {
 		return fmt.Errorf("%w: %w", errUnusable, err)
 	}
 	m.info.Store(&info)
@@ -166,7 +167,7 @@ func (m *machine) diskSaid(err error) {
 func (m *machine) describe() *carav1.NodeInfo {
 	out := &carav1.NodeInfo{
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, AgentVersion: m.cfg.Version, IngressAddress: m.cfg.IngressAddress, Features: api.AgentFeatures(),
-		Entry: m.cfg.Entry, HostVolumes: offers(m.cfg.HostVolumes), PublicAddresses: m.cfg.PublicAddresses, AllowedCapabilities: m.cfg.Hardening.AllowCaps, Capacity: &carav1.NodeCapacity{Subnets: int32(m.cfg.Engine.SubnetCapacity())},
+		Entry: m.cfg.Entry, HostVolumes: hostvolume.Offers(m.cfg.HostVolumes), PublicAddresses: m.cfg.PublicAddresses, AllowedCapabilities: m.cfg.Hardening.AllowCaps, Capacity: &carav1.NodeCapacity{Subnets: int32(m.cfg.Engine.SubnetCapacity())},
 	}
 	if m.cfg.Ports != nil {
 		out.PortOffer = m.cfg.Ports.Offer()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/content"
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/hostvolume"
 	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/probe"
 	"github.com/caravanserai/cara/agent/step"
@@ -69,7 +70,7 @@ func (o *observer) read(ctx context.Context, want *step.Want, ws *workspace) (*s
 	ws.sightings = step.Sight(have.Containers, ws.sightings, time.Now())
 	o.observePulls(want, ws) // before the images: what a completed pull has brought must be seen, or it is pulled again
 	if !want.Remove {
-		have.Missing, have.Unfetched = missingPaths(want), o.files.Missing(api.Blobs(want.Spec))
+		have.Missing, have.Unfetched = hostvolume.Missing(want), o.files.Missing(api.Blobs(want.Spec))
 		if err := o.observeImages(ctx, want, have, ws); err != nil {
 			return nil, err
 		}

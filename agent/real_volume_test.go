@@ -13,9 +13,9 @@ import (
 	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/docker/api/types/volume"
 
-	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/enginetest/failpoint"
+	"github.com/caravanserai/cara/agent/hostvolume"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testimage"
@@ -242,7 +242,7 @@ func TestRealHostVolume(t *testing.T) {
 	}
 	defer l.Close()
 	project := uniqueName("host")
-	r.cfg.HostVolumes, err = agent.ParseHostVolumes([]string{
+	r.cfg.HostVolumes, err = hostvolume.Parse([]string{
 		"rw=" + filepath.Join(dir, "rw"), "ro=" + filepath.Join(dir, "ro") + ",ro,projects=host-*", "s=" + filepath.Join(dir, "s"),
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/agent/endpoints"
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/agent/stream"
@@ -56,7 +57,7 @@ type worker struct {
 	observer    *observer
 	actor       *actor
 	reports     *reporter
-	endpoints   *Endpoints
+	endpoints   *endpoints.Table
 	events      *events
 	released    *released
 	mover       *mover
@@ -134,7 +135,7 @@ func (w *worker) pass(ctx context.Context, t *task, want *step.Want) (again time
 	if err := w.note(want, ws, ws.record.Next(want, have, actions, now)); err != nil && !ws.noted.Knows(want, ws.record) {
 		actions, unkept = step.Postponed(actions, err), err
 	}
-	w.endpoints.set(want.Project, step.Routable(want, have, actions, now))
+	w.endpoints.Set(want.Project, step.Routable(want, have, actions, now))
 	actions = w.drained(want, have, ws, actions, now)
 	w.reportMove(want, have, ws, now)
 	w.report(want, have, actions, now)
@@ -212,7 +213,7 @@ func (ws *workspace) covers(want *step.Want) bool {
 // forget drops a project that is not ours and of which nothing is left.
 func (w *worker) forget(want *step.Want) {
 	w.actor.pulls.Forget(want.Project, nil)
-	w.endpoints.set(want.Project, nil)
+	w.endpoints.Set(want.Project, nil)
 	w.reports.forget(want.Project)
 	w.assignments.drop(want.Project, want)
 }
@@ -235,7 +236,7 @@ func (w *worker) drained(want *step.Want, have *step.Have, ws *workspace, action
 		}
 		leaving[x.ID] = since
 		until := since.Add(min(have.Grace(x.ID), drainPatience))
-		if now.Before(until) && w.endpoints.busy(have.Find(x.ID).Networks[step.NetworkName(want.Project)].IP, want.Project) {
+		if now.Before(until) && w.endpoints.Busy(have.Find(x.ID).Networks[step.NetworkName(want.Project)].IP, want.Project) {
 			out[i] = step.Action{Kind: step.KindWait, Service: x.Service, Until: until, Reason: x.Reason + ", once it has answered its requests"}
 		}
 	}

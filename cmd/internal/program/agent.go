@@ -21,6 +21,7 @@ import (
 
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/docker"
+	"github.com/caravanserai/cara/agent/hostvolume"
 	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/ingress"
 	"github.com/caravanserai/cara/agent/ingress/ondemand"
@@ -70,7 +71,7 @@ type AgentConfig struct {
 	RestartDelay time.Duration
 	// Hardening applies to every container of this node.
 	Hardening step.Hardening
-	// HostVolumes are the paths that the node offers to projects, see agent.ParseHostVolumes.
+	// HostVolumes are the paths that the node offers to projects, see hostvolume.Parse.
 	HostVolumes []string
 	// Ports are the ports of projects that the node may open, such as 5432 or 25565-25570. PortsInternal and PortsPublic are the
 	// addresses for the scopes Internal and Public; empty opens none.
@@ -177,7 +178,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	offers, err := agent.ParseHostVolumes(c.HostVolumes)
+	offers, err := hostvolume.Parse(c.HostVolumes)
 	if err != nil {
 		return fmt.Errorf("--host-volume: %w", err)
 	}

@@ -1,4 +1,5 @@
-package agent
+// Package slots limits the concurrent calls of an agent to its engine.
+package slots
 
 import (
 	"context"
@@ -15,32 +16,33 @@ import (
 // must not block other stops.
 const stopTurn = 2 * time.Second
 
-// slots limits the agent's concurrent calls to the engine.
-type slots struct {
+// Pool limits the agent's concurrent calls to the engine.
+type Pool struct {
 	calls    chan struct{}       // one for each call that changes something
 	stops    *semaphore.Weighted // one for each container that is being stopped
 	maxStops int
 }
 
-func newSlots(cfg Config) *slots {
-	return &slots{calls: make(chan struct{}, cfg.EngineCalls), stops: semaphore.NewWeighted(int64(cfg.Stops)), maxStops: cfg.Stops}
+// New returns a pool for so many calls, and for so many containers that are being stopped.
+func New(calls, stops int) *Pool {
+	return &Pool{calls: make(chan struct{}, calls), stops: semaphore.NewWeighted(int64(stops)), maxStops: stops}
 }
 
-// turns assigns the slots to the actions of one pass, in order. Slow stops must not block starts, so stops have separate
+// Turns assigns the slots to the actions of one pass, in order. Slow stops must not block starts, so stops have separate
 // slots.
 //
 // A project acquires the slots for all its stops together, and projects do so one after the other. So if many projects end,
 // they finish one after the other: the engine removes the network of one project, which it does one at a time, while the
 // containers of the next one stop. If each stop queued separately, all projects would finish at the end.
-type turns struct {
-	slots *slots
+type Turns struct {
+	slots *Pool
 	stops int // that have no slot yet
 	taken int // acquired slots that are not in use yet
 }
 
-// turns counts the stops of a pass.
-func (s *slots) turns(todo []step.Action, have *step.Have) *turns {
-	t := &turns{slots: s}
+// Turns counts the stops of a pass.
+func (s *Pool) Turns(todo []step.Action, have *step.Have) *Turns {
+	t := &Turns{slots: s}
 	for _, x := range todo {
 		if have.Stops(x) {
 			t.stops++
@@ -49,8 +51,8 @@ func (s *slots) turns(todo []step.Action, have *step.Have) *turns {
 	return t
 }
 
-// take waits for a slot for the next action. done releases it, and may be called more than once.
-func (t *turns) take(ctx context.Context, x step.Action, have *step.Have) (done func(), err error) {
+// Take waits for a slot for the next action. done releases it, and may be called more than once.
+func (t *Turns) Take(ctx context.Context, x step.Action, have *step.Have) (done func(), err error) {
 	if !have.Stops(x) {
 		select {
 		case t.slots.calls <- struct{}{}:

@@ -1,4 +1,4 @@
-package agent
+package slots
 
 import (
 	"context"
@@ -27,16 +27,16 @@ func ending(n int) (*step.Have, []step.Action) {
 // TestProjectsEndOneAfterTheOther: the first project ends long before the last, however many containers stop concurrently.
 func TestProjectsEndOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSlots(Config{Stops: 6, EngineCalls: 1})
+		s := New(1, 6)
 		begun := time.Now()
 		ended := make(chan time.Duration, 4)
 		for range 4 {
 			go func() {
 				have, todo := ending(3)
-				turns := s.turns(todo, have)
+				turns := s.Turns(todo, have)
 				each := make(chan struct{})
 				for _, x := range todo {
-					done, err := turns.take(t.Context(), x, have)
+					done, err := turns.Take(t.Context(), x, have)
 					if err != nil {
 						t.Error(err)
 						return
@@ -65,12 +65,12 @@ func TestProjectsEndOneAfterTheOther(t *testing.T) {
 // there are slots.
 func TestAContainerThatTakesItsTimeHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSlots(Config{Stops: 2, EngineCalls: 1})
+		s := New(1, 2)
 		begun := time.Now()
 		have, todo := ending(5)
-		turns := s.turns(todo, have)
+		turns := s.Turns(todo, have)
 		for n, x := range todo {
-			done, err := turns.take(t.Context(), x, have)
+			done, err := turns.Take(t.Context(), x, have)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -80,12 +80,12 @@ func TestAContainerThatTakesItsTimeHoldsUpNobody(t *testing.T) {
 			time.AfterFunc(time.Hour, done)
 		}
 		have, todo = ending(1)
-		if _, err := s.turns(todo, have).take(t.Context(), todo[0], have); err != nil {
+		if _, err := s.Turns(todo, have).Take(t.Context(), todo[0], have); err != nil {
 			t.Error(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := s.turns(todo, have).take(ctx, todo[0], have); !errors.Is(err, context.Canceled) {
+		if _, err := s.Turns(todo, have).Take(ctx, todo[0], have); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v where nobody waits any more", err)
 		}
 		<-time.After(2 * time.Hour)

@@ -1,14 +1,15 @@
-package agent
+// Package endpoints knows the addresses of a node's services that may receive requests.
+package endpoints
 
 import (
 	"maps"
 	"sync"
 )
 
-// Endpoints holds the addresses of this node's services that may receive requests: those whose container runs and is
+// Table holds the addresses of this node's services that may receive requests: those whose container runs and is
 // healthy. The ingress acquires an address for each request and releases it at the end. An address that was removed gets no
 // new requests, and its container is stopped only after the current requests have ended.
-type Endpoints struct {
+type Table struct {
 	drained func(project string) // called after the last request that a project waits for
 
 	mu       sync.Mutex
@@ -18,15 +19,16 @@ type Endpoints struct {
 	waiting  map[string]string            // the project that waits for the last request of an IP
 }
 
-func newEndpoints(drained func(project string)) *Endpoints {
-	return &Endpoints{
+// New returns an empty table. drained is called after the last request that a project waits for.
+func New(drained func(project string)) *Table {
+	return &Table{
 		projects: map[string]map[string]string{}, changed: make(chan struct{}),
 		serving: map[string]int{}, waiting: map[string]string{}, drained: drained,
 	}
 }
 
 // IP returns the address of a service that may receive requests.
-func (e *Endpoints) IP(project, service string) (ip string, ok bool) {
+func (e *Table) IP(project, service string) (ip string, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	ip, ok = e.projects[project][service]
@@ -34,8 +36,8 @@ func (e *Endpoints) IP(project, service string) (ip string, ok bool) {
 }
 
 // Acquire returns the address of a service for one request. The request counts until release is called, which may be called
-// more than once. Lookup and count are atomic, so no request gets an address after busy has found it unused.
-func (e *Endpoints) Acquire(project, service string) (ip string, release func(), ok bool) {
+// more than once. Lookup and count are atomic, so no request gets an address after Busy has found it unused.
+func (e *Table) Acquire(project, service string) (ip string, release func(), ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if ip, ok = e.projects[project][service]; !ok {
@@ -45,7 +47,7 @@ func (e *Endpoints) Acquire(project, service string) (ip string, release func(),
 	return ip, sync.OnceFunc(func() { e.release(ip) }), true
 }
 
-func (e *Endpoints) release(ip string) {
+func (e *Table) release(ip string) {
 	e.mu.Lock()
 	e.serving[ip]--
 	idle := e.serving[ip] <= 0
@@ -60,8 +62,8 @@ func (e *Endpoints) release(ip string) {
 	}
 }
 
-// busy reports whether an address has requests in flight. If so, the project is notified when they have ended.
-func (e *Endpoints) busy(ip, project string) bool {
+// Busy reports whether an address has requests in flight. If so, the project is notified when they have ended.
+func (e *Table) Busy(ip, project string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.serving[ip] == 0 {
@@ -72,14 +74,14 @@ func (e *Endpoints) busy(ip, project string) bool {
 }
 
 // Changed returns a channel that is closed at the next change.
-func (e *Endpoints) Changed() <-chan struct{} {
+func (e *Table) Changed() <-chan struct{} {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.changed
 }
 
-// set replaces all services of a project atomically. No services removes the project.
-func (e *Endpoints) set(project string, services map[string]string) {
+// Set replaces all services of a project atomically. No services removes the project.
+func (e *Table) Set(project string, services map[string]string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if maps.Equal(e.projects[project], services) {

@@ -1,4 +1,6 @@
-package agent
+// Package hostvolume is about the paths of a node that its operator offers to projects: it parses them, refuses those that
+// projects must not see, and reports which are missing.
+package hostvolume
 
 import (
 	"errors"
@@ -13,10 +15,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// ParseHostVolumes parses the host volumes that a node's operator offers to projects, each as
+// Parse parses the host volumes that a node's operator offers to projects, each as
 // `NAME=PATH[,ro][,projects=PATTERN[;PATTERN]]`, and resolves the symbolic links of their paths. The text may be split at its
 // commas already, as lists of settings are.
-func ParseHostVolumes(args []string) ([]step.HostVolume, error) {
+func Parse(args []string) ([]step.HostVolume, error) {
 	var out []step.HostVolume
 	for _, arg := range args {
 		for part := range strings.SplitSeq(arg, ",") {
@@ -111,8 +113,8 @@ func overlap(a, b string) bool {
 	return in(a, b) || in(b, a)
 }
 
-// checkHostVolumes returns an error if a host volume shows a directory that projects must not see.
-func checkHostVolumes(all []step.HostVolume, dir, what string) error {
+// Check returns an error if a host volume shows a directory that projects must not see.
+func Check(all []step.HostVolume, dir, what string) error {
 	if dir == "" {
 		return nil
 	}
@@ -133,8 +135,8 @@ func checkHostVolumes(all []step.HostVolume, dir, what string) error {
 	return errors.Join(errs...)
 }
 
-// offers returns the host volumes as the server is told about them.
-func offers(all []step.HostVolume) []*carav1.HostVolume {
+// Offers returns the host volumes as the server is told about them.
+func Offers(all []step.HostVolume) []*carav1.HostVolume {
 	var out []*carav1.HostVolume
 	for _, h := range all {
 		out = append(out, h.Offer)
@@ -142,9 +144,9 @@ func offers(all []step.HostVolume) []*carav1.HostVolume {
 	return out
 }
 
-// missingPaths returns why host volumes of a project cannot be mounted now, by their names in the manifest. A path must be
+// Missing returns why host volumes of a project cannot be mounted now, by their names in the manifest. A path must be
 // what it was when the agent started: a link that someone put in its place may lead anywhere.
-func missingPaths(want *step.Want) map[string]string {
+func Missing(want *step.Want) map[string]string {
 	out := map[string]string{}
 	for volume, h := range want.Hosts {
 		if why := missingPath(h); why != "" {
