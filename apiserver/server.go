@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/live"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/relay"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -25,7 +26,7 @@ type Server struct {
 	guard     guard.Guard
 	metrics   *metrics
 	objects   *objects.Service
-	live      *objects.Live
+	live      *live.State
 	visits    *admission.Visits
 	bodies    *admission.Bodies
 	anonymous *admission.Sampler // samples log lines about unauthenticated callers

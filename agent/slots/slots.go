@@ -1,4 +1,5 @@
-// Package slots limits the concurrent calls of an agent to its engine.
+// Package slots limits the concurrent calls of an agent to its engine. The agent's actor takes a slot before each action. Starts
+// and stops have separate slots, so that slow stops never block starts.
 package slots
 
 import (

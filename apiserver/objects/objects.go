@@ -17,6 +17,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/live"
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -25,7 +26,7 @@ import (
 // Service is the shared state of the services in this package. New creates it.
 type Service struct {
 	DB    *state.DB
-	Live  *Live
+	Live  *live.State
 	Guard guard.Guard
 	// Identity signs join tokens; nil for a server without one.
 	Identity *identity.Identity
@@ -102,7 +103,7 @@ type (
 
 // New returns a service with the fields of s and no live state.
 func New(s Service) *Service {
-	s.Live, s.appliers, s.snapshots = newLive(s.DB.Now()), appliers(), newPublisher(s.DB)
+	s.Live, s.appliers, s.snapshots = live.New(s.DB.Now()), appliers(), newPublisher(s.DB)
 	return &s
 }
 

@@ -93,21 +93,6 @@ func TestOverrideTerm(t *testing.T) {
 	}
 }
 
-func TestHintsCoalesceForEachSource(t *testing.T) {
-	h := newHints()
-	sub := h.Subscribe()
-	for range 200 {
-		h.Tell("a", &carav1.Delivery{})
-	}
-	h.Tell("b", &carav1.Delivery{})
-	if got := len(sub.Take()); got != 2 {
-		t.Errorf("%d hints, want one for each of 2 sources", got)
-	}
-	if h.Seen("a", "1") || !h.Seen("a", "1") || h.Seen("b", "1") || h.Seen("a", "") || h.Seen("a", "") {
-		t.Error("an id is known again for its own source only, and an empty one never")
-	}
-}
-
 func TestWatchFiltersOneKind(t *testing.T) {
 	running := func(p *carav1.Project) bool { return p.GetStatus().GetPhase() == api.PhaseRunning }
 	p := func(phase string) *carav1.Project {

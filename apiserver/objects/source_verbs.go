@@ -150,3 +150,24 @@ func updateSource(t *state.Tx, st *carav1.SourceStatus, req *carav1.UpdateSource
 		st.Runs = st.Runs[:min(len(st.Runs), MaxRuns)]
 	}
 }
+
+// WatchHints streams the sources that had a delivery since the stream began. If deliveries arrive faster than they are
+// read, they are merged to one hint for each source.
+func (s Sources) WatchHints(_ *empty, stream carav1.SourceService_WatchHintsServer) error {
+	sub := s.Live.Hints.Subscribe()
+	defer s.Live.Hints.Unsubscribe(sub)
+	for {
+		for source, d := range sub.Take() {
+			if err := stream.Send(&carav1.Hint{Source: source, Delivery: d}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-sub.Wake:
+		case <-s.DB.Draining:
+			return state.ErrDraining()
+		case <-stream.Context().Done():
+			return context.Cause(stream.Context())
+		}
+	}
+}

@@ -73,7 +73,7 @@ const inventoryWait = time.Minute
 func (s Volumes) awaitInventories(req *carav1.ScheduleProjectRequest) error {
 	p, _ := state.Get[*carav1.Project](s.DB.Cache, req.GetName())
 	fresh := slices.ContainsFunc(p.GetStatus().GetVolumes(), func(u *carav1.VolumeUse) bool { return u.GetNode() == "" })
-	if req.GetNodeRef() == "" || !fresh || s.DB.Now().Sub(s.Live.started) > inventoryWait {
+	if req.GetNodeRef() == "" || !fresh || s.DB.Now().Sub(s.Live.Started) > inventoryWait {
 		return nil
 	}
 	nodes, _ := state.List[*carav1.Node](s.DB.Cache, "", "")
@@ -105,7 +105,7 @@ func (s Volumes) settleVolumes(ctx context.Context, node string, volumes []*cara
 		return nil
 	})
 	if err == nil {
-		s.Live.unseen.note(unseen...)
+		s.Live.Unseen.Note(unseen...)
 	}
 	return err
 }
@@ -113,11 +113,11 @@ func (s Volumes) settleVolumes(ctx context.Context, node string, volumes []*cara
 // adoptVolumes creates objects for volumes that a node has and the server does not know, as after a restore of the server
 // from an older backup.
 func (s Volumes) adoptVolumes(ctx context.Context, node string, found []*carav1.HeldVolume) error {
-	restored := s.DB.Now().Sub(s.Live.started) <= inventoryWait
+	restored := s.DB.Now().Sub(s.Live.Started) <= inventoryWait
 	for part := range slices.Chunk(found, volumesAtATime) {
 		err := s.DB.Transact(ctx, func(t *state.Tx) error {
 			for _, h := range part {
-				if v := s.Live.unseen.of(node, h.GetUid()); v != nil && !h.GetUsed() {
+				if v := s.Live.Unseen.Of(node, h.GetUid()); v != nil && !h.GetUsed() {
 					rules.DeleteAgain(t, v)
 					continue
 				}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/guard"
+	"github.com/caravanserai/cara/apiserver/live"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -36,7 +37,7 @@ type Config struct {
 	Bodies *admission.Bodies
 	// Refusals samples the log lines about unsigned deliveries.
 	Refusals *admission.Sampler
-	Hints    *objects.Hints
+	Hints    *live.Hints
 	Metrics  http.Handler
 	Paths    Paths
 }

@@ -1,12 +1,10 @@
-package objects
+package live
 
 import (
-	"context"
 	"maps"
 	"slices"
 	"sync"
 
-	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -19,20 +17,21 @@ type Hints struct {
 	mu          sync.Mutex
 	last        map[string]*carav1.Delivery // by source; immutable
 	ids         map[string][]string         // by source, oldest first
-	subscribers map[*subscriber]bool
+	subscribers map[*Subscriber]bool
 }
 
-// subscriber has at most one pending hint for each source.
-type subscriber struct {
+// Subscriber has at most one pending hint for each source.
+type Subscriber struct {
 	owner   *Hints
 	pending map[string]*carav1.Delivery // guarded by owner.mu
-	wake    chan struct{}               // has room for one
+	Wake    chan struct{}               // has room for one
 }
 
-func newHints() *Hints {
+// NewHints returns hints without a delivery.
+func NewHints() *Hints {
 	return &Hints{
 		last: map[string]*carav1.Delivery{},
-		ids:  map[string][]string{}, subscribers: map[*subscriber]bool{},
+		ids:  map[string][]string{}, subscribers: map[*Subscriber]bool{},
 	}
 }
 
@@ -43,8 +42,8 @@ func (h *Hints) Note(source string, d *carav1.Delivery) {
 	h.last[source] = d
 }
 
-// of returns the last delivery of a source, or nil.
-func (h *Hints) of(source string) *carav1.Delivery {
+// Of returns the last delivery of a source, or nil.
+func (h *Hints) Of(source string) *carav1.Delivery {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.last[source]
@@ -80,54 +79,33 @@ func (h *Hints) Tell(source string, d *carav1.Delivery) {
 	for sub := range h.subscribers {
 		sub.pending[source] = d
 		select {
-		case sub.wake <- struct{}{}:
+		case sub.Wake <- struct{}{}:
 		default:
 		}
 	}
 }
 
 // Subscribe adds a subscriber that collects hints until Unsubscribe.
-func (h *Hints) Subscribe() *subscriber {
+func (h *Hints) Subscribe() *Subscriber {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	sub := &subscriber{owner: h, pending: map[string]*carav1.Delivery{}, wake: make(chan struct{}, 1)}
+	sub := &Subscriber{owner: h, pending: map[string]*carav1.Delivery{}, Wake: make(chan struct{}, 1)}
 	h.subscribers[sub] = true
 	return sub
 }
 
 // Unsubscribe removes a subscriber.
-func (h *Hints) Unsubscribe(sub *subscriber) {
+func (h *Hints) Unsubscribe(sub *Subscriber) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.subscribers, sub)
 }
 
 // Take returns the pending hints and clears them.
-func (s *subscriber) Take() map[string]*carav1.Delivery {
+func (s *Subscriber) Take() map[string]*carav1.Delivery {
 	s.owner.mu.Lock()
 	defer s.owner.mu.Unlock()
 	all := maps.Clone(s.pending)
 	clear(s.pending)
 	return all
-}
-
-// WatchHints streams the sources that had a delivery since the stream began. If deliveries arrive faster than they are
-// read, they are merged to one hint for each source.
-func (s Sources) WatchHints(_ *empty, stream carav1.SourceService_WatchHintsServer) error {
-	sub := s.Live.Hints.Subscribe()
-	defer s.Live.Hints.Unsubscribe(sub)
-	for {
-		for source, d := range sub.Take() {
-			if err := stream.Send(&carav1.Hint{Source: source, Delivery: d}); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-sub.wake:
-		case <-s.DB.Draining:
-			return state.ErrDraining()
-		case <-stream.Context().Done():
-			return context.Cause(stream.Context())
-		}
-	}
 }
