@@ -20,10 +20,13 @@ PEERS    ?=
 FLEET    ?=
 # Packages share one engine and a couple of cores: two at a time keeps their time-outs honest.
 TESTFLAGS ?= -p 2 -timeout 40m
+# For robustness: how long the traffic lasts, and how many runs of each scenario. SEED, SCENARIO, FAULTS and REPORT choose more.
+LENGTH   ?= 2m
+RUNS     ?= 3
 # The rooms whose goroutines share memory. e2e runs the programs as processes of their own, which -race does not reach.
 RACED    ?= ./agent/... ./apiserver/... ./certs/... ./gc/... ./internal/... ./plan/... ./reconciler/... ./scheduler/... ./sources/... ./store/...
 
-.PHONY: help build generate fmt lint test race e2e soak fuzz bench bench-fleet bench-front demo screenshots check verify
+.PHONY: help build generate fmt lint test race e2e soak robustness fuzz bench bench-fleet bench-front demo screenshots check verify
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -51,6 +54,9 @@ e2e: ## the end-to-end tests alone; what they need must be there
 
 soak: ## the tests that take long: thousands of cycles, hundreds of projects, a thousand rounds with data, the agent killed at each moment of each call
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 CARA_SOAK=1 && go test -count=1 -v -timeout 6h -run 'Cycles|TwoHundred|ManyProjectsInOnePush|PortForward|StormOfPushes|StartFirst|DataRounds|RealMany|KilledAtEachCall|UnderKills|RestartKilled|OverRotation' ./e2e ./agent
+
+robustness: ## random calls, pushes and faults for LENGTH, RUNS times each scenario; what clients were told is checked. e2e/robustness/README.md
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 $(foreach v,LENGTH RUNS SEED SCENARIO FAULTS REPORT,CARA_ROBUSTNESS_$(v)='$($(v))') && go test -count=1 -v -timeout 12h -run TestRobustness ./e2e/robustness
 
 fuzz: ## each fuzz target for FUZZTIME
 	hack/fuzz $(FUZZTIME)

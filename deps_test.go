@@ -49,6 +49,7 @@ var libraries = []library{
 	{"github.com/mholt/acmez/", []string{"certs"}, "an authority is asked in one place, where the limits are kept"},
 	{"github.com/miekg/dns", []string{"certs/dns01", "internal/test/testdns"}, "DNS is spoken in one place; whoever looks up a host asks the resolver of the system"},
 	{"github.com/chromedp", []string{"internal/test/testbrowser"}, "Chromium is driven by tests alone"},
+	{"github.com/anishathalye/porcupine", []string{"e2e/robustness/model"}, "which histories are right is said in one place"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd"}, "flags and commands are read at the edge; rooms get a Config"},
 }
 

@@ -97,6 +97,16 @@ func (c *Cluster) StartStandby(ctx context.Context) error {
 	return c.AwaitStandby(ctx)
 }
 
+// StartEither starts a server and waits until it says that it is ready or a standby.
+func (c *Cluster) StartEither(ctx context.Context) error {
+	if err := c.startServer(c.serverArgs()); err != nil {
+		return err
+	}
+	return c.await(ctx, "is ready or a standby", func(status int, text string) bool {
+		return status == http.StatusOK || strings.Contains(text, "standby")
+	})
+}
+
 // serverArgs returns the command line of the server.
 func (c *Cluster) serverArgs() []string {
 	return append([]string{

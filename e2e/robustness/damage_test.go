@@ -1,4 +1,4 @@
-package history
+package robustness
 
 import (
 	"bytes"
@@ -23,9 +23,7 @@ func TestDamagedLogIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	must := func(err error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	}
 	must(testcluster.Build(t.Context(), dir))
 	c, err := testcluster.New(testcluster.Config{Dir: t.TempDir(), Bin: dir})
@@ -39,9 +37,11 @@ func TestDamagedLogIsRefused(t *testing.T) {
 	projects, err := c.Projects()
 	must(err)
 	const n = 20
-	w := &traffic{projects: projects}
 	for i := range n {
-		_, err := w.ask(t.Context(), call{kind: write, key: fmt.Sprintf("p-%d", i)}, "")
+		_, err := projects.PutProject(t.Context(), &carav1.PutProjectRequest{Project: &carav1.Project{
+			ApiVersion: api.APIVersion, Kind: api.KindProject, Metadata: &carav1.ObjectMeta{Name: fmt.Sprintf("p-%d", i)},
+			Spec: &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "web", Image: "example.test/web:1"}}},
+		}})
 		must(err)
 	}
 	must(testcluster.WaitFor(t.Context(), "the loops have nothing more to write", func(ctx context.Context) error {

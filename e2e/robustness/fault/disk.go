@@ -1,0 +1,51 @@
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+func disks() []Fault {
+	return []Fault{{"fill disk", func(t *Target) bool { return t.Disk != "" }, fillDisk}}
+}
+
+// fillDisk takes all space of the first server's disk, sometimes kills the server then, and gives the space back.
+func fillDisk(ctx context.Context, t *Target, r *rand.Rand) error {
+	filler := filepath.Join(t.Disk, "filler")
+	if err := fill(filler); err != nil {
+		return err
+	}
+	during(ctx, some(r, 3*time.Second))
+	kill := r.IntN(3) == 0
+	if kill {
+		if err := t.Servers[0].Server.Kill(); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(filler); err != nil {
+		return fmt.Errorf("give the disk back: %w", err)
+	}
+	if kill {
+		return t.Servers[0].StartEither(ctx)
+	}
+	return t.Servers[0].AwaitReady(ctx)
+}
+
+func fill(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("fill the disk: %w", err)
+	}
+	for block := make([]byte, 1<<20); err == nil && len(block) > 0; {
+		if _, err = f.Write(block); errors.Is(err, syscall.ENOSPC) {
+			block, err = block[:len(block)/2], nil
+		}
+	}
+	return errors.Join(err, f.Close())
+}

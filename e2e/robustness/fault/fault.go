@@ -1,0 +1,66 @@
+package fault
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testetcd"
+	"github.com/caravanserai/cara/internal/test/testlink"
+)
+
+// Target is what faults can reach. One goroutine uses it.
+type Target struct {
+	// Servers have one cara-server each. The agents belong to the first one.
+	Servers []*testcluster.Cluster
+	// Links are the connections that can be cut, by a name of both ends.
+	Links map[string]*testlink.Link
+	// Etcd is nil for a server alone.
+	Etcd *testetcd.Cluster
+	// Disk is the small file system with the data directory of the first server, or empty.
+	Disk string
+	// Lease is how long a server may be silent before another one takes over; 0 for a server alone.
+	Lease time.Duration
+}
+
+// Fault is one kind of fault.
+type Fault struct {
+	Name string
+	// Possible reports whether a target has what the fault breaks.
+	Possible func(t *Target) bool
+	// Inject breaks something at random, and returns when it is mended.
+	Inject func(ctx context.Context, t *Target, r *rand.Rand) error
+}
+
+// All returns the faults that are possible.
+func All(t *Target) []Fault {
+	all := slices.Concat(processes(), members(), links(), disks())
+	return slices.DeleteFunc(all, func(f Fault) bool { return !f.Possible(t) })
+}
+
+// some returns a random duration up to a limit, and at least a tenth of it.
+func some(r *rand.Rand, limit time.Duration) time.Duration {
+	return limit/10 + time.Duration(r.Int64N(int64(limit-limit/10)))
+}
+
+// during waits for the duration of a fault.
+func during(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+func always(*Target) bool { return true }
+
+func hasAgents(t *Target) bool { return len(t.Servers[0].Agents) > 0 }
+
+func agent(t *Target, r *rand.Rand) string {
+	names := slices.Sorted(maps.Keys(t.Servers[0].Agents))
+	return names[r.IntN(len(names))]
+}
+
+func server(t *Target, r *rand.Rand) *testcluster.Cluster { return t.Servers[r.IntN(len(t.Servers))] }

@@ -1,0 +1,85 @@
+package fault
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caravanserai/cara/internal/test/testlink"
+)
+
+func links() []Fault {
+	hasLinks := func(t *Target) bool { return len(t.Links) > 0 }
+	return []Fault{
+		{"cut link", hasLinks, onLink((*testlink.Link).Hold)},
+		{"cut link there", hasLinks, onLink((*testlink.Link).HoldThere)},
+		{"cut link back", hasLinks, onLink((*testlink.Link).HoldBack)},
+		{"break link", hasLinks, breakLink},
+		{"slow link", hasLinks, slowLink},
+		{"cut server off etcd", func(t *Target) bool { return hasLinks(t) && t.Etcd != nil }, cutOff},
+	}
+}
+
+func link(t *Target, r *rand.Rand) *testlink.Link {
+	names := slices.Sorted(maps.Keys(t.Links))
+	return t.Links[names[r.IntN(len(names))]]
+}
+
+// onLink stops the data of one link. Afterwards it sometimes breaks the connections without it, as a firewall does that has
+// forgotten them.
+func onLink(hold func(*testlink.Link)) func(context.Context, *Target, *rand.Rand) error {
+	return func(ctx context.Context, t *Target, r *rand.Rand) error {
+		l := link(t, r)
+		hold(l)
+		during(ctx, some(r, 4*time.Second))
+		if r.IntN(2) == 0 {
+			l.Break(ctx)
+		}
+		l.Release()
+		return nil
+	}
+}
+
+func breakLink(ctx context.Context, t *Target, r *rand.Rand) error {
+	l := link(t, r)
+	for range 1 + r.IntN(3) {
+		l.Break(ctx)
+		during(ctx, some(r, time.Second))
+	}
+	return nil
+}
+
+func slowLink(ctx context.Context, t *Target, r *rand.Rand) error {
+	l := link(t, r)
+	l.Slow(some(r, 300*time.Millisecond))
+	during(ctx, some(r, 4*time.Second))
+	l.Slow(0)
+	return nil
+}
+
+// EtcdLink begins the name of a server's links to etcd. The server's number follows.
+const EtcdLink = "etcd of server "
+
+// cutOff cuts one server off all members of etcd, for longer than its lease in most cases.
+func cutOff(ctx context.Context, t *Target, r *rand.Rand) error {
+	prefix := EtcdLink + string(rune('0'+r.IntN(len(t.Servers))))
+	var cut []*testlink.Link
+	for _, name := range slices.Sorted(maps.Keys(t.Links)) {
+		if strings.HasPrefix(name, prefix) {
+			cut = append(cut, t.Links[name])
+			t.Links[name].Hold()
+		}
+	}
+	d := some(r, 2*time.Second)
+	if r.IntN(4) > 0 {
+		d += t.Lease + time.Second
+	}
+	during(ctx, d)
+	for _, l := range cut {
+		l.Release()
+	}
+	return nil
+}

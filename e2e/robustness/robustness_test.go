@@ -1,0 +1,62 @@
+package robustness
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/e2e/robustness/scenario"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testneed"
+)
+
+func TestMain(m *testing.M) {
+	testneed.AtOnce(2) // they mostly wait
+	os.Exit(m.Run())
+}
+
+// TestRobustness runs each scenario. The environment chooses: CARA_ROBUSTNESS_LENGTH of the traffic, _SEED, _SCENARIO, _FAULTS
+// (names, separated by commas), _REPORT (a directory) and _RUNS (how many, each with another seed).
+func TestRobustness(t *testing.T) {
+	testneed.NotShort(t)
+	seed := rand.Uint64()
+	if text := env("SEED"); text != "" {
+		given, err := strconv.ParseUint(text, 10, 64)
+		must(t, err)
+		seed = given
+	}
+	length, err := time.ParseDuration(cmp.Or(env("LENGTH"), "12s"))
+	must(t, err)
+	runs, err := strconv.Atoi(cmp.Or(env("RUNS"), "1"))
+	must(t, err)
+	bin := t.TempDir()
+	must(t, testcluster.Build(t.Context(), bin))
+	var faults []string
+	if text := env("FAULTS"); text != "" {
+		faults = strings.Split(text, ",")
+	}
+	for _, s := range scenario.All() {
+		if name := env("SCENARIO"); name != "" && name != s.Name {
+			continue
+		}
+		for n := range runs {
+			t.Run(s.Name, func(t *testing.T) {
+				t.Parallel()
+				scenario.Run(t, s, scenario.Options{Seed: seed + uint64(n), Length: length, Bin: bin, Faults: faults, Report: env("REPORT")})
+			})
+		}
+	}
+}
+
+func env(name string) string { return os.Getenv("CARA_ROBUSTNESS_" + name) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,120 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/e2e/robustness/model"
+	"github.com/caravanserai/cara/e2e/robustness/traffic"
+	"github.com/caravanserai/cara/e2e/robustness/validate"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testdocker"
+	"github.com/caravanserai/cara/internal/test/testgit"
+	"github.com/caravanserai/cara/internal/test/testimage"
+	"github.com/caravanserai/cara/internal/test/testlink"
+)
+
+// source is the name of the source that the pushes go to.
+const source = "robust"
+
+// nodes are the nodes of a run, with the traffic that makes containers.
+type nodes struct {
+	hosts    map[string]string // DOCKER_HOST by node
+	pusher   *traffic.Pusher
+	operator *traffic.Operator
+	sampler  *validate.Sampler
+}
+
+// nodesOf starts the nodes of the scenario, and a git server with a repository that a source follows.
+func (r *run) nodesOf(t *testing.T) {
+	t.Helper()
+	if r.Nodes == 0 {
+		return
+	}
+	n := &nodes{hosts: map[string]string{}}
+	r.nodes = n
+	r.agent(t, "n1", testdocker.Engine(t))
+	id := strconv.FormatInt(int64(os.Getpid()), 36) // an engine's names are shared with other runs
+	root := t.TempDir()
+	server := testgit.ServeHTTP(t, root, false)
+	repo := testgit.New(t, root, source)
+	n.pusher = &traffic.Pusher{Recorder: r.recorder, Repo: repo.Repo, Prefix: "g" + id + "-", Projects: 4, Random: r.random(2000), Pause: 2 * time.Second}
+	n.operator = &traffic.Operator{
+		Servers: r.addresses(t), ID: 2001, Prefix: "w" + id + "-", Git: "g" + id + "-", Projects: 4, Random: r.random(2001), Pause: 300 * time.Millisecond,
+	}
+	n.sampler = &validate.Sampler{Cluster: r.first, Engines: n.hosts}
+	r.follow(t, server.RepoURL(source))
+}
+
+// follow makes the source.
+func (r *run) follow(t *testing.T, url string) {
+	t.Helper()
+	sources, err := r.first.Sources()
+	r.must(t, err)
+	all := int32(100)
+	_, err = sources.PutSource(t.Context(), &carav1.PutSourceRequest{Source: &carav1.Source{
+		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: source},
+		Spec: &carav1.SourceSpec{
+			Git: &carav1.GitSource{Url: url, Ref: &carav1.GitRef{Branch: testgit.Branch}}, Interval: "1s", PruneLimit: &all, AllowEmpty: true,
+		},
+	}})
+	r.must(t, err)
+}
+
+// agent starts one behind a link of its own.
+func (r *run) agent(t *testing.T, name, host string) {
+	t.Helper()
+	testdocker.Images(t, host, testimage.WebV1, testimage.WebV2, testimage.KV)
+	link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"}, testlink.Address{Network: "tcp", Name: r.first.Address()})
+	r.must(t, err)
+	t.Cleanup(func() {
+		if err := link.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r.target.Links["agent "+name] = link
+	r.nodes.hosts[name] = host
+	pool := fmt.Sprintf("10.211.%d.0/20", 16*(os.Getpid()%16))
+	_, err = r.first.StartAgent(testcluster.Agent{Name: name, DockerHost: host, Server: "http://" + link.Addr(), Pool: pool})
+	r.must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r.must(t, r.first.AwaitNode(ctx, name, api.NodeReady))
+}
+
+// converge ends the overrides of the traffic, and waits until git has what it says and the engines have what is assigned.
+func (n *nodes) converge(ctx context.Context, r *run) error {
+	projects, err := r.first.Projects()
+	if err != nil {
+		return err
+	}
+	for i := range n.pusher.Projects {
+		name := fmt.Sprintf("%s%d", n.pusher.Prefix, i)
+		if err := testcluster.WaitFor(ctx, "no override of "+name+" is in force", func(ctx context.Context) error {
+			_, err := projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: name, Clear: true})
+			if api.IsNotFound(err) {
+				return nil
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	pushes := r.recorder.History().Pushes
+	last := model.Push{}
+	if len(pushes) > 0 {
+		last = pushes[len(pushes)-1]
+	}
+	errs := []error{validate.Law(ctx, r.first, source, last)}
+	for node, host := range n.hosts {
+		errs = append(errs, validate.Engine(ctx, r.first, node, host))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,77 @@
+package scenario
+
+import (
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testetcd"
+	"github.com/caravanserai/cara/internal/test/testneed"
+)
+
+const (
+	clients  = 8
+	keys     = 8
+	hosts    = 3
+	watchers = 3
+	// patience is how long a cluster may need to recover. It only ends a run that hangs.
+	patience = 4 * time.Minute
+)
+
+// Scenario is one kind of cluster.
+type Scenario struct {
+	Name string
+	// Members is how many members etcd has; 0 is a server alone on Pebble.
+	Members int
+	// Nodes is how many nodes there are. The second one has an engine in a network namespace of its own.
+	Nodes int
+	// SmallDisk puts the data of the first server on a file system that faults fill.
+	SmallDisk bool
+}
+
+// All returns the scenarios.
+func All() []Scenario {
+	return []Scenario{
+		{Name: "alone", Nodes: 1},
+		{Name: "disk", SmallDisk: true},
+	}
+}
+
+// Options are what a caller chooses.
+type Options struct {
+	Seed   uint64
+	Length time.Duration // of the traffic
+	// Bin has the programs.
+	Bin string
+	// Faults are the names of the faults to inject; none are all.
+	Faults []string
+	// Report gets a report of a failed run; empty is the directory for temporary files.
+	Report string
+}
+
+// lease is what a server's lease in etcd lasts.
+const lease = 6 * time.Second
+
+// servers starts what the scenario runs on, without agents.
+func (r *run) servers(t *testing.T) {
+	t.Helper()
+	testneed.NotShort(t)
+	var flags []string
+	if r.Members > 0 {
+		r.target.Etcd, r.target.Lease = testetcd.Start(t, testetcd.Config{Members: r.Members}), lease
+	}
+	for i := range max(1, min(2, r.Members)) {
+		dir := t.TempDir()
+		if i == 0 && r.SmallDisk {
+			r.target.Disk = smallDisk(t, dir)
+		}
+		if r.Members > 0 {
+			flags = r.etcdFlags(t, i)
+		}
+		c, err := testcluster.New(testcluster.Config{Dir: dir, Bin: r.options.Bin, ServerFlags: flags})
+		r.must(t, err)
+		r.target.Servers = append(r.target.Servers, c)
+		r.must(t, c.StartEither(t.Context()))
+	}
+	r.first = r.target.Servers[0]
+}

@@ -1,0 +1,70 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// Servers are the addresses that clients use, with the admin's token. A client goes on to the next address after a failure.
+type Servers struct {
+	Addresses []string
+	Token     string
+}
+
+type bearer string
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+}
+
+func (bearer) RequireTransportSecurity() bool { return false } // loopback
+
+// line is a client's connections, one for each server, of which it uses one at a time.
+type line struct {
+	conns []*grpc.ClientConn
+	at    int
+}
+
+func (s Servers) dial(first int) (*line, error) {
+	l := &line{at: first % len(s.Addresses)}
+	for _, address := range s.Addresses {
+		conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithPerRPCCredentials(bearer(s.Token)),
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
+				MinConnectTimeout: 2 * time.Second,
+			}))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("connect to %s: %w", address, err), l.close())
+		}
+		l.conns = append(l.conns, conn)
+	}
+	return l, nil
+}
+
+func (l *line) conn() *grpc.ClientConn { return l.conns[l.at] }
+
+func (l *line) next() { l.at = (l.at + 1) % len(l.conns) }
+
+func (l *line) close() error {
+	var errs []error
+	for _, c := range slices.Clone(l.conns) {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// pause waits between two tries. It returns when ctx ends, too.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
