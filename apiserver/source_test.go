@@ -277,7 +277,7 @@ func TestPlanSource(t *testing.T) {
 	}
 	want := func(steps ...string) {
 		t.Helper()
-		p, err := f.admin.PlanSource(t.Context(), &carav1.GetRequest{Name: "platform"})
+		p, err := f.admin.PlanSource(t.Context(), &carav1.PlanSourceRequest{Name: "platform"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -290,10 +290,18 @@ func TestPlanSource(t *testing.T) {
 		}
 	}
 	want("Create a New true", "Create b New true")
+	one, err := f.admin.PlanSource(t.Context(), &carav1.PlanSourceRequest{Name: "platform", Project: "b"})
+	if err != nil || len(one.GetSteps()) != 1 || one.GetSteps()[0].GetProject() != "b" {
+		t.Errorf("the plan for one project: %v %v", one, err)
+	}
+	claims, err := f.admin.ListClaims(t.Context(), &carav1.ListClaimsRequest{Source: "platform", Project: "b"})
+	if err != nil || len(claims.GetItems()) != 1 || claims.GetItems()[0].GetSpec().GetProject().GetMetadata().GetName() != "b" {
+		t.Errorf("the claims of one project: %v %v", claims, err)
+	}
 	if _, err := f.admin.SuspendSource(t.Context(), &carav1.GetRequest{Name: "platform"}); err != nil {
 		t.Fatal(err)
 	}
 	want("Create a New true", "Create b New true")
-	_, err := f.admin.PlanSource(t.Context(), &carav1.GetRequest{Name: "nosuch"})
+	_, err = f.admin.PlanSource(t.Context(), &carav1.PlanSourceRequest{Name: "nosuch"})
 	testproblem.Want(t, err, codes.NotFound, api.TitleNotFound)
 }

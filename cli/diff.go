@@ -154,7 +154,7 @@ func (o *diffOptions) diffSource(ctx context.Context, name string) (int, error) 
 	if err != nil {
 		return 0, err
 	}
-	plan, err := c.PlanSource(ctx, kind.ByName(name))
+	plan, err := c.PlanSource(ctx, &carav1.PlanSourceRequest{Name: name})
 	if err != nil {
 		return 0, err
 	}
@@ -183,62 +183,15 @@ func (o *diffOptions) printPlan(plan *carav1.SourcePlan, code int) int {
 		case !s.GetDiffers():
 			continue
 		}
-		blocked = blocked || s.GetReason() == api.ClaimPruneBlocked && !pruneIsOff(plan)
+		blocked = blocked || s.GetReason() == api.ClaimPruneBlocked && !api.PruneIsOff(plan)
 		code = max(code, exitDiffers)
-		fmt.Fprintf(o.Out, "project/%s %s\n", term.Line(s.GetProject()), term.Line(stepText(s, plan)))
+		fmt.Fprintf(o.Out, "project/%s %s\n", term.Line(s.GetProject()), term.Line(api.StepText(s, plan)))
 		kind.PrintDiff(o.Out, s.GetDiff())
 	}
 	if blocked {
 		fmt.Fprintf(o.Err, "source/%s: the prune is blocked: %s\n", term.Clean(plan.GetSource()), term.Line(strings.Join(plan.GetPruneBlocked(), "; ")))
 	}
 	return code
-}
-
-// stepText describes what a step does, or why it does nothing.
-func stepText(s *carav1.PlanStep, plan *carav1.SourcePlan) string {
-	owner := api.OrNobody(s.GetOwner())
-	switch s.GetAction() {
-	case api.PlanCreate:
-		return "would be created" + lastAttempt(s)
-	case api.PlanUpdate:
-		return "would be configured" + lastAttempt(s)
-	case api.PlanAdopt:
-		return "would be adopted, it belongs to " + owner + lastAttempt(s)
-	case api.PlanHandOver:
-		return "would be taken over from " + owner + lastAttempt(s)
-	case api.PlanDelete:
-		return "would be pruned"
-	}
-	switch s.GetReason() {
-	case api.ReasonDeleting:
-		return "is being deleted: git would create it again"
-	case api.ClaimOverridden:
-		return "is " + s.GetMessage()
-	case api.ClaimPruneBlocked:
-		if pruneIsOff(plan) {
-			return "is kept, it left the source: " + plan.GetPruneBlocked()[0]
-		}
-		return "would be pruned, and is not: the prune is blocked"
-	case api.ReasonUnclaimed:
-		return "is kept: " + s.GetMessage()
-	case api.ReasonLeftToOther, api.ReasonInventory:
-		return "is kept, it left the source: " + s.GetMessage()
-	}
-	return "stays as it is: " + s.GetMessage()
-}
-
-// pruneIsOff reports whether nothing is pruned only because the source disables pruning.
-func pruneIsOff(plan *carav1.SourcePlan) bool {
-	return len(plan.GetPruneBlocked()) == 1 && plan.GetPruneBlocked()[0] == api.PruneOff
-}
-
-// lastAttempt describes how the last attempt to apply a project failed; empty if it did not fail.
-func lastAttempt(s *carav1.PlanStep) string {
-	switch state := s.GetClaimState(); state {
-	case api.ClaimRefused, api.ClaimNotAllowed, api.ClaimStalled:
-		return ", and is not (" + state + "): " + s.GetClaimMessage()
-	}
-	return ""
 }
 
 // troubles returns why a source's current declaration is unknown.

@@ -331,7 +331,7 @@ func (r *liveServer) wantQuiet() {
 // wantNothingPlanned checks that the server's plan of a source has nothing that the reconciler leaves undone.
 func (r *liveServer) wantNothingPlanned(source string) {
 	r.t.Helper()
-	p, err := r.sources.PlanSource(r.t.Context(), &carav1.GetRequest{Name: source})
+	p, err := r.sources.PlanSource(r.t.Context(), &carav1.PlanSourceRequest{Name: source})
 	if api.IsNotFound(err) {
 		return
 	}

@@ -18,6 +18,9 @@ func (s Sources) ListClaims(_ context.Context, req *carav1.ListClaimsRequest) (*
 		return nil, rules.NotFound(api.KindSource, req.GetSource())
 	}
 	items, meta := state.Page[*carav1.Claim](s.DB.Cache, req.GetSource()+"/", req.GetPageToken(), req.GetLimit(), nil)
+	if project := req.GetProject(); project != "" {
+		items, meta = state.PageOf[*carav1.Claim](s.DB.Cache.View(), []string{req.GetSource() + "/" + project}, 0, nil)
+	}
 	return &carav1.ListClaimsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindClaim), Items: items, Metadata: meta}, nil
 }
 

@@ -82,12 +82,15 @@ func missed(m proto.Message) bool {
 }
 
 // ListOverrides returns the existing overrides.
-func (s Projects) ListOverrides(_ context.Context, req *carav1.ListRequest) (*carav1.ListOverridesResponse, error) {
+func (s Projects) ListOverrides(_ context.Context, req *carav1.ListOverridesRequest) (*carav1.ListOverridesResponse, error) {
 	match, err := labelMatch[*carav1.Override](req.GetLabelSelector())
 	if err != nil {
 		return nil, err
 	}
 	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
+	if req.GetProject() != "" {
+		items, meta = state.PageOf(s.DB.Cache.View(), []string{req.GetProject()}, 0, match)
+	}
 	return &carav1.ListOverridesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindOverride), Items: items, Metadata: meta}, nil
 }
 

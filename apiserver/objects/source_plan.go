@@ -15,7 +15,7 @@ import (
 )
 
 // PlanSource returns what a reconciliation of a source would do now. It is the reconciler's own plan, made from one view.
-func (s Sources) PlanSource(_ context.Context, req *carav1.GetRequest) (*carav1.SourcePlan, error) {
+func (s Sources) PlanSource(_ context.Context, req *carav1.PlanSourceRequest) (*carav1.SourcePlan, error) {
 	v := s.DB.Cache.View()
 	src, ok := state.Get[*carav1.Source](v, req.GetName())
 	if !ok {
@@ -25,21 +25,34 @@ func (s Sources) PlanSource(_ context.Context, req *carav1.GetRequest) (*carav1.
 		src = proto.CloneOf(src)
 		src.Spec.Suspend = false
 	}
-	in := planInput(v, src, s.DB.Now())
+	in := planInput(v, src, s.DB.Now(), req.GetProject())
 	p := plan.Diff(in)
 	out := &carav1.SourcePlan{
 		Source: p.Source, Revision: p.Revision, Settled: int32(p.Settled), PruneBlocked: p.Prune.Reasons,
 	}
 	for _, step := range append(p.Steps, plan.Unclaimed(in)...) {
-		out.Steps = append(out.Steps, planStep(&step))
+		if req.GetProject() == "" || step.Project == req.GetProject() {
+			out.Steps = append(out.Steps, planStep(&step))
+		}
+	}
+	if req.GetProject() != "" && len(in.Rows) > 1 {
+		out.Settled = 0 // it counted others
 	}
 	return out, nil
 }
 
-// planInput collects every project that a source claims, claimed or owns.
-func planInput(v *state.View, src *carav1.Source, now time.Time) plan.Input {
+// planInput collects every project that a source claims, claimed or owns. The step of a project that the source declares
+// depends on that project alone, so the input for it has no others. Whether one is deleted depends on all.
+func planInput(v *state.View, src *carav1.Source, now time.Time, only string) plan.Input {
 	name := src.GetMetadata().GetName()
 	in := plan.Input{Source: src, Now: now}
+	if only != "" {
+		row := plan.NewRow(planState{v}, name, only)
+		if row.Present() && row.Claim.GetSpec().GetHeld() == "" {
+			in.Rows = []plan.Row{row}
+			return in
+		}
+	}
 	seen := map[string]bool{}
 	look := func(project string) {
 		if !seen[project] {

@@ -143,7 +143,7 @@ func revision(s *carav1.Source) string { return s.GetStatus().GetSnapshot().GetR
 func askSync(ctx context.Context, c clients, q *question) error {
 	const most = 50
 	q.Effects = []string{"The repository is read now, and each project is made as its manifest says."}
-	plan, err := c.sources.PlanSource(ctx, &carav1.GetRequest{Name: q.Name})
+	plan, err := c.sources.PlanSource(ctx, &carav1.PlanSourceRequest{Name: q.Name})
 	if err != nil {
 		q.Effects = append(q.Effects, "There is no plan yet: "+api.ProblemOf(api.Wire(err)).GetDetail())
 		return nil //nolint:nilerr // a source that was never read can be read now

@@ -22,7 +22,7 @@ func (s *site) owned(t testing.TB, name string) *carav1.Project {
 	t.Helper()
 	s.put(t, node("n1"), &carav1.Source{
 		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: "platform", Uid: "uid-platform", Generation: 1},
-		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}}, Status: &carav1.SourceStatus{},
+		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}}, Status: &carav1.SourceStatus{Snapshot: &carav1.Snapshot{Revision: "9a0b1c2d3e4f"}},
 	})
 	p := project(name)
 	p.Metadata.Owner = api.PrefixSource + "platform"
@@ -47,7 +47,7 @@ func TestOverride(t *testing.T) {
 	must(t, tab.Shows("main", "source platform does not change or delete this project"))
 	must(t, tab.Type("#f-reason", "it's leaking"), tab.Shows("#command", `caractrl override shop --reason 'it'\''s leaking' --for 2h`))
 	must(t, tab.Click("main button.main"), tab.Shows(".done", "Git does not change this project"), tab.Shows("main", "it's leaking"))
-	overrides, err := carav1.NewProjectServiceClient(s.conn(t, s.token)).ListOverrides(t.Context(), &carav1.ListRequest{})
+	overrides, err := carav1.NewProjectServiceClient(s.conn(t, s.token)).ListOverrides(t.Context(), &carav1.ListOverridesRequest{})
 	must(t, err)
 	if o := overrides.GetItems(); len(o) != 1 || o[0].GetReason() != "it's leaking" || o[0].GetUntil() == nil || o[0].GetActor() != "user/admin" {
 		t.Errorf("overrides: %v, want one of user/admin with the reason and an end", o)

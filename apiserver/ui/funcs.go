@@ -50,9 +50,17 @@ func funcs() template.FuncMap {
 		"host":       hostURL,
 		"ref":        api.RefText,
 		"bytes":      bytesText,
+		"diff":       func(d []*carav1.FieldDiff, now, then string) fieldDiffs { return fieldDiffs{d, now, then} },
+		"stepReason": (*carav1.PlanStep).GetReason,
 		"high":       func(all int64) int64 { return all * 85 / 100 },
 		"int":        func(n int32) int { return int(n) },
 	}
+}
+
+// fieldDiffs is a table of fields that differ, with the headings of both sides.
+type fieldDiffs struct {
+	Diff      []*carav1.FieldDiff
+	Now, Then string
 }
 
 // when shows a time. The script replaces its text by the time from now; the exact one is the title.

@@ -156,9 +156,14 @@ func (v view) shows(ch state.Change) bool {
 		return shown
 	}
 	switch ch.Kind {
-	case api.KindProject, api.KindSource, api.KindOverride, api.KindTombstone:
+	case api.KindProject, api.KindOverride, api.KindTombstone:
 		return ch.Name == v.name
+	case api.KindSource:
+		return ch.Name == cmp.Or(v.source, v.name)
 	case api.KindClaim:
+		if v.source != "" {
+			return ch.Name == v.source+"/"+v.name
+		}
 		return strings.HasPrefix(ch.Name, v.name+"/")
 	case api.KindEvent:
 		return isAbout(ch.New, v.name) || isAbout(ch.Old, v.name)

@@ -14,7 +14,9 @@ func TestViewShows(t *testing.T) {
 		return &carav1.Event{Object: &carav1.ObjectRef{Kind: api.KindProject, Name: name}}
 	}
 	all := view{kinds: []string{api.KindProject, api.KindNode}}
-	shop := view{name: "shop", kinds: []string{api.KindProject, api.KindEvent, api.KindOverride, api.KindVolume, api.KindNode}}
+	shop := view{name: "shop", source: "platform", kinds: []string{
+		api.KindProject, api.KindEvent, api.KindOverride, api.KindVolume, api.KindNode, api.KindSource, api.KindClaim,
+	}}
 	platform := view{name: "platform", kinds: []string{api.KindSource, api.KindClaim}}
 	for _, tt := range []struct {
 		name string
@@ -32,6 +34,10 @@ func TestViewShows(t *testing.T) {
 		{"its event", shop, state.Change{Kind: api.KindEvent, Name: "1", New: about("shop")}, true},
 		{"its event is deleted", shop, state.Change{Kind: api.KindEvent, Name: "1", Old: about("shop")}, true},
 		{"another event", shop, state.Change{Kind: api.KindEvent, Name: "1", Old: about("blog"), New: about("blog")}, false},
+		{"the project's source", shop, state.Change{Kind: api.KindSource, Name: "platform"}, true},
+		{"a source that has the project's name", shop, state.Change{Kind: api.KindSource, Name: "shop"}, false},
+		{"the project's claim", shop, state.Change{Kind: api.KindClaim, Name: "platform/shop"}, true},
+		{"another claim of the project's source", shop, state.Change{Kind: api.KindClaim, Name: "platform/blog"}, false},
 		{"its claim", platform, state.Change{Kind: api.KindClaim, Name: "platform/shop"}, true},
 		{"a claim of another source", platform, state.Change{Kind: api.KindClaim, Name: "platform2/shop"}, false},
 	} {

@@ -26,6 +26,8 @@ type view struct {
 	// of its kind, and of events, claims and the like, only what belongs to it is shown.
 	kinds []string
 	name  string
+	// source is the source of that project.
+	source string
 }
 
 // show computes a view.

@@ -23,6 +23,8 @@ type project struct {
 	History         []*carav1.Revision
 	Volumes         []*carav1.Volume
 	Override        *carav1.Override
+	Origin          origin
+	Path            []stop
 	Actions         []offer
 }
 
@@ -55,8 +57,8 @@ func (vs views) project(ctx context.Context, r request) (view, error) {
 		return view{}, err
 	}
 	return view{
-		title: name, nav: "projects", template: "project", data: out, name: name,
-		kinds: []string{api.KindProject, api.KindEvent, api.KindOverride, api.KindVolume, api.KindNode},
+		title: name, nav: "projects", template: "project", data: out, name: name, source: out.Origin.Source.GetMetadata().GetName(),
+		kinds: []string{api.KindProject, api.KindEvent, api.KindOverride, api.KindVolume, api.KindNode, api.KindSource, api.KindClaim},
 	}, nil
 }
 
@@ -78,13 +80,28 @@ func (vs views) fill(ctx context.Context, out *project, name string) error {
 		return err
 	}
 	out.Volumes = volumes.GetItems()
-	overrides, err := vs.api.projects.ListOverrides(ctx, &carav1.ListRequest{})
+	overrides, err := vs.api.projects.ListOverrides(ctx, &carav1.ListOverridesRequest{Project: name})
 	if err != nil {
 		return err
 	}
-	if i := slices.IndexFunc(overrides.GetItems(), func(o *carav1.Override) bool { return o.GetMetadata().GetName() == name }); i >= 0 {
-		out.Override = overrides.GetItems()[i]
+	if len(overrides.GetItems()) > 0 {
+		out.Override = overrides.GetItems()[0]
 	}
+	return vs.fillPath(ctx, out)
+}
+
+// fillPath adds how the project came from git to its containers.
+func (vs views) fillPath(ctx context.Context, out *project) (err error) {
+	if out.Origin, err = vs.originOf(ctx, out.Project); err != nil {
+		return err
+	}
+	var n *carav1.Node
+	if at := out.GetStatus().GetNodeRef(); at != "" {
+		if n, err = vs.api.nodes.GetNode(ctx, &carav1.GetRequest{Name: at}); err != nil && !api.IsNotFound(err) {
+			return err
+		}
+	}
+	out.Path = pathOf(out.Project, out.Origin, n)
 	return nil
 }
 

@@ -77,6 +77,7 @@ func example() []proto.Message {
 	shop.Metadata.Owner, shop.Metadata.Origin, shop.Metadata.Generation = blog.Metadata.Owner, &carav1.Origin{
 		Source: "platform", File: "apps/shop.yaml", Line: 12, Revision: "9a0b1c2d3e4f567890ab", Author: "Linus <linus@example.com>", Subject: "Shop: move the database",
 	}, 7
+	shop.Status.ObservedGeneration = 7
 	shop.Spec.Services = append(shop.Spec.Services, &carav1.Service{Name: "web", Image: "registry.example.com/shop/web:2.4.1", Resources: &carav1.Resources{Requests: &carav1.ResourceList{Cpu: "1500m", Memory: "4Gi"}}})
 	shop.Status.Services[0].State = api.ServiceRunning
 	shop.Status.Services = append(shop.Status.Services, &carav1.ServiceStatus{Name: "web", State: api.ServiceFailed, Restarts: 5, Message: "exited with code 1"})
@@ -108,16 +109,21 @@ func example() []proto.Message {
 		name, state, file string
 		line              int32
 	}{{"blog", api.ClaimApplied, "apps/blog.yaml", 1}, {"shop", api.ClaimApplied, "apps/shop.yaml", 12}} {
+		declared := project(c.name)
+		hash := api.ClaimHash(declared)
 		out = append(out, &carav1.Claim{
 			Metadata: &carav1.ObjectMeta{Name: "platform/" + c.name},
-			Spec:     &carav1.ClaimSpec{Source: "platform", SourceUid: "s1", Project: project(c.name), File: c.file, Line: c.line, Revision: "9a0b1c2d3e4f567890ab", Present: true},
-			Status:   &carav1.ClaimStatus{State: c.state, AppliedTime: ago(12 * time.Minute)},
+			Spec:     &carav1.ClaimSpec{Source: "platform", SourceUid: "s1", Project: declared, Hash: hash, File: c.file, Line: c.line, Revision: "9a0b1c2d3e4f567890ab", Present: true},
+			Status:   &carav1.ClaimStatus{State: c.state, AppliedTime: ago(12 * time.Minute), AppliedHash: hash, ProjectUid: declared.GetMetadata().GetUid()},
 		})
 	}
 	crash := event("0004-d", "shop", "CrashLoop", "service web exited with code 1")
 	crash.Type = string(api.EventWarning)
 	secret := &carav1.Secret{Metadata: &carav1.ObjectMeta{Name: "shop-db", CreationTimestamp: ago(time.Hour)}, Type: "Opaque", Keys: []string{"password", "user"}}
-	return append(out, n1, n2, blog, shop, pending, preview, volume, source, secret, crash,
+	override := &carav1.Override{
+		Metadata: &carav1.ObjectMeta{Name: "shop"}, Scope: api.OverrideSpec, Actor: "user/ada", Reason: "the new database needs a second replica until Monday", Since: ago(time.Hour), Until: timestamppb.New(time.Now().Add(7 * time.Hour)),
+	}
+	return append(out, override, n1, n2, blog, shop, pending, preview, volume, source, secret, crash,
 		event("0001-a", "blog", "Changed", "git changed spec.services[0].image"), event("0002-b", "blog", "Running", "all services are up"),
 		event("0003-c", "shop", "Changed", "git changed spec.services[1].image"))
 }

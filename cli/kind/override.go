@@ -27,7 +27,7 @@ func Override() Kind {
 			}
 		},
 		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
-			l, err := carav1.NewProjectServiceClient(conn).ListOverrides(ctx, byLabel(f))
+			l, err := carav1.NewProjectServiceClient(conn).ListOverrides(ctx, &carav1.ListOverridesRequest{LabelSelector: f.Selector})
 			return messages(l.GetItems(), err)
 		},
 	}
@@ -60,11 +60,11 @@ func describeOverride(ctx context.Context, p Page, project *carav1.Project) erro
 	if !api.IsTrue(project.GetStatus().GetConditions(), api.CondOverridden) {
 		return nil
 	}
-	all, err := carav1.NewProjectServiceClient(p.Conn).ListOverrides(ctx, &carav1.ListRequest{})
+	name := project.GetMetadata().GetName()
+	all, err := carav1.NewProjectServiceClient(p.Conn).ListOverrides(ctx, &carav1.ListOverridesRequest{Project: name})
 	if err != nil {
 		return err
 	}
-	name := project.GetMetadata().GetName()
 	i := slices.IndexFunc(all.GetItems(), func(o *carav1.Override) bool { return o.GetMetadata().GetName() == name })
 	if i < 0 { // the override has just ended
 		return nil
@@ -106,7 +106,7 @@ func ClaimOn(ctx context.Context, conn grpc.ClientConnInterface, p *carav1.Proje
 	if !owned {
 		return nil, nil
 	}
-	claims, err := carav1.NewSourceServiceClient(conn).ListClaims(ctx, &carav1.ListClaimsRequest{Source: source})
+	claims, err := carav1.NewSourceServiceClient(conn).ListClaims(ctx, &carav1.ListClaimsRequest{Source: source, Project: p.GetMetadata().GetName()})
 	if err != nil && !api.IsNotFound(err) { // a deleted source declares nothing
 		return nil, err
 	}

@@ -2203,6 +2203,79 @@ func (x *OverrideProjectRequest) GetClear() bool {
 	return false
 }
 
+// ListOverridesRequest selects overrides.
+type ListOverridesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Limit is the maximum number of objects on a page, at most 10000. 0 means all objects.
+	Limit int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// PageToken is the nextPageToken of the previous page. Empty for the first page.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// LabelSelector selects objects by their labels, as in Kubernetes: `app=web,tier in (a,b)`. Empty means all objects.
+	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
+	// Project whose override to return. Empty means all projects.
+	Project       string `protobuf:"bytes,4,opt,name=project,proto3" json:"project,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOverridesRequest) Reset() {
+	*x = ListOverridesRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOverridesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOverridesRequest) ProtoMessage() {}
+
+func (x *ListOverridesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOverridesRequest.ProtoReflect.Descriptor instead.
+func (*ListOverridesRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListOverridesRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListOverridesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListOverridesRequest) GetLabelSelector() string {
+	if x != nil {
+		return x.LabelSelector
+	}
+	return ""
+}
+
+func (x *ListOverridesRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
 // ListOverridesResponse is a page of overrides.
 type ListOverridesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2220,7 +2293,7 @@ type ListOverridesResponse struct {
 
 func (x *ListOverridesResponse) Reset() {
 	*x = ListOverridesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2305,7 @@ func (x *ListOverridesResponse) String() string {
 func (*ListOverridesResponse) ProtoMessage() {}
 
 func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2318,7 @@ func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesResponse.ProtoReflect.Descriptor instead.
 func (*ListOverridesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListOverridesResponse) GetItems() []*Override {
@@ -2293,7 +2366,7 @@ type ListTombstonesResponse struct {
 
 func (x *ListTombstonesResponse) Reset() {
 	*x = ListTombstonesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2305,7 +2378,7 @@ func (x *ListTombstonesResponse) String() string {
 func (*ListTombstonesResponse) ProtoMessage() {}
 
 func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2318,7 +2391,7 @@ func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTombstonesResponse.ProtoReflect.Descriptor instead.
 func (*ListTombstonesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListTombstonesResponse) GetItems() []*Tombstone {
@@ -2371,7 +2444,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2456,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2469,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LogsRequest) GetName() string {
@@ -2459,7 +2532,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2544,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2557,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -2587,7 +2660,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2599,7 +2672,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2612,7 +2685,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExecStart) GetName() string {
@@ -2684,7 +2757,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +2769,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +2782,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TerminalSize) GetRows() int32 {
@@ -2743,7 +2816,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2755,7 +2828,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2768,7 +2841,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -2848,7 +2921,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +2933,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +2946,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PortForwardRequest) GetMessage() isPortForwardRequest_Message {
@@ -2950,7 +3023,7 @@ type PortForwardStart struct {
 
 func (x *PortForwardStart) Reset() {
 	*x = PortForwardStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2962,7 +3035,7 @@ func (x *PortForwardStart) String() string {
 func (*PortForwardStart) ProtoMessage() {}
 
 func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2975,7 +3048,7 @@ func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardStart.ProtoReflect.Descriptor instead.
 func (*PortForwardStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PortForwardStart) GetName() string {
@@ -3016,7 +3089,7 @@ type PortForwardResponse struct {
 
 func (x *PortForwardResponse) Reset() {
 	*x = PortForwardResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3101,7 @@ func (x *PortForwardResponse) String() string {
 func (*PortForwardResponse) ProtoMessage() {}
 
 func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3114,7 @@ func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
 func (*PortForwardResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PortForwardResponse) GetMessage() isPortForwardResponse_Message {
@@ -3118,7 +3191,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3130,7 +3203,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3143,7 +3216,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *TopRequest) GetName() string {
@@ -3178,7 +3251,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3190,7 +3263,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3203,7 +3276,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TopResponse) GetServices() []*ServiceUsage {
@@ -3236,7 +3309,7 @@ type ServiceUsage struct {
 
 func (x *ServiceUsage) Reset() {
 	*x = ServiceUsage{}
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3248,7 +3321,7 @@ func (x *ServiceUsage) String() string {
 func (*ServiceUsage) ProtoMessage() {}
 
 func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3261,7 +3334,7 @@ func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceUsage.ProtoReflect.Descriptor instead.
 func (*ServiceUsage) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ServiceUsage) GetService() string {
@@ -3332,7 +3405,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3417,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3430,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LogLine) GetService() string {
@@ -3417,7 +3490,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3429,7 +3502,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3442,7 +3515,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ApplyRequest) GetObjects() []*Object {
@@ -3498,7 +3571,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3510,7 +3583,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3523,7 +3596,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -3556,7 +3629,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3568,7 +3641,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3581,7 +3654,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ApplyResult) GetKind() string {
@@ -3644,7 +3717,7 @@ type CreateNodeRequest struct {
 
 func (x *CreateNodeRequest) Reset() {
 	*x = CreateNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3656,7 +3729,7 @@ func (x *CreateNodeRequest) String() string {
 func (*CreateNodeRequest) ProtoMessage() {}
 
 func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3669,7 +3742,7 @@ func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNodeRequest.ProtoReflect.Descriptor instead.
 func (*CreateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CreateNodeRequest) GetNode() *Node {
@@ -3690,7 +3763,7 @@ type PutNodeRequest struct {
 
 func (x *PutNodeRequest) Reset() {
 	*x = PutNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3702,7 +3775,7 @@ func (x *PutNodeRequest) String() string {
 func (*PutNodeRequest) ProtoMessage() {}
 
 func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3715,7 +3788,7 @@ func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNodeRequest.ProtoReflect.Descriptor instead.
 func (*PutNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PutNodeRequest) GetNode() *Node {
@@ -3742,7 +3815,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3754,7 +3827,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3767,7 +3840,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListNodesResponse) GetItems() []*Node {
@@ -3812,7 +3885,7 @@ type WatchObjectsRequest struct {
 
 func (x *WatchObjectsRequest) Reset() {
 	*x = WatchObjectsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3824,7 +3897,7 @@ func (x *WatchObjectsRequest) String() string {
 func (*WatchObjectsRequest) ProtoMessage() {}
 
 func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3837,7 +3910,7 @@ func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchObjectsRequest.ProtoReflect.Descriptor instead.
 func (*WatchObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *WatchObjectsRequest) GetLabelSelector() string {
@@ -3869,7 +3942,7 @@ type NodeEvent struct {
 
 func (x *NodeEvent) Reset() {
 	*x = NodeEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3881,7 +3954,7 @@ func (x *NodeEvent) String() string {
 func (*NodeEvent) ProtoMessage() {}
 
 func (x *NodeEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3894,7 +3967,7 @@ func (x *NodeEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
 func (*NodeEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *NodeEvent) GetType() string {
@@ -3931,7 +4004,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3943,7 +4016,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3956,7 +4029,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *HeartbeatRequest) GetName() string {
@@ -3989,7 +4062,7 @@ type MarkNodeNotReadyRequest struct {
 
 func (x *MarkNodeNotReadyRequest) Reset() {
 	*x = MarkNodeNotReadyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4001,7 +4074,7 @@ func (x *MarkNodeNotReadyRequest) String() string {
 func (*MarkNodeNotReadyRequest) ProtoMessage() {}
 
 func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4014,7 +4087,7 @@ func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeNotReadyRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeNotReadyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *MarkNodeNotReadyRequest) GetName() string {
@@ -4056,7 +4129,7 @@ type MarkNodeDrainedRequest struct {
 
 func (x *MarkNodeDrainedRequest) Reset() {
 	*x = MarkNodeDrainedRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4068,7 +4141,7 @@ func (x *MarkNodeDrainedRequest) String() string {
 func (*MarkNodeDrainedRequest) ProtoMessage() {}
 
 func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4081,7 +4154,7 @@ func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeDrainedRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeDrainedRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *MarkNodeDrainedRequest) GetName() string {
@@ -4131,7 +4204,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4143,7 +4216,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4156,7 +4229,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -4209,7 +4282,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4294,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4307,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -4269,7 +4342,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4281,7 +4354,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4294,7 +4367,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -4336,7 +4409,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4348,7 +4421,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4361,7 +4434,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ConnectRequest) GetHeartbeat() *Heartbeat {
@@ -4445,7 +4518,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4457,7 +4530,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4470,7 +4543,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -4671,7 +4744,7 @@ type Servers struct {
 
 func (x *Servers) Reset() {
 	*x = Servers{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4683,7 +4756,7 @@ func (x *Servers) String() string {
 func (*Servers) ProtoMessage() {}
 
 func (x *Servers) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4696,7 +4769,7 @@ func (x *Servers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Servers.ProtoReflect.Descriptor instead.
 func (*Servers) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Servers) GetAddresses() []string {
@@ -4723,7 +4796,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +4808,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +4821,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -4794,7 +4867,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4806,7 +4879,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4819,7 +4892,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Unassigned) GetName() string {
@@ -4863,7 +4936,7 @@ type RemoveVolume struct {
 
 func (x *RemoveVolume) Reset() {
 	*x = RemoveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4875,7 +4948,7 @@ func (x *RemoveVolume) String() string {
 func (*RemoveVolume) ProtoMessage() {}
 
 func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4888,7 +4961,7 @@ func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolume.ProtoReflect.Descriptor instead.
 func (*RemoveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RemoveVolume) GetUid() string {
@@ -4939,7 +5012,7 @@ type ReceiveVolume struct {
 
 func (x *ReceiveVolume) Reset() {
 	*x = ReceiveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4951,7 +5024,7 @@ func (x *ReceiveVolume) String() string {
 func (*ReceiveVolume) ProtoMessage() {}
 
 func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4964,7 +5037,7 @@ func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveVolume.ProtoReflect.Descriptor instead.
 func (*ReceiveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ReceiveVolume) GetUid() string {
@@ -5031,7 +5104,7 @@ type RestoreVolume struct {
 
 func (x *RestoreVolume) Reset() {
 	*x = RestoreVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5043,7 +5116,7 @@ func (x *RestoreVolume) String() string {
 func (*RestoreVolume) ProtoMessage() {}
 
 func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5056,7 +5129,7 @@ func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVolume.ProtoReflect.Descriptor instead.
 func (*RestoreVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RestoreVolume) GetUid() string {
@@ -5137,7 +5210,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5149,7 +5222,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5162,7 +5235,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Released) GetName() string {
@@ -5195,7 +5268,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5207,7 +5280,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5220,7 +5293,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 // Routes is a change of the routing table, or the whole table. The table of an agent with the capability `RoutesOnDemand` has
@@ -5256,7 +5329,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5268,7 +5341,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5281,7 +5354,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Routes) GetFull() bool {
@@ -5361,7 +5434,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5373,7 +5446,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5386,7 +5459,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Peer) GetNode() string {
@@ -5425,7 +5498,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5437,7 +5510,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5450,7 +5523,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -5567,7 +5640,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5579,7 +5652,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5592,7 +5665,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -5666,7 +5739,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5678,7 +5751,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5691,7 +5764,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -5726,7 +5799,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5738,7 +5811,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5751,7 +5824,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -5772,7 +5845,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5784,7 +5857,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5797,7 +5870,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -5824,7 +5897,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5836,7 +5909,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5849,7 +5922,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -5895,7 +5968,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5907,7 +5980,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5920,7 +5993,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -5958,7 +6031,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5970,7 +6043,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5983,7 +6056,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -6013,7 +6086,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6025,7 +6098,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6038,7 +6111,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -6051,6 +6124,61 @@ func (x *ConfirmSourceRequest) GetName() string {
 func (x *ConfirmSourceRequest) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+// PlanSourceRequest selects the source and the project of a plan.
+type PlanSourceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the source.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Project whose step to return. The plan then counts no other projects. Empty means all projects of the source.
+	Project       string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanSourceRequest) Reset() {
+	*x = PlanSourceRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanSourceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanSourceRequest) ProtoMessage() {}
+
+func (x *PlanSourceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanSourceRequest.ProtoReflect.Descriptor instead.
+func (*PlanSourceRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *PlanSourceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PlanSourceRequest) GetProject() string {
+	if x != nil {
+		return x.Project
 	}
 	return ""
 }
@@ -6074,7 +6202,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6086,7 +6214,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6099,7 +6227,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -6165,7 +6293,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6177,7 +6305,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6190,7 +6318,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -6264,14 +6392,16 @@ type ListClaimsRequest struct {
 	// Limit is the maximum number of objects on a page, at most 10000. 0 means all objects.
 	Limit int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	// PageToken is the nextPageToken of the previous page. Empty for the first page.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Project whose claim to return. Empty means all projects of the source.
+	Project       string `protobuf:"bytes,4,opt,name=project,proto3" json:"project,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6283,7 +6413,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6296,7 +6426,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -6320,6 +6450,13 @@ func (x *ListClaimsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListClaimsRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
 // ListClaimsResponse is a page of claims.
 type ListClaimsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -6337,7 +6474,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6349,7 +6486,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6362,7 +6499,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -6423,7 +6560,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6435,7 +6572,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6448,7 +6585,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -6548,7 +6685,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6560,7 +6697,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6573,7 +6710,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -6647,7 +6784,7 @@ type DeclaredSecret struct {
 
 func (x *DeclaredSecret) Reset() {
 	*x = DeclaredSecret{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6659,7 +6796,7 @@ func (x *DeclaredSecret) String() string {
 func (*DeclaredSecret) ProtoMessage() {}
 
 func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6672,7 +6809,7 @@ func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclaredSecret.ProtoReflect.Descriptor instead.
 func (*DeclaredSecret) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *DeclaredSecret) GetSecret() *Secret {
@@ -6707,7 +6844,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6719,7 +6856,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6732,7 +6869,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -6755,7 +6892,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6767,7 +6904,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6780,7 +6917,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -6812,7 +6949,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6824,7 +6961,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6837,7 +6974,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -6872,7 +7009,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6884,7 +7021,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6897,7 +7034,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -6920,7 +7057,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6932,7 +7069,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6945,7 +7082,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -6973,7 +7110,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6985,7 +7122,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6998,7 +7135,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -7019,7 +7156,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7031,7 +7168,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7044,7 +7181,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -7071,7 +7208,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7083,7 +7220,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7096,7 +7233,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -7146,7 +7283,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7158,7 +7295,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7171,7 +7308,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -7226,7 +7363,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7238,7 +7375,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7251,7 +7388,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ListVolumesResponse) GetItems() []*Volume {
@@ -7293,7 +7430,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7305,7 +7442,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7318,7 +7455,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -7347,7 +7484,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7359,7 +7496,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7372,7 +7509,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -7427,7 +7564,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7439,7 +7576,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7452,7 +7589,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -7498,7 +7635,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7510,7 +7647,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7523,7 +7660,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *EventEvent) GetType() string {
@@ -7561,7 +7698,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7573,7 +7710,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7586,7 +7723,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -7618,7 +7755,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7630,7 +7767,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7643,7 +7780,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -7681,7 +7818,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7693,7 +7830,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7706,7 +7843,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -7738,7 +7875,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7750,7 +7887,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7763,7 +7900,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -7800,7 +7937,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7812,7 +7949,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7825,7 +7962,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -7854,7 +7991,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7866,7 +8003,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7879,7 +8016,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -7903,7 +8040,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7915,7 +8052,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7928,7 +8065,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -7962,7 +8099,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7974,7 +8111,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7987,7 +8124,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -8031,7 +8168,7 @@ type CreateLoginResponse struct {
 
 func (x *CreateLoginResponse) Reset() {
 	*x = CreateLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8043,7 +8180,7 @@ func (x *CreateLoginResponse) String() string {
 func (*CreateLoginResponse) ProtoMessage() {}
 
 func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8056,7 +8193,7 @@ func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLoginResponse.ProtoReflect.Descriptor instead.
 func (*CreateLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *CreateLoginResponse) GetPath() string {
@@ -8090,7 +8227,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8102,7 +8239,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8115,7 +8252,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *ListSessionsResponse) GetItems() []*Session {
@@ -8157,7 +8294,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[114]
+	mi := &file_cara_v1_service_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8169,7 +8306,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[114]
+	mi := &file_cara_v1_service_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8182,7 +8319,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{114}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -8353,7 +8490,14 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x16OverrideProjectRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12,\n" +
 	"\x05terms\x18\x02 \x01(\v2\x16.cara.v1.OverrideTermsR\x05terms\x12\x14\n" +
-	"\x05clear\x18\x03 \x01(\bR\x05clear\"\xa4\x01\n" +
+	"\x05clear\x18\x03 \x01(\bR\x05clear\"\xb6\x01\n" +
+	"\x14ListOverridesRequest\x12 \n" +
+	"\x05limit\x18\x01 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12/\n" +
+	"\x0elabel_selector\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\rlabelSelector\x12\"\n" +
+	"\aproject\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\aproject\"\xa4\x01\n" +
 	"\x15ListOverridesResponse\x12'\n" +
 	"\x05items\x18\x01 \x03(\v2\x11.cara.v1.OverrideR\x05items\x12-\n" +
 	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
@@ -8632,7 +8776,10 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x14ConfirmSourceRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12)\n" +
 	"\brevision\x18\x02 \x01(\tB\r\xbaH\n" +
-	"\xc8\x01\x01r\x05\x10\a\x18\x80\x01R\brevision\"\xa8\x01\n" +
+	"\xc8\x01\x01r\x05\x10\a\x18\x80\x01R\brevision\"X\n" +
+	"\x11PlanSourceRequest\x12\x1f\n" +
+	"\x04name\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xc8\x01R\x04name\x12\"\n" +
+	"\aproject\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\aproject\"\xa8\x01\n" +
 	"\n" +
 	"SourcePlan\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1a\n" +
@@ -8650,13 +8797,14 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\vclaim_state\x18\a \x01(\tR\n" +
 	"claimState\x12#\n" +
 	"\rclaim_message\x18\b \x01(\tR\fclaimMessage\x12\x18\n" +
-	"\adiffers\x18\t \x01(\bR\adiffers\"~\n" +
+	"\adiffers\x18\t \x01(\bR\adiffers\"\xa2\x01\n" +
 	"\x11ListClaimsRequest\x12\x1e\n" +
 	"\x06source\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x06source\x12 \n" +
 	"\x05limit\x18\x02 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\x12'\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"\x9e\x01\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12\"\n" +
+	"\aproject\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\aproject\"\x9e\x01\n" +
 	"\x12ListClaimsResponse\x12$\n" +
 	"\x05items\x18\x01 \x03(\v2\x0e.cara.v1.ClaimR\x05items\x12-\n" +
 	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
@@ -8806,7 +8954,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"apiVersion\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xf2\x15\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xfb\x15\n" +
 	"\x0eProjectService\x12c\n" +
 	"\rCreateProject\x12\x1d.cara.v1.CreateProjectRequest\x1a\x10.cara.v1.Project\"!\x82\xd3\xe4\x93\x02\x1b:\aproject\"\x10/api/v1/projects\x12u\n" +
 	"\n" +
@@ -8823,8 +8971,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x0eRestartProject\x12\x1e.cara.v1.RestartProjectRequest\x1a\x10.cara.v1.Project\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/projects/{name}:restart\x12k\n" +
 	"\rBackupProject\x12\x1d.cara.v1.BackupProjectRequest\x1a\x10.cara.v1.Project\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/projects/{name}:backup\x12k\n" +
 	"\rExtendProject\x12\x1d.cara.v1.ExtendProjectRequest\x1a\x10.cara.v1.Project\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/projects/{name}:extend\x12r\n" +
-	"\x0fOverrideProject\x12\x1f.cara.v1.OverrideProjectRequest\x1a\x11.cara.v1.Override\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/projects/{name}:override\x12`\n" +
-	"\rListOverrides\x12\x14.cara.v1.ListRequest\x1a\x1e.cara.v1.ListOverridesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/overrides\x12h\n" +
+	"\x0fOverrideProject\x12\x1f.cara.v1.OverrideProjectRequest\x1a\x11.cara.v1.Override\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/projects/{name}:override\x12i\n" +
+	"\rListOverrides\x12\x1d.cara.v1.ListOverridesRequest\x1a\x1e.cara.v1.ListOverridesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/overrides\x12h\n" +
 	"\fAdoptProject\x12\x1c.cara.v1.AdoptProjectRequest\x1a\x10.cara.v1.Project\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/projects/{name}:adopt\x12n\n" +
 	"\x0eReleaseProject\x12\x1e.cara.v1.ReleaseProjectRequest\x1a\x10.cara.v1.Project\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/projects/{name}:release\x12e\n" +
 	"\vMoveProject\x12\x1b.cara.v1.MoveProjectRequest\x1a\x10.cara.v1.Project\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/api/v1/projects/{name}:move\x12n\n" +
@@ -8857,7 +9005,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04Join\x12\x14.cara.v1.JoinRequest\x1a\x15.cara.v1.JoinResponse\x12K\n" +
 	"\x10RenewCertificate\x12 .cara.v1.RenewCertificateRequest\x1a\x15.cara.v1.JoinResponse\x12@\n" +
 	"\aConnect\x12\x17.cara.v1.ConnectRequest\x1a\x18.cara.v1.ConnectResponse(\x010\x01\x12=\n" +
-	"\x06Attach\x12\x16.cara.v1.AttachRequest\x1a\x17.cara.v1.AttachResponse(\x010\x012\xfc\f\n" +
+	"\x06Attach\x12\x16.cara.v1.AttachRequest\x1a\x17.cara.v1.AttachResponse(\x010\x012\x83\r\n" +
 	"\rSourceService\x12^\n" +
 	"\fCreateSource\x12\x1c.cara.v1.CreateSourceRequest\x1a\x0f.cara.v1.Source\"\x1f\x82\xd3\xe4\x93\x02\x19:\x06source\"\x0f/api/v1/sources\x12o\n" +
 	"\tPutSource\x12\x19.cara.v1.PutSourceRequest\x1a\x0f.cara.v1.Source\"6\x82\xd3\xe4\x93\x020:\x06source\x1a&/api/v1/sources/{source.metadata.name}\x12Q\n" +
@@ -8868,9 +9016,9 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x0fReconcileSource\x12\x13.cara.v1.GetRequest\x1a .cara.v1.ReconcileSourceResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/sources/{name}:reconcile\x12`\n" +
 	"\rSuspendSource\x12\x13.cara.v1.GetRequest\x1a\x0f.cara.v1.Source\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/sources/{name}:suspend\x12^\n" +
 	"\fResumeSource\x12\x13.cara.v1.GetRequest\x1a\x0f.cara.v1.Source\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/sources/{name}:resume\x12j\n" +
-	"\rConfirmSource\x12\x1d.cara.v1.ConfirmSourceRequest\x1a\x0f.cara.v1.Source\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/sources/{name}:confirm\x12[\n" +
+	"\rConfirmSource\x12\x1d.cara.v1.ConfirmSourceRequest\x1a\x0f.cara.v1.Source\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/sources/{name}:confirm\x12b\n" +
 	"\n" +
-	"PlanSource\x12\x13.cara.v1.GetRequest\x1a\x13.cara.v1.SourcePlan\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/sources/{name}/plan\x12n\n" +
+	"PlanSource\x12\x1a.cara.v1.PlanSourceRequest\x1a\x13.cara.v1.SourcePlan\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/sources/{name}/plan\x12n\n" +
 	"\n" +
 	"ListClaims\x12\x1a.cara.v1.ListClaimsRequest\x1a\x1b.cara.v1.ListClaimsResponse\"'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/sources/{source}/claims\x12I\n" +
 	"\x12UpdateSourceStatus\x12\".cara.v1.UpdateSourceStatusRequest\x1a\x0f.cara.v1.Source\x12V\n" +
@@ -8938,7 +9086,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 119)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 121)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*MissingBlobsRequest)(nil),           // 0: cara.v1.MissingBlobsRequest
 	(*MissingBlobsResponse)(nil),          // 1: cara.v1.MissingBlobsResponse
@@ -8974,256 +9122,258 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*Hint)(nil),                          // 31: cara.v1.Hint
 	(*OverrideTerms)(nil),                 // 32: cara.v1.OverrideTerms
 	(*OverrideProjectRequest)(nil),        // 33: cara.v1.OverrideProjectRequest
-	(*ListOverridesResponse)(nil),         // 34: cara.v1.ListOverridesResponse
-	(*ListTombstonesResponse)(nil),        // 35: cara.v1.ListTombstonesResponse
-	(*LogsRequest)(nil),                   // 36: cara.v1.LogsRequest
-	(*ExecRequest)(nil),                   // 37: cara.v1.ExecRequest
-	(*ExecStart)(nil),                     // 38: cara.v1.ExecStart
-	(*TerminalSize)(nil),                  // 39: cara.v1.TerminalSize
-	(*ExecResponse)(nil),                  // 40: cara.v1.ExecResponse
-	(*PortForwardRequest)(nil),            // 41: cara.v1.PortForwardRequest
-	(*PortForwardStart)(nil),              // 42: cara.v1.PortForwardStart
-	(*PortForwardResponse)(nil),           // 43: cara.v1.PortForwardResponse
-	(*TopRequest)(nil),                    // 44: cara.v1.TopRequest
-	(*TopResponse)(nil),                   // 45: cara.v1.TopResponse
-	(*ServiceUsage)(nil),                  // 46: cara.v1.ServiceUsage
-	(*LogLine)(nil),                       // 47: cara.v1.LogLine
-	(*ApplyRequest)(nil),                  // 48: cara.v1.ApplyRequest
-	(*ApplyResponse)(nil),                 // 49: cara.v1.ApplyResponse
-	(*ApplyResult)(nil),                   // 50: cara.v1.ApplyResult
-	(*CreateNodeRequest)(nil),             // 51: cara.v1.CreateNodeRequest
-	(*PutNodeRequest)(nil),                // 52: cara.v1.PutNodeRequest
-	(*ListNodesResponse)(nil),             // 53: cara.v1.ListNodesResponse
-	(*WatchObjectsRequest)(nil),           // 54: cara.v1.WatchObjectsRequest
-	(*NodeEvent)(nil),                     // 55: cara.v1.NodeEvent
-	(*HeartbeatRequest)(nil),              // 56: cara.v1.HeartbeatRequest
-	(*MarkNodeNotReadyRequest)(nil),       // 57: cara.v1.MarkNodeNotReadyRequest
-	(*MarkNodeDrainedRequest)(nil),        // 58: cara.v1.MarkNodeDrainedRequest
-	(*JoinRequest)(nil),                   // 59: cara.v1.JoinRequest
-	(*JoinResponse)(nil),                  // 60: cara.v1.JoinResponse
-	(*RenewCertificateRequest)(nil),       // 61: cara.v1.RenewCertificateRequest
-	(*ConnectRequest)(nil),                // 62: cara.v1.ConnectRequest
-	(*ConnectResponse)(nil),               // 63: cara.v1.ConnectResponse
-	(*Servers)(nil),                       // 64: cara.v1.Servers
-	(*Welcome)(nil),                       // 65: cara.v1.Welcome
-	(*Unassigned)(nil),                    // 66: cara.v1.Unassigned
-	(*RemoveVolume)(nil),                  // 67: cara.v1.RemoveVolume
-	(*ReceiveVolume)(nil),                 // 68: cara.v1.ReceiveVolume
-	(*RestoreVolume)(nil),                 // 69: cara.v1.RestoreVolume
-	(*Released)(nil),                      // 70: cara.v1.Released
-	(*Synced)(nil),                        // 71: cara.v1.Synced
-	(*Routes)(nil),                        // 72: cara.v1.Routes
-	(*Peer)(nil),                          // 73: cara.v1.Peer
-	(*OpenStream)(nil),                    // 74: cara.v1.OpenStream
-	(*AttachRequest)(nil),                 // 75: cara.v1.AttachRequest
-	(*AttachResponse)(nil),                // 76: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),           // 77: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),              // 78: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),           // 79: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                   // 80: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),       // 81: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),          // 82: cara.v1.ConfirmSourceRequest
-	(*SourcePlan)(nil),                    // 83: cara.v1.SourcePlan
-	(*PlanStep)(nil),                      // 84: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),             // 85: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),            // 86: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),     // 87: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),        // 88: cara.v1.PublishSnapshotRequest
-	(*DeclaredSecret)(nil),                // 89: cara.v1.DeclaredSecret
-	(*PublishSnapshotResponse)(nil),       // 90: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),           // 91: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                   // 92: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),        // 93: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),       // 94: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),           // 95: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),              // 96: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),           // 97: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),            // 98: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),           // 99: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),            // 100: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),             // 101: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),            // 102: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                    // 103: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),            // 104: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),           // 105: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),                  // 106: cara.v1.WatchRequest
-	(*WatchResponse)(nil),                 // 107: cara.v1.WatchResponse
-	(*Change)(nil),                        // 108: cara.v1.Change
-	(*CreateTokenRequest)(nil),            // 109: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),           // 110: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),            // 111: cara.v1.ListTokensResponse
-	(*CreateLoginResponse)(nil),           // 112: cara.v1.CreateLoginResponse
-	(*ListSessionsResponse)(nil),          // 113: cara.v1.ListSessionsResponse
-	(*BackupChunk)(nil),                   // 114: cara.v1.BackupChunk
-	nil,                                   // 115: cara.v1.JoinRequest.LabelsEntry
-	nil,                                   // 116: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                   // 117: cara.v1.GetSourceSecretResponse.GitEntry
-	nil,                                   // 118: cara.v1.GetSourceSecretResponse.DecryptionEntry
-	(*timestamppb.Timestamp)(nil),         // 119: google.protobuf.Timestamp
-	(*Project)(nil),                       // 120: cara.v1.Project
-	(*ListMeta)(nil),                      // 121: cara.v1.ListMeta
-	(*Condition)(nil),                     // 122: cara.v1.Condition
-	(*ServiceStatus)(nil),                 // 123: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),                  // 124: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),           // 125: google.protobuf.Duration
-	(*Revision)(nil),                      // 126: cara.v1.Revision
-	(*Delivery)(nil),                      // 127: cara.v1.Delivery
-	(*Override)(nil),                      // 128: cara.v1.Override
-	(*Tombstone)(nil),                     // 129: cara.v1.Tombstone
-	(*Object)(nil),                        // 130: cara.v1.Object
-	(*FieldDiff)(nil),                     // 131: cara.v1.FieldDiff
-	(*Problem)(nil),                       // 132: cara.v1.Problem
-	(*Node)(nil),                          // 133: cara.v1.Node
-	(*Heartbeat)(nil),                     // 134: cara.v1.Heartbeat
-	(*Assignment)(nil),                    // 135: cara.v1.Assignment
-	(*Credentials)(nil),                   // 136: cara.v1.Credentials
-	(*Route)(nil),                         // 137: cara.v1.Route
-	(*HostRoutes)(nil),                    // 138: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),                  // 139: cara.v1.ProjectPorts
-	(*Source)(nil),                        // 140: cara.v1.Source
-	(*Claim)(nil),                         // 141: cara.v1.Claim
-	(*PollStatus)(nil),                    // 142: cara.v1.PollStatus
-	(*Run)(nil),                           // 143: cara.v1.Run
-	(*Snapshot)(nil),                      // 144: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                     // 145: cara.v1.ClaimSpec
-	(*Secret)(nil),                        // 146: cara.v1.Secret
-	(*ClaimStatus)(nil),                   // 147: cara.v1.ClaimStatus
-	(*Volume)(nil),                        // 148: cara.v1.Volume
-	(*Event)(nil),                         // 149: cara.v1.Event
-	(*Token)(nil),                         // 150: cara.v1.Token
-	(*Session)(nil),                       // 151: cara.v1.Session
-	(*emptypb.Empty)(nil),                 // 152: google.protobuf.Empty
-	(*UpdateCertificateRequest)(nil),      // 153: cara.v1.UpdateCertificateRequest
-	(*DeleteCertificateRequest)(nil),      // 154: cara.v1.DeleteCertificateRequest
-	(*AcmeAccount)(nil),                   // 155: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 156: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 157: cara.v1.RemoveChallengeRequest
-	(*BlobContent)(nil),                   // 158: cara.v1.BlobContent
-	(*ListCertificateOrdersResponse)(nil), // 159: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 160: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 161: cara.v1.PresentChallengeResponse
+	(*ListOverridesRequest)(nil),          // 34: cara.v1.ListOverridesRequest
+	(*ListOverridesResponse)(nil),         // 35: cara.v1.ListOverridesResponse
+	(*ListTombstonesResponse)(nil),        // 36: cara.v1.ListTombstonesResponse
+	(*LogsRequest)(nil),                   // 37: cara.v1.LogsRequest
+	(*ExecRequest)(nil),                   // 38: cara.v1.ExecRequest
+	(*ExecStart)(nil),                     // 39: cara.v1.ExecStart
+	(*TerminalSize)(nil),                  // 40: cara.v1.TerminalSize
+	(*ExecResponse)(nil),                  // 41: cara.v1.ExecResponse
+	(*PortForwardRequest)(nil),            // 42: cara.v1.PortForwardRequest
+	(*PortForwardStart)(nil),              // 43: cara.v1.PortForwardStart
+	(*PortForwardResponse)(nil),           // 44: cara.v1.PortForwardResponse
+	(*TopRequest)(nil),                    // 45: cara.v1.TopRequest
+	(*TopResponse)(nil),                   // 46: cara.v1.TopResponse
+	(*ServiceUsage)(nil),                  // 47: cara.v1.ServiceUsage
+	(*LogLine)(nil),                       // 48: cara.v1.LogLine
+	(*ApplyRequest)(nil),                  // 49: cara.v1.ApplyRequest
+	(*ApplyResponse)(nil),                 // 50: cara.v1.ApplyResponse
+	(*ApplyResult)(nil),                   // 51: cara.v1.ApplyResult
+	(*CreateNodeRequest)(nil),             // 52: cara.v1.CreateNodeRequest
+	(*PutNodeRequest)(nil),                // 53: cara.v1.PutNodeRequest
+	(*ListNodesResponse)(nil),             // 54: cara.v1.ListNodesResponse
+	(*WatchObjectsRequest)(nil),           // 55: cara.v1.WatchObjectsRequest
+	(*NodeEvent)(nil),                     // 56: cara.v1.NodeEvent
+	(*HeartbeatRequest)(nil),              // 57: cara.v1.HeartbeatRequest
+	(*MarkNodeNotReadyRequest)(nil),       // 58: cara.v1.MarkNodeNotReadyRequest
+	(*MarkNodeDrainedRequest)(nil),        // 59: cara.v1.MarkNodeDrainedRequest
+	(*JoinRequest)(nil),                   // 60: cara.v1.JoinRequest
+	(*JoinResponse)(nil),                  // 61: cara.v1.JoinResponse
+	(*RenewCertificateRequest)(nil),       // 62: cara.v1.RenewCertificateRequest
+	(*ConnectRequest)(nil),                // 63: cara.v1.ConnectRequest
+	(*ConnectResponse)(nil),               // 64: cara.v1.ConnectResponse
+	(*Servers)(nil),                       // 65: cara.v1.Servers
+	(*Welcome)(nil),                       // 66: cara.v1.Welcome
+	(*Unassigned)(nil),                    // 67: cara.v1.Unassigned
+	(*RemoveVolume)(nil),                  // 68: cara.v1.RemoveVolume
+	(*ReceiveVolume)(nil),                 // 69: cara.v1.ReceiveVolume
+	(*RestoreVolume)(nil),                 // 70: cara.v1.RestoreVolume
+	(*Released)(nil),                      // 71: cara.v1.Released
+	(*Synced)(nil),                        // 72: cara.v1.Synced
+	(*Routes)(nil),                        // 73: cara.v1.Routes
+	(*Peer)(nil),                          // 74: cara.v1.Peer
+	(*OpenStream)(nil),                    // 75: cara.v1.OpenStream
+	(*AttachRequest)(nil),                 // 76: cara.v1.AttachRequest
+	(*AttachResponse)(nil),                // 77: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),           // 78: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),              // 79: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),           // 80: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                   // 81: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),       // 82: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),          // 83: cara.v1.ConfirmSourceRequest
+	(*PlanSourceRequest)(nil),             // 84: cara.v1.PlanSourceRequest
+	(*SourcePlan)(nil),                    // 85: cara.v1.SourcePlan
+	(*PlanStep)(nil),                      // 86: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),             // 87: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),            // 88: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),     // 89: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),        // 90: cara.v1.PublishSnapshotRequest
+	(*DeclaredSecret)(nil),                // 91: cara.v1.DeclaredSecret
+	(*PublishSnapshotResponse)(nil),       // 92: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),           // 93: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                   // 94: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),        // 95: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),       // 96: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),           // 97: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),              // 98: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),           // 99: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),            // 100: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),           // 101: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),            // 102: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),             // 103: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),            // 104: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                    // 105: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),            // 106: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),           // 107: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),                  // 108: cara.v1.WatchRequest
+	(*WatchResponse)(nil),                 // 109: cara.v1.WatchResponse
+	(*Change)(nil),                        // 110: cara.v1.Change
+	(*CreateTokenRequest)(nil),            // 111: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),           // 112: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),            // 113: cara.v1.ListTokensResponse
+	(*CreateLoginResponse)(nil),           // 114: cara.v1.CreateLoginResponse
+	(*ListSessionsResponse)(nil),          // 115: cara.v1.ListSessionsResponse
+	(*BackupChunk)(nil),                   // 116: cara.v1.BackupChunk
+	nil,                                   // 117: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 118: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 119: cara.v1.GetSourceSecretResponse.GitEntry
+	nil,                                   // 120: cara.v1.GetSourceSecretResponse.DecryptionEntry
+	(*timestamppb.Timestamp)(nil),         // 121: google.protobuf.Timestamp
+	(*Project)(nil),                       // 122: cara.v1.Project
+	(*ListMeta)(nil),                      // 123: cara.v1.ListMeta
+	(*Condition)(nil),                     // 124: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 125: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 126: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),           // 127: google.protobuf.Duration
+	(*Revision)(nil),                      // 128: cara.v1.Revision
+	(*Delivery)(nil),                      // 129: cara.v1.Delivery
+	(*Override)(nil),                      // 130: cara.v1.Override
+	(*Tombstone)(nil),                     // 131: cara.v1.Tombstone
+	(*Object)(nil),                        // 132: cara.v1.Object
+	(*FieldDiff)(nil),                     // 133: cara.v1.FieldDiff
+	(*Problem)(nil),                       // 134: cara.v1.Problem
+	(*Node)(nil),                          // 135: cara.v1.Node
+	(*Heartbeat)(nil),                     // 136: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 137: cara.v1.Assignment
+	(*Credentials)(nil),                   // 138: cara.v1.Credentials
+	(*Route)(nil),                         // 139: cara.v1.Route
+	(*HostRoutes)(nil),                    // 140: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 141: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 142: cara.v1.Source
+	(*Claim)(nil),                         // 143: cara.v1.Claim
+	(*PollStatus)(nil),                    // 144: cara.v1.PollStatus
+	(*Run)(nil),                           // 145: cara.v1.Run
+	(*Snapshot)(nil),                      // 146: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 147: cara.v1.ClaimSpec
+	(*Secret)(nil),                        // 148: cara.v1.Secret
+	(*ClaimStatus)(nil),                   // 149: cara.v1.ClaimStatus
+	(*Volume)(nil),                        // 150: cara.v1.Volume
+	(*Event)(nil),                         // 151: cara.v1.Event
+	(*Token)(nil),                         // 152: cara.v1.Token
+	(*Session)(nil),                       // 153: cara.v1.Session
+	(*emptypb.Empty)(nil),                 // 154: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 155: cara.v1.UpdateCertificateRequest
+	(*DeleteCertificateRequest)(nil),      // 156: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 157: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 158: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 159: cara.v1.RemoveChallengeRequest
+	(*BlobContent)(nil),                   // 160: cara.v1.BlobContent
+	(*ListCertificateOrdersResponse)(nil), // 161: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 162: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 163: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	119, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
-	119, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	119, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
-	120, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	120, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	120, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	121, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	120, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	121, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
+	121, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	121, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
+	122, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	122, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	122, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	123, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	122, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	32,  // 8: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	122, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	123, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	124, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	125, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
 	18,  // 11: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	124, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	119, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	125, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	126, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	121, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	127, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	32,  // 15: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	126, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	127, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	119, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	125, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	128, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	129, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	121, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	127, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	32,  // 20: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	128, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	121, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	129, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	121, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	119, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	38,  // 26: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
-	39,  // 27: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
-	39,  // 28: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
-	42,  // 29: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
-	46,  // 30: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	119, // 31: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	130, // 32: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	130, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	123, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	131, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	123, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	121, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	39,  // 26: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
+	40,  // 27: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
+	40,  // 28: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
+	43,  // 29: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
+	47,  // 30: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
+	121, // 31: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	132, // 32: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	32,  // 33: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
-	50,  // 34: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	131, // 35: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	132, // 36: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	133, // 37: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	133, // 38: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	133, // 39: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	121, // 40: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	133, // 41: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	134, // 42: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	119, // 43: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	115, // 44: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	134, // 45: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	70,  // 46: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
-	65,  // 47: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	135, // 48: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	66,  // 49: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	71,  // 50: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	72,  // 51: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	74,  // 52: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	67,  // 53: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
-	68,  // 54: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
-	69,  // 55: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
-	136, // 56: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
-	64,  // 57: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
-	125, // 58: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	119, // 59: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	116, // 60: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
-	137, // 61: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	73,  // 62: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	138, // 63: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
-	138, // 64: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	139, // 65: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
-	119, // 66: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	36,  // 67: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	38,  // 68: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	42,  // 69: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	44,  // 70: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	47,  // 71: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	40,  // 72: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	43,  // 73: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	45,  // 74: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	37,  // 75: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	41,  // 76: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	140, // 77: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	140, // 78: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	140, // 79: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	121, // 80: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	140, // 81: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	140, // 82: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	84,  // 83: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	131, // 84: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	141, // 85: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	121, // 86: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	122, // 87: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	142, // 88: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	143, // 89: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	144, // 90: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	145, // 91: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	122, // 92: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	89,  // 93: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
-	146, // 94: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
-	92,  // 95: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	147, // 96: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	117, // 97: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	118, // 98: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
-	146, // 99: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	146, // 100: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	146, // 101: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	121, // 102: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	148, // 103: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	121, // 104: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	149, // 105: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	149, // 106: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	121, // 107: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	149, // 108: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	119, // 109: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	119, // 110: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	108, // 111: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	130, // 112: cara.v1.Change.object:type_name -> cara.v1.Object
-	150, // 113: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	150, // 114: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	150, // 115: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	121, // 116: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	119, // 117: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	151, // 118: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
-	121, // 119: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
+	51,  // 34: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
+	133, // 35: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	134, // 36: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	135, // 37: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	135, // 38: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	135, // 39: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	123, // 40: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	135, // 41: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	136, // 42: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	121, // 43: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	117, // 44: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	136, // 45: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	71,  // 46: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	66,  // 47: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	137, // 48: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	67,  // 49: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	72,  // 50: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	73,  // 51: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	75,  // 52: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	68,  // 53: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	69,  // 54: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
+	70,  // 55: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
+	138, // 56: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
+	65,  // 57: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
+	127, // 58: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	121, // 59: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	118, // 60: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	139, // 61: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	74,  // 62: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	140, // 63: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
+	140, // 64: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
+	141, // 65: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	121, // 66: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	37,  // 67: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	39,  // 68: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	43,  // 69: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	45,  // 70: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	48,  // 71: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	41,  // 72: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	44,  // 73: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	46,  // 74: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	38,  // 75: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	42,  // 76: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	142, // 77: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	142, // 78: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	142, // 79: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	123, // 80: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	142, // 81: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	142, // 82: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	86,  // 83: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	133, // 84: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	143, // 85: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	123, // 86: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	124, // 87: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	144, // 88: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	145, // 89: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	146, // 90: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	147, // 91: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	124, // 92: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	91,  // 93: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
+	148, // 94: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
+	94,  // 95: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	149, // 96: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	119, // 97: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	120, // 98: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
+	148, // 99: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	148, // 100: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	148, // 101: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	123, // 102: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	150, // 103: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	123, // 104: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	151, // 105: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	151, // 106: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	123, // 107: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	151, // 108: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	121, // 109: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	121, // 110: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	110, // 111: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	132, // 112: cara.v1.Change.object:type_name -> cara.v1.Object
+	152, // 113: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	152, // 114: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	152, // 115: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	123, // 116: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	121, // 117: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	153, // 118: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
+	123, // 119: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
 	9,   // 120: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
 	10,  // 121: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
 	6,   // 122: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
@@ -9238,7 +9388,7 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	23,  // 131: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
 	24,  // 132: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
 	33,  // 133: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	8,   // 134: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	34,  // 134: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListOverridesRequest
 	25,  // 135: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
 	28,  // 136: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
 	27,  // 137: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
@@ -9247,171 +9397,171 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	29,  // 140: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
 	6,   // 141: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
 	20,  // 142: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	36,  // 143: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	37,  // 144: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	41,  // 145: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	44,  // 146: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	37,  // 143: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	38,  // 144: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	42,  // 145: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	45,  // 146: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
 	8,   // 147: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	48,  // 148: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	51,  // 149: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	52,  // 150: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	49,  // 148: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	52,  // 149: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	53,  // 150: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
 	6,   // 151: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
 	8,   // 152: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	54,  // 153: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	55,  // 153: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
 	7,   // 154: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	56,  // 155: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	57,  // 156: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	58,  // 157: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	59,  // 158: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	61,  // 159: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	62,  // 160: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	75,  // 161: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	77,  // 162: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	78,  // 163: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	57,  // 155: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	58,  // 156: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	59,  // 157: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	60,  // 158: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	62,  // 159: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	63,  // 160: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	76,  // 161: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	78,  // 162: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	79,  // 163: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
 	6,   // 164: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
 	8,   // 165: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	54,  // 166: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	55,  // 166: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
 	7,   // 167: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
 	6,   // 168: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
 	6,   // 169: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
 	6,   // 170: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	82,  // 171: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	6,   // 172: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	85,  // 173: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	87,  // 174: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	88,  // 175: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	91,  // 176: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	83,  // 171: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	84,  // 172: cara.v1.SourceService.PlanSource:input_type -> cara.v1.PlanSourceRequest
+	87,  // 173: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	89,  // 174: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	90,  // 175: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	93,  // 176: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
 	7,   // 177: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	152, // 178: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	93,  // 179: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	95,  // 180: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	96,  // 181: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	154, // 178: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	95,  // 179: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	97,  // 180: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	98,  // 181: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
 	6,   // 182: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
 	8,   // 183: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
 	7,   // 184: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
 	6,   // 185: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	98,  // 186: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	100, // 186: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
 	7,   // 187: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
 	6,   // 188: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
 	6,   // 189: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	100, // 190: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	101, // 191: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	54,  // 192: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	104, // 193: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	106, // 194: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	109, // 195: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	102, // 190: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	103, // 191: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	55,  // 192: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	106, // 193: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	108, // 194: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	111, // 195: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
 	8,   // 196: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
 	7,   // 197: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	152, // 198: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
+	154, // 198: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
 	8,   // 199: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
 	7,   // 200: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
 	8,   // 201: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
-	153, // 202: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	154, // 203: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
+	155, // 202: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	156, // 203: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
 	6,   // 204: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	155, // 205: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	156, // 206: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	157, // 207: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	157, // 205: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	158, // 206: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	159, // 207: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
 	0,   // 208: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
-	158, // 209: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
+	160, // 209: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
 	6,   // 210: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
 	3,   // 211: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
-	152, // 212: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	152, // 213: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	120, // 214: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	120, // 215: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	120, // 216: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	154, // 212: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	154, // 213: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	122, // 214: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	122, // 215: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	122, // 216: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
 	12,  // 217: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
 	14,  // 218: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
 	16,  // 219: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	152, // 220: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	120, // 221: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	152, // 222: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	120, // 223: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	120, // 224: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	120, // 225: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	120, // 226: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	128, // 227: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	34,  // 228: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	120, // 229: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	120, // 230: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	120, // 231: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	120, // 232: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	120, // 233: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	120, // 234: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	154, // 220: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	122, // 221: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	154, // 222: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	122, // 223: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	122, // 224: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	122, // 225: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	122, // 226: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	130, // 227: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	35,  // 228: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	122, // 229: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	122, // 230: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	122, // 231: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	122, // 232: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	122, // 233: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	122, // 234: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
 	30,  // 235: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	152, // 236: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	47,  // 237: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	40,  // 238: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	43,  // 239: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	45,  // 240: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	35,  // 241: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	49,  // 242: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	133, // 243: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	133, // 244: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	133, // 245: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	53,  // 246: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	55,  // 247: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	152, // 248: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	152, // 249: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	133, // 250: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	133, // 251: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	60,  // 252: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	60,  // 253: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	63,  // 254: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	76,  // 255: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	140, // 256: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	140, // 257: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	140, // 258: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	79,  // 259: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	80,  // 260: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	152, // 261: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	81,  // 262: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	140, // 263: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	140, // 264: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	140, // 265: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	83,  // 266: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	86,  // 267: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	140, // 268: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	90,  // 269: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	152, // 270: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	152, // 271: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	154, // 236: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	48,  // 237: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	41,  // 238: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	44,  // 239: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	46,  // 240: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	36,  // 241: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	50,  // 242: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	135, // 243: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	135, // 244: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	135, // 245: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	54,  // 246: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	56,  // 247: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	154, // 248: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	154, // 249: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	135, // 250: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	135, // 251: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	61,  // 252: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	61,  // 253: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	64,  // 254: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	77,  // 255: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	142, // 256: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	142, // 257: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	142, // 258: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	80,  // 259: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	81,  // 260: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	154, // 261: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	82,  // 262: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	142, // 263: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	142, // 264: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	142, // 265: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	85,  // 266: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	88,  // 267: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	142, // 268: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	92,  // 269: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	154, // 270: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	154, // 271: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
 	31,  // 272: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	94,  // 273: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	146, // 274: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	146, // 275: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	146, // 276: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	97,  // 277: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	152, // 278: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	148, // 279: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	99,  // 280: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	148, // 281: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	148, // 282: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	148, // 283: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	149, // 284: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	102, // 285: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	103, // 286: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	105, // 287: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	107, // 288: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	110, // 289: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	111, // 290: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	152, // 291: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	112, // 292: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
-	113, // 293: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
-	152, // 294: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
-	159, // 295: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	160, // 296: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
-	152, // 297: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	155, // 298: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	155, // 299: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	161, // 300: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
-	152, // 301: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	96,  // 273: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	148, // 274: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	148, // 275: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	148, // 276: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	99,  // 277: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	154, // 278: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	150, // 279: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	101, // 280: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	150, // 281: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	150, // 282: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	150, // 283: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	151, // 284: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	104, // 285: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	105, // 286: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	107, // 287: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	109, // 288: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	112, // 289: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	113, // 290: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	154, // 291: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	114, // 292: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
+	115, // 293: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
+	154, // 294: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
+	161, // 295: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	162, // 296: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	154, // 297: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	157, // 298: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	157, // 299: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	163, // 300: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	154, // 301: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
 	1,   // 302: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
 	2,   // 303: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
-	158, // 304: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
+	160, // 304: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
 	4,   // 305: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
 	5,   // 306: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	114, // 307: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	116, // 307: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
 	214, // [214:308] is the sub-list for method output_type
 	120, // [120:214] is the sub-list for method input_type
 	120, // [120:120] is the sub-list for extension type_name
@@ -9431,28 +9581,28 @@ func file_cara_v1_service_proto_init() {
 	file_cara_v1_objects_proto_init()
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
-	file_cara_v1_service_proto_msgTypes[37].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[38].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinClosed)(nil),
 		(*ExecRequest_Resize)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[40].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[41].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_ExitCode)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[41].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[42].OneofWrappers = []any{
 		(*PortForwardRequest_Start)(nil),
 		(*PortForwardRequest_Data)(nil),
 		(*PortForwardRequest_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[43].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[44].OneofWrappers = []any{
 		(*PortForwardResponse_Connected)(nil),
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[63].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[64].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Unassigned)(nil),
@@ -9465,20 +9615,20 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Credentials)(nil),
 		(*ConnectResponse_Servers)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[74].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[75].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[87].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[89].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   119,
+			NumMessages:   121,
 			NumExtensions: 0,
 			NumServices:   13,
 		},

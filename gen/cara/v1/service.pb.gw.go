@@ -537,7 +537,7 @@ var filter_ProjectService_ListOverrides_0 = &utilities.DoubleArray{Encoding: map
 
 func request_ProjectService_ListOverrides_0(ctx context.Context, marshaler runtime.Marshaler, client ProjectServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListRequest
+		protoReq ListOverridesRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -555,7 +555,7 @@ func request_ProjectService_ListOverrides_0(ctx context.Context, marshaler runti
 
 func local_request_ProjectService_ListOverrides_0(ctx context.Context, marshaler runtime.Marshaler, server ProjectServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListRequest
+		protoReq ListOverridesRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1692,9 +1692,11 @@ func local_request_SourceService_ConfirmSource_0(ctx context.Context, marshaler 
 	return msg, metadata, err
 }
 
+var filter_SourceService_PlanSource_0 = &utilities.DoubleArray{Encoding: map[string]int{"name": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
+
 func request_SourceService_PlanSource_0(ctx context.Context, marshaler runtime.Marshaler, client SourceServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetRequest
+		protoReq PlanSourceRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1705,6 +1707,12 @@ func request_SourceService_PlanSource_0(ctx context.Context, marshaler runtime.M
 	protoReq.Name, err = runtime.String(val)
 	if err != nil {
 		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "name", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_SourceService_PlanSource_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
 	}
 	if req.Body != nil {
 		_, _ = io.Copy(io.Discard, req.Body)
@@ -1715,7 +1723,7 @@ func request_SourceService_PlanSource_0(ctx context.Context, marshaler runtime.M
 
 func local_request_SourceService_PlanSource_0(ctx context.Context, marshaler runtime.Marshaler, server SourceServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetRequest
+		protoReq PlanSourceRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1726,6 +1734,12 @@ func local_request_SourceService_PlanSource_0(ctx context.Context, marshaler run
 	protoReq.Name, err = runtime.String(val)
 	if err != nil {
 		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "name", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_SourceService_PlanSource_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
 	}
 	msg, err := server.PlanSource(ctx, &protoReq)
 	return msg, metadata, err

@@ -92,7 +92,7 @@ type ProjectServiceClient interface {
 	// OverrideProject creates, changes or clears the override of a project.
 	OverrideProject(ctx context.Context, in *OverrideProjectRequest, opts ...grpc.CallOption) (*Override, error)
 	// ListOverrides returns the overrides in force.
-	ListOverrides(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListOverridesResponse, error)
+	ListOverrides(ctx context.Context, in *ListOverridesRequest, opts ...grpc.CallOption) (*ListOverridesResponse, error)
 	// AdoptProject makes a source the owner of an existing project that the source declares. The next pass applies the
 	// source's manifest.
 	AdoptProject(ctx context.Context, in *AdoptProjectRequest, opts ...grpc.CallOption) (*Project, error)
@@ -287,7 +287,7 @@ func (c *projectServiceClient) OverrideProject(ctx context.Context, in *Override
 	return out, nil
 }
 
-func (c *projectServiceClient) ListOverrides(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListOverridesResponse, error) {
+func (c *projectServiceClient) ListOverrides(ctx context.Context, in *ListOverridesRequest, opts ...grpc.CallOption) (*ListOverridesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListOverridesResponse)
 	err := c.cc.Invoke(ctx, ProjectService_ListOverrides_FullMethodName, in, out, cOpts...)
@@ -493,7 +493,7 @@ type ProjectServiceServer interface {
 	// OverrideProject creates, changes or clears the override of a project.
 	OverrideProject(context.Context, *OverrideProjectRequest) (*Override, error)
 	// ListOverrides returns the overrides in force.
-	ListOverrides(context.Context, *ListRequest) (*ListOverridesResponse, error)
+	ListOverrides(context.Context, *ListOverridesRequest) (*ListOverridesResponse, error)
 	// AdoptProject makes a source the owner of an existing project that the source declares. The next pass applies the
 	// source's manifest.
 	AdoptProject(context.Context, *AdoptProjectRequest) (*Project, error)
@@ -581,7 +581,7 @@ func (UnimplementedProjectServiceServer) ExtendProject(context.Context, *ExtendP
 func (UnimplementedProjectServiceServer) OverrideProject(context.Context, *OverrideProjectRequest) (*Override, error) {
 	return nil, status.Error(codes.Unimplemented, "method OverrideProject not implemented")
 }
-func (UnimplementedProjectServiceServer) ListOverrides(context.Context, *ListRequest) (*ListOverridesResponse, error) {
+func (UnimplementedProjectServiceServer) ListOverrides(context.Context, *ListOverridesRequest) (*ListOverridesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListOverrides not implemented")
 }
 func (UnimplementedProjectServiceServer) AdoptProject(context.Context, *AdoptProjectRequest) (*Project, error) {
@@ -890,7 +890,7 @@ func _ProjectService_OverrideProject_Handler(srv interface{}, ctx context.Contex
 }
 
 func _ProjectService_ListOverrides_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ListRequest)
+	in := new(ListOverridesRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -902,7 +902,7 @@ func _ProjectService_ListOverrides_Handler(srv interface{}, ctx context.Context,
 		FullMethod: ProjectService_ListOverrides_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ProjectServiceServer).ListOverrides(ctx, req.(*ListRequest))
+		return srv.(ProjectServiceServer).ListOverrides(ctx, req.(*ListOverridesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1986,7 +1986,7 @@ type SourceServiceClient interface {
 	ConfirmSource(ctx context.Context, in *ConfirmSourceRequest, opts ...grpc.CallOption) (*Source, error)
 	// PlanSource returns what a pass over the source would do now, with the reasons. It changes nothing. For a suspended
 	// source it returns what the first pass after the suspension would do.
-	PlanSource(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*SourcePlan, error)
+	PlanSource(ctx context.Context, in *PlanSourceRequest, opts ...grpc.CallOption) (*SourcePlan, error)
 	// ListClaims returns the projects that a source declares, with the result of the last pass for each.
 	ListClaims(ctx context.Context, in *ListClaimsRequest, opts ...grpc.CallOption) (*ListClaimsResponse, error)
 	// UpdateSourceStatus writes a part of a source's status. Only the components `sources` and `reconciler` may call it.
@@ -2123,7 +2123,7 @@ func (c *sourceServiceClient) ConfirmSource(ctx context.Context, in *ConfirmSour
 	return out, nil
 }
 
-func (c *sourceServiceClient) PlanSource(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*SourcePlan, error) {
+func (c *sourceServiceClient) PlanSource(ctx context.Context, in *PlanSourceRequest, opts ...grpc.CallOption) (*SourcePlan, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SourcePlan)
 	err := c.cc.Invoke(ctx, SourceService_PlanSource_FullMethodName, in, out, cOpts...)
@@ -2245,7 +2245,7 @@ type SourceServiceServer interface {
 	ConfirmSource(context.Context, *ConfirmSourceRequest) (*Source, error)
 	// PlanSource returns what a pass over the source would do now, with the reasons. It changes nothing. For a suspended
 	// source it returns what the first pass after the suspension would do.
-	PlanSource(context.Context, *GetRequest) (*SourcePlan, error)
+	PlanSource(context.Context, *PlanSourceRequest) (*SourcePlan, error)
 	// ListClaims returns the projects that a source declares, with the result of the last pass for each.
 	ListClaims(context.Context, *ListClaimsRequest) (*ListClaimsResponse, error)
 	// UpdateSourceStatus writes a part of a source's status. Only the components `sources` and `reconciler` may call it.
@@ -2303,7 +2303,7 @@ func (UnimplementedSourceServiceServer) ResumeSource(context.Context, *GetReques
 func (UnimplementedSourceServiceServer) ConfirmSource(context.Context, *ConfirmSourceRequest) (*Source, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConfirmSource not implemented")
 }
-func (UnimplementedSourceServiceServer) PlanSource(context.Context, *GetRequest) (*SourcePlan, error) {
+func (UnimplementedSourceServiceServer) PlanSource(context.Context, *PlanSourceRequest) (*SourcePlan, error) {
 	return nil, status.Error(codes.Unimplemented, "method PlanSource not implemented")
 }
 func (UnimplementedSourceServiceServer) ListClaims(context.Context, *ListClaimsRequest) (*ListClaimsResponse, error) {
@@ -2522,7 +2522,7 @@ func _SourceService_ConfirmSource_Handler(srv interface{}, ctx context.Context, 
 }
 
 func _SourceService_PlanSource_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(GetRequest)
+	in := new(PlanSourceRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -2534,7 +2534,7 @@ func _SourceService_PlanSource_Handler(srv interface{}, ctx context.Context, dec
 		FullMethod: SourceService_PlanSource_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(SourceServiceServer).PlanSource(ctx, req.(*GetRequest))
+		return srv.(SourceServiceServer).PlanSource(ctx, req.(*PlanSourceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }

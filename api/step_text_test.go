@@ -1,4 +1,4 @@
-package cli
+package api_test
 
 import (
 	"testing"
@@ -31,7 +31,7 @@ func TestStepText(t *testing.T) {
 		{step: keeps(api.ReasonUnclaimed, "the source owns it and never declared it"), want: "is kept: the source owns it and never declared it"},
 		{step: keeps(api.ClaimConflict, "project web is owned by source/b"), want: "stays as it is: project web is owned by source/b"},
 	} {
-		if got := stepText(tt.step, &carav1.SourcePlan{PruneBlocked: tt.blocked}); got != tt.want {
+		if got := api.StepText(tt.step, &carav1.SourcePlan{PruneBlocked: tt.blocked}); got != tt.want {
 			t.Errorf("%v is %q, want %q", tt.step, got, tt.want)
 		}
 	}
