@@ -78,7 +78,7 @@ func (o *applyOptions) run(ctx context.Context) error {
 	case err != nil:
 		return err
 	case refused > 0:
-		return Exit{Code: 1, Message: fmt.Sprintf("%d of %s refused", refused, term.Plural(len(objects), "object"))}
+		return term.Exit{Code: 1, Message: fmt.Sprintf("%d of %s refused", refused, term.Plural(len(objects), "object"))}
 	case o.wait && !o.dryRun:
 		return o.waitRunning(ctx, projects, o.timeout)
 	}

@@ -73,7 +73,7 @@ func (o *backupProjectOptions) follow(ctx context.Context, c carav1.ProjectServi
 		e, err := stream.Recv()
 		switch {
 		case timedOut(err):
-			return Exit{Code: exitTimeout, Message: fmt.Sprintf("project %q is not backed up after %s; caractrl describe project %s tells more", o.name, o.timeout, o.name)}
+			return term.Exit{Code: term.ExitTimeout, Message: fmt.Sprintf("project %q is not backed up after %s; caractrl describe project %s tells more", o.name, o.timeout, o.name)}
 		case err != nil:
 			return err
 		}
@@ -90,14 +90,14 @@ func (o *backupProjectOptions) verdict(asked *carav1.Project, e *carav1.ProjectE
 		return false, nil
 	}
 	if e.GetType() == api.WatchDeleted || p.GetMetadata().GetUid() != asked.GetMetadata().GetUid() {
-		return true, Exit{Code: exitFailed, Message: fmt.Sprintf("project %q is gone", o.name)}
+		return true, term.Exit{Code: term.ExitFailed, Message: fmt.Sprintf("project %q is gone", o.name)}
 	}
 	s := p.GetStatus().GetBackup()
 	switch token := p.GetStatus().GetBackupToken(); {
 	case s.GetToken() != token || s.GetState() == api.BackupRunning:
 		return false, nil
 	case s.GetState() == api.BackupFailed:
-		return true, Exit{Code: exitFailed, Message: fmt.Sprintf("the backup of project %q failed: %s", o.name, s.GetMessage())}
+		return true, term.Exit{Code: term.ExitFailed, Message: fmt.Sprintf("the backup of project %q failed: %s", o.name, s.GetMessage())}
 	}
 	fmt.Fprintf(o.Out, "%s is backed up: %s\n", kind.Ref{Kind: o.kind, Name: o.name}, term.Line(kind.SnapshotsText(s.GetSnapshots())))
 	return true, nil

@@ -66,7 +66,7 @@ func (o *convertOptions) run(ctx context.Context) error {
 		if r.Worst() == compose.Loss {
 			hint = ". With --lossy, the project is written without it"
 		}
-		return Exit{Code: 1, Message: "nothing is written: " + term.Plural(errs, "key") + " cannot be converted" + hint}
+		return term.Exit{Code: 1, Message: "nothing is written: " + term.Plural(errs, "key") + " cannot be converted" + hint}
 	}
 	text, err := manifest.Encode(r.Project)
 	if err != nil {

@@ -163,7 +163,7 @@ func (o *secretOptions) run(ctx context.Context) error {
 		o.printResult(r, false)
 	})
 	if err == nil && refused {
-		return Exit{Code: 1}
+		return term.Exit{Code: 1}
 	}
 	return err
 }

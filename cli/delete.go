@@ -81,14 +81,14 @@ func (o *deleteOptions) run(ctx context.Context) error {
 		code = max(code, exit)
 	}
 	if code > 0 {
-		return Exit{Code: code}
+		return term.Exit{Code: code}
 	}
 	return nil
 }
 
 // report prints why an object was not deleted, and returns the exit code for it; 0 without an error.
 func (o *deleteOptions) report(err error) int {
-	exit := Exit{Code: 1}
+	exit := term.Exit{Code: 1}
 	switch {
 	case err == nil, o.absent && api.IsNotFound(err):
 		return 0
@@ -231,9 +231,9 @@ func waitGone(ctx context.Context, c carav1.ProjectServiceClient, name string, t
 		e, err := stream.Recv()
 		switch {
 		case timedOut(err) && phase != api.PhaseTerminating:
-			return Exit{Code: exitTimeout, Message: fmt.Sprintf("project %q is still %s after %s: nobody has deleted it; caractrl describe project %s tells more", name, phase, timeout, name)}
+			return term.Exit{Code: term.ExitTimeout, Message: fmt.Sprintf("project %q is still %s after %s: nobody has deleted it; caractrl describe project %s tells more", name, phase, timeout, name)}
 		case timedOut(err):
-			return Exit{Code: exitTimeout, Message: fmt.Sprintf("project %q is still being deleted after %s; caractrl describe project %s tells more", name, timeout, name)}
+			return term.Exit{Code: term.ExitTimeout, Message: fmt.Sprintf("project %q is still being deleted after %s; caractrl describe project %s tells more", name, timeout, name)}
 		case err != nil:
 			return err
 		case e.Type == api.WatchDeleted, e.Type == api.WatchBookmark && !seen:

@@ -79,7 +79,7 @@ func (o *diffOptions) run(ctx context.Context) error {
 		}
 	}
 	if code != 0 {
-		return Exit{Code: code}
+		return term.Exit{Code: code}
 	}
 	return nil
 }

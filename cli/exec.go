@@ -83,7 +83,7 @@ func (o *execOptions) run(ctx context.Context) error {
 	}
 	code, err := o.receive(stream)
 	if err == nil && code != 0 {
-		return Exit{Code: int(code)}
+		return term.Exit{Code: int(code)}
 	}
 	return err
 }

@@ -201,11 +201,11 @@ func (m *moveProgress) judge(p *carav1.Project) {
 	moving := api.FindCondition(st.GetConditions(), api.CondMoving)
 	switch {
 	case st.GetMove() != nil && st.GetMove().GetId() != m.id:
-		m.end(exitFailed, fmt.Sprintf("project %q has another move, to node %s: the one to node %s has ended", m.project, st.GetMove().GetTo(), m.to))
+		m.end(term.ExitFailed, fmt.Sprintf("project %q has another move, to node %s: the one to node %s has ended", m.project, st.GetMove().GetTo(), m.to))
 	case st.GetMove() != nil:
 		m.step, m.message = st.GetMove().GetStep(), moving.GetMessage()
 	case st.GetNodeRef() != m.to:
-		m.end(exitFailed, fmt.Sprintf("project %q is not moved: %s", m.project, moving.GetMessage()))
+		m.end(term.ExitFailed, fmt.Sprintf("project %q is not moved: %s", m.project, moving.GetMessage()))
 	default:
 		m.judgeStart(p, fmt.Sprintf("project %q moved to node %s and failed there", m.project, m.to))
 	}
@@ -218,7 +218,7 @@ func (m *moveProgress) judgeStart(p *carav1.Project, failed string) {
 	reason, message := api.Telling(p)
 	switch {
 	case st.GetPhase() == api.PhaseFailed:
-		m.end(exitFailed, fmt.Sprintf("%s: %s: %s", failed, reason, message))
+		m.end(term.ExitFailed, fmt.Sprintf("%s: %s: %s", failed, reason, message))
 	case st.GetPhase() == api.PhaseRunning && st.GetObservedGeneration() >= p.GetMetadata().GetGeneration():
 		m.ended = true
 	default:
@@ -234,7 +234,7 @@ func (m *moveProgress) lost() bool {
 }
 
 func (m *moveProgress) end(code int, message string) {
-	m.ended, m.failed = true, Exit{Code: code, Message: message}
+	m.ended, m.failed = true, term.Exit{Code: code, Message: message}
 }
 
 // remains describes a move that continues after this command ends.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -44,9 +45,9 @@ func TestMoveProgress(t *testing.T) {
 	}{
 		{"not started yet", event{0, at(api.PhaseScheduled, "n2", nil, api.ReasonMoved, "moved"), "project/shop Scheduled: why"}, -1, ""},
 		{"runs", event{0, at(api.PhaseRunning, "n2", nil, api.ReasonMoved, "moved"), ""}, 0, ""},
-		{"failed on the new node", event{0, at(api.PhaseFailed, "n2", nil, api.ReasonMoved, "moved"), ""}, exitFailed, `project "shop" moved to node n2 and failed there: R: why`},
-		{"cancelled", event{0, at(api.PhaseRunning, "n1", nil, api.ReasonMoveCancelled, "cancelled by me"), ""}, exitFailed, `project "shop" is not moved: cancelled by me`},
-		{"another move", event{0, at(api.PhaseRunning, "n1", &carav1.Move{Id: "m2", To: "n3"}, "", ""), ""}, exitFailed, `project "shop" has another move, to node n3`},
+		{"failed on the new node", event{0, at(api.PhaseFailed, "n2", nil, api.ReasonMoved, "moved"), ""}, term.ExitFailed, `project "shop" moved to node n2 and failed there: R: why`},
+		{"cancelled", event{0, at(api.PhaseRunning, "n1", nil, api.ReasonMoveCancelled, "cancelled by me"), ""}, term.ExitFailed, `project "shop" is not moved: cancelled by me`},
+		{"another move", event{0, at(api.PhaseRunning, "n1", &carav1.Move{Id: "m2", To: "n3"}, "", ""), ""}, term.ExitFailed, `project "shop" has another move, to node n3`},
 		{"deleted", event{0, &carav1.ProjectEvent{Type: api.WatchDeleted}, ""}, 1, `project "shop" was deleted meanwhile`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -57,7 +58,7 @@ func TestMoveProgress(t *testing.T) {
 					t.Errorf("it says %q, want %q", got, e.line)
 				}
 			}
-			var exit Exit
+			var exit term.Exit
 			errors.As(m.failed, &exit)
 			if m.ended != (test.code >= 0) || exit.Code != max(0, test.code) || !strings.HasPrefix(exit.Message, test.want) {
 				t.Errorf("ended: %t with %d %q, want %d %q", m.ended, exit.Code, exit.Message, test.code, test.want)

@@ -130,11 +130,11 @@ func (m *moveProgress) judgeRestore(p *carav1.Project, as string) {
 	c := api.FindCondition(st.GetConditions(), api.CondRestoring)
 	switch {
 	case st.GetMove() != nil && st.GetMove().GetId() != m.id:
-		m.end(exitFailed, fmt.Sprintf("project %q is moved or restored again: this restore has ended", m.project))
+		m.end(term.ExitFailed, fmt.Sprintf("project %q is moved or restored again: this restore has ended", m.project))
 	case st.GetMove() != nil:
 		m.step, m.message = st.GetMove().GetStep(), c.GetMessage()
 	case c.GetReason() != api.ReasonRestored:
-		m.end(exitFailed, fmt.Sprintf("project %q is not restored: %s", m.project, term.Line(c.GetMessage())))
+		m.end(term.ExitFailed, fmt.Sprintf("project %q is not restored: %s", m.project, term.Line(c.GetMessage())))
 	case as != "":
 		m.ended = true
 	default:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -31,11 +32,11 @@ func TestRestoreProgress(t *testing.T) {
 		{"in progress", "", at(api.PhaseRunning, &carav1.Move{Id: "m1", Step: api.MoveRestoring}, api.ReasonRestoring, "2 of 2"), "project/shop Restoring: 2 of 2", -1, ""},
 		{"not started yet", "", at(api.PhaseScheduled, nil, api.ReasonRestored, "restored"), "project/shop Scheduled: why", -1, ""},
 		{"runs", "", at(api.PhaseRunning, nil, api.ReasonRestored, "restored"), "", 0, ""},
-		{"fails on the restored data", "", at(api.PhaseFailed, nil, api.ReasonRestored, "restored"), "", exitFailed, `the data of project "shop" is restored, and the project failed: R: why`},
+		{"fails on the restored data", "", at(api.PhaseFailed, nil, api.ReasonRestored, "restored"), "", term.ExitFailed, `the data of project "shop" is restored, and the project failed: R: why`},
 		{"for another project", "old", at(api.PhaseFailed, nil, api.ReasonRestored, "restored"), "", 0, ""},
-		{"failed", "", at(api.PhaseRunning, nil, api.ReasonRestoreFailed, "wrong password\x1b[2J"), "", exitFailed, `project "shop" is not restored: wrong password`},
-		{"cancelled", "old", at(api.PhaseRunning, nil, api.ReasonRestoreCancelled, "cancelled by me"), "", exitFailed, `project "shop" is not restored: cancelled by me`},
-		{"another one", "", at(api.PhaseRunning, &carav1.Move{Id: "m2"}, "", ""), "", exitFailed, `project "shop" is moved or restored again`},
+		{"failed", "", at(api.PhaseRunning, nil, api.ReasonRestoreFailed, "wrong password\x1b[2J"), "", term.ExitFailed, `project "shop" is not restored: wrong password`},
+		{"cancelled", "old", at(api.PhaseRunning, nil, api.ReasonRestoreCancelled, "cancelled by me"), "", term.ExitFailed, `project "shop" is not restored: cancelled by me`},
+		{"another one", "", at(api.PhaseRunning, &carav1.Move{Id: "m2"}, "", ""), "", term.ExitFailed, `project "shop" is moved or restored again`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, now := newRestoreProgress("shop", test.as, asked), time.Unix(0, 0)
@@ -45,7 +46,7 @@ func TestRestoreProgress(t *testing.T) {
 			if got := m.take(&carav1.ProjectEvent{Object: test.last}, now.Add(betweenLines)); got != test.line {
 				t.Errorf("it says %q, want %q", got, test.line)
 			}
-			var exit Exit
+			var exit term.Exit
 			errors.As(m.failed, &exit)
 			if m.ended != (test.code >= 0) || exit.Code != max(0, test.code) || !strings.HasPrefix(exit.Message, test.want) || strings.Contains(exit.Message, "\x1b") {
 				t.Errorf("ended: %t with %d %q, want %d %q", m.ended, exit.Code, exit.Message, test.code, test.want)

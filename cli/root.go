@@ -27,14 +27,6 @@ type Streams struct {
 	Out, Err io.Writer
 }
 
-// Exit is an error with its exit code. An empty message prints nothing.
-type Exit struct {
-	Code    int
-	Message string
-}
-
-func (e Exit) Error() string { return e.Message }
-
 // exitInterrupted is the exit code that shells use for a command that SIGINT ended.
 const exitInterrupted = 130
 
@@ -52,7 +44,7 @@ func run(ctx context.Context, args []string, a *app) int {
 	if err == nil {
 		return 0
 	}
-	var exit Exit
+	var exit term.Exit
 	switch {
 	case errors.As(err, &exit):
 		if exit.Message != "" {

@@ -157,7 +157,7 @@ func (o *reconcileOptions) wait(ctx context.Context, c carav1.SourceServiceClien
 		e, err := stream.Recv()
 		if err != nil {
 			if timedOut(err) {
-				return nil, Exit{Code: exitTimeout, Message: fmt.Sprintf("source %q was not done after %s; caractrl describe source %s tells more", o.name, o.timeout, o.name)}
+				return nil, term.Exit{Code: term.ExitTimeout, Message: fmt.Sprintf("source %q was not done after %s; caractrl describe source %s tells more", o.name, o.timeout, o.name)}
 			}
 			return nil, err
 		}

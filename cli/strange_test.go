@@ -102,7 +102,7 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 	if err := a.confirm(false, volumeText(v, now), "?"); err != nil {
 		a.printError(err)
 	}
-	a.printError(Exit{Message: evil})
+	a.printError(term.Exit{Message: evil})
 	a.printResult(&carav1.ApplyResult{Kind: evil, Name: evil, Action: evil, Diff: []*carav1.FieldDiff{{Path: evil, Old: evil, New: evil}}}, false)
 	(&diffOptions{app: a}).printDiff(&carav1.ApplyResult{Kind: evil, Name: evil, Action: evil, Diff: []*carav1.FieldDiff{{Path: evil, Old: evil, New: evil}}})
 	newLogPrinter(&b, p, &logsOptions{}).print(&carav1.LogLine{Service: evil, Line: evil})

@@ -107,7 +107,7 @@ func waitVolumeGone(ctx context.Context, conn grpc.ClientConnInterface, name, ui
 		m, err := stream.Recv()
 		switch {
 		case timedOut(err):
-			return Exit{Code: exitTimeout, Message: fmt.Sprintf("volume %q is still being deleted after %s; caractrl describe volume %s tells more", name, timeout, name)}
+			return term.Exit{Code: term.ExitTimeout, Message: fmt.Sprintf("volume %q is still being deleted after %s; caractrl describe volume %s tells more", name, timeout, name)}
 		case err != nil:
 			return err
 		}

@@ -16,13 +16,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Exit codes of --wait.
-const (
-	exitUnschedulable = 2
-	exitFailed        = 3
-	exitTimeout       = 4
-)
-
 // timedOut reports whether a watch ended because of --timeout. The server knows the deadline and may report it first.
 func timedOut(err error) bool { return api.Code(err) == codes.DeadlineExceeded }
 
@@ -147,10 +140,10 @@ func (w *waiting) take(e *carav1.ProjectEvent) []string {
 	reason, message := api.Telling(p)
 	switch {
 	case phase == api.PhaseFailed:
-		w.settle(name, exitFailed, fmt.Sprintf("project %q failed: %s: %s", name, reason, message))
+		w.settle(name, term.ExitFailed, fmt.Sprintf("project %q failed: %s: %s", name, reason, message))
 		return nil
 	case kind.UpdateFailed(p):
-		w.settle(name, exitFailed, fmt.Sprintf("project %q is not updated: %s", name, message))
+		w.settle(name, term.ExitFailed, fmt.Sprintf("project %q is not updated: %s", name, message))
 		return nil
 	case phase == api.PhaseRunning && p.GetStatus().GetObservedGeneration() >= p.GetMetadata().GetGeneration():
 		if jobs := openJobs(p); len(jobs) > 0 {
@@ -184,13 +177,13 @@ func (w *waiting) settle(name string, code int, message string) {
 }
 
 // verdict returns the result: failures first, then the projects that did not finish in time. If none of the latter had a
-// node, the exit code is exitUnschedulable. absence has the reasons why projects do not exist.
+// node, the exit code is term.ExitUnschedulable. absence has the reasons why projects do not exist.
 func (w *waiting) verdict(timeout time.Duration, absence map[string]string) error {
-	messages, code := w.failed, exitUnschedulable
+	messages, code := w.failed, term.ExitUnschedulable
 	for _, name := range slices.Sorted(maps.Keys(w.open)) {
 		p := w.open[name]
 		if p == nil && w.appear {
-			messages, code = append(messages, fmt.Sprintf("project %q does not exist after %s: %s", name, timeout, absence[name])), exitTimeout
+			messages, code = append(messages, fmt.Sprintf("project %q does not exist after %s: %s", name, timeout, absence[name])), term.ExitTimeout
 			continue
 		}
 		_, message := api.Telling(p)
@@ -203,7 +196,7 @@ func (w *waiting) verdict(timeout time.Duration, absence map[string]string) erro
 		}
 		messages = append(messages, text)
 		if !unschedulable(p) {
-			code = exitTimeout
+			code = term.ExitTimeout
 		}
 	}
 	if len(messages) == 0 {
@@ -212,7 +205,7 @@ func (w *waiting) verdict(timeout time.Duration, absence map[string]string) erro
 	if w.code > 0 {
 		code = w.code
 	}
-	return Exit{Code: code, Message: strings.Join(messages, "\n       ")} // aligned with the first line, which begins with "error: "
+	return term.Exit{Code: code, Message: strings.Join(messages, "\n       ")} // aligned with the first line, which begins with "error: "
 }
 
 // openJobs returns the jobs of a project that have not completed.
@@ -262,9 +255,9 @@ func (a *app) untilEnded(ctx context.Context, timeout time.Duration, f followed)
 		case err == nil:
 			return nil
 		case interrupted.Err() != nil:
-			return Exit{Code: exitInterrupted, Message: "interrupted: " + f.remains()}
+			return term.Exit{Code: exitInterrupted, Message: "interrupted: " + f.remains()}
 		case ctx.Err() != nil, timeout > 0 && timedOut(err):
-			return Exit{Code: exitTimeout, Message: fmt.Sprintf("after %s %s", timeout, f.remains())}
+			return term.Exit{Code: term.ExitTimeout, Message: fmt.Sprintf("after %s %s", timeout, f.remains())}
 		case api.Code(err) != codes.Unavailable:
 			return err
 		}

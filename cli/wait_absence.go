@@ -93,7 +93,7 @@ func (o *reconcileOptions) claimed(ctx context.Context, c carav1.SourceServiceCl
 		case state == api.ClaimApplied && claim.GetSpec().GetHeld() == "":
 			names = append(names, name)
 		case o.project != "":
-			return nil, Exit{Code: exitFailed, Message: fmt.Sprintf("project %q does not run as source %q says: %s", name, o.name, claimText(claim))}
+			return nil, term.Exit{Code: term.ExitFailed, Message: fmt.Sprintf("project %q does not run as source %q says: %s", name, o.name, claimText(claim))}
 		default:
 			fmt.Fprintf(o.Err, "project/%s is not awaited: %s\n", term.Line(name), claimText(claim))
 		}

@@ -122,7 +122,7 @@ func (o *waitOptions) source(ctx context.Context) error {
 		e, err := stream.Recv()
 		switch {
 		case timedOut(err):
-			return Exit{Code: exitTimeout, Message: fmt.Sprintf("source %q is not %s after %s: %s", o.object.Name, o.state, o.timeout, w.message)}
+			return term.Exit{Code: term.ExitTimeout, Message: fmt.Sprintf("source %q is not %s after %s: %s", o.object.Name, o.state, o.timeout, w.message)}
 		case err != nil:
 			return err
 		}

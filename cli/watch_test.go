@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -270,13 +271,13 @@ func TestWaitingDecides(t *testing.T) {
 		code   int // at the end of the time
 	}{
 		{"both run", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Added", "b", "Running", 2)}, 0, 0},
-		{"of an older generation", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Added", "b", "Running", 1)}, 1, exitTimeout},
-		{"none fits", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Added", "b", "Pending", 0, unfit)}, 1, exitUnschedulable},
-		{"one does not fit, one is slow", []*carav1.ProjectEvent{event("Added", "a", "Scheduled", 0), event("Added", "b", "Pending", 0, unfit)}, 2, exitTimeout},
-		{"one failed, one runs", []*carav1.ProjectEvent{event("Added", "a", "Failed", 2), event("Added", "b", "Running", 2)}, 0, exitFailed},
-		{"one failed, one does not fit", []*carav1.ProjectEvent{event("Added", "a", "Failed", 2), event("Added", "b", "Pending", 0, unfit)}, 1, exitFailed},
-		{"an update failed", []*carav1.ProjectEvent{event("Added", "a", "Scheduled", 2, stays(2)), event("Added", "b", "Running", 2)}, 0, exitFailed},
-		{"an older update failed", []*carav1.ProjectEvent{event("Added", "a", "Scheduled", 1, stays(1)), event("Added", "b", "Running", 2)}, 1, exitTimeout},
+		{"of an older generation", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Added", "b", "Running", 1)}, 1, term.ExitTimeout},
+		{"none fits", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Added", "b", "Pending", 0, unfit)}, 1, term.ExitUnschedulable},
+		{"one does not fit, one is slow", []*carav1.ProjectEvent{event("Added", "a", "Scheduled", 0), event("Added", "b", "Pending", 0, unfit)}, 2, term.ExitTimeout},
+		{"one failed, one runs", []*carav1.ProjectEvent{event("Added", "a", "Failed", 2), event("Added", "b", "Running", 2)}, 0, term.ExitFailed},
+		{"one failed, one does not fit", []*carav1.ProjectEvent{event("Added", "a", "Failed", 2), event("Added", "b", "Pending", 0, unfit)}, 1, term.ExitFailed},
+		{"an update failed", []*carav1.ProjectEvent{event("Added", "a", "Scheduled", 2, stays(2)), event("Added", "b", "Running", 2)}, 0, term.ExitFailed},
+		{"an older update failed", []*carav1.ProjectEvent{event("Added", "a", "Scheduled", 1, stays(1)), event("Added", "b", "Running", 2)}, 1, term.ExitTimeout},
 		{"gone before the watch", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), bookmark}, 0, 1},
 		{"gone during the watch", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Deleted", "b", "Terminated", 2)}, 0, 1},
 		{"others do not matter", []*carav1.ProjectEvent{event("Added", "x", "Failed", 2), event("Added", "a", "Running", 2), event("Added", "b", "Running", 2), bookmark}, 0, 0},
@@ -297,9 +298,9 @@ func TestWaitingDecides(t *testing.T) {
 		open   int
 		code   int
 	}{
-		{"a job runs", []*carav1.ProjectEvent{b, job("Running", "Running", false)}, 1, exitTimeout},
+		{"a job runs", []*carav1.ProjectEvent{b, job("Running", "Running", false)}, 1, term.ExitTimeout},
 		{"a job has completed", []*carav1.ProjectEvent{b, job("Running", "Running", false), job("Running", "Completed", false)}, 0, 0},
-		{"a job fails after a while", []*carav1.ProjectEvent{b, job("Running", "Running", false), job("Failed", "Failed", false)}, 0, exitFailed},
+		{"a job fails after a while", []*carav1.ProjectEvent{b, job("Running", "Running", false), job("Failed", "Failed", false)}, 0, term.ExitFailed},
 		{"a service that may end, and serves", []*carav1.ProjectEvent{b, job("Running", "Running", true)}, 0, 0},
 	}...)
 	for _, tt := range tests {
@@ -308,7 +309,7 @@ func TestWaitingDecides(t *testing.T) {
 			for _, e := range tt.events {
 				w.take(e)
 			}
-			var exit Exit
+			var exit term.Exit
 			if err := w.verdict(time.Minute, nil); err != nil && !errors.As(err, &exit) {
 				t.Fatal(err)
 			}
