@@ -12,6 +12,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
+	"github.com/caravanserai/cara/cli/progress"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -107,15 +108,15 @@ func (o *drainOptions) run(ctx context.Context) error {
 // wait follows a drain to its end. If the connection to the server is lost, it waits for the server, which then continues
 // the drain.
 func (o *drainOptions) wait(ctx context.Context, conn grpc.ClientConnInterface) error {
-	d := newDrainProgress(o.name)
+	d := progress.NewDrain(o.name)
 	err := o.untilEnded(ctx, o.timeout, followed{
-		watch: func(ctx context.Context) error { return o.follow(ctx, conn, d) }, remains: d.remains,
-		lost: func() bool { return d.once("server", "gone") },
+		watch: func(ctx context.Context) error { return o.follow(ctx, conn, d) }, remains: d.Remains,
+		lost: func() bool { return d.Once("server", "gone") },
 	})
 	if err != nil {
 		return err
 	}
-	for _, note := range d.notes() {
+	for _, note := range d.Notes() {
 		fmt.Fprintln(o.Err, note)
 	}
 	o.done("drained")
@@ -123,22 +124,22 @@ func (o *drainOptions) wait(ctx context.Context, conn grpc.ClientConnInterface) 
 }
 
 // follow shows the progress until the node is drained (nil) or the watch ends.
-func (o *drainOptions) follow(ctx context.Context, conn grpc.ClientConnInterface, d *drainProgress) error {
+func (o *drainOptions) follow(ctx context.Context, conn grpc.ClientConnInterface, d *progress.Drain) error {
 	stream, err := carav1.NewWatchServiceClient(conn).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject}})
 	if err != nil {
 		return err
 	}
-	d.begin()
+	d.Begin()
 	for {
 		m, err := stream.Recv()
 		if err != nil {
 			return err
 		}
-		steps, err := d.take(m)
+		steps, err := d.Take(m)
 		for _, step := range steps {
 			fmt.Fprintln(o.Err, step)
 		}
-		if err != nil || d.drained {
+		if err != nil || d.Drained {
 			return err
 		}
 	}

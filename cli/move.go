@@ -12,6 +12,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
+	"github.com/caravanserai/cara/cli/progress"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -76,7 +77,7 @@ func (o *moveOptions) run(ctx context.Context) error {
 		return err
 	}
 	if o.wait {
-		return o.followMove(ctx, conn, o.timeout, newMoveProgress(o.name, o.to, p.GetStatus().GetMove().GetId()))
+		return o.followMove(ctx, conn, o.timeout, progress.NewMove(o.name, o.to, p.GetStatus().GetMove().GetId()))
 	}
 	o.done(fmt.Sprintf("moves to %s; caractrl move %s --to %s --wait shows the progress", o.to, o.name, o.to))
 	return nil
@@ -106,23 +107,23 @@ func (o *named) cancelMove(ctx context.Context, c carav1.ProjectServiceClient, d
 
 // followMove shows the progress of a move or a restore until its end. If the connection to the server is lost, it waits for
 // the server, which then continues the move.
-func (o *named) followMove(ctx context.Context, conn grpc.ClientConnInterface, timeout time.Duration, m *moveProgress) error {
+func (o *named) followMove(ctx context.Context, conn grpc.ClientConnInterface, timeout time.Duration, m *progress.Move) error {
 	live := term.NewLive(o.Err)
 	err := o.untilEnded(ctx, timeout, followed{
-		watch: func(ctx context.Context) error { return o.watchMove(ctx, conn, m, live) }, remains: m.remains, lost: m.lost,
+		watch: func(ctx context.Context) error { return o.watchMove(ctx, conn, m, live) }, remains: m.Remains, lost: m.Lost,
 	})
 	if err != nil {
 		return err
 	}
-	if m.failed == nil {
-		o.done(m.success)
+	if m.Failed == nil {
+		o.done(m.Success)
 	}
-	return m.failed
+	return m.Failed
 }
 
 // watchMove shows the progress until the move or the watch ends. A terminal shows one line that is redrawn, other outputs get
 // lines.
-func (o *named) watchMove(ctx context.Context, conn grpc.ClientConnInterface, m *moveProgress, live *term.Live) error {
+func (o *named) watchMove(ctx context.Context, conn grpc.ClientConnInterface, m *progress.Move, live *term.Live) error {
 	stream, err := carav1.NewProjectServiceClient(conn).WatchProjects(ctx, &carav1.WatchProjectsRequest{Name: o.name})
 	if err != nil {
 		return err
@@ -132,116 +133,14 @@ func (o *named) watchMove(ctx context.Context, conn grpc.ClientConnInterface, m 
 		if err != nil {
 			return err
 		}
-		line := m.take(e, o.now())
+		line := m.Take(e, o.now())
 		switch {
-		case m.ended:
+		case m.Ended:
 			return nil
-		case live != nil && m.step != "":
-			live.Draw([][]term.Cell{{term.Text("project/" + o.name), term.Text(m.step), term.Text(m.message)}})
+		case live != nil && m.Step != "":
+			live.Draw([][]term.Cell{{term.Text("project/" + o.name), term.Text(m.Step), term.Text(m.Message)}})
 		case line != "":
 			fmt.Fprintln(o.Err, line)
 		}
 	}
-}
-
-// moveProgress holds what is known about a move or a restore. It decides what to show and does no I/O.
-type moveProgress struct {
-	project, to, id string
-	decide          func(*carav1.Project) // judge or judgeRestore
-	success         string                // what a successful end means
-	still           func() string         // that it continues after this command
-	again           string                // how to see and end it then
-
-	step, message string // as they are now
-	shown         string // the step of the last line
-	shownAt       time.Time
-	seen          bool // the project exists
-	away          bool // the server was lost, and that was shown
-	ended         bool
-	failed        error // how the move failed; nil if the project runs on its new node
-}
-
-func newMoveProgress(project, to, id string) *moveProgress {
-	m := &moveProgress{project: project, to: to, id: id, success: "runs on " + to}
-	m.decide = m.judge
-	m.still = func() string { return fmt.Sprintf("project %s still moves to node %s", project, to) }
-	m.again = fmt.Sprintf("caractrl move %s --to %s --wait shows it again, caractrl move %s --cancel ends it", project, to, project)
-	return m
-}
-
-// betweenLines is how long a step is not shown again on an output that is not a terminal.
-const betweenLines = 10 * time.Second
-
-// take reads one event of the watch and returns the line to show, if there is a new one.
-func (m *moveProgress) take(e *carav1.ProjectEvent, now time.Time) string {
-	p := e.GetObject()
-	switch {
-	case e.GetType() == api.WatchBookmark && !m.seen, e.GetType() == api.WatchDeleted:
-		m.end(1, fmt.Sprintf("project %q was deleted meanwhile", m.project))
-		return ""
-	case e.GetType() == api.WatchBookmark:
-		return ""
-	}
-	m.seen, m.away = true, false
-	m.decide(p)
-	if m.ended || m.step == m.shown && now.Sub(m.shownAt) < betweenLines {
-		return ""
-	}
-	m.shown, m.shownAt = m.step, now
-	line := fmt.Sprintf("project/%s %s", term.Line(m.project), term.Line(m.step))
-	if m.message != "" {
-		line += ": " + term.Line(m.message)
-	}
-	return line
-}
-
-// judge decides from the project's state how far the move is.
-func (m *moveProgress) judge(p *carav1.Project) {
-	st := p.GetStatus()
-	moving := api.FindCondition(st.GetConditions(), api.CondMoving)
-	switch {
-	case st.GetMove() != nil && st.GetMove().GetId() != m.id:
-		m.end(term.ExitFailed, fmt.Sprintf("project %q has another move, to node %s: the one to node %s has ended", m.project, st.GetMove().GetTo(), m.to))
-	case st.GetMove() != nil:
-		m.step, m.message = st.GetMove().GetStep(), moving.GetMessage()
-	case st.GetNodeRef() != m.to:
-		m.end(term.ExitFailed, fmt.Sprintf("project %q is not moved: %s", m.project, moving.GetMessage()))
-	default:
-		m.judgeStart(p, fmt.Sprintf("project %q moved to node %s and failed there", m.project, m.to))
-	}
-}
-
-// judgeStart decides how far the start of the project is after its move or its restore. failed says what it means if the project
-// has failed.
-func (m *moveProgress) judgeStart(p *carav1.Project, failed string) {
-	st := p.GetStatus()
-	reason, message := api.Telling(p)
-	switch {
-	case st.GetPhase() == api.PhaseFailed:
-		m.end(term.ExitFailed, fmt.Sprintf("%s: %s: %s", failed, reason, message))
-	case st.GetPhase() == api.PhaseRunning && st.GetObservedGeneration() >= p.GetMetadata().GetGeneration():
-		m.ended = true
-	default:
-		m.step, m.message = st.GetPhase(), message
-	}
-}
-
-// lost reports whether the loss of the server is new.
-func (m *moveProgress) lost() bool {
-	before := m.away
-	m.away = true
-	return !before
-}
-
-func (m *moveProgress) end(code int, message string) {
-	m.ended, m.failed = true, term.Exit{Code: code, Message: message}
-}
-
-// remains describes a move that continues after this command ends.
-func (m *moveProgress) remains() string {
-	text := m.still()
-	if m.step != "" {
-		text += fmt.Sprintf(" (%s: %s)", m.step, term.Line(m.message))
-	}
-	return text + "\n       " + m.again
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
-	"github.com/caravanserai/cara/cli/term"
+	"github.com/caravanserai/cara/cli/progress"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -86,7 +86,7 @@ func (o *restoreOptions) run(ctx context.Context) error {
 		return err
 	}
 	if o.wait {
-		return o.followMove(ctx, conn, o.timeout, newRestoreProgress(o.name, o.as, p))
+		return o.followMove(ctx, conn, o.timeout, progress.NewRestore(o.name, o.as, p))
 	}
 	on := ""
 	if node := p.GetStatus().GetMove().GetTo(); node != "" {
@@ -107,37 +107,4 @@ func (o *restoreOptions) request(ctx context.Context, c carav1.ProjectServiceCli
 		return nil, err
 	}
 	return now, nil
-}
-
-// newRestoreProgress follows the restore that a project has now.
-func newRestoreProgress(project, as string, p *carav1.Project) *moveProgress {
-	m := &moveProgress{project: project, id: p.GetStatus().GetMove().GetId()}
-	m.decide = func(p *carav1.Project) { m.judgeRestore(p, as) }
-	m.success = "runs on its restored data"
-	if as != "" {
-		m.success = "is restored: caractrl get volumes shows the volumes of " + as
-	}
-	m.still = func() string {
-		return fmt.Sprintf("project %s is still being restored", project)
-	}
-	m.again = fmt.Sprintf("caractrl get project %s --watch shows it, caractrl restore %s --cancel ends it", project, project)
-	return m
-}
-
-// judgeRestore decides from the project's state how far the restore is.
-func (m *moveProgress) judgeRestore(p *carav1.Project, as string) {
-	st := p.GetStatus()
-	c := api.FindCondition(st.GetConditions(), api.CondRestoring)
-	switch {
-	case st.GetMove() != nil && st.GetMove().GetId() != m.id:
-		m.end(term.ExitFailed, fmt.Sprintf("project %q is moved or restored again: this restore has ended", m.project))
-	case st.GetMove() != nil:
-		m.step, m.message = st.GetMove().GetStep(), c.GetMessage()
-	case c.GetReason() != api.ReasonRestored:
-		m.end(term.ExitFailed, fmt.Sprintf("project %q is not restored: %s", m.project, term.Line(c.GetMessage())))
-	case as != "":
-		m.ended = true
-	default:
-		m.judgeStart(p, fmt.Sprintf("the data of project %q is restored, and the project failed", m.project))
-	}
 }

@@ -1,4 +1,6 @@
-package cli
+// Package progress decides what a person sees of a long operation, such as a drain, a move or a restore: it reads the events of a
+// watch and says which step is new, when the operation has ended, and how. It does no I/O; the commands do.
+package progress
 
 import (
 	"fmt"
@@ -11,8 +13,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// drainProgress holds the state of a node's drain. It decides what to show and does no I/O.
-type drainProgress struct {
+// Drain holds the state of a node's drain. It decides what to show and does no I/O.
+type Drain struct {
 	node    string
 	open    map[string]*carav1.Project // on the node, or moved but not running yet
 	failed  map[string]bool            // stopped on the node, kept for their logs
@@ -20,18 +22,19 @@ type drainProgress struct {
 	shown   map[string]string
 	seen    map[string]bool // of the objects that a watch starts with; nil once it has sent them all
 	state   *carav1.Node
-	drained bool
+	Drained bool
 }
 
-func newDrainProgress(node string) *drainProgress {
-	return &drainProgress{node: node, open: map[string]*carav1.Project{}, failed: map[string]bool{}, shown: map[string]string{}}
+// NewDrain follows the drain of a node.
+func NewDrain(node string) *Drain {
+	return &Drain{node: node, open: map[string]*carav1.Project{}, failed: map[string]bool{}, shown: map[string]string{}}
 }
 
-// begin must be called before the first message of a watch, which starts with all objects.
-func (d *drainProgress) begin() { d.seen, d.state = map[string]bool{}, nil }
+// Begin must be called before the first message of a watch, which starts with all objects.
+func (d *Drain) Begin() { d.seen, d.state = map[string]bool{}, nil }
 
-// once reports whether a text about something is new.
-func (d *drainProgress) once(about, text string) bool {
+// Once reports whether a text about something is new.
+func (d *Drain) Once(about, text string) bool {
 	if d.shown[about] == text {
 		return false
 	}
@@ -39,8 +42,8 @@ func (d *drainProgress) once(about, text string) bool {
 	return true
 }
 
-// take reads one message of the watch and returns the lines to show. An error means that the drain will not end.
-func (d *drainProgress) take(m *carav1.WatchResponse) (steps []string, err error) {
+// Take reads one message of the watch and returns the lines to show. An error means that the drain will not end.
+func (d *Drain) Take(m *carav1.WatchResponse) (steps []string, err error) {
 	for _, c := range m.GetChanges() {
 		switch o := api.Unwrap(c.GetObject()).(type) {
 		case *carav1.Node:
@@ -68,7 +71,7 @@ func (d *drainProgress) take(m *carav1.WatchResponse) (steps []string, err error
 }
 
 // complete handles the end of a watch's initial objects: an open project that was not among them has been deleted.
-func (d *drainProgress) complete() (steps []string) {
+func (d *Drain) complete() (steps []string) {
 	seen := d.seen
 	d.seen = nil
 	for _, name := range slices.Sorted(maps.Keys(d.open)) {
@@ -77,33 +80,33 @@ func (d *drainProgress) complete() (steps []string) {
 		}
 	}
 	delete(d.shown, "server")
-	if text := fmt.Sprintf("node/%s is being drained: %s to move", d.node, term.Plural(len(d.open), "project")); d.once("begun", "yes") {
+	if text := fmt.Sprintf("node/%s is being drained: %s to move", d.node, term.Plural(len(d.open), "project")); d.Once("begun", "yes") {
 		steps = append([]string{text}, steps...)
 	}
 	return steps
 }
 
 // judge decides from the node's state whether it is drained.
-func (d *drainProgress) judge(steps *[]string) error {
+func (d *Drain) judge(steps *[]string) error {
 	switch st := d.state.GetStatus(); {
 	case d.state == nil:
 		return fmt.Errorf("node %q was deleted meanwhile", d.node)
 	case !d.state.GetSpec().GetDraining():
 		return fmt.Errorf("node %q is not draining any more: somebody ended the drain; %s", d.node, d.left())
 	case st.GetState() == api.NodeNotReady:
-		if d.once("node", api.NodeNotReady) {
+		if d.Once("node", api.NodeNotReady) {
 			*steps = append(*steps, fmt.Sprintf("node/%s does not answer: projects without data on it move when their rescheduleAfter is over", d.node))
 		}
-		d.drained = len(d.open) == 0 // its agent cannot confirm it; see notes
+		d.Drained = len(d.open) == 0 // its agent cannot confirm it; see notes
 	default:
 		delete(d.shown, "node")
-		d.drained = api.IsTrue(st.GetConditions(), api.CondDrained)
+		d.Drained = api.IsTrue(st.GetConditions(), api.CondDrained)
 	}
 	return nil
 }
 
 // project reads the state of one project.
-func (d *drainProgress) project(name string, p *carav1.Project, deleted bool) []string {
+func (d *Drain) project(name string, p *carav1.Project, deleted bool) []string {
 	st := p.GetStatus()
 	there := st.GetNodeRef() == d.node
 	stopped := st.GetPhase() == api.PhaseFailed || st.GetPhase() == api.PhaseTerminated
@@ -138,7 +141,7 @@ func howItLeft(p *carav1.Project, deleted bool) string {
 }
 
 // waits returns what an open project waits for, if that is worth a message.
-func (d *drainProgress) waits(name string, p *carav1.Project) []string {
+func (d *Drain) waits(name string, p *carav1.Project) []string {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
 	if m := p.GetStatus().GetMove(); m != nil && p.GetStatus().GetNodeRef() == d.node {
 		return d.moves(name, p, m)
@@ -149,20 +152,20 @@ func (d *drainProgress) waits(name string, p *carav1.Project) []string {
 		return nil
 	}
 	text := fmt.Sprintf("project/%s waits: %s", term.Line(name), term.Line(c.GetMessage()))
-	if !d.once("project/"+name, text) {
+	if !d.Once("project/"+name, text) {
 		return nil
 	}
 	return []string{text}
 }
 
 // moves returns the step of a project whose data is being copied, once.
-func (d *drainProgress) moves(name string, p *carav1.Project, m *carav1.Move) []string {
+func (d *Drain) moves(name string, p *carav1.Project, m *carav1.Move) []string {
 	_, message := api.Telling(p)
 	text := fmt.Sprintf("project/%s moves to %s with its data: %s", term.Line(name), term.Line(m.GetTo()), m.GetStep())
 	if m.GetRestore() != nil {
 		text = fmt.Sprintf("project/%s is being restored: %s", term.Line(name), m.GetStep())
 	}
-	if !d.once("project/"+name, text) {
+	if !d.Once("project/"+name, text) {
 		return nil
 	}
 	if message != "" {
@@ -174,7 +177,7 @@ func (d *drainProgress) moves(name string, p *carav1.Project, m *carav1.Move) []
 const maxNamed = 10
 
 // left returns how many projects must still move, with the first names.
-func (d *drainProgress) left() string {
+func (d *Drain) left() string {
 	names := slices.Sorted(maps.Keys(d.open))
 	text := fmt.Sprintf("%d of %s to move", len(names), term.Plural(d.total, "project"))
 	if more := len(names) - maxNamed; more > 0 {
@@ -186,8 +189,8 @@ func (d *drainProgress) left() string {
 	return text
 }
 
-// remains describes a drain that continues after this command ends.
-func (d *drainProgress) remains() string {
+// Remains describes a drain that continues after this command ends.
+func (d *Drain) Remains() string {
 	lines := []string{fmt.Sprintf("node %s stays draining, %s", d.node, d.left())}
 	for _, name := range slices.Sorted(maps.Keys(d.open)) {
 		p := d.open[name]
@@ -202,8 +205,8 @@ func (d *drainProgress) remains() string {
 	return strings.Join(lines, "\n       ") // aligned with the first line, which begins with "error: "
 }
 
-// notes returns other facts about a drained node.
-func (d *drainProgress) notes() (notes []string) {
+// Notes returns other facts about a drained node.
+func (d *Drain) Notes() (notes []string) {
 	if d.state.GetStatus().GetState() == api.NodeNotReady {
 		notes = append(notes, fmt.Sprintf("node/%s does not answer: nothing is assigned to it, but its containers may still run until it comes back", d.node))
 	}
