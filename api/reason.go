@@ -144,6 +144,8 @@ const (
 	ReasonCertificateRenewed = "CertificateRenewed"
 	ReasonCertificateFailed  = "CertificateFailed"
 	ReasonCertificateMissing = "CertificateMissing"
+	// ReasonCertificateRecalled means that the authority wants the certificate to be replaced at once. It usually has revoked it.
+	ReasonCertificateRecalled = "CertificateRecalled"
 	// ReasonCertificateExpiring means that the certificate of a Secret must be replaced soon.
 	ReasonCertificateExpiring = "CertificateExpiring"
 	ReasonCertificateValid    = "CertificateValid"

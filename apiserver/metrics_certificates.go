@@ -27,6 +27,7 @@ func newCertificates(db *state.DB) certificates {
 const (
 	certificateValid   = "valid"
 	certificateWarned  = "renewal_failed" // it is valid, and could not be renewed yet
+	certificateRecall  = "recalled"       // it is valid, and the authority wants it to be replaced at once
 	certificateEnded   = "expired"
 	certificateMissing = "missing"
 )
@@ -39,7 +40,7 @@ func (c certificates) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c certificates) Collect(out chan<- prometheus.Metric) {
-	now, count := c.db.Now(), map[string]int{certificateValid: 0, certificateWarned: 0, certificateEnded: 0, certificateMissing: 0}
+	now, count := c.db.Now(), map[string]int{certificateValid: 0, certificateWarned: 0, certificateRecall: 0, certificateEnded: 0, certificateMissing: 0}
 	var earliest time.Time
 	orders, _ := state.List[*carav1.CertificateOrder](c.db.Cache, "", "")
 	for _, o := range orders {
@@ -62,6 +63,8 @@ func certificateState(o *carav1.CertificateOrder, now time.Time) string {
 		return certificateMissing
 	case !now.Before(o.GetNotAfter().AsTime()):
 		return certificateEnded
+	case o.GetRecalled():
+		return certificateRecall
 	case o.GetProblem() != "":
 		return certificateWarned
 	}

@@ -60,7 +60,7 @@ func (o *Obtainer) attempt(ctx context.Context, host string, state *carav1.Certi
 		return o.store(ctx, host, Failed(state, o.cfg.Directory, Failure{Problem: problem}, o.cfg.Now()), issued{})
 	}
 	ctx, note := withNote(ctx, o.cfg.Now)
-	made, err := o.authority.obtain(ctx, host, o.solvers(host, leadsTo))
+	made, err := o.authority.obtain(ctx, host, state, o.solvers(host, leadsTo))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -86,6 +86,7 @@ func (o *Obtainer) store(ctx context.Context, host string, next *carav1.Certific
 		return loop.Refused(fmt.Errorf("store the certificate of %s: %w", host, err))
 	}
 	o.hosts.set(host, stored)
+	o.asks.Add(host)
 	for _, covered := range o.hosts.covered(host) { // their own certificates are no longer needed
 		o.queue.Add(covered)
 	}

@@ -20,6 +20,8 @@ import (
 
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 const (
@@ -54,18 +56,31 @@ func newAuthority(cfg Config, accounts *accounts) *authority {
 type issued struct{ chain, key []byte }
 
 // obtain orders a certificate for a host and returns it with its key. It returns after some minutes at the latest.
-func (a *authority) obtain(ctx context.Context, host string, solvers map[string]acmez.Solver) (issued, error) {
+// state is what is stored about the host.
+func (a *authority) obtain(ctx context.Context, host string, state *carav1.CertificateOrder, solvers map[string]acmez.Solver) (issued, error) {
 	ctx, cancel := context.WithTimeout(ctx, orderAtMost)
 	defer cancel()
-	made, err := a.order(ctx, host, solvers)
+	made, err := a.order(ctx, host, a.replaces(ctx, state), solvers)
 	if problem, ok := errors.AsType[acme.Problem](err); ok && problem.Type == acme.ProblemTypeAccountDoesNotExist {
-		return a.order(ctx, host, solvers) // with the account that is registered again
+		return a.order(ctx, host, nil, solvers) // with the account that is registered again
 	}
 	return made, err
 }
 
+// replaces returns the certificate that an order can say it replaces: authorities then do not count it among those that they limit.
+// After a failure the order does not say so, because an authority can refuse it for that, such as after the loss of the account.
+func (a *authority) replaces(ctx context.Context, s *carav1.CertificateOrder) *x509.Certificate {
+	if len(s.GetSerial()) == 0 || s.GetCertificateDirectory() != a.client.Directory || s.GetProblem() != "" {
+		return nil
+	}
+	if dir, err := a.client.GetDirectory(ctx); err != nil || dir.RenewalInfo == "" {
+		return nil
+	}
+	return certificateOf(s)
+}
+
 // order makes one order.
-func (a *authority) order(ctx context.Context, host string, solvers map[string]acmez.Solver) (issued, error) {
+func (a *authority) order(ctx context.Context, host string, replaces *x509.Certificate, solvers map[string]acmez.Solver) (issued, error) {
 	account, err := a.accounts.get(ctx, a.client)
 	if err != nil {
 		return issued{}, err
@@ -82,6 +97,7 @@ func (a *authority) order(ctx context.Context, host string, solvers map[string]a
 	if err != nil {
 		return issued{}, fmt.Errorf("request a certificate for %s: %w", host, err)
 	}
+	params.Replaces = replaces
 	client := acmez.Client{Client: a.client, ChallengeSolvers: solvers}
 	chains, err := client.ObtainCertificate(ctx, params)
 	if problem, ok := errors.AsType[acme.Problem](err); ok && problem.Type == acme.ProblemTypeAccountDoesNotExist {
@@ -157,17 +173,23 @@ func withNote(ctx context.Context, now func() time.Time) (context.Context, *note
 	return context.WithValue(ctx, noteKey{}, n), n
 }
 
-// set notes a Retry-After: a number of seconds, or a date. Anything else is ignored.
+// set notes a Retry-After. Anything that is neither a number of seconds nor a date is ignored.
 func (n *note) set(header string) {
-	at := time.Time{}
-	if seconds, err := strconv.ParseUint(strings.TrimSpace(header), 10, 31); err == nil {
-		at = n.now().Add(time.Duration(seconds) * time.Second)
-	} else if date, err := http.ParseTime(header); err == nil {
-		at = date
-	}
+	at := retryAfter(header, n.now())
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.at = at
+}
+
+// retryAfter returns the time that a Retry-After names, or the zero time.
+func retryAfter(header string, now time.Time) time.Time {
+	if seconds, err := strconv.ParseUint(strings.TrimSpace(header), 10, 31); err == nil {
+		return now.Add(time.Duration(seconds) * time.Second)
+	}
+	if date, err := http.ParseTime(header); err == nil {
+		return date
+	}
+	return time.Time{}
 }
 
 func (n *note) get() time.Time {

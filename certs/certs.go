@@ -110,7 +110,8 @@ type Obtainer struct {
 	server    carav1.CertificateServiceClient
 	authority *authority
 	mirror    *loop.Mirror
-	queue     *loop.Queue
+	queue     *loop.Queue // of hosts: orders
+	asks      *loop.Queue // of hosts: questions when to renew
 	hosts     *hosts
 }
 
@@ -131,6 +132,9 @@ func New(cfg Config) *Obtainer {
 	o.queue = loop.NewQueue(loop.QueueConfig{
 		Name: "certs", Workers: cfg.Workers, Do: o.work, MinBackoff: time.Second, Metrics: cfg.Queues, Logger: cfg.Logger,
 	})
+	o.asks = loop.NewQueue(loop.QueueConfig{
+		Name: "certs-advice", Workers: askWorkers, Do: o.ask, MinBackoff: time.Second, Metrics: cfg.Queues, Logger: cfg.Logger,
+	})
 	return o
 }
 
@@ -145,6 +149,7 @@ func (o *Obtainer) Run(ctx context.Context) error {
 		if err := o.load(ctx); err != nil {
 			return err
 		}
+		group.Go(func() error { return o.asks.Run(ctx) })
 		return o.queue.Run(ctx)
 	})
 	return group.Wait()
@@ -157,7 +162,7 @@ func (o *Obtainer) load(ctx context.Context) error {
 		resp, err := o.server.ListCertificateOrders(ctx, &carav1.ListRequest{})
 		if err == nil {
 			for _, host := range o.hosts.load(resp.GetItems()) {
-				o.queue.Add(host)
+				o.add(host)
 			}
 			return nil
 		}
@@ -167,6 +172,11 @@ func (o *Obtainer) load(ctx context.Context) error {
 		o.cfg.Logger.Warn("the state of certificates cannot be read, will retry", "error", err)
 		again.Wait(ctx)
 	}
+}
+
+func (o *Obtainer) add(host string) {
+	o.queue.Add(host)
+	o.asks.Add(host)
 }
 
 // changed queues the hosts that a transaction may concern.
@@ -179,7 +189,7 @@ func (o *Obtainer) changed(changes []loop.Change) {
 				now = wanted(m, o.cfg.Hosts)
 			}
 			for _, name := range o.hosts.claim(m.GetMetadata().GetName(), now) {
-				o.queue.Add(name)
+				o.add(name)
 			}
 		case *carav1.Node: // hosts that led nowhere may lead to this node now
 			if !sameAddresses(ch) {

@@ -30,7 +30,7 @@ func TestIssueAndRenew(t *testing.T) {
 	if got := r.events("shop"); got != api.ReasonCertificateIssued {
 		t.Errorf("events %q", got)
 	}
-	r.pass(60*day + time.Hour)
+	r.pass(61*day + time.Hour)
 	r.await("the certificate is renewed", func() error {
 		if again := r.shows(https, "app.test"); again.SerialNumber.Cmp(first.SerialNumber) == 0 {
 			return errSame
@@ -39,6 +39,9 @@ func TestIssueAndRenew(t *testing.T) {
 	})
 	if got := r.events("shop"); got != api.ReasonCertificateIssued+" "+api.ReasonCertificateRenewed {
 		t.Errorf("events %q", got)
+	}
+	if !strings.Contains(r.Log(), "is a replacement of") {
+		t.Error("the order does not say which certificate it replaces")
 	}
 }
 
@@ -60,7 +63,7 @@ func TestLongestHosts(t *testing.T) {
 	r.ready("shop", api.StatusTrue, hosts[0]+": valid until")
 	r.ready("shop", api.StatusTrue, hosts[1]+": valid until")
 	first := []*x509.Certificate{r.shows(https, hosts[0]), r.shows(https, hosts[1])}
-	r.pass(60*day + time.Hour)
+	r.pass(61*day + time.Hour)
 	r.await("the certificates are renewed", func() error {
 		for i, host := range hosts {
 			if r.shows(https, host).SerialNumber.Cmp(first[i].SerialNumber) == 0 {
@@ -71,7 +74,7 @@ func TestLongestHosts(t *testing.T) {
 	})
 	_, err := carav1.NewProjectServiceClient(r.conn).DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "shop"})
 	r.must(err)
-	r.pass(60*day + time.Hour)
+	r.pass(61*day + time.Hour)
 	r.await("the certificates are forgotten", func() error {
 		conn, err := r.server.Client(api.RoleCerts)
 		r.must(err)
@@ -111,7 +114,7 @@ func TestAuthorityDown(t *testing.T) {
 	r.Down()
 	r.claim("new", "new.test")
 	r.ready("new", api.StatusFalse, "connection refused; next try at")
-	r.pass(60*day + time.Hour)
+	r.pass(61*day + time.Hour)
 	r.ready("old", api.StatusTrue, "it could not be renewed")
 	if leaf, err := r.peek(https, "old.test", roots); err != nil || leaf.SerialNumber.Cmp(serial) != 0 {
 		t.Errorf("the certificate is not in use any more: %v", err)

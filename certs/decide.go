@@ -30,6 +30,13 @@ const (
 	maxRetryAfter = 7 * 24 * time.Hour
 )
 
+// Limit of the orders of one host while its certificate need not be renewed by its age. Let's Encrypt allows 5 certificates with the
+// same names in a week.
+const (
+	maxEarly    = 4
+	earlyWindow = 7 * 24 * time.Hour
+)
+
 const (
 	keptOrders = 10        // of one host
 	keepState  = time.Hour // after the last order of a host that no project claims
@@ -85,8 +92,8 @@ func Decide(l Look) Step {
 	if next := s.GetNextTry(); waits && l.Now.Before(next.AsTime()) {
 		return Step{Wait, next.AsTime(), s.GetProblem()}
 	}
-	if pause := orderPause(s); s.GetCertificateDirectory() == l.Directory && l.Now.Before(pause) {
-		return Step{Wait, pause, "the certificate is new, though the clock says that it ends soon"}
+	if pause := orderPause(s, l.Now); s.GetCertificateDirectory() == l.Directory && l.Now.Before(pause) {
+		return Step{Wait, pause, "the certificate is new, though the clock or the authority says that it must be renewed"}
 	}
 	if l.Now.Before(l.Room) {
 		return Step{Wait, l.Room, fmt.Sprintf("the cluster has made %d orders in %s: the authority would refuse more", maxOrders, orderWindow)}
@@ -98,19 +105,26 @@ func Decide(l Look) Step {
 		return Step{Verb: Order, Reason: "the certificate is from " + s.GetCertificateDirectory()}
 	case !valid:
 		return Step{Verb: Renew, Reason: "the certificate ended at " + clock(s.GetNotAfter())}
+	case s.GetRecalled():
+		return Step{Verb: Renew, Reason: "the authority wants the certificate to be replaced at once"}
 	default:
 		return Step{Verb: Renew, Reason: "the certificate ends at " + clock(s.GetNotAfter())}
 	}
 }
 
-// orderPause returns when a host whose last order succeeded can have the next one. A clock that is wrong, or an authority with
-// another clock, would otherwise cause one order after the other.
-func orderPause(s *carav1.CertificateOrder) time.Time {
-	if len(s.GetOrders()) == 0 || s.GetProblem() != "" {
+// orderPause returns when a host whose last order succeeded can have the next one. A clock that is wrong, an authority with
+// another clock, or one that wants each certificate to be replaced at once, would otherwise cause one order after the other.
+func orderPause(s *carav1.CertificateOrder, now time.Time) time.Time {
+	n := len(s.GetOrders())
+	if n == 0 || s.GetProblem() != "" {
 		return time.Time{}
 	}
-	life := s.GetNotAfter().AsTime().Sub(s.GetNotBefore().AsTime())
-	return s.GetOrders()[len(s.GetOrders())-1].AsTime().Add(min(time.Hour, life/3))
+	from, to := s.GetNotBefore().AsTime(), s.GetNotAfter().AsTime()
+	pause := s.GetOrders()[n-1].AsTime().Add(min(time.Hour, to.Sub(from)/3))
+	if early := now.Before(RenewAt(s.GetMetadata().GetName(), from, to)); early && n >= maxEarly {
+		pause = later(pause, s.GetOrders()[n-maxEarly].AsTime().Add(earlyWindow))
+	}
+	return pause
 }
 
 // unwanted decides for a host that no project claims. Its certificate is kept for the next project until it would be
@@ -151,10 +165,14 @@ func Room(orders []time.Time, now time.Time) time.Time {
 // time are spread over a thirtieth of their lives, always in the same way.
 func RenewAt(host string, from, to time.Time) time.Time {
 	life := to.Sub(from)
+	return to.Add(-life/3 - share(life/30, host)).Truncate(time.Second)
+}
+
+// share returns a part of d that is always the same for a host, and evenly spread over many hosts.
+func share(d time.Duration, host string) time.Duration {
 	h := fnv.New32a()
 	h.Write([]byte(host)) // never fails
-	spread := time.Duration(float64(life/30) * float64(h.Sum32()) / (1 << 32))
-	return to.Add(-life/3 - spread).Truncate(time.Second)
+	return time.Duration(float64(d) * float64(h.Sum32()) / (1 << 32))
 }
 
 // Failure is why an attempt failed.
@@ -201,6 +219,7 @@ func Succeeded(old *carav1.CertificateOrder, directory string, from, to, now tim
 	next.NotBefore, next.NotAfter = timestamppb.New(from), timestamppb.New(to)
 	next.RenewAt = timestamppb.New(RenewAt(old.GetMetadata().GetName(), from, to))
 	next.Problem, next.Failures, next.NextTry, next.BeforeOrder = "", 0, nil, false
+	next.Recalled, next.RecallUrl = false, ""
 	next.Orders = withOrder(next.Orders, now)
 	return next
 }

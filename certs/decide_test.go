@@ -60,8 +60,20 @@ func TestDecide(t *testing.T) {
 			Look{Wanted: true, State: good(func(s *carav1.CertificateOrder) {
 				s.RenewAt, s.Orders = at(-day), []*timestamppb.Timestamp{at(-time.Minute)}
 			})},
-			Step{Wait, noon.Add(59 * time.Minute), "the certificate is new, though the clock says that it ends soon"},
+			Step{Wait, noon.Add(59 * time.Minute), "the certificate is new, though the clock or the authority says that it must be renewed"},
 		},
+		"recalled": {Look{Wanted: true, State: good(func(s *carav1.CertificateOrder) {
+			s.RenewAt, s.Recalled = at(-time.Hour), true
+		})}, Step{Verb: Renew, Reason: "the authority wants the certificate to be replaced at once"}},
+		"recalled again and again": {
+			Look{Wanted: true, State: good(func(s *carav1.CertificateOrder) {
+				s.RenewAt, s.Recalled, s.Orders = at(-time.Hour), true, []*timestamppb.Timestamp{at(-8 * day), at(-6 * day), at(-5 * day), at(-4 * day), at(-3 * day)}
+			})},
+			Step{Wait, noon.Add(day), "the certificate is new, though the clock or the authority says that it must be renewed"},
+		},
+		"recalled again": {Look{Wanted: true, State: good(func(s *carav1.CertificateOrder) {
+			s.RenewAt, s.Recalled, s.Orders = at(-time.Hour), true, []*timestamppb.Timestamp{at(-6 * day), at(-5 * day), at(-2 * time.Hour)}
+		})}, Step{Verb: Renew, Reason: "the authority wants the certificate to be replaced at once"}},
 		"limit": {
 			Look{Wanted: true, Room: noon.Add(time.Minute)},
 			Step{Wait, noon.Add(time.Minute), "the cluster has made 200 orders in 3h0m0s: the authority would refuse more"},

@@ -98,7 +98,7 @@ func TestWildcard(t *testing.T) {
 	if n := r.orders(); n != 2 {
 		t.Errorf("%d orders, want one for the wildcard and one for the other host", n)
 	}
-	r.pass(60*day + time.Hour)
+	r.pass(61*day + time.Hour)
 	r.await("the certificate is renewed", func() error {
 		if again := r.shows(https, "late.dev.test"); again.SerialNumber.Cmp(first.SerialNumber) == 0 {
 			return errSame

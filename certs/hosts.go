@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 	"sync"
@@ -22,13 +23,24 @@ type hosts struct {
 	claims map[string]map[string]int           // by name: its hosts, and the number of projects of each
 	states map[string]*carav1.CertificateOrder // by name; never changed in place
 	busy   map[string]time.Time                // by name: the start of an order that is under way
+	asking map[string]bool                     // names whose state a question may change
+	ask    map[string]question                 // by name: the next question
 	again  map[string]bool                     // names that look for a node, whose next try need not be waited for
+}
+
+// askPause is how long an order waits for a question about its host, and a question for an order.
+const askPause = time.Second
+
+// question is when the authority is asked next about a certificate, and how often it has not answered.
+type question struct {
+	at       time.Time
+	failures int32
 }
 
 func newHosts(wildcard string) *hosts {
 	return &hosts{
 		wildcard: wildcard, of: map[string][]string{}, claims: map[string]map[string]int{}, states: map[string]*carav1.CertificateOrder{},
-		busy: map[string]time.Time{}, again: map[string]bool{},
+		busy: map[string]time.Time{}, asking: map[string]bool{}, ask: map[string]question{}, again: map[string]bool{},
 	}
 }
 
@@ -134,9 +146,49 @@ func (h *hosts) load(states []*carav1.CertificateOrder) []string {
 func (h *hosts) set(host string, s *carav1.CertificateOrder) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !bytes.Equal(h.states[host].GetSerial(), s.GetSerial()) {
+		delete(h.ask, host) // the answers were about another certificate
+	}
 	if h.states[host] = s; s == nil {
 		delete(h.states, host)
 	}
+}
+
+// startAsking returns the state of a host whose certificate the authority is to be asked about now. No order begins for it until
+// endAsking. If there is nothing to ask now, it returns how long to wait; zero means until something changes.
+func (h *hosts) startAsking(host, directory string, now time.Time) (*carav1.CertificateOrder, time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.states[host]
+	if !Asks(len(h.claims[host]) > 0, s, directory, now) {
+		return nil, 0
+	}
+	if wait := h.ask[host].at.Sub(now); wait > 0 {
+		return nil, wait
+	}
+	if _, ordering := h.busy[host]; ordering {
+		return nil, askPause
+	}
+	h.asking[host] = true
+	return s, 0
+}
+
+func (h *hosts) endAsking(host string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.asking, host)
+}
+
+// asked sets when the authority is asked again; after zero, it has not answered.
+func (h *hosts) asked(host string, now time.Time, again time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	q := question{at: now.Add(again)}
+	if again == 0 {
+		q.failures = h.ask[host].failures + 1
+		q.at = now.Add(backoff(askRetry, askMost, q.failures))
+	}
+	h.ask[host] = q
 }
 
 // look returns the hosts whose last attempt ended before an order, so that they are looked at again at once.
@@ -158,6 +210,9 @@ func (h *hosts) decide(host, directory string, now time.Time) (Step, *carav1.Cer
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.states[host]
+	if h.asking[host] {
+		return Step{Wait, now.Add(askPause), "the authority is asked when to renew the certificate"}, s
+	}
 	shared := h.states[h.name(host)]
 	covered := h.name(host) != host && now.Before(shared.GetNotAfter().AsTime()) && shared.GetCertificateDirectory() == directory
 	l := Look{Covered: covered, Wanted: len(h.claims[host]) > 0, State: s, Directory: directory, Now: now, Again: h.again[host]}

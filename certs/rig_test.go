@@ -115,18 +115,7 @@ func (r *rig) serve() {
 // obtain runs the loop, after the one before has been stopped.
 func (r *rig) obtain() {
 	r.Helper()
-	conn, err := r.server.Client(api.RoleCerts)
-	r.must(err)
-	text, err := os.ReadFile(r.RootsFile)
-	r.must(err)
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(text)
-	cfg := Config{
-		Conn: conn, Logger: slog.New(slog.NewTextHandler(r.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})), Directory: r.Directory,
-		Hosts: r.settings.Hosts, Wildcard: r.settings.Wildcard, Email: "ops@example.com", Roots: roots, Resolver: r.Resolver(), Version: "test", Now: r.now, Glance: 100 * time.Millisecond,
-	}
-	r.change(&cfg)
-	r.must(cfg.Validate())
+	cfg := r.config()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context())) // a test stops it
 	done := make(chan error, 1)
 	go func() { done <- New(cfg).Run(ctx) }()
@@ -140,6 +129,24 @@ func (r *rig) obtain() {
 		}
 	}
 	r.Cleanup(r.stop)
+}
+
+// config returns the configuration of the loop.
+func (r *rig) config() Config {
+	r.Helper()
+	conn, err := r.server.Client(api.RoleCerts)
+	r.must(err)
+	text, err := os.ReadFile(r.RootsFile)
+	r.must(err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(text)
+	cfg := Config{
+		Conn: conn, Logger: slog.New(slog.NewTextHandler(r.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})), Directory: r.Directory,
+		Hosts: r.settings.Hosts, Wildcard: r.settings.Wildcard, Email: "ops@example.com", Roots: roots, Resolver: r.Resolver(), Version: "test", Now: r.now, Glance: 100 * time.Millisecond,
+	}
+	r.change(&cfg)
+	r.must(cfg.Validate())
+	return cfg
 }
 
 // agent joins a node whose public addresses are one of loopback. It serves HTTPS at the returned address.

@@ -3,6 +3,7 @@ package objects
 import (
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"slices"
 	"time"
@@ -33,7 +34,34 @@ func (s Certificates) ListCertificateOrders(_ context.Context, req *carav1.ListR
 		return nil, err
 	}
 	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
+	for i, o := range items {
+		items[i] = s.identified(o)
+	}
 	return &carav1.ListCertificateOrdersResponse{Items: items, Metadata: meta}, nil
+}
+
+// identified returns an order with what names its certificate at the authority. Orders of older servers lack that.
+func (s Certificates) identified(o *carav1.CertificateOrder) *carav1.CertificateOrder {
+	if o.GetNotAfter() == nil || len(o.GetSerial()) > 0 {
+		return o
+	}
+	stored, _ := state.Get[*carav1.Certificate](s.DB.Cache, ObtainedCertificate(o.GetMetadata().GetName()))
+	block, _ := pem.Decode(stored.GetChain())
+	if block == nil {
+		return o
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return o
+	}
+	o = proto.CloneOf(o)
+	nameCertificate(o, leaf)
+	return o
+}
+
+// nameCertificate notes what names a certificate at the authority.
+func nameCertificate(out *carav1.CertificateOrder, leaf *x509.Certificate) {
+	out.AuthorityKeyId, out.Serial = leaf.AuthorityKeyId, leaf.SerialNumber.Bytes()
 }
 
 // UpdateCertificate stores the result of an attempt, updates the projects of the host, and ends the challenges of the host.
@@ -50,6 +78,9 @@ func (s Certificates) UpdateCertificate(ctx context.Context, req *carav1.UpdateC
 		if out.Metadata.CreationTimestamp == nil {
 			out.Metadata.CreationTimestamp = timestamppb.New(t.Now)
 		}
+		if req.GetAdvice() {
+			return s.putAdvice(t, old, out)
+		}
 		if len(req.GetChain()) == 0 {
 			keepCertificate(out, old)
 		} else if err := putCertificate(t, out, req.GetChain(), req.GetKey()); err != nil {
@@ -57,11 +88,29 @@ func (s Certificates) UpdateCertificate(ctx context.Context, req *carav1.UpdateC
 		}
 		t.Put(out)
 		dropChallenges(t, host)
-		typ, reason, message := certificateEvent(old, out, len(req.GetChain()) > 0)
-		rules.TellCertificate(t, host, typ, reason, message)
+		tellCertificate(t, old, out, len(req.GetChain()) > 0)
 		return nil
 	})
 	return out, err
+}
+
+// putAdvice makes out the old order with only what the authority says about the renewal, and stores it.
+func (s Certificates) putAdvice(t *state.Tx, old, out *carav1.CertificateOrder) error {
+	if old.GetNotAfter() == nil || out.GetRenewAt() == nil {
+		return api.Invalid("the advice", api.Field("order.renewAt", "is for a certificate, and the host has none"))
+	}
+	at, recalled, page := out.GetRenewAt(), out.GetRecalled(), out.GetRecallUrl()
+	proto.Reset(out)
+	proto.Merge(out, s.identified(old))
+	out.RenewAt, out.Recalled, out.RecallUrl = at, recalled, page
+	t.Put(out)
+	tellCertificate(t, old, out, false)
+	return nil
+}
+
+func tellCertificate(t *state.Tx, old, now *carav1.CertificateOrder, issued bool) {
+	typ, reason, message := certificateEvent(old, now, issued)
+	rules.TellCertificate(t, now.GetMetadata().GetName(), typ, reason, message)
 }
 
 // replaced returns the object that an update replaces, or nil. want is the resourceVersion in the update, or empty if there is no
@@ -78,7 +127,8 @@ func replaced[T proto.Message](t *state.Tx, name, want string) (T, error) {
 // keepCertificate makes a failed attempt keep what is known about the certificate.
 func keepCertificate(out, old *carav1.CertificateOrder) {
 	out.Issuer, out.NotBefore, out.NotAfter, out.RenewAt = old.GetIssuer(), old.GetNotBefore(), old.GetNotAfter(), old.GetRenewAt()
-	out.CertificateDirectory = old.GetCertificateDirectory()
+	out.CertificateDirectory, out.AuthorityKeyId, out.Serial = old.GetCertificateDirectory(), old.GetAuthorityKeyId(), old.GetSerial()
+	out.Recalled, out.RecallUrl = old.GetRecalled(), old.GetRecallUrl()
 }
 
 // putCertificate checks and stores a new certificate, and notes in the order what is in it.
@@ -99,6 +149,8 @@ func putCertificate(t *state.Tx, out *carav1.CertificateOrder, chain, key []byte
 	}
 	out.Issuer = issuerName(pair.Leaf)
 	out.NotBefore, out.NotAfter = timestamppb.New(pair.Leaf.NotBefore), timestamppb.New(pair.Leaf.NotAfter)
+	nameCertificate(out, pair.Leaf)
+	out.Recalled, out.RecallUrl = false, ""
 	id := ObtainedCertificate(host)
 	t.Write(state.Key(state.KindCertificate, id), &carav1.Certificate{
 		Id: id, Names: []string{host}, Chain: chain, Key: t.Vault.Seal(state.CertificateSeal(id), key), NotAfter: out.GetNotAfter(),
@@ -116,17 +168,20 @@ func issuerName(leaf *x509.Certificate) string {
 	return text.Printable(name, maxIssuer)
 }
 
-// certificateEvent returns the event of an attempt.
+// certificateEvent returns the event of a change of an order. Its reason is empty if people need not know the change.
 func certificateEvent(old, now *carav1.CertificateOrder, issued bool) (api.EventType, api.Reason, string) {
 	host := now.GetMetadata().GetName()
 	switch {
-	case !issued:
-		return api.EventWarning, api.ReasonCertificateFailed, host + ": " + now.GetProblem()
-	case old.GetNotAfter() == nil:
+	case issued && old.GetNotAfter() == nil:
 		return api.EventNormal, api.ReasonCertificateIssued, certificateText(host, now)
-	default:
+	case issued:
 		return api.EventNormal, api.ReasonCertificateRenewed, certificateText(host, now)
+	case !proto.Equal(old.GetNextTry(), now.GetNextTry()):
+		return api.EventWarning, api.ReasonCertificateFailed, host + ": " + now.GetProblem()
+	case now.GetRecalled() && !old.GetRecalled():
+		return api.EventWarning, api.ReasonCertificateRecalled, host + ": " + rules.RecallText(now)
 	}
+	return "", "", ""
 }
 
 func certificateText(host string, o *carav1.CertificateOrder) string {

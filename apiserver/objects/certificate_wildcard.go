@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"strings"
@@ -53,9 +54,10 @@ func (s Certificates) tellWildcard(ctx context.Context, name string, old, now *c
 			t.Put(next)
 		}
 		if now != nil {
-			issued := !proto.Equal(old.GetNotAfter(), now.GetNotAfter())
-			typ, reason, message := certificateEvent(old, now, issued)
-			rules.RecordEvent(t, rules.RefTo(p), typ, reason, message)
+			issued := !proto.Equal(old.GetNotAfter(), now.GetNotAfter()) || !bytes.Equal(old.GetSerial(), now.GetSerial()) && len(old.GetSerial()) > 0
+			if typ, reason, message := certificateEvent(old, now, issued); reason != "" {
+				rules.RecordEvent(t, rules.RefTo(p), typ, reason, message)
+			}
 		}
 		return nil
 	})

@@ -3,6 +3,7 @@ package rules
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -47,9 +48,7 @@ func obtained(t *state.Tx, host string) *carav1.HostCertificate {
 	switch {
 	case order.GetNotAfter() != nil && t.Now.Before(order.GetNotAfter().AsTime()):
 		out.Names, out.NotAfter, out.Issuer = []string{name}, order.GetNotAfter(), order.GetIssuer()
-		if problem != "" {
-			out.Warning = "it could not be renewed: " + problem
-		}
+		out.Warning = warning(order, problem)
 	case !t.Hosts.Obtained:
 		out.Problem = "this server obtains no certificates: start it with --acme-email, or use a Secret of type tls with tls.secretRef, or set tls.mode: Off to serve the host over HTTP only"
 	case problem != "":
@@ -58,6 +57,27 @@ func obtained(t *state.Tx, host string) *carav1.HostCertificate {
 		out.Problem = "waiting for the certificate authority"
 	}
 	return out
+}
+
+// warning returns what is wrong with a certificate that can be used. problem is why it could not be renewed, or empty.
+func warning(order *carav1.CertificateOrder, problem string) string {
+	var all []string
+	if order.GetRecalled() {
+		all = append(all, RecallText(order))
+	}
+	if problem != "" {
+		all = append(all, "it could not be renewed: "+problem)
+	}
+	return strings.Join(all, "; ")
+}
+
+// RecallText says that the authority wants a certificate to be replaced.
+func RecallText(order *carav1.CertificateOrder) string {
+	said := "the authority wants this certificate to be replaced now; it has probably revoked it. The server orders a new one"
+	if order.GetRecallUrl() != "" {
+		said += "; the authority explains: " + order.GetRecallUrl()
+	}
+	return said
 }
 
 // TellCertificate updates the projects that claim a host, and records an event about its certificate for each of them.

@@ -50,7 +50,15 @@ type CertificateOrder struct {
 	// Orders are the times of the last orders of the host, oldest first.
 	Orders []*timestamppb.Timestamp `protobuf:"bytes,11,rep,name=orders,proto3" json:"orders,omitempty"`
 	// BeforeOrder is true if the last attempt failed before an order, such as for a wrong DNS record.
-	BeforeOrder   bool `protobuf:"varint,12,opt,name=before_order,json=beforeOrder,proto3" json:"before_order,omitempty"`
+	BeforeOrder bool `protobuf:"varint,12,opt,name=before_order,json=beforeOrder,proto3" json:"before_order,omitempty"`
+	// AuthorityKeyId is the authority key identifier of the certificate. With serial it names the certificate at the authority.
+	AuthorityKeyId []byte `protobuf:"bytes,13,opt,name=authority_key_id,json=authorityKeyId,proto3" json:"authority_key_id,omitempty"`
+	// Serial is the serial number of the certificate, big-endian.
+	Serial []byte `protobuf:"bytes,14,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Recalled is true if the authority wants the certificate to be replaced at once. It usually has revoked the certificate.
+	Recalled bool `protobuf:"varint,15,opt,name=recalled,proto3" json:"recalled,omitempty"`
+	// RecallUrl is a page of the authority about the reason. Empty if it has named none.
+	RecallUrl     string `protobuf:"bytes,16,opt,name=recall_url,json=recallUrl,proto3" json:"recall_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -169,6 +177,34 @@ func (x *CertificateOrder) GetBeforeOrder() bool {
 	return false
 }
 
+func (x *CertificateOrder) GetAuthorityKeyId() []byte {
+	if x != nil {
+		return x.AuthorityKeyId
+	}
+	return nil
+}
+
+func (x *CertificateOrder) GetSerial() []byte {
+	if x != nil {
+		return x.Serial
+	}
+	return nil
+}
+
+func (x *CertificateOrder) GetRecalled() bool {
+	if x != nil {
+		return x.Recalled
+	}
+	return false
+}
+
+func (x *CertificateOrder) GetRecallUrl() string {
+	if x != nil {
+		return x.RecallUrl
+	}
+	return ""
+}
+
 // ListCertificateOrdersResponse is one page of orders.
 type ListCertificateOrdersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -224,7 +260,8 @@ func (x *ListCertificateOrdersResponse) GetMetadata() *ListMeta {
 	return nil
 }
 
-// UpdateCertificateRequest records the result of an attempt to obtain or renew the certificate of a host.
+// UpdateCertificateRequest records the result of an attempt to obtain or renew the certificate of a host, or what the authority
+// says about the time of its renewal.
 type UpdateCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Order is the new state, without metadata: the name of an object is too short for some hosts.
@@ -237,8 +274,11 @@ type UpdateCertificateRequest struct {
 	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
 	// ResourceVersion of the state that order replaces. Empty if the host has no state.
 	ResourceVersion string `protobuf:"bytes,5,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Advice is true if order only records when the authority wants the certificate to be renewed: renew_at, recalled and
+	// recall_url. There was no attempt.
+	Advice        bool `protobuf:"varint,6,opt,name=advice,proto3" json:"advice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateCertificateRequest) Reset() {
@@ -304,6 +344,13 @@ func (x *UpdateCertificateRequest) GetResourceVersion() string {
 		return x.ResourceVersion
 	}
 	return ""
+}
+
+func (x *UpdateCertificateRequest) GetAdvice() bool {
+	if x != nil {
+		return x.Advice
+	}
+	return false
 }
 
 // DeleteCertificateRequest names a host that no project claims any more.
@@ -613,7 +660,7 @@ var File_cara_v1_acme_proto protoreflect.FileDescriptor
 
 const file_cara_v1_acme_proto_rawDesc = "" +
 	"\n" +
-	"\x12cara/v1/acme.proto\x12\acara.v1\x1a\x1bbuf/validate/validate.proto\x1a\x12cara/v1/meta.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x04\n" +
+	"\x12cara/v1/acme.proto\x12\acara.v1\x1a\x1bbuf/validate/validate.proto\x1a\x12cara/v1/meta.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x05\n" +
 	"\x10CertificateOrder\x12/\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12\x16\n" +
@@ -628,16 +675,22 @@ const file_cara_v1_acme_proto_rawDesc = "" +
 	"\bnext_try\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\anextTry\x122\n" +
 	"\x06orders\x18\v \x03(\v2\x1a.google.protobuf.TimestampR\x06orders\x12!\n" +
-	"\fbefore_order\x18\f \x01(\bR\vbeforeOrder\"\x7f\n" +
+	"\fbefore_order\x18\f \x01(\bR\vbeforeOrder\x121\n" +
+	"\x10authority_key_id\x18\r \x01(\fB\a\xbaH\x04z\x02\x18@R\x0eauthorityKeyId\x12\x1f\n" +
+	"\x06serial\x18\x0e \x01(\fB\a\xbaH\x04z\x02\x18@R\x06serial\x12\x1a\n" +
+	"\brecalled\x18\x0f \x01(\bR\brecalled\x12'\n" +
+	"\n" +
+	"recall_url\x18\x10 \x01(\tB\b\xbaH\x05r\x03\x18\xac\x02R\trecallUrl\"\x7f\n" +
 	"\x1dListCertificateOrdersResponse\x12/\n" +
 	"\x05items\x18\x01 \x03(\v2\x19.cara.v1.CertificateOrderR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"\xe6\x01\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"\xfe\x01\n" +
 	"\x18UpdateCertificateRequest\x127\n" +
 	"\x05order\x18\x01 \x01(\v2\x19.cara.v1.CertificateOrderB\x06\xbaH\x03\xc8\x01\x01R\x05order\x12\x1f\n" +
 	"\x05chain\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\x05chain\x12\x1b\n" +
 	"\x03key\x18\x03 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x01R\x03key\x12\x1f\n" +
 	"\x04host\x18\x04 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x04host\x122\n" +
-	"\x10resource_version\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\x0fresourceVersion\";\n" +
+	"\x10resource_version\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\x0fresourceVersion\x12\x16\n" +
+	"\x06advice\x18\x06 \x01(\bR\x06advice\";\n" +
 	"\x18DeleteCertificateRequest\x12\x1f\n" +
 	"\x04host\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x04host\"\xd1\x01\n" +
 	"\vAcmeAccount\x127\n" +

@@ -2774,7 +2774,8 @@ type HostCertificate struct {
 	Issuer string `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// Problem explains why there is no certificate that can be used. Empty if there is one.
 	Problem string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
-	// Warning explains why the certificate could not be renewed yet. Empty if that is not so.
+	// Warning says what is wrong with a certificate that can be used: it ends soon, it could not be renewed, or the authority
+	// wants it to be replaced. Empty if nothing is wrong.
 	Warning       string `protobuf:"bytes,7,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

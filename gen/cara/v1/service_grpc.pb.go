@@ -4020,7 +4020,8 @@ const (
 type CertificateServiceClient interface {
 	// ListCertificateOrders lists what the server has done to obtain certificates, without private keys.
 	ListCertificateOrders(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListCertificateOrdersResponse, error)
-	// UpdateCertificate records the result of an attempt to obtain or renew a certificate.
+	// UpdateCertificate records the result of an attempt to obtain or renew a certificate, or when the authority wants it to be
+	// renewed.
 	UpdateCertificate(ctx context.Context, in *UpdateCertificateRequest, opts ...grpc.CallOption) (*CertificateOrder, error)
 	// DeleteCertificate removes the certificate of a host and what was done to obtain it.
 	DeleteCertificate(ctx context.Context, in *DeleteCertificateRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
@@ -4122,7 +4123,8 @@ func (c *certificateServiceClient) RemoveChallenge(ctx context.Context, in *Remo
 type CertificateServiceServer interface {
 	// ListCertificateOrders lists what the server has done to obtain certificates, without private keys.
 	ListCertificateOrders(context.Context, *ListRequest) (*ListCertificateOrdersResponse, error)
-	// UpdateCertificate records the result of an attempt to obtain or renew a certificate.
+	// UpdateCertificate records the result of an attempt to obtain or renew a certificate, or when the authority wants it to be
+	// renewed.
 	UpdateCertificate(context.Context, *UpdateCertificateRequest) (*CertificateOrder, error)
 	// DeleteCertificate removes the certificate of a host and what was done to obtain it.
 	DeleteCertificate(context.Context, *DeleteCertificateRequest) (*emptypb.Empty, error)

@@ -169,6 +169,23 @@ func (a *Authority) Roots() *x509.CertPool {
 	return pool
 }
 
+// Advise sets the window in which the authority wants a certificate to be renewed, and the page that explains it.
+func (a *Authority) Advise(leaf *x509.Certificate, start, end time.Time, page string) {
+	a.tb.Helper()
+	answer, err := json.Marshal(map[string]any{"suggestedWindow": map[string]time.Time{"start": start, "end": end}, "explanationURL": page})
+	a.must(err)
+	text, err := json.Marshal(map[string]string{
+		"Certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw})), "ARIResponse": string(answer),
+	})
+	a.must(err)
+	resp, err := a.client.Post("https://"+a.roots+"/set-renewal-info/", "application/json", bytes.NewReader(text)) //nolint:noctx // the test ends it
+	a.must(err)
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		a.tb.Fatalf("set the renewal info: %s", resp.Status)
+	}
+}
+
 // Lead sets the addresses of a host; none removes them.
 func (a *Authority) Lead(host string, addresses ...string) {
 	a.tb.Helper()
