@@ -40,6 +40,9 @@ const (
 	CondCertificateReady = "CertificateReady"
 	// CondPortsReady is True if nodes have opened all ports of the project. A node has it, False, if it cannot open a port.
 	CondPortsReady = "PortsReady"
+	// CondIngressReady is False if clients cannot use an ingress rule of a project: no agent serves public hosts, or the Secret of
+	// basicAuth cannot be used. Other projects do not have it.
+	CondIngressReady = "IngressReady"
 )
 
 // Condition types of a source.

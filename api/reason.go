@@ -103,6 +103,14 @@ const (
 	ReasonPortOpening    = "PortOpening"
 )
 
+// Reasons of CondIngressReady.
+const (
+	// ReasonIngressServed is of the event after the condition was False.
+	ReasonIngressServed     = "IngressServed"
+	ReasonNoPublicIngress   = "NoPublicIngress"
+	ReasonPasswordsUnusable = "PasswordsUnusable"
+)
+
 // Reasons of a volume's events.
 const (
 	ReasonVolumeDeleted    = "VolumeDeleted"

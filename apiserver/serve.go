@@ -49,7 +49,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error { return s.db.Cache.Feed(workCtx, s.db.Store) })
 	work.Go(func() error { return s.visits.EndWithTokens(workCtx) })
 	work.Go(func() error { return objects.Certificates{Service: s.objects}.KeepCertificates(workCtx) })
-	work.Go(func() error { return s.agents.KeepPortConditions(workCtx) })
+	work.Go(func() error { return s.agents.KeepConditions(workCtx) })
 	work.Go(func() error { return s.agents.KeepRoutes(workCtx) })
 	work.Go(func() error {
 		select {

@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/cli/kind"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // The other programs' actions, through the real API: a node joins and reports, a scheduler decides, a source reports its
@@ -135,6 +138,17 @@ func (h *testServer) project(ctx context.Context, name string) (*carav1.Project,
 }
 
 // schedule is one decision of the scheduler: Bind to a node, or Explain.
+// await waits until a condition of a project has a reason.
+func (h *testServer) await(ctx context.Context, project, reason string) error {
+	return testcluster.WaitFor(ctx, "project "+project+" has a condition with "+reason, func(ctx context.Context) error {
+		p, err := h.project(ctx, project)
+		if err == nil && !slices.ContainsFunc(p.GetStatus().GetConditions(), func(c *carav1.Condition) bool { return c.GetReason() == reason }) {
+			err = errors.New("it has not")
+		}
+		return err
+	})
+}
+
 func (h *testServer) schedule(ctx context.Context, project, action, node, message string) error {
 	p, err := h.project(ctx, project)
 	if err != nil {

@@ -88,6 +88,7 @@ func TestScripts(t *testing.T) {
 			}),
 			"remove": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.remove(ctx, a[0]) }),
 			"empty":  act(1, func(ctx context.Context, h *testServer, a []string) error { return h.empty(ctx, a[0]) }),
+			"await":  act(2, func(ctx context.Context, h *testServer, a []string) error { return h.await(ctx, a[0], a[1]) }),
 			"silent": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.silent(ctx, a[0]) }),
 			"says": act(4, func(ctx context.Context, h *testServer, a []string) error {
 				return h.sourceSays(ctx, a[0], a[1], a[2], a[3])

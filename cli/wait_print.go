@@ -18,6 +18,9 @@ import (
 func (a *app) printURLs(w *waiting) {
 	for _, name := range slices.Sorted(maps.Keys(w.last)) {
 		p := w.last[name]
+		if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondIngressReady); c != nil {
+			fmt.Fprintln(a.Err, "project/"+term.Line(name), "runs, but:", term.Line(c.GetMessage()))
+		}
 		for _, host := range kind.WithoutCertificate(p) {
 			fmt.Fprintf(a.Err, "project/%s runs, but %s has no certificate yet\n", term.Line(name), term.Line(host))
 		}

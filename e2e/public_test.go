@@ -231,10 +231,15 @@ func TestPublicHosts(t *testing.T) {
 func (i *internet) passwords(shop string, c *http.Client) {
 	i.Helper()
 	i.gets(c, "https://"+shop+".test/env", 503, "type basicAuth")
+	broken := func(p *carav1.Project) bool {
+		return api.FindCondition(p.GetStatus().GetConditions(), api.CondIngressReady).GetReason() == api.ReasonPasswordsUnusable
+	}
+	i.until(shop, "says that the Secret of its passwords is missing", broken)
 	hash, err := bcrypt.GenerateFromPassword([]byte("right"), bcrypt.DefaultCost)
 	i.must(err)
 	i.apply("apiVersion: caravanserai/v1\nkind: Secret\nmetadata: {name: people-" + shop + "}\ntype: basicAuth\nstringData:\n  users: \"ann:" + string(hash) + "\"\n")
 	i.gets(c, "https://ann:right@"+shop+".test/env", 200, "PATH=")
+	i.until(shop, "has passwords", func(p *carav1.Project) bool { return !broken(p) })
 	i.gets(c, "https://"+shop+".test/env", 401, "need a name and a password")
 	i.gets(c, "https://ann:wrong@"+shop+".test/env", 401)
 	i.gets(c, "https://"+shop+".test/", 200) // the other path needs none

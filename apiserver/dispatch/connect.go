@@ -31,6 +31,9 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	if hello.GetHeartbeat().GetInfo() == nil || hello.GetInstanceId() == "" {
 		return api.Invalid("the first message", api.Field("heartbeat", "needs info, and the message an instanceId"))
 	}
+	if err := d.introduce(stream.Context(), node, hello.GetCapabilities()); err != nil {
+		return err
+	}
 	if err := d.heartbeat(stream.Context(), node, hello.GetHeartbeat(), true); err != nil {
 		return err
 	}

@@ -218,15 +218,8 @@ func (d *Dispatcher) storedCertificate(id string) *carav1.Certificate {
 
 // passwordList returns the users of a Secret of type basicAuth, or nil.
 func (d *Dispatcher) passwordList(name string) *carav1.PasswordList {
-	text, ok := d.value(name, api.BasicAuthUsers)
-	if !ok || !d.secretHasType(name, api.SecretBasicAuth) {
-		return nil
-	}
-	users, err := api.ParseUsers(text)
-	if err != nil {
-		return nil // an older server stored it without a check
-	}
-	return &carav1.PasswordList{Id: name, Users: users}
+	list, _ := rules.PasswordList(d.DB.Cache, d.DB.Vault, name)
+	return list
 }
 
 func (d *Dispatcher) secretHasType(name, kind string) bool {

@@ -1,10 +1,8 @@
 package dispatch
 
 import (
-	"context"
 	"maps"
 	"slices"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -14,43 +12,12 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// portRetry is the wait before the conditions are computed again after an error.
-const portRetry = time.Second
-
-// KeepPortConditions keeps the condition PortsReady of all projects as their specs and the nodes' reports say, until ctx or the
-// server ends. The condition is computed from the cache after each change, so a report and a new project that arrive
-// at the same moment are both considered.
-func (d *Dispatcher) KeepPortConditions(ctx context.Context) error {
-	select {
-	case <-d.DB.Cache.Loaded:
-	case <-ctx.Done():
-		return nil
-	}
-	for {
-		err := d.followPorts(ctx)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-d.DB.Draining:
-			return nil
-		case <-time.After(portRetry):
-			d.DB.Logger.Warn("conditions of ports not written", "error", err)
-		}
-	}
-}
-
-func (d *Dispatcher) followPorts(ctx context.Context) error {
-	return d.DB.Follow(ctx, state.Follower{
-		Kinds: []string{api.KindProject},
-		First: func([]state.Change) error { return nil },
-		Synced: func(int64) error {
-			return d.refreshPorts(ctx, d.projectsWithPorts())
-		},
-		Commit: func(tx state.Transaction) error {
-			return d.refreshPorts(ctx, d.portChanges(tx.Changes))
-		},
-		Bookmark: func(int64) error { return nil },
-	})
+// portsReady is the condition PortsReady.
+func (d *Dispatcher) portsReady() keptCondition {
+	return keptCondition{kind: api.CondPortsReady, all: d.projectsWithPorts, changed: d.portChanges, record: recordPorts, of: func(r state.Reader, p *carav1.Project) *carav1.Condition {
+		nodes, _ := state.List[*carav1.Node](r, "", "")
+		return api.PortsCondition(p, nodes)
+	}}
 }
 
 // portChanges returns the projects whose condition may differ after these changes.
@@ -95,58 +62,6 @@ func (d *Dispatcher) projectsWithPorts() []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
-}
-
-// refreshPorts writes the condition of each project where it differs.
-func (d *Dispatcher) refreshPorts(ctx context.Context, names []string) error {
-	for _, name := range names {
-		p, ok := state.Get[*carav1.Project](d.DB.Cache, name)
-		if !ok {
-			continue
-		}
-		if next, _ := withPortsCondition(d.DB.Cache, p, d.DB.Now()); next == p {
-			continue
-		}
-		err := d.DB.Transact(ctx, func(t *state.Tx) error {
-			p, ok := state.Read[*carav1.Project](t, name)
-			if !ok {
-				return nil
-			}
-			next, c := withPortsCondition(t.Seen, p, t.Now)
-			if next == p {
-				return nil
-			}
-			recordPorts(t, p, c)
-			t.Put(next)
-			return nil
-		})
-		if err != nil && !api.IsConflict(err) { // after a conflict the change that won is followed by another pass
-			return err
-		}
-	}
-	return nil
-}
-
-// withPortsCondition returns the project with the condition that it should have, or p itself if nothing differs.
-func withPortsCondition(r state.Reader, p *carav1.Project, now time.Time) (*carav1.Project, *carav1.Condition) {
-	var c *carav1.Condition
-	if !api.GoingAway(p) {
-		nodes, _ := state.List[*carav1.Node](r, "", "")
-		c = api.PortsCondition(p, nodes)
-	}
-	conditions, changed := p.GetStatus().GetConditions(), false
-	if c == nil {
-		conditions, changed = api.RemoveCondition(conditions, api.CondPortsReady)
-	} else {
-		c.ObservedGeneration = p.GetMetadata().GetGeneration()
-		conditions, changed = api.SetCondition(conditions, c, now)
-	}
-	if !changed {
-		return p, c
-	}
-	next := proto.CloneOf(p)
-	next.Status.Conditions = conditions
-	return next, c
 }
 
 // recordPorts records an event for a condition that people may have to act on, and for its end.

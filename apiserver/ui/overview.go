@@ -112,7 +112,7 @@ func (o *overview) addProject(p *carav1.Project) {
 			if c.GetStatus() == api.StatusTrue {
 				o.addProblem(api.KindProject, name, warn, c.GetType(), c)
 			}
-		case api.CondCertificateReady, api.CondPortsReady:
+		case api.CondCertificateReady, api.CondPortsReady, api.CondIngressReady:
 			if c.GetStatus() == api.StatusFalse {
 				o.addProblem(api.KindProject, name, warn, c.GetType(), c)
 			}

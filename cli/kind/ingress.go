@@ -24,7 +24,7 @@ func (p Page) ingress(obj *carav1.Project) {
 		rows = append(rows, []term.Cell{
 			term.Text(in.GetName()), term.Text(in.GetHost()), term.Text(api.IngressPath(in.GetPath())),
 			term.Text(destination(in.GetTarget().GetService(), in.GetTarget().GetPort(), api.TargetProtocol(in.GetTarget()), in.GetRedirect())),
-			term.Text(cmp.Or(in.GetAccess().GetScope(), api.ScopeInternal)), tlsCell(obj, in, p.Now), term.Text(allowed(in.GetAccess())),
+			scopeCell(obj, in), tlsCell(obj, in, p.Now), allowedCell(obj, in),
 		})
 	}
 	p.table([]string{"NAME", "HOST", "PATH", "TO", "SCOPE", "TLS", "ALLOWED"}, rows)
@@ -126,6 +126,22 @@ func tlsCell(p *carav1.Project, in *carav1.Ingress, now time.Time) term.Cell {
 	default:
 		return term.Text("until " + end.AsTime().UTC().Format(time.DateOnly))
 	}
+}
+
+// scopeCell formats whose clients can use a rule.
+func scopeCell(p *carav1.Project, in *carav1.Ingress) term.Cell {
+	if api.Public(in) && api.PublicNotServed(p) {
+		return term.Cell{Text: "Public, not served", Colour: term.Red}
+	}
+	return term.Text(cmp.Or(in.GetAccess().GetScope(), api.ScopeInternal))
+}
+
+// allowedCell is allowed in a table, and says if the password cannot be checked.
+func allowedCell(p *carav1.Project, in *carav1.Ingress) term.Cell {
+	if api.PasswordsUnusable(p, claimedHost(p, in.GetHost()), in) {
+		return term.Cell{Text: "nobody (Secret unusable)", Colour: term.Red}
+	}
+	return term.Text(allowed(in.GetAccess()))
 }
 
 // allowed formats from where clients can use a rule, and whether they need a password.

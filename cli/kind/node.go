@@ -47,7 +47,7 @@ func describeNode(ctx context.Context, p Page, m proto.Message) error {
 	p.Field("Platform", info.GetPlatform())
 	p.Field("Engine", info.GetEngineVersion())
 	p.Field("Agent", info.GetAgentVersion())
-	p.Field("Ingress", ingressText(info))
+	p.Field("Ingress", ingressText(st))
 	if more := info.GetAllowedCapabilities(); len(more) > 0 {
 		p.Field("Allows", "capabilities "+strings.Join(more, ", "))
 	}
@@ -63,12 +63,19 @@ func describeNode(ctx context.Context, p Page, m proto.Message) error {
 	return p.nodeVolumes(ctx, n)
 }
 
-// ingressText returns where other nodes reach the ingress, and whether it is an entry.
-func ingressText(info *carav1.NodeInfo) string {
-	if info.GetEntry() {
-		return info.GetIngressAddress() + " (entry: has the routes of all hosts)"
+// ingressText returns where other nodes reach the ingress, whether it is an entry, and whether it serves public hosts.
+func ingressText(st *carav1.NodeStatus) string {
+	var more []string
+	if st.GetInfo().GetEntry() {
+		more = append(more, "entry: has the routes of all hosts")
 	}
-	return info.GetIngressAddress()
+	if st.GetPublicIngress() {
+		more = append(more, "serves public hosts")
+	}
+	if len(more) == 0 {
+		return st.GetInfo().GetIngressAddress()
+	}
+	return st.GetInfo().GetIngressAddress() + " (" + strings.Join(more, "; ") + ")"
 }
 
 // nodeProjects shows the projects of a node, and where they move to.

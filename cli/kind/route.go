@@ -120,11 +120,19 @@ func names(p *carav1.Project, host string) bool {
 	})
 }
 
+// scope formats whose clients can use the route.
+func (r *ProjectRoute) scope() term.Cell {
+	if r.key.Port != 0 {
+		return term.Text(cmp.Or(r.GetScope(), api.ScopeInternal))
+	}
+	return scopeCell(r.project, r.rule)
+}
+
 func routeRow(m proto.Message, now time.Time) []term.Cell {
 	r := m.(*ProjectRoute)
 	return []term.Cell{
 		term.Text(r.GetHost()), term.Text(r.GetPath()), term.Text(destination(r.GetService(), r.GetPort(), r.GetProtocol(), r.GetRedirect())),
-		term.Text(cmp.Or(r.GetScope(), api.ScopeInternal)), tlsCell(r.project, r.rule, now), term.Text(allowed(r.rule.GetAccess())), term.Text(r.GetProject()), PhaseCell(r.project, now), term.Text(r.GetNode()),
+		r.scope(), tlsCell(r.project, r.rule, now), allowedCell(r.project, r.rule), term.Text(r.GetProject()), PhaseCell(r.project, now), term.Text(r.GetNode()),
 		term.Text(r.project.GetMetadata().GetOwner()),
 	}
 }
