@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"github.com/caravanserai/cara/cli/edit"
 	"github.com/caravanserai/cara/cli/explain"
 	"github.com/caravanserai/cara/cli/term"
 )
@@ -128,6 +129,14 @@ func newRoot(a *app) *cobra.Command {
 
 func newExplain(a *app) *cobra.Command { return explain.Command(a.Out) }
 
+func newEdit(a *app) *cobra.Command {
+	override := &overrideFlags{}
+	cmd := edit.Command(edit.Cluster{In: a.In, Out: a.Out, Err: a.Err, Dial: a.dial, Terms: override.terms})
+	override.add(cmd)
+	cmd.ValidArgsFunction = completion{a}.refs(edit.Can)
+	return cmd
+}
+
 type task struct {
 	title    string
 	commands []func(*app) *cobra.Command
@@ -137,7 +146,7 @@ type task struct {
 func tasks() []task {
 	return []task{
 		{"See what there is:", []func(*app) *cobra.Command{newGet, newDescribe, newTrace, newHistory, newDiff, newPage, newExplain}},
-		{"Change what runs:", []func(*app) *cobra.Command{newApply, newConvert, newCreate, newDelete, newRecreate, newRestart, newRetry, newMove, newRestore, newExtend, newRollback}},
+		{"Change what runs:", []func(*app) *cobra.Command{newApply, newEdit, newConvert, newCreate, newDelete, newRecreate, newRestart, newRetry, newMove, newRestore, newExtend, newRollback}},
 		{"Look into containers:", []func(*app) *cobra.Command{newLogs, newExec, newPortForward, newTop}},
 		{"Work with git:", []func(*app) *cobra.Command{newReconcile, newWait, newSuspend, newResume, newConfirm, newOverride, newAdopt, newRelease}},
 		{"Run nodes and the server:", []func(*app) *cobra.Command{newCordon, newUncordon, newDrain, newBackup}},
