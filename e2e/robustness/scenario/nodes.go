@@ -40,14 +40,18 @@ func (r *run) nodesOf(t *testing.T) {
 	}
 	n := &nodes{hosts: map[string]string{}}
 	r.nodes = n
-	r.agent(t, "n1", testdocker.Engine(t))
+	var names []string
+	for i := range r.Nodes {
+		names = append(names, fmt.Sprintf("n%d", i+1))
+		r.agent(t, names[i], testdocker.Engine(t), i)
+	}
 	id := strconv.FormatInt(int64(os.Getpid()), 36) // an engine's names are shared with other runs
 	root := t.TempDir()
 	server := testgit.ServeHTTP(t, root, false)
 	repo := testgit.New(t, root, source)
 	n.pusher = &traffic.Pusher{Recorder: r.recorder, Repo: repo.Repo, Prefix: "g" + id + "-", Projects: 4, Random: r.random(2000), Pause: 2 * time.Second}
 	n.operator = &traffic.Operator{
-		Servers: r.addresses(t), ID: 2001, Prefix: "w" + id + "-", Git: "g" + id + "-", Projects: 4, Random: r.random(2001), Pause: 300 * time.Millisecond,
+		Servers: r.addresses(t), ID: 2001, Prefix: "w" + id + "-", Git: "g" + id + "-", Projects: 4, Nodes: names, Random: r.random(2001), Pause: 300 * time.Millisecond,
 	}
 	n.sampler = &validate.Sampler{Cluster: r.first, Engines: n.hosts}
 	r.follow(t, server.RepoURL(source))
@@ -69,7 +73,7 @@ func (r *run) follow(t *testing.T, url string) {
 }
 
 // agent starts one behind a link of its own.
-func (r *run) agent(t *testing.T, name, host string) {
+func (r *run) agent(t *testing.T, name, host string, i int) {
 	t.Helper()
 	testdocker.Images(t, host, testimage.WebV1, testimage.WebV2, testimage.KV)
 	link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"}, testlink.Address{Network: "tcp", Name: r.first.Address()})
@@ -81,7 +85,7 @@ func (r *run) agent(t *testing.T, name, host string) {
 	})
 	r.target.Links["agent "+name] = link
 	r.nodes.hosts[name] = host
-	pool := fmt.Sprintf("10.211.%d.0/20", 16*(os.Getpid()%16))
+	pool := fmt.Sprintf("10.211.%d.0/21", (16*os.Getpid()+8*i)%256)
 	_, err = r.first.StartAgent(testcluster.Agent{Name: name, DockerHost: host, Server: "http://" + link.Addr(), Pool: pool})
 	r.must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -89,10 +93,29 @@ func (r *run) agent(t *testing.T, name, host string) {
 	r.must(t, r.first.AwaitNode(ctx, name, api.NodeReady))
 }
 
+// schedulable ends what the traffic has drained.
+func (n *nodes) schedulable(ctx context.Context, r *run) error {
+	client, err := r.first.Nodes()
+	if err != nil {
+		return err
+	}
+	for name := range n.hosts {
+		if err := testcluster.WaitFor(ctx, "node "+name+" is schedulable", func(ctx context.Context) error {
+			return traffic.Draining(ctx, client, name, false)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // converge ends the overrides of the traffic, and waits until git has what it says and the engines have what is assigned.
 func (n *nodes) converge(ctx context.Context, r *run) error {
 	projects, err := r.first.Projects()
 	if err != nil {
+		return err
+	}
+	if err := n.schedulable(ctx, r); err != nil {
 		return err
 	}
 	for i := range n.pusher.Projects {

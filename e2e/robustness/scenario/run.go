@@ -19,7 +19,6 @@ import (
 	"github.com/caravanserai/cara/e2e/robustness/report"
 	"github.com/caravanserai/cara/e2e/robustness/traffic"
 	"github.com/caravanserai/cara/e2e/robustness/validate"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testlink"
 )
@@ -169,6 +168,7 @@ func (r *run) converge(t *testing.T) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	servers := r.addresses(t)
 	var problems []string
 	check := func(err error) {
 		if err != nil {
@@ -180,15 +180,11 @@ func (r *run) converge(t *testing.T) []string {
 	}
 	for _, w := range r.watchers {
 		check(testcluster.WaitFor(ctx, "a watch has what the list has", func(ctx context.Context) error {
-			projects, err := r.first.Projects()
+			list, err := servers.List(ctx)
 			if err != nil {
 				return err
 			}
-			list, err := projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
-			if err != nil {
-				return err
-			}
-			return w.Differs(traffic.Values(list.GetItems()))
+			return w.Differs(traffic.Values(list))
 		}))
 	}
 	return problems

@@ -23,7 +23,7 @@ type Scenario struct {
 	Name string
 	// Members is how many members etcd has; 0 is a server alone on Pebble.
 	Members int
-	// Nodes is how many nodes there are. The second one has an engine in a network namespace of its own.
+	// Nodes is how many nodes there are. They share an engine, where a project's names can exist once: a second copy fails.
 	Nodes int
 	// SmallDisk puts the data of the first server on a file system that faults fill.
 	SmallDisk bool
@@ -34,6 +34,8 @@ func All() []Scenario {
 	return []Scenario{
 		{Name: "alone", Nodes: 1},
 		{Name: "disk", SmallDisk: true},
+		{Name: "etcd", Members: 3},
+		{Name: "move", Nodes: 2},
 	}
 }
 

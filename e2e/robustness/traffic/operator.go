@@ -29,7 +29,7 @@ type Operator struct {
 	done map[string]int
 }
 
-// Run acts until ctx ends. Then it ends its overrides and makes all nodes schedulable.
+// Run acts until ctx ends.
 func (o *Operator) Run(ctx context.Context) error {
 	var err error
 	if o.line, err = o.Servers.dial(o.ID); err != nil {
@@ -58,6 +58,8 @@ func (o *Operator) once(ctx context.Context) (string, error) {
 	own := fmt.Sprintf("%s%d", o.Prefix, o.Random.IntN(o.Projects))
 	git := fmt.Sprintf("%s%d", o.Git, o.Random.IntN(o.Projects))
 	switch n := o.Random.IntN(100); {
+	case n < 20 && len(o.Nodes) > 1:
+		return "drain", o.drain(ctx)
 	case n < 45:
 		return "apply", o.apply(ctx, own, nil)
 	case n < 55:
@@ -71,11 +73,9 @@ func (o *Operator) once(ctx context.Context) (string, error) {
 	case n < 80:
 		_, err := projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: git, Override: terms()})
 		return "override deletion", err
-	case n < 90 || len(o.Nodes) < 2:
+	default:
 		_, err := projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: git, Clear: true})
 		return "end override", err
-	default:
-		return "drain", o.drain(ctx)
 	}
 }
 

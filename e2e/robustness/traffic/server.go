@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Servers are the addresses that clients use, with the admin's token. A client goes on to the next address after a failure.
@@ -59,6 +61,25 @@ func (l *line) close() error {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// List returns all projects, from the first server that answers.
+func (s Servers) List(ctx context.Context) ([]*carav1.Project, error) {
+	l, err := s.dial(0)
+	if err != nil {
+		return nil, err
+	}
+	var answer *carav1.ListProjectsResponse
+	for range l.conns {
+		bounded, cancel := context.WithTimeout(ctx, shortCall)
+		answer, err = carav1.NewProjectServiceClient(l.conn()).ListProjects(bounded, &carav1.ListProjectsRequest{})
+		cancel()
+		if err == nil {
+			break
+		}
+		l.next()
+	}
+	return answer.GetItems(), errors.Join(err, l.close())
 }
 
 // pause waits between two tries. It returns when ctx ends, too.
