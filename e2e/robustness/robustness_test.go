@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testneed.AtOnce(2) // they mostly wait
+	testneed.AtOnce(4) // they mostly wait
 	os.Exit(m.Run())
 }
 
@@ -29,7 +29,7 @@ func TestRobustness(t *testing.T) {
 		must(t, err)
 		seed = given
 	}
-	length, err := time.ParseDuration(cmp.Or(env("LENGTH"), "12s"))
+	length, err := time.ParseDuration(cmp.Or(env("LENGTH"), "10s"))
 	must(t, err)
 	runs, err := strconv.Atoi(cmp.Or(env("RUNS"), "1"))
 	must(t, err)

@@ -105,6 +105,10 @@ func (r *run) traffic(t *testing.T) []string {
 		c := &traffic.Client{Recorder: r.recorder, Servers: servers, ID: i, Keys: keys, Hosts: hosts, Random: r.random(i), Think: 20 * time.Millisecond}
 		calls.Go(func() { r.note(c.Run(ctx)) })
 	}
+	for i := range claimers * (len(r.target.Servers) - 1) {
+		c := &traffic.Client{Recorder: r.recorder, Servers: servers, ID: clients + i, Hosts: hosts, Random: r.random(clients + i)}
+		calls.Go(func() { r.note(c.Claim(ctx)) })
+	}
 	for i := range watchers {
 		w := &traffic.Watcher{Recorder: r.recorder, Servers: servers, ID: i}
 		r.watchers = append(r.watchers, w)

@@ -11,6 +11,7 @@ import (
 
 const (
 	clients  = 8
+	claimers = 8 // with several servers
 	keys     = 8
 	hosts    = 3
 	watchers = 3

@@ -55,6 +55,31 @@ func (c *Client) Run(ctx context.Context) error {
 	return c.line.close()
 }
 
+// Claim creates and deletes projects of its own until ctx ends. All of them want one of a few hosts. Its calls wait for a paused
+// server, which then has many of them when it continues, and an old view of who has which host.
+func (c *Client) Claim(ctx context.Context) error {
+	var err error
+	if c.line, err = c.Servers.dial(c.ID); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		value := c.Recorder.fresh()
+		call := model.Call{Kind: model.Create, Key: fmt.Sprintf("c-%d", value), Value: value}
+		if _, r := c.within(ctx, longCall, call, ""); r.Outcome == model.Refused {
+			pause(ctx, retry)
+			continue
+		}
+		pause(ctx, time.Duration(c.Random.IntN(100))*time.Millisecond)
+		call.Kind, call.Value = model.Remove, 0
+		for ctx.Err() == nil {
+			if _, r := c.within(ctx, shortCall, call, ""); r.Outcome == model.Done || r.Outcome == model.Missing {
+				break
+			}
+		}
+	}
+	return c.line.close()
+}
+
 // once makes one random call, or a read and a swap.
 func (c *Client) once(ctx context.Context) {
 	call := model.Call{Key: fmt.Sprintf("p-%d", c.Random.IntN(c.Keys))}
@@ -93,12 +118,17 @@ func (c *Client) swap(ctx context.Context, call model.Call) {
 	c.do(ctx, call, p.GetMetadata().GetResourceVersion())
 }
 
-// do makes one call and records it.
+// do makes one call with a random limit.
 func (c *Client) do(ctx context.Context, call model.Call, version string) (*carav1.Project, model.Result) {
 	limit := shortCall
 	if c.Random.IntN(5) == 0 {
 		limit = longCall
 	}
+	return c.within(ctx, limit, call, version)
+}
+
+// within makes one call and records it.
+func (c *Client) within(ctx context.Context, limit time.Duration, call model.Call, version string) (*carav1.Project, model.Result) {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	op := model.Operation{Client: c.ID, Call: call, Server: c.line.at, Start: c.Recorder.Now()}
@@ -141,7 +171,7 @@ func (c *Client) project(call model.Call, version string) *carav1.Project {
 			Services:     []*carav1.Service{{Name: "web", Image: "example.test/web:" + strconv.Itoa(call.Value)}},
 		},
 	}
-	if c.Hosts > 0 && c.Random.IntN(3) == 0 {
+	if own := strings.HasPrefix(call.Key, "c-"); c.Hosts > 0 && (own || c.Random.IntN(3) == 0) {
 		p.Spec.Ingress = []*carav1.Ingress{{
 			Name: "web", Host: fmt.Sprintf("h-%d.robustness.test", c.Random.IntN(c.Hosts)), Target: &carav1.IngressTarget{Service: "web", Port: 80},
 		}}
