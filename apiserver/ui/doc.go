@@ -17,6 +17,8 @@
 //   - All streams together render for a twentieth of the time, as long as that leaves no page more than 5 s behind: the more
 //     pages are open and the longer a view takes, the longer the pause between two renderings.
 //   - A session is a cookie that scripts cannot read. Its secret is stored as a hash, and it ends with its token.
+//   - A shell is one request whose answer is the output. What is typed comes in requests of its own, which only the session
+//     that opened the shell may send, and each is checked as every change is.
 //   - Texts from outside are text: html/template escapes them, control characters and marks that change the direction of text
 //     are removed from every answer, and the content security policy allows no inline script and no inline style.
 package ui

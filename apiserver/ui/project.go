@@ -26,6 +26,7 @@ type project struct {
 	Origin          origin
 	Path            []stop
 	Actions         []offer
+	Shell           bool // the person may open one
 }
 
 // service is a service of the spec beside its status.
@@ -51,7 +52,7 @@ func (vs views) project(ctx context.Context, r request) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	out := &project{Project: p, Services: servicesOf(p), Actions: vs.offers(r.actor, p)}
+	out := &project{Project: p, Services: servicesOf(p), Actions: vs.offers(r.actor, p), Shell: placed(p) && vs.may(r.actor, carav1.ProjectService_Exec_FullMethodName, name)}
 	out.Reason, out.Message = api.Telling(p)
 	if err := vs.fill(ctx, out, name); err != nil {
 		return view{}, err

@@ -24,7 +24,7 @@ func TestScreenshots(t *testing.T) {
 	s.put(t, example()...)
 	tab := s.tab(t, b, s.token)
 	for _, path := range []string{
-		"", "projects", "projects/shop", "projects/shop/logs", "projects/blog", "sources", "sources/platform", "nodes", "nodes/n1", "previews", "volumes",
+		"", "projects", "projects/shop", "projects/shop/logs", "projects/blog/shell", "projects/blog", "sources", "sources/platform", "nodes", "nodes/n1", "previews", "volumes",
 		"secrets", "tokens", "search?q=shop", "do/override/blog", "do/delete/shop", "do/drain/n1", "nosuch",
 	} {
 		must(t, tab.Go(s.url+"/ui/"+path), tab.Until("document.querySelector('h1') && document.readyState === 'complete'"))

@@ -63,6 +63,7 @@ type UI struct {
 	logins  *limiter
 	sent    *onceOnly
 	streams budget
+	shells  shells
 }
 
 // clients are the services that the page calls.
@@ -124,6 +125,8 @@ func (u *UI) routes() {
 	}
 	u.mux.Handle("GET /ui/logs/{name}", u.known(u.followLogs))
 	u.mux.Handle("GET /ui/logs/{name}/download", u.known(u.downloadLogs))
+	u.mux.Handle("POST /ui/shell/{name}", u.known(u.openShell))
+	u.mux.Handle("POST /ui/shell/{name}/{id}", u.known(u.typeIn))
 	u.mux.Handle("GET /ui/do/{action}/{name}", u.known(u.ask))
 	u.mux.Handle("POST /ui/do/{action}/{name}", u.known(u.do))
 	u.mux.Handle("POST /ui/sessions/{name}/end", u.known(u.endSession))

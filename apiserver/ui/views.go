@@ -23,20 +23,21 @@ type views struct {
 // byPath returns the views by their path below Prefix.
 func (vs views) byPath() map[string]show {
 	return map[string]show{
-		"{$}":                  vs.overview,
-		"projects":             vs.projects,
-		"projects/{name}":      vs.project,
-		"projects/{name}/logs": vs.logs,
-		"sources":              vs.sources,
-		"sources/{name}":       vs.source,
-		"nodes":                vs.nodes,
-		"nodes/{name}":         vs.node,
-		"previews":             vs.previews,
-		"volumes":              vs.volumes,
-		"secrets":              vs.secrets,
-		"tokens":               vs.tokens,
-		"sessions":             vs.sessions,
-		"search":               vs.search,
+		"{$}":                   vs.overview,
+		"projects":              vs.projects,
+		"projects/{name}":       vs.project,
+		"projects/{name}/logs":  vs.logs,
+		"projects/{name}/shell": vs.shell,
+		"sources":               vs.sources,
+		"sources/{name}":        vs.source,
+		"nodes":                 vs.nodes,
+		"nodes/{name}":          vs.node,
+		"previews":              vs.previews,
+		"volumes":               vs.volumes,
+		"secrets":               vs.secrets,
+		"tokens":                vs.tokens,
+		"sessions":              vs.sessions,
+		"search":                vs.search,
 	}
 }
 

@@ -2,6 +2,7 @@
 // follows logs. Everything it shows is HTML that the server escaped, or text nodes.
 "use strict";
 (() => {
+  const version = new URL(document.currentScript.src).search;
   const main = document.getElementById("main");
   const note = document.getElementById("link");
   const liveURL = () => location.pathname.replace(/^\/ui\/?/, "/ui/live/") + location.search;
@@ -185,6 +186,8 @@
     const typing = field && (dialog.open || !dialog.contains(field)); // the browser takes the focus from a closed dialog later
     if ((e.key === "k" && (e.ctrlKey || e.metaKey)) || (e.key === "/" && !typing && !e.ctrlKey && !e.metaKey)) { e.preventDefault(); ask(); }
   });
+
+  if (document.querySelector("[data-shell]")) import("/ui/assets/shell.js" + version);
 
   // Logs: at most maxLines stay in memory.
   const log = document.querySelector("[data-log]");
