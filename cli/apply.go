@@ -10,6 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
+	"github.com/caravanserai/cara/cli/local"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -52,16 +53,26 @@ func (o *applyOptions) parse([]string) (err error) {
 	return err
 }
 
-func (o *applyOptions) run(ctx context.Context) error {
-	files := localFiles{}
-	objects, err := o.readManifests(o.files, files)
+// store stores the files that the objects use, except with --dry-run.
+func (o *applyOptions) store(ctx context.Context, objects []proto.Message, files local.Files) error {
+	if o.dryRun {
+		return nil
+	}
+	conn, err := o.dial()
 	if err != nil {
 		return err
 	}
-	if !o.dryRun {
-		if err := o.storeFiles(ctx, objects, files); err != nil {
-			return err
-		}
+	return files.Store(ctx, conn, objects)
+}
+
+func (o *applyOptions) run(ctx context.Context) error {
+	files := local.Files{}
+	objects, err := o.local().Manifests(o.files, files)
+	if err != nil {
+		return err
+	}
+	if err := o.store(ctx, objects, files); err != nil {
+		return err
 	}
 	refused := 0
 	var projects []string

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/cli/kind"
+	"github.com/caravanserai/cara/cli/local"
 	"github.com/caravanserai/cara/cli/term"
 )
 
@@ -29,6 +30,9 @@ func command(cmd *cobra.Command, o options) *cobra.Command {
 	}
 	return cmd
 }
+
+// local reads files and standard input.
+func (a *app) local() local.Reader { return local.Reader{In: a.In, Err: a.Err} }
 
 // noArgs is for commands without options to parse.
 type noArgs struct{ *app }

@@ -184,7 +184,7 @@ func (o *secretOptions) data() (map[string][]byte, error) {
 		if !ok {
 			key, path = filepath.Base(f), f
 		}
-		value, err := o.readFile(path)
+		value, err := o.local().File(path)
 		if err != nil {
 			return nil, err
 		}

@@ -125,7 +125,7 @@ func (o *deleteOptions) targets() ([]kind.Ref, error) {
 
 // declared returns the objects of the manifests.
 func (o *deleteOptions) declared() ([]kind.Ref, error) {
-	objects, err := o.readManifests(o.files, nil)
+	objects, err := o.local().Manifests(o.files, nil)
 	if err != nil {
 		return nil, err
 	}

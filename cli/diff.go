@@ -12,6 +12,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
+	"github.com/caravanserai/cara/cli/local"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
@@ -86,7 +87,7 @@ func (o *diffOptions) run(ctx context.Context) error {
 
 // diffFiles shows what apply would change, and returns the exit code.
 func (o *diffOptions) diffFiles(ctx context.Context) (code int, err error) {
-	objects, err := o.readManifests(o.files, localFiles{})
+	objects, err := o.local().Manifests(o.files, local.Files{})
 	if err != nil {
 		return 0, err
 	}

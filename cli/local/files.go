@@ -1,4 +1,4 @@
-package cli
+package local
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -17,11 +18,11 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// localFiles are the files beside manifests that projects use with `files[].from`, by digest.
-type localFiles map[string][]byte
+// Files are the files beside manifests that projects use with `files[].from`, by digest.
+type Files map[string][]byte
 
 // fill reads the files that a document uses, relative to the directory of the manifest.
-func (l localFiles) fill(file string, d manifest.Document) []*carav1.FileProblem {
+func (l Files) fill(file string, d manifest.Document) []*carav1.FileProblem {
 	dir := filepath.Dir(file)
 	if file == "-" {
 		dir = "."
@@ -38,7 +39,7 @@ func (l localFiles) fill(file string, d manifest.Document) []*carav1.FileProblem
 }
 
 // entries returns the file at path, or all files below it.
-func (l localFiles) entries(path string, info fs.FileInfo) ([]*carav1.FileEntry, error) {
+func (l Files) entries(path string, info fs.FileInfo) ([]*carav1.FileEntry, error) {
 	if !info.IsDir() {
 		e, err := l.entry(path, "", info)
 		return []*carav1.FileEntry{e}, err
@@ -66,7 +67,7 @@ func (l localFiles) entries(path string, info fs.FileInfo) ([]*carav1.FileEntry,
 	return all, err
 }
 
-func (l localFiles) entry(path, rel string, info fs.FileInfo) (*carav1.FileEntry, error) {
+func (l Files) entry(path, rel string, info fs.FileInfo) (*carav1.FileEntry, error) {
 	switch {
 	case info.Mode()&fs.ModeSymlink != 0:
 		return nil, fmt.Errorf("%s is a symbolic link, and links are not followed", path)
@@ -92,8 +93,11 @@ func (l localFiles) entry(path, rel string, info fs.FileInfo) (*carav1.FileEntry
 	return &carav1.FileEntry{Path: rel, Digest: digest, Size: int32(len(data)), Executable: info.Mode()&0o100 != 0}, nil
 }
 
-// storeFiles stores the files that projects use and the server does not have.
-func (a *app) storeFiles(ctx context.Context, objects []proto.Message, files localFiles) error {
+// maxDigests is how many digests one request asks for.
+const maxDigests = 1000
+
+// Store stores the files that projects use and the server does not have.
+func (l Files) Store(ctx context.Context, conn grpc.ClientConnInterface, objects []proto.Message) error {
 	var digests []string
 	for _, m := range objects {
 		if p, ok := m.(*carav1.Project); ok {
@@ -103,19 +107,15 @@ func (a *app) storeFiles(ctx context.Context, objects []proto.Message, files loc
 	if len(digests) == 0 {
 		return nil
 	}
-	conn, err := a.dial()
-	if err != nil {
-		return err
-	}
 	client := carav1.NewFileServiceClient(conn)
 	slices.Sort(digests)
-	for some := range slices.Chunk(slices.Compact(digests), maxBatchObjects) {
+	for some := range slices.Chunk(slices.Compact(digests), maxDigests) {
 		missing, err := client.MissingBlobs(ctx, &carav1.MissingBlobsRequest{Digests: some})
 		if err != nil {
 			return err
 		}
 		for _, digest := range missing.GetDigests() {
-			data, ok := files[digest]
+			data, ok := l[digest]
 			if !ok {
 				continue // the manifest has the entries of a stored project: the server says if they are gone
 			}

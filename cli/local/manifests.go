@@ -1,4 +1,6 @@
-package cli
+// Package local reads what commands take from the disk of a person: manifests, and the files beside them that projects use. It
+// reports every problem with its file and line.
+package local
 
 import (
 	"errors"
@@ -19,14 +21,20 @@ import (
 // maxInput limits what is read from one file. It is more than manifest.Parse accepts, so that Parse reports its own limit.
 const maxInput = 8 << 20
 
-// readManifests reads the arguments of -f: files, directories (all manifests below), or - for standard input. It prints
+// Reader reads files, and standard input as -.
+type Reader struct {
+	In  io.Reader
+	Err io.Writer // of problems and warnings
+}
+
+// Manifests reads the arguments of -f: files, directories (all manifests below), or - for standard input. It prints
 // every problem. If there is any, it returns no manifests, since the rest may not be what the user wants. The files beside the
 // manifests that projects use are read into files. Nil means that they do not matter.
-func (a *app) readManifests(paths []string, files localFiles) ([]proto.Message, error) {
+func (r Reader) Manifests(paths []string, files Files) ([]proto.Message, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("name the manifests with -f FILE, -f DIR or -f -")
 	}
-	docs, problems, err := a.parseFiles(paths, files)
+	docs, problems, err := r.parse(paths, files)
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +42,7 @@ func (a *app) readManifests(paths []string, files localFiles) ([]proto.Message, 
 	problems = append(problems, twice...)
 	if len(problems) > 0 {
 		for _, p := range problems {
-			fmt.Fprintln(a.Err, term.Line(manifest.Format(p)))
+			fmt.Fprintln(r.Err, term.Line(manifest.Format(p)))
 		}
 		return nil, fmt.Errorf("nothing was done: %s in the manifests", term.Plural(len(problems), "problem"))
 	}
@@ -45,14 +53,14 @@ func (a *app) readManifests(paths []string, files localFiles) ([]proto.Message, 
 	for i, d := range docs {
 		objects[i] = d.Object
 		for _, w := range d.Warnings {
-			fmt.Fprintln(a.Err, "warning:", term.Line(manifest.Format(w)))
+			fmt.Fprintln(r.Err, "warning:", term.Line(manifest.Format(w)))
 		}
 	}
 	return objects, nil
 }
 
-// parseFiles parses files and the manifests in directories.
-func (a *app) parseFiles(paths []string, local localFiles) (docs []manifest.Document, problems []*carav1.FileProblem, err error) {
+// parse parses files and the manifests in directories.
+func (r Reader) parse(paths []string, local Files) (docs []manifest.Document, problems []*carav1.FileProblem, err error) {
 	var skipped []*carav1.FileProblem
 	for _, path := range paths {
 		files, err := expand(path)
@@ -60,7 +68,7 @@ func (a *app) parseFiles(paths []string, local localFiles) (docs []manifest.Docu
 			return nil, nil, err
 		}
 		for _, file := range files {
-			data, err := a.readFile(file)
+			data, err := r.File(file)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -68,7 +76,7 @@ func (a *app) parseFiles(paths []string, local localFiles) (docs []manifest.Docu
 				problems = append(problems, &carav1.FileProblem{File: display(file), Message: foreignAdvice(looks)})
 				continue
 			} else if foreign { // a directory may hold files of other tools
-				fmt.Fprintf(a.Err, "warning: %s is skipped: it looks like %s\n", term.Line(display(file)), term.Line(looks))
+				fmt.Fprintf(r.Err, "warning: %s is skipped: it looks like %s\n", term.Line(display(file)), term.Line(looks))
 				skipped = append(skipped, &carav1.FileProblem{File: display(file), Message: foreignAdvice(looks)})
 				continue
 			}
@@ -110,9 +118,9 @@ func display(file string) string {
 	return file
 }
 
-// readFile reads one file, or standard input, up to a little more than maxInput.
-func (a *app) readFile(file string) ([]byte, error) {
-	in := a.In
+// File reads one file, or standard input, up to a little more than maxInput.
+func (r Reader) File(file string) ([]byte, error) {
+	in := r.In
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
