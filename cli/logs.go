@@ -16,6 +16,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
+	"github.com/caravanserai/cara/cli/logstream"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -74,29 +75,29 @@ func (o *logsOptions) run(ctx context.Context) error {
 		return err
 	}
 	show := newLogPrinter(o.Out, p, o)
-	order := &logOrder{emit: show.print}
+	order := &logstream.Order{Emit: show.print}
 	if show.prefix && !o.follow {
-		order.most = maxHeldLogs
+		order.Most = logstream.MaxHeld
 	}
-	mark := logMark{}
+	mark := logstream.Mark{}
 	for {
 		opened := time.Now()
 		err := o.copy(ctx, c, req, order, mark)
-		order.flush() // also after an error
+		order.Flush() // also after an error
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return nil
 		case !o.follow || api.Code(err) != codes.Unavailable || len(mark) == 0 && time.Since(opened) < resumeAfter:
 			return err
 		}
-		if mark.away() {
+		if mark.Away() {
 			fmt.Fprintf(o.Err, "(%s; the logs go on when it is back)\n", term.Line(api.ProblemOf(err).GetDetail()))
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(resumeAfter):
 		}
-		mark.resume(req)
+		mark.Resume(req)
 	}
 }
 
@@ -104,7 +105,7 @@ func (o *logsOptions) run(ctx context.Context) error {
 const resumeAfter = time.Second
 
 // copy copies one stream of logs to its end, without the lines that mark knows from an earlier stream.
-func (o *logsOptions) copy(ctx context.Context, c carav1.ProjectServiceClient, req *carav1.LogsRequest, order *logOrder, mark logMark) error {
+func (o *logsOptions) copy(ctx context.Context, c carav1.ProjectServiceClient, req *carav1.LogsRequest, order *logstream.Order, mark logstream.Mark) error {
 	stream, err := c.Logs(ctx, req)
 	if err != nil {
 		return err
@@ -120,8 +121,8 @@ func (o *logsOptions) copy(ctx context.Context, c carav1.ProjectServiceClient, r
 		if l.Lost > 0 {
 			fmt.Fprintf(o.Err, "(%d lines of %s were lost: they came faster than they were read)\n", l.Lost, term.Clean(l.Service))
 		}
-		if mark.isNew(l) {
-			order.add(l)
+		if mark.IsNew(l) {
+			order.Add(l)
 		}
 	}
 }

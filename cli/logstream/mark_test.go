@@ -1,4 +1,4 @@
-package cli
+package logstream
 
 import (
 	"testing"
@@ -15,32 +15,32 @@ func TestLogMarkGoesOnWithTheNextLine(t *testing.T) {
 	log := func(service, text string, at int64) *carav1.LogLine {
 		return &carav1.LogLine{Service: service, Line: text, Time: timestamppb.New(time.Unix(at, 0))}
 	}
-	mark := logMark{}
+	mark := Mark{}
 	var shown []string
 	read := func(lines ...*carav1.LogLine) {
 		for _, l := range lines {
-			if mark.isNew(l) {
+			if mark.IsNew(l) {
 				shown = append(shown, l.GetLine())
 			}
 		}
 	}
 	read(log("web", "a", 1), log("web", "b", 2), log("web", "c", 2), log("db", "x", 1))
-	if !mark.away() || mark.away() {
+	if !mark.Away() || mark.Away() {
 		t.Error("a stream that broke off is told once")
 	}
 	req := &carav1.LogsRequest{Name: "shop", Tail: 5}
-	mark.resume(req)
+	mark.Resume(req)
 	if req.GetSince().GetSeconds() != 1 || req.GetTail() != 0 {
 		t.Errorf("asks for %v", req)
 	}
 	read(log("web", "a", 1), log("db", "x", 1), log("web", "b", 2), log("web", "c", 2), log("web", "d", 2), log("db", "y", 3), log("web", "e", 4))
-	mark.resume(req)
+	mark.Resume(req)
 	read(log("web", "e", 4), log("web", "f", 4), log("", "no time", 0))
 	want := []string{"a", "b", "c", "x", "d", "y", "e", "f", "no time"}
 	if diff := cmp.Diff(want, shown); diff != "" {
 		t.Error(diff)
 	}
-	if !mark.away() {
+	if !mark.Away() {
 		t.Error("lines came in between: it is told again")
 	}
 }
@@ -52,17 +52,17 @@ func TestLogMarkKeepsLinesOutOfOrder(t *testing.T) {
 		return &carav1.LogLine{Service: "job", Line: text, Time: timestamppb.New(time.Unix(at, 0)), Stderr: stderr}
 	}
 	first := []*carav1.LogLine{log("a", 1, false), log("b", 4, false), log("exit", 3, true), log("other container", 2, false)}
-	mark := logMark{}
+	mark := Mark{}
 	var shown []string
 	read := func(lines ...*carav1.LogLine) {
 		for _, l := range lines {
-			if mark.isNew(l) {
+			if mark.IsNew(l) {
 				shown = append(shown, l.GetLine())
 			}
 		}
 	}
 	read(first...)
-	mark.resume(&carav1.LogsRequest{})
+	mark.Resume(&carav1.LogsRequest{})
 	read(append(first, log("late", 4, true), log("last", 5, false))...)
 	if diff := cmp.Diff([]string{"a", "b", "exit", "other container", "late", "last"}, shown); diff != "" {
 		t.Error(diff)

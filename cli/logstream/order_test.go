@@ -1,4 +1,4 @@
-package cli
+package logstream
 
 import (
 	"strings"
@@ -20,24 +20,24 @@ func TestLogOrder(t *testing.T) {
 		most       int
 		lines      []*carav1.LogLine
 	}{
-		{"none", "", maxHeldLogs, nil},
-		{"by time", "abcd", maxHeldLogs, []*carav1.LogLine{at(2, "b"), at(4, "d"), at(1, "a"), at(3, "c")}},
-		{"as they came where the time is one", "abc", maxHeldLogs, []*carav1.LogLine{at(1, "a"), at(1, "b"), at(1, "c")}},
-		{"without a time, after what came before", "bxc", maxHeldLogs, []*carav1.LogLine{at(2, "b"), {Line: "x"}, at(3, "c")}},
+		{"none", "", MaxHeld, nil},
+		{"by time", "abcd", MaxHeld, []*carav1.LogLine{at(2, "b"), at(4, "d"), at(1, "a"), at(3, "c")}},
+		{"as they came where the time is one", "abc", MaxHeld, []*carav1.LogLine{at(1, "a"), at(1, "b"), at(1, "c")}},
+		{"without a time, after what came before", "bxc", MaxHeld, []*carav1.LogLine{at(2, "b"), {Line: "x"}, at(3, "c")}},
 		{"as they came without holding any", "badc", 0, []*carav1.LogLine{at(2, "b"), at(1, "a"), at(4, "d"), at(3, "c")}},
 		{"no more is held than may be", "bcade", two, []*carav1.LogLine{at(3, "c"), at(4, "d"), at(2, "b"), at(5, "e"), at(1, "a")}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got strings.Builder
-			o := &logOrder{most: tt.most, emit: func(l *carav1.LogLine) { got.WriteString(l.GetLine()) }}
+			o := &Order{Most: tt.most, Emit: func(l *carav1.LogLine) { got.WriteString(l.GetLine()) }}
 			for _, l := range tt.lines {
-				o.add(l)
+				o.Add(l)
 				if o.bytes > tt.most {
 					t.Errorf("%d bytes are held, at most %d may be", o.bytes, tt.most)
 				}
 			}
-			o.flush()
+			o.Flush()
 			if got.String() != tt.want {
 				t.Errorf("got %q, want %q", got.String(), tt.want)
 			}

@@ -1,4 +1,6 @@
-package cli
+// Package logstream puts the log lines of several services in order, and remembers how far they were read, so that a stream that
+// breaks continues with the next line. It does no I/O.
+package logstream
 
 import (
 	"cmp"
@@ -10,16 +12,16 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// maxHeldLogs limits the lines that are held back to be sorted, in bytes.
-const maxHeldLogs = 8 << 20
+// MaxHeld limits the lines that are held back to be sorted, in bytes.
+const MaxHeld = 8 << 20
 
-// logOrder sorts the lines of several services by time. It holds back at most the given number of bytes; a line that comes
-// later than that is shown when it comes. With most 0 no line is held back.
-type logOrder struct {
-	emit func(*carav1.LogLine)
-	most int
+// Order sorts the lines of several services by time. It holds back at most Most bytes; a line that comes
+// later than that is shown when it comes. With 0, no line is held back.
+type Order struct {
+	Emit func(*carav1.LogLine)
+	Most int
 
-	held  logHeap
+	held  held
 	bytes int
 	count int
 	last  time.Time // of the previous line
@@ -32,43 +34,49 @@ type heldLine struct {
 	place int
 }
 
-func (o *logOrder) add(l *carav1.LogLine) {
+// Add takes the next line of the stream.
+func (o *Order) Add(l *carav1.LogLine) {
 	if l.GetTime() != nil {
 		o.last = l.GetTime().AsTime()
 	}
 	heap.Push(&o.held, heldLine{l, o.last, o.count})
 	o.count++
 	o.bytes += weight(l)
-	for o.bytes > o.most {
+	for o.bytes > o.Most {
 		o.next()
 	}
 }
 
-func (o *logOrder) flush() {
+// Flush emits the lines that are held back.
+func (o *Order) Flush() {
 	for len(o.held) > 0 {
 		o.next()
 	}
 }
 
-func (o *logOrder) next() {
+func (o *Order) next() {
 	l := heap.Pop(&o.held).(heldLine)
 	o.bytes -= weight(l.LogLine)
-	o.emit(l.LogLine)
+	o.Emit(l.LogLine)
 }
 
 // weight is about how much memory a line takes.
 func weight(l *carav1.LogLine) int { return len(l.GetLine()) + 256 }
 
-// logHeap has the earliest line first. Lines with the same time keep the order in which they were received.
-type logHeap []heldLine
+// held has the earliest line first. Lines with the same time keep the order in which they were received.
+type held []heldLine
 
-func (h logHeap) Len() int { return len(h) }
-func (h logHeap) Less(i, j int) bool {
+func (h held) Len() int { return len(h) }
+
+func (h held) Less(i, j int) bool {
 	return cmp.Or(h[i].at.Compare(h[j].at), cmp.Compare(h[i].place, h[j].place)) < 0
 }
-func (h logHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *logHeap) Push(x any)   { *h = append(*h, x.(heldLine)) }
-func (h *logHeap) Pop() any {
+
+func (h held) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+func (h *held) Push(x any) { *h = append(*h, x.(heldLine)) }
+
+func (h *held) Pop() any {
 	last := len(*h) - 1
 	x := (*h)[last]
 	(*h)[last] = heldLine{} // release the line
@@ -76,19 +84,19 @@ func (h *logHeap) Pop() any {
 	return x
 }
 
-// logMark records the position in the log of each stream of a service, so that the stream after a broken one continues with the
+// Mark records the position in the log of each stream of a service, so that the stream after a broken one continues with the
 // next line. Only what a new stream repeats is left out: lines of one service need not be ordered by time, because the engine
 // writes standard output and standard error independently, and a service may have two containers.
-type logMark map[logSource]*logPlace
+type Mark map[source]*place
 
-// logSource is standard output or standard error of a service.
-type logSource struct {
+// source is standard output or standard error of a service.
+type source struct {
 	service string
 	stderr  bool
 }
 
-// logPlace is how far one log was read.
-type logPlace struct {
+// place is how far one log was read.
+type place struct {
 	at      time.Time // of the newest line
 	read    int       // number of lines with that time
 	until   time.Time // at, when the current stream began; zero for the first one
@@ -96,15 +104,15 @@ type logPlace struct {
 	away    bool
 }
 
-// isNew reports whether a line is new, and records it as read. A line without a time is always new.
-func (m logMark) isNew(l *carav1.LogLine) bool {
+// IsNew reports whether a line is new, and records it as read. A line without a time is always new.
+func (m Mark) IsNew(l *carav1.LogLine) bool {
 	if l.GetTime() == nil {
 		return true
 	}
-	of := logSource{l.GetService(), l.GetStderr()}
+	of := source{l.GetService(), l.GetStderr()}
 	at, p := l.GetTime().AsTime(), m[of]
 	if p == nil {
-		m[of] = &logPlace{at: at, read: 1}
+		m[of] = &place{at: at, read: 1}
 		return true
 	}
 	p.away = false
@@ -122,8 +130,8 @@ func (m logMark) isNew(l *carav1.LogLine) bool {
 	return true
 }
 
-// away reports the first break of a stream; false for later ones until lines have come again.
-func (m logMark) away() bool {
+// Away reports the first break of a stream; false for later ones until lines have come again.
+func (m Mark) Away() bool {
 	first := false
 	for _, p := range m {
 		first = first || !p.away
@@ -132,8 +140,8 @@ func (m logMark) away() bool {
 	return first || len(m) == 0
 }
 
-// resume makes req ask for what comes after the mark. Lines of the marked times come again, and isNew recognises them.
-func (m logMark) resume(req *carav1.LogsRequest) {
+// Resume makes req ask for what comes after the mark. Lines of the marked times come again, and IsNew recognises them.
+func (m Mark) Resume(req *carav1.LogsRequest) {
 	var since time.Time
 	for _, p := range m {
 		p.until, p.repeats = p.at, p.read
