@@ -35,8 +35,11 @@ Variables come from the environment and from the file .env, as for docker compos
 in a file of its own, which must not be committed. Every key without an equivalent is an error with its line, and says what to do
 instead. With --lossy, keys that the project can run without are left out. docs/compose.md lists all keys.
 
+With -o DIR, the manifest refers to files in DIR and below, such as ./nginx.conf: keep them together. Other files become part of
+the manifest.
+
 No data is copied: volumes are empty at first.`,
-		Example: "  caractrl convert\n  caractrl convert compose.yaml compose.prod.yaml -o deploy/ --lossy\n  caractrl convert compose.yaml --name shop >shop.yaml",
+		Example: "  caractrl convert -o .\n  caractrl convert compose.yaml compose.prod.yaml -o deploy/ --lossy\n  caractrl convert compose.yaml --name shop >shop.yaml",
 	}, o)
 	f := cmd.Flags()
 	f.StringVarP(&o.dir, "output-dir", "o", "", "directory for the manifest and the Secret (default: the manifest goes to standard output)")
@@ -48,7 +51,7 @@ No data is copied: volumes are empty at first.`,
 }
 
 func (o *convertOptions) parse(args []string) error {
-	o.from.Files, o.from.Environ = args, os.Environ()
+	o.from.Files, o.from.Environ, o.from.ManifestDir = args, os.Environ(), o.dir
 	if o.from.Name != "" && !api.IsName(o.from.Name) {
 		return fmt.Errorf("--name %q is no name of a project: use lower-case letters, digits and hyphens", o.from.Name)
 	}

@@ -36,6 +36,9 @@ type Options struct {
 	EnvFiles []string
 	// Profiles to enable.
 	Profiles []string
+	// ManifestDir is the directory that the manifest is written to. Files in it and below become `files[].from`. All other files
+	// become part of the manifest, also if this is empty: a source may read no more than the directory of the manifest.
+	ManifestDir string
 	// Environ has variables as NAME=VALUE. They have precedence over EnvFiles.
 	Environ []string
 

@@ -1,10 +1,12 @@
 package compose
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
@@ -21,19 +23,43 @@ const (
 
 // oneFile makes a file beside the Compose file one of the service's files.
 func (s mounts) oneFile(key, shown string, v types.ServiceVolumeConfig) {
-	content, err := readText(v.Source)
-	if err != nil {
-		s.say(Refusal, key, "%s cannot become a file of the service: %v", shown, err)
-		return
-	}
-	f := &carav1.File{Path: v.Target, Content: string(content)}
-	if info, err := os.Stat(v.Source); err == nil && info.Mode()&0o100 != 0 {
-		f.Mode = "0555"
+	f := &carav1.File{Path: v.Target, From: s.beside(v.Source)}
+	if f.From == "" {
+		content, err := readText(v.Source)
+		if err != nil {
+			s.say(Refusal, key, "%s cannot become a file of the service: %v", shown, err)
+			return
+		}
+		f.Content = string(content)
+		if info, err := os.Stat(v.Source); err == nil && info.Mode()&0o100 != 0 {
+			f.Mode = "0555"
+		}
 	}
 	s.out.Files = append(s.out.Files, f)
 	if !v.ReadOnly {
 		s.say(Note, key, "%s becomes a file of the service: what the container writes to it is lost with the container", shown)
 	}
+}
+
+// beside returns a file or a directory with its slash as `files[].from` has it, or "" if it must become part of the manifest.
+func (c *converter) beside(name string) string {
+	if c.manifestDir == "" {
+		return ""
+	}
+	target, err := filepath.EvalSymlinks(name) // links are not followed in a source
+	rel, relErr := filepath.Rel(c.manifestDir, name)
+	info, statErr := os.Stat(name)
+	fromDir, dirErr := filepath.EvalSymlinks(c.manifestDir)
+	if errors.Join(err, relErr, statErr, dirErr) != nil || !filepath.IsLocal(rel) || target != filepath.Join(fromDir, rel) {
+		return ""
+	}
+	switch {
+	case info.IsDir():
+		return "./" + filepath.ToSlash(rel) + "/"
+	case !info.Mode().IsRegular() || info.Size() > maxContent:
+		return ""
+	}
+	return "./" + filepath.ToSlash(rel)
 }
 
 // readText returns the content of a file that is text, small enough for a manifest, and not empty.
@@ -91,6 +117,16 @@ func (s files) config(key string, ref types.FileReferenceConfig) {
 	if s.treeFile(key, "config "+ref.Source, c, ref, "/"+ref.Source) {
 		return
 	}
+	target := ref.Target
+	if target == "" {
+		target = "/" + ref.Source
+	}
+	if c.File != "" && c.Content == "" && c.Environment == "" && !bool(c.External) {
+		if from := s.beside(c.File); from != "" {
+			s.out.Files = append(s.out.Files, &carav1.File{Path: target, From: from, Mode: s.fileMode(key, ref)})
+			return
+		}
+	}
 	content, err := s.content(c)
 	switch {
 	case err == nil && !printable(content):
@@ -101,10 +137,6 @@ func (s files) config(key string, ref types.FileReferenceConfig) {
 	if err != nil {
 		s.say(Refusal, key, "config %s: %v", ref.Source, err)
 		return
-	}
-	target := ref.Target
-	if target == "" {
-		target = "/" + ref.Source
 	}
 	s.out.Files = append(s.out.Files, &carav1.File{Path: target, Content: string(content), Mode: s.fileMode(key, ref)})
 }

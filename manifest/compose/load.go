@@ -26,6 +26,8 @@ type input struct {
 	dir     string
 	tree    Tree // nil for files on disk
 	root    string
+	// manifestDir is absolute, or empty.
+	manifestDir string
 }
 
 func load(ctx context.Context, o Options) (*input, error) {
@@ -48,6 +50,11 @@ func load(ctx context.Context, o Options) (*input, error) {
 		return nil, err
 	}
 	in := &input{tree: o.tree, root: o.root}
+	if o.ManifestDir != "" {
+		if in.manifestDir, err = filepath.Abs(o.ManifestDir); err != nil {
+			return nil, err
+		}
+	}
 	for _, name := range normal.ConfigPaths {
 		f, err := readSource(name, o)
 		if err != nil {

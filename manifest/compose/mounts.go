@@ -158,9 +158,13 @@ func (c *converter) topLevelVolumes() {
 // directory makes the files of a read-only directory files of the service.
 func (s mounts) directory(key, shown string, v types.ServiceVolumeConfig) {
 	var names []string
+	from := s.beside(v.Source)
 	err := filepath.WalkDir(v.Source, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			names = append(names, path)
+			if d.Type()&fs.ModeSymlink != 0 {
+				from = ""
+			}
 		}
 		if len(names) > maxFiles {
 			return fmt.Errorf("it has more than %d files", maxFiles)
@@ -169,6 +173,10 @@ func (s mounts) directory(key, shown string, v types.ServiceVolumeConfig) {
 	})
 	if err != nil {
 		s.say(Refusal, key, "%s cannot become files of the service: %v", shown, err)
+		return
+	}
+	if from != "" {
+		s.out.Files = append(s.out.Files, &carav1.File{Path: v.Target, From: from})
 		return
 	}
 	for _, name := range names {
