@@ -26,6 +26,10 @@ const (
 	pingEvery   = 10 * time.Second // the shortest that gRPC allows a client
 	pingTimeout = 8 * time.Second
 
+	// handshakeTimeout is long, because a server may have thousands of handshakes to do: all agents have lost it at the same moment. An
+	// agent that gives up earlier starts from the beginning, and the server's work was for nothing.
+	handshakeTimeout = 15 * time.Second
+
 	renewTimeout = 30 * time.Second
 	renewRetry   = time.Minute
 	// renewCheck limits each wait, so that the loop notices a clock that was set or a machine that slept.
@@ -104,7 +108,7 @@ func (c *Credentials) Dial(options ...grpc.DialOption) (*grpc.ClientConn, error)
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: time.Second},
-			MinConnectTimeout: 5 * time.Second,
+			MinConnectTimeout: handshakeTimeout,
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithResolvers(addresses),

@@ -21,7 +21,7 @@ import (
 const (
 	defaultMax        = 4096
 	defaultPerAddress = 512
-	defaultUnknown    = 1024
+	defaultUnknown    = 1024 // at least
 	// prefixIPv6 is the counted prefix of an IPv6 address, because a host usually has a whole /64.
 	prefixIPv6 = 64
 )
@@ -32,7 +32,8 @@ type Config struct {
 	Max int
 	// PerAddress limits the connections from one address, or from one /64 of IPv6; 0 is 512.
 	PerAddress int
-	// Unknown limits the connections that have not authenticated; 0 is 1,024.
+	// Unknown limits the connections that have not authenticated; 0 is half of Max, and at least 1,024. Callers that all connect again at
+	// the same moment must fit, or else each closes an older one before that has authenticated.
 	Unknown int
 }
 
@@ -69,7 +70,7 @@ type Conn struct {
 func New(inner net.Listener, cfg Config) *Listener {
 	cfg.Max = cmp.Or(cfg.Max, defaultMax)
 	cfg.PerAddress = cmp.Or(cfg.PerAddress, defaultPerAddress)
-	cfg.Unknown = cmp.Or(cfg.Unknown, defaultUnknown)
+	cfg.Unknown = cmp.Or(cfg.Unknown, max(defaultUnknown, cfg.Max/2))
 	return &Listener{Listener: inner, cfg: cfg, unknown: list.New(), addresses: map[netip.Prefix]*address{}}
 }
 
