@@ -236,7 +236,7 @@ func TestValuesOfASourcesSecretAreWithheld(t *testing.T) {
 	c.secret(t, "registry", "registry", map[string]string{"server": "registry.test", "username": "me", "password": "rp"})
 	p := using("web", "env", "shared")
 	p.Spec.ImagePullSecrets = []string{"registry"}
-	if out := c.agents.Assignment(p); len(out.GetSecrets()) != 1 || len(out.GetRegistryAuth()) != 1 {
+	if out := c.agents.Values().Assignment(p); len(out.GetSecrets()) != 1 || len(out.GetRegistryAuth()) != 1 {
 		t.Fatalf("assignment %v", out)
 	}
 	for _, ref := range []string{"shared", "registry"} {
@@ -245,7 +245,7 @@ func TestValuesOfASourcesSecretAreWithheld(t *testing.T) {
 			Webhook: &carav1.Webhook{Provider: "GitHub", SecretRef: ref},
 		})
 	}
-	if out := c.agents.Assignment(p); len(out.GetSecrets()) != 0 || len(out.GetRegistryAuth()) != 0 {
+	if out := c.agents.Values().Assignment(p); len(out.GetSecrets()) != 0 || len(out.GetRegistryAuth()) != 0 {
 		t.Errorf("a node is told %v %v", out.GetSecrets(), out.GetRegistryAuth())
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
+	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
@@ -49,7 +50,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error { return s.db.Cache.Feed(workCtx, s.db.Store) })
 	work.Go(func() error { return s.visits.EndWithTokens(workCtx) })
 	work.Go(func() error { return objects.Certificates{Service: s.objects}.KeepCertificates(workCtx) })
-	work.Go(func() error { return s.agents.KeepConditions(workCtx) })
+	work.Go(func() error { return dispatch.Conditions{DB: s.db}.Keep(workCtx) })
 	work.Go(func() error { return s.agents.KeepRoutes(workCtx) })
 	work.Go(func() error {
 		select {

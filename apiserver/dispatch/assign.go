@@ -2,14 +2,8 @@ package dispatch
 
 import (
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -62,7 +56,7 @@ func (a *assignments) project(name string) error {
 		return nil
 	}
 	a.sent[name] = now
-	out := a.server.Assignment(p)
+	out := a.server.Values().Assignment(p)
 	switch m := out.GetProject().GetStatus().GetMove(); {
 	case m.GetRestore() != nil:
 		out.Project.Status.Move = nil // the agent's part of a restore is RestoreVolume
@@ -163,125 +157,7 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 	}
 	out.version += fmt.Sprintf(" %t", api.ManualSecrets(p))
 	for _, name := range api.SecretNames(p.GetSpec()) {
-		out.version += " " + name + "@" + a.server.secretVersion(name)
+		out.version += " " + name + "@" + a.server.Values().secretVersion(name)
 	}
 	return out
-}
-
-// Assignment is a project with the secret values that its services use, and no others. It leaves out a value that does not
-// exist or whose Secret a source uses for git, webhooks or decryption. The agent reports which value is missing.
-func (d *Dispatcher) Assignment(p *carav1.Project) *carav1.Assignment {
-	out := &carav1.Assignment{Project: proto.CloneOf(p)}
-	if p.GetStatus().GetPhase() == api.PhaseTerminating {
-		return out
-	}
-	withheld := rules.SourceSecrets(d.DB.Cache)
-	for _, use := range api.SecretUses(p.GetSpec()) {
-		if withheld[use.Name] != "" || use.Key == "" {
-			continue
-		}
-		if value, ok := d.value(use.Name, use.Key); ok {
-			if out.Secrets == nil {
-				out.Secrets, out.SecretVersions = make(map[string][]byte), make(map[string]string)
-			}
-			name := rules.SealName(use.Name, use.Key)
-			out.Secrets[name], out.SecretVersions[name] = value, d.DB.Vault.Version(name, value)
-		}
-	}
-	for _, name := range p.GetSpec().GetImagePullSecrets() {
-		if source := withheld[name]; source != "" {
-			out.PullSecrets = append(out.PullSecrets, &carav1.PullSecret{Name: name, Problem: "belongs to source " + source + ", and no project may use it"})
-			continue
-		}
-		d.pullSecret(out, name)
-	}
-	d.backupSecret(out, p.GetSpec().GetBackup().GetSecretRef())
-	return out
-}
-
-// backupSecret adds the values of the Secret that a project's backups use: all that a Secret of its type can have. They get no
-// versions, because no container depends on them.
-func (d *Dispatcher) backupSecret(out *carav1.Assignment, name string) {
-	if name == "" {
-		return
-	}
-	if out.BackupProblem = rules.BackupSecretProblem(d.DB.Cache, name); out.BackupProblem != "" {
-		return
-	}
-	if out.Secrets == nil {
-		out.Secrets = map[string][]byte{}
-	}
-	for key, value := range d.backupValues(name) {
-		out.Secrets[rules.SealName(name, key)] = value
-	}
-}
-
-// backupValues returns the values of a Secret of type backup, by key.
-func (d *Dispatcher) backupValues(name string) map[string][]byte {
-	values := map[string][]byte{}
-	for _, key := range api.BackupKeys() {
-		if value, ok := d.value(name, key); ok {
-			values[key] = value
-		}
-	}
-	return values
-}
-
-// pullSecret adds the registry logins of a Secret in imagePullSecrets. If two are for one registry, the first one is used.
-func (d *Dispatcher) pullSecret(out *carav1.Assignment, name string) {
-	said := &carav1.PullSecret{Name: name}
-	out.PullSecrets = append(out.PullSecrets, said)
-	if _, exists := state.Get[*carav1.Secret](d.DB.Cache, name); !exists {
-		said.Missing, said.Problem = true, "does not exist"
-		return
-	}
-	server, okServer := d.value(name, "server")
-	user, okUser := d.value(name, "username")
-	password, okPassword := d.value(name, "password")
-	registry := api.Registry(string(server))
-	switch {
-	case !okServer || !okUser || !okPassword:
-		said.Problem = "needs the keys server, username and password, as a Secret of type registry has them"
-	case registry == "":
-		said.Problem = "names no registry in its key server; write a host such as registry.example.com:5000"
-	case out.RegistryAuth[registry] != nil:
-		said.Problem = "is for the same registry as one before it in imagePullSecrets, which counts"
-	default:
-		said.Registry = registry
-		if out.RegistryAuth == nil {
-			out.RegistryAuth = make(map[string]*carav1.RegistryAuth)
-		}
-		out.RegistryAuth[registry] = &carav1.RegistryAuth{Username: string(user), Password: string(password)}
-	}
-}
-
-// secretVersion changes if and only if a value or the type of the Secret changes.
-func (d *Dispatcher) secretVersion(name string) string {
-	secret, ok := state.Get[*carav1.Secret](d.DB.Cache, name)
-	if !ok {
-		return "missing"
-	}
-	var all strings.Builder
-	all.WriteString(secret.GetType() + ":")
-	for _, key := range slices.Sorted(maps.Keys(secret.GetData())) {
-		if value, ok := d.value(name, key); ok {
-			all.WriteString(key + "=" + d.DB.Vault.Version(rules.SealName(name, key), value) + ",")
-		}
-	}
-	return all.String()
-}
-
-// value decrypts one value of a secret, if it exists. If decryption fails, value logs the error, because no caller waits
-// for it, and the agent reports the value as missing.
-func (d *Dispatcher) value(name, key string) ([]byte, bool) {
-	secret, ok := state.Get[*carav1.Secret](d.DB.Cache, name)
-	if !ok || secret.GetData()[key] == nil {
-		return nil, false
-	}
-	value, err := rules.SecretValue(d.DB.Vault, secret, key)
-	if err != nil {
-		d.DB.Logger.Error("secret cannot be opened", "secret", name, "key", key, "error", err)
-		return nil, false
-	}
-	return value, true
 }

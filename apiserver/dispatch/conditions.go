@@ -28,9 +28,12 @@ type keptCondition struct {
 	record func(t *state.Tx, p *carav1.Project, c *carav1.Condition)
 }
 
-// KeepConditions keeps the conditions PortsReady and IngressReady of all projects as their specs, the Secrets and the nodes'
+// Conditions writes the conditions of projects that follow from several objects.
+type Conditions struct{ DB *state.DB }
+
+// Keep keeps the conditions PortsReady and IngressReady of all projects as their specs, the Secrets and the nodes'
 // reports say, until ctx or the server ends.
-func (d *Dispatcher) KeepConditions(ctx context.Context) error {
+func (d Conditions) Keep(ctx context.Context) error {
 	select {
 	case <-d.DB.Cache.Loaded:
 	case <-ctx.Done():
@@ -50,7 +53,7 @@ func (d *Dispatcher) KeepConditions(ctx context.Context) error {
 	}
 }
 
-func (d *Dispatcher) followConditions(ctx context.Context, kept []keptCondition) error {
+func (d Conditions) followConditions(ctx context.Context, kept []keptCondition) error {
 	each := func(of func(keptCondition) []string) error {
 		for _, k := range kept {
 			if err := d.refresh(ctx, k, of(k)); err != nil {
@@ -71,7 +74,7 @@ func (d *Dispatcher) followConditions(ctx context.Context, kept []keptCondition)
 }
 
 // refresh writes the condition of each project where it differs.
-func (d *Dispatcher) refresh(ctx context.Context, k keptCondition, names []string) error {
+func (d Conditions) refresh(ctx context.Context, k keptCondition, names []string) error {
 	for _, name := range names {
 		p, ok := state.Get[*carav1.Project](d.DB.Cache, name)
 		if !ok {

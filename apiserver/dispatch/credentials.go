@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/rules"
@@ -135,13 +134,13 @@ func (f *routeFeed) current(c credential, withheld map[string]string) proto.Mess
 	switch name, ofSecret := certificateSecret(c.id); {
 	case c.kind == kindPasswordList:
 		if f.me.can(api.CapabilityIngress) && f.server.Routes.usesList(c.id) && withheld[c.id] == "" {
-			return orNone(f.server.passwordList(c.id))
+			return orNone(f.server.Values().passwordList(c.id))
 		}
 	case !public:
 	case !ofSecret:
-		return orNone(f.server.storedCertificate(c.id))
+		return orNone(f.server.Values().storedCertificate(c.id))
 	case withheld[name] == "":
-		return orNone(f.server.secretCertificate(name, f.server.Routes.secretHosts(name)))
+		return orNone(f.server.Values().secretCertificate(name, f.server.Routes.secretHosts(name)))
 	}
 	return nil
 }
@@ -177,52 +176,4 @@ func addCredential(msg *carav1.Credentials, c credential, m proto.Message) {
 			msg.RemovedChallenges = append(msg.RemovedChallenges, c.id)
 		}
 	}
-}
-
-// secretCertificate returns the certificate of a Secret for those of the hosts that it has a name for, or nil if there is none.
-func (d *Dispatcher) secretCertificate(name string, hosts []string) *carav1.Certificate {
-	if len(hosts) == 0 || !d.secretHasType(name, api.SecretTLS) {
-		return nil
-	}
-	chain, okChain := d.value(name, api.TLSCertificateKey)
-	key, okKey := d.value(name, api.TLSPrivateKey)
-	if !okChain || !okKey {
-		return nil
-	}
-	pair, err := api.ParseCertificate(chain, key)
-	if err != nil {
-		return nil // an older server stored it without a check
-	}
-	hosts = slices.DeleteFunc(hosts, func(host string) bool { return pair.Leaf.VerifyHostname(host) != nil })
-	if len(hosts) == 0 {
-		return nil
-	}
-	return &carav1.Certificate{Id: secretCertificate(name), Names: hosts, Chain: chain, Key: key, NotAfter: timestamppb.New(pair.Leaf.NotAfter)}
-}
-
-// storedCertificate returns a certificate that the server has obtained, with its key, or nil.
-func (d *Dispatcher) storedCertificate(id string) *carav1.Certificate {
-	stored, ok := state.Get[*carav1.Certificate](d.DB.Cache, id)
-	if !ok || d.DB.Vault == nil {
-		return nil
-	}
-	key, err := d.DB.Vault.Open(state.CertificateSeal(id), stored.GetKey())
-	if err != nil {
-		d.DB.Logger.Error("certificate cannot be opened", "certificate", id, "error", err)
-		return nil
-	}
-	out := proto.CloneOf(stored)
-	out.Key = key
-	return out
-}
-
-// passwordList returns the users of a Secret of type basicAuth, or nil.
-func (d *Dispatcher) passwordList(name string) *carav1.PasswordList {
-	list, _ := rules.PasswordList(d.DB.Cache, d.DB.Vault, name)
-	return list
-}
-
-func (d *Dispatcher) secretHasType(name, kind string) bool {
-	secret, ok := state.Get[*carav1.Secret](d.DB.Cache, name)
-	return ok && secret.GetType() == kind
 }

@@ -43,3 +43,6 @@ type Dispatcher struct {
 
 	deliveries deliveries
 }
+
+// Values returns what reads the values of Secrets for agents.
+func (d *Dispatcher) Values() Values { return Values{d.DB} }

@@ -14,7 +14,7 @@ import (
 )
 
 // ingressReady is the condition IngressReady.
-func (d *Dispatcher) ingressReady() keptCondition {
+func (d Conditions) ingressReady() keptCondition {
 	return keptCondition{
 		kind: api.CondIngressReady, changed: d.ingressChanges, record: recordIngress,
 		all: func() []string { return d.projectsWhere(hasIngressCondition) },
@@ -41,7 +41,7 @@ func hasIngressCondition(p *carav1.Project) bool {
 }
 
 // ingressChanges returns the projects whose condition may differ after these changes.
-func (d *Dispatcher) ingressChanges(changes []state.Change) []string {
+func (d Conditions) ingressChanges(changes []state.Change) []string {
 	changed := map[string]bool{}
 	add := func(names []string) {
 		for _, name := range names {
@@ -69,7 +69,7 @@ func (d *Dispatcher) ingressChanges(changes []state.Change) []string {
 	return slices.Sorted(maps.Keys(changed))
 }
 
-func (d *Dispatcher) projectsWhere(match func(*carav1.Project) bool) (names []string) {
+func (d Conditions) projectsWhere(match func(*carav1.Project) bool) (names []string) {
 	projects, _ := state.List[*carav1.Project](d.DB.Cache, "", "")
 	for _, p := range projects {
 		if match(p) {

@@ -13,15 +13,15 @@ import (
 )
 
 // portsReady is the condition PortsReady.
-func (d *Dispatcher) portsReady() keptCondition {
-	return keptCondition{kind: api.CondPortsReady, all: d.projectsWithPorts, changed: d.portChanges, record: recordPorts, of: func(r state.Reader, p *carav1.Project) *carav1.Condition {
+func (d Conditions) portsReady() keptCondition {
+	return keptCondition{kind: api.CondPortsReady, all: func() []string { return projectsWithPorts(d.DB.Cache) }, changed: d.portChanges, record: recordPorts, of: func(r state.Reader, p *carav1.Project) *carav1.Condition {
 		nodes, _ := state.List[*carav1.Node](r, "", "")
 		return api.PortsCondition(p, nodes)
 	}}
 }
 
 // portChanges returns the projects whose condition may differ after these changes.
-func (d *Dispatcher) portChanges(changes []state.Change) []string {
+func (d Conditions) portChanges(changes []state.Change) []string {
 	changed := map[string]bool{}
 	for i := range changes {
 		switch ch := &changes[i]; ch.Kind {
@@ -33,7 +33,7 @@ func (d *Dispatcher) portChanges(changes []state.Change) []string {
 			if samePorts(ch.Old, ch.New) {
 				continue
 			}
-			for _, name := range d.projectsWithPorts() {
+			for _, name := range projectsWithPorts(d.DB.Cache) {
 				changed[name] = true
 			}
 		}
@@ -54,8 +54,9 @@ func samePorts(before, after proto.Message) bool {
 	return proto.Equal(part(before), part(after))
 }
 
-func (d *Dispatcher) projectsWithPorts() []string {
-	claims, _ := state.List[*carav1.PortClaim](d.DB.Cache, "", "")
+// projectsWithPorts returns the projects that have claimed ports, sorted.
+func projectsWithPorts(r state.Reader) []string {
+	claims, _ := state.List[*carav1.PortClaim](r, "", "")
 	names := make([]string, 0, len(claims))
 	for _, c := range claims {
 		names = append(names, c.GetProject())

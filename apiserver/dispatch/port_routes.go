@@ -18,7 +18,7 @@ func (f *routeFeed) flushPorts(msg *carav1.Routes, dirty map[string]struct{}) {
 	if !proto.Equal(offer, f.offer) { // all projects may matter now, or no longer
 		f.offer = offer
 		dirty = maps.Clone(dirty)
-		for _, name := range f.server.projectsWithPorts() {
+		for _, name := range projectsWithPorts(f.server.DB.Cache) {
 			dirty[name] = struct{}{}
 		}
 		for name := range f.ports {

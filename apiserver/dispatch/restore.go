@@ -27,7 +27,7 @@ func (a *assignments) restore(v *carav1.Volume) error {
 	if !ok {
 		return nil
 	}
-	req := a.server.restoreVolume(p, v)
+	req := a.server.Values().restoreVolume(p, v)
 	if req == nil || sameRestore(req, a.restores[uid].sent) {
 		return nil
 	}
@@ -76,7 +76,7 @@ func (a *assignments) restoresThat(match func(restoreRequest) bool) error {
 
 // restoreVolume returns the request to restore a volume with the values of the Secret, or nil if no restore fills it. The
 // snapshot is the one that the node has chosen, if it has, so that a restarted agent does not choose a newer one.
-func (d *Dispatcher) restoreVolume(p *carav1.Project, v *carav1.Volume) *carav1.RestoreVolume {
+func (s Values) restoreVolume(p *carav1.Project, v *carav1.Volume) *carav1.RestoreVolume {
 	for _, moved := range p.GetStatus().GetMove().GetVolumes() {
 		if moved.GetNewUid() != v.GetMetadata().GetUid() || p.GetStatus().GetMove().GetStep() != api.MoveRestoring {
 			continue
@@ -86,8 +86,8 @@ func (d *Dispatcher) restoreVolume(p *carav1.Project, v *carav1.Volume) *carav1.
 			FromProject: p.GetMetadata().GetName(), FromVolume: moved.GetName(), Snapshot: moved.GetSnapshot(),
 		}
 		name := p.GetSpec().GetBackup().GetSecretRef()
-		if out.Problem = rules.BackupSecretProblem(d.DB.Cache, name); out.Problem == "" {
-			out.Values = d.backupValues(name)
+		if out.Problem = rules.BackupSecretProblem(s.DB.Cache, name); out.Problem == "" {
+			out.Values = s.backupValues(name)
 		}
 		return out
 	}

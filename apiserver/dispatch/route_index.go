@@ -2,12 +2,9 @@ package dispatch
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
@@ -252,39 +249,6 @@ func (x *RouteIndex) setPorts(project string, some bool) {
 	for f := range x.feeds {
 		f.noteProject(project)
 	}
-}
-
-// peerEntry is what agents accept from one node. It is immutable, and shared by all sessions.
-type peerEntry struct {
-	*carav1.Peer
-	encoded []byte // the node in a message Routes
-}
-
-// setPeer replaces what agents accept from a node; nil is nothing. x is locked.
-func (x *RouteIndex) setPeer(node string, p *carav1.Peer) {
-	old := x.peers[node]
-	if old == nil && p == nil || old != nil && p != nil && proto.Equal(p, old.Peer) {
-		return
-	}
-	x.joined = nil
-	if p == nil {
-		delete(x.peers, node)
-	} else {
-		x.peers[node] = &peerEntry{p, encodeRoutes(&carav1.Routes{Peers: []*carav1.Peer{p}})}
-	}
-	for f := range x.feeds {
-		f.notePeer(node)
-	}
-}
-
-// encodedPeers returns all nodes and their accepted certificates in a message Routes, encoded once for all sessions. x is locked.
-func (x *RouteIndex) encodedPeers() []byte {
-	if x.joined == nil {
-		for _, node := range slices.Sorted(maps.Keys(x.peers)) {
-			x.joined = append(x.joined, x.peers[node].encoded...)
-		}
-	}
-	return x.joined
 }
 
 // reach records that the index has processed all changes up to a revision. x is locked.

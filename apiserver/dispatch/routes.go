@@ -6,13 +6,10 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -223,42 +220,6 @@ func (f *routeFeed) need(host string, entry *hostEntry, wanted bool, changed *ch
 	if f.needs[host] = now; len(now) == 0 {
 		delete(f.needs, host)
 	}
-}
-
-// addPeers adds nodes and their accepted certificates. sending must be held.
-func (f *routeFeed) addPeers(msg *carav1.Routes, changed *changes) {
-	x := f.server.Routes
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if changed.allNodes {
-		appendEncoded(msg, x.encodedPeers())
-		return
-	}
-	var encoded []byte
-	for _, node := range slices.Sorted(maps.Keys(changed.nodes)) {
-		if p := x.peers[node]; p != nil {
-			encoded = append(encoded, p.encoded...)
-		} else {
-			msg.RemovedPeers = append(msg.RemovedPeers, node)
-		}
-	}
-	appendEncoded(msg, encoded)
-}
-
-// AcceptedPeer returns what other agents accept from a node, or nil if no certificate of the node is accepted. A renewed
-// certificate stays accepted until the next renewal, so the earliest certificate counts.
-func AcceptedPeer(r state.Reader, node string) *carav1.Peer {
-	certificates, _ := state.List[*carav1.Token](r, identity.NodeTokenPrefix(node), "")
-	var from time.Time
-	for _, c := range certificates {
-		if at := identity.NotBefore(c.GetExpireAt().AsTime()); from.IsZero() || at.Before(from) {
-			from = at
-		}
-	}
-	if from.IsZero() {
-		return nil
-	}
-	return &carav1.Peer{Node: node, NotBefore: timestamppb.New(from)}
 }
 
 // routes returns what an agent on the server's host gets about a project. A host leads to
