@@ -26,7 +26,6 @@ import (
 // Agent manages one engine for one node. It assembles the parts that Run runs. Each part has its own state and does not know
 // the Agent.
 type Agent struct {
-	cfg         Config
 	log         *slog.Logger
 	disk        *disk
 	images      *image.Book
@@ -53,7 +52,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	log, nodes := cfg.Logger.With("node", cfg.NodeName), carav1.NewNodeServiceClient(cfg.Conn)
 	beat, relist := make(chan struct{}, 1), make(chan struct{}, 1)
-	a := &Agent{cfg: cfg, log: log, disk: &disk{dir: cfg.DataDir}, images: image.NewBook(cfg.DataDir), assignments: newAssignments(cfg, log)}
+	a := &Agent{log: log, disk: &disk{dir: cfg.DataDir}, images: image.NewBook(cfg.DataDir), assignments: newAssignments(cfg, log)}
 	a.endpoints = endpoints.New(a.assignments.hint)
 	a.pulls = image.NewPuller(cfg.Engine, a.images, log, cfg.Pulls, a.assignments.hint)
 	a.pulls.Helpers = cfg.Helpers

@@ -100,8 +100,7 @@ const (
 
 	VerifyWeekly = "weekly"
 
-	SessionPage     = "page"
-	SessionCaractrl = "caractrl"
+	SessionPage = "page"
 
 	AdoptNever     = "Never"
 	AdoptIfUnowned = "IfUnowned"

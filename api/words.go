@@ -139,8 +139,5 @@ const (
 	DeliveryIgnored   = "Ignored"
 )
 
-// Formats of a source's files.
-const (
-	FormatManifests = "Manifests"
-	FormatCompose   = "Compose"
-)
+// FormatCompose is the format of a source whose files are Compose files and not manifests.
+const FormatCompose = "Compose"

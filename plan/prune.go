@@ -11,10 +11,9 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// The limit never stops a prune of up to pruneFloor projects. defaultPruneLimit is the percentage for a source without one.
+// The limit never stops a prune of up to pruneFloor projects. api.DefaultPruneLimit is the percentage for a source without one.
 const (
-	pruneFloor        = 3
-	defaultPruneLimit = 30
+	pruneFloor = 3
 )
 
 // PruneInput is the input of PruneGate.
@@ -174,7 +173,7 @@ func FileErrors(s *carav1.Snapshot, n int) string {
 
 // pruneLimit returns how many of the owned projects one reconciliation may delete.
 func pruneLimit(spec *carav1.SourceSpec, owned int) int {
-	percent := defaultPruneLimit
+	percent := api.DefaultPruneLimit
 	if spec.GetPruneLimit() != 0 || (spec != nil && spec.PruneLimit != nil) {
 		percent = int(spec.GetPruneLimit())
 	}

@@ -146,7 +146,6 @@ type File struct {
 	Path string
 	// Hash of the content. Equal hashes mean equal contents.
 	Hash string
-	Size int64
 	// Read returns the content with this Hash. It returns ErrMoved if the content has changed.
 	Read func(ctx context.Context) ([]byte, error)
 }

@@ -221,7 +221,7 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 		}
 		change = Delta(*reading, claims)
 	}
-	if most := cmp.Or(int(p.src.Spec.GetMaxProjects()), 10_000); change.Projects > most {
+	if most := cmp.Or(int(p.src.Spec.GetMaxProjects()), api.DefaultMaxProjects); change.Projects > most {
 		return nil, Human(api.ReasonTooLarge, "%d projects are declared and spec.maxProjects is %d: raise it, or narrow the source with spec.path or spec.include",
 			change.Projects, most)
 	}

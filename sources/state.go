@@ -10,11 +10,10 @@ import (
 )
 
 const (
-	defaultInterval = 30 * time.Second
-	liveInterval    = 15 * time.Second       // full rescan of a watched source
-	secondLook      = 300 * time.Millisecond // before an error or removal in a live source takes effect
-	patience        = 2 * time.Second        // with a live source that keeps changing
-	firstRetry      = time.Second
+	liveInterval = 15 * time.Second       // full rescan of a watched source
+	secondLook   = 300 * time.Millisecond // before an error or removal in a live source takes effect
+	patience     = 2 * time.Second        // with a live source that keeps changing
+	firstRetry   = time.Second
 )
 
 // state is what is remembered about one source between passes. All of it may be lost: after a restart, the source is read
@@ -69,9 +68,9 @@ func (st *state) asked(src *carav1.Source) string {
 
 // interval returns the time between polls of a source.
 func interval(src *carav1.Source, d Driver) time.Duration {
-	every, err := api.ParseDuration(src.GetSpec().GetInterval(), defaultInterval)
+	every, err := api.ParseDuration(src.GetSpec().GetInterval(), api.DefaultSourceInterval)
 	if err != nil || every < time.Second {
-		every = defaultInterval // the server rejects such a spec
+		every = api.DefaultSourceInterval // the server rejects such a spec
 	}
 	if _, live := d.(Live); live {
 		every = min(every, liveInterval)

@@ -64,9 +64,3 @@ func portHolder(t *state.Tx, k api.PortKey) string {
 	}
 	return claim.GetProject()
 }
-
-// HoldsPort reports whether a project has claimed a port.
-func HoldsPort(r state.Reader, p *carav1.Project, k api.PortKey) bool {
-	claim, ok := state.Get[*carav1.PortClaim](r, k.Name())
-	return ok && claim.GetUid() == p.GetMetadata().GetUid()
-}

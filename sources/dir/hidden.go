@@ -52,7 +52,7 @@ func (d *driver) hiddenFiles(ctx context.Context) ([]sources.File, error) {
 			return nil //nolint:nilerr // see above
 		}
 		bytes += int64(len(data))
-		files = append(files, sources.File{Path: rel, Hash: hash(data), Size: int64(len(data))})
+		files = append(files, sources.File{Path: rel, Hash: hash(data)})
 		return nil
 	})
 	slices.SortFunc(files, func(a, b sources.File) int { return strings.Compare(a.Path, b.Path) })

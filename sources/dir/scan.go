@@ -266,7 +266,7 @@ func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 	if s.mtime.After(w.s.newest) {
 		w.s.newest = s.mtime
 	}
-	w.s.files = append(w.s.files, sources.File{Path: rel, Hash: s.hash, Size: s.size, Read: w.reader(rel, s.hash)})
+	w.s.files = append(w.s.files, sources.File{Path: rel, Hash: s.hash, Read: w.reader(rel, s.hash)})
 	return nil
 }
 
