@@ -115,7 +115,7 @@ func (s mounts) dataDirectory(key, shown string, v types.ServiceVolumeConfig) {
 	}
 	s.mount(key, &carav1.ProjectVolume{Name: name, Type: api.VolumeManaged}, v)
 	if n := s.entriesOf(v.Source); n > 0 {
-		s.say(Loss, key, "%s becomes the volume %s, which is empty at first: copy its %d entries into it. If it is configuration that containers only read, mount it with :ro", shown, name, n)
+		s.say(Loss, key, "%s becomes the volume %s, which is empty at first: copy what %s has into it. If it is configuration that containers only read, mount it with :ro", shown, name, shown)
 		return
 	}
 	s.say(Note, key, "%s becomes the volume %s", shown, name)
@@ -126,6 +126,10 @@ func (s mounts) hostPath(key string, v types.ServiceVolumeConfig) {
 	path := filepath.Clean(v.Source)
 	switch {
 	case path == "/etc/localtime" || path == "/etc/timezone":
+		if tz := s.in.Environment["TZ"]; tz != nil && *tz != "" {
+			s.say(Note, key, "%s of the machine is not mounted: the service has the variable TZ", path)
+			return
+		}
 		s.say(Loss, key, "%s of the machine is not mounted: set the variable TZ", path)
 		return
 	case s.tree != nil && under(path, filepath.Dir(s.root)):

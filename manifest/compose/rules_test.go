@@ -102,6 +102,25 @@ func convert(t *testing.T, files ...string) *Result {
 	return r
 }
 
+// TestTimeZone checks that the time zone of the machine is no loss for a service that has its own.
+func TestTimeZone(t *testing.T) {
+	r := convert(t, "compose.yaml", `
+services:
+  a:
+    image: a
+    environment: [TZ=Europe/Berlin]
+    volumes: ["/etc/localtime:/etc/localtime:ro"]
+  b:
+    image: b
+    environment: [TZ]
+    volumes: ["/etc/localtime:/etc/localtime:ro"]
+`)
+	want := []string{"compose.yaml:10 loss services.b.volumes.0"}
+	if diff := cmp.Diff(want, said(r)); diff != "" {
+		t.Errorf("findings (-want +got):\n%s", diff)
+	}
+}
+
 // said returns the findings, shortened, without notes.
 func said(r *Result) []string {
 	var out []string
