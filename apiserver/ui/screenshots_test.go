@@ -16,6 +16,14 @@ import (
 	"github.com/caravanserai/cara/internal/test/testbrowser"
 )
 
+// everyView returns the paths of all views of example.
+func everyView() []string {
+	return []string{
+		"", "projects", "projects/shop", "projects/shop/logs", "projects/blog/shell", "projects/blog", "sources", "sources/platform", "nodes", "nodes/n1", "previews", "volumes",
+		"secrets", "tokens", "search?q=shop", "do/override/blog", "do/delete/shop", "do/drain/n1", "nosuch",
+	}
+}
+
 // TestScreenshots opens every view in both themes, on a wide and on a narrow screen. None is wider than its screen. With
 // CARA_SCREENSHOTS=DIR it keeps the pictures; make screenshots does that.
 func TestScreenshots(t *testing.T) {
@@ -23,13 +31,10 @@ func TestScreenshots(t *testing.T) {
 	s := newSite(t)
 	s.put(t, example()...)
 	tab := s.tab(t, b, s.token)
-	for _, path := range []string{
-		"", "projects", "projects/shop", "projects/shop/logs", "projects/blog/shell", "projects/blog", "sources", "sources/platform", "nodes", "nodes/n1", "previews", "volumes",
-		"secrets", "tokens", "search?q=shop", "do/override/blog", "do/delete/shop", "do/drain/n1", "nosuch",
-	} {
+	for _, path := range everyView() {
 		must(t, tab.Go(s.url+"/ui/"+path), tab.Until("document.querySelector('h1') && document.readyState === 'complete'"))
 		for _, dark := range []bool{false, true} {
-			for _, width := range []int64{1280, 360} {
+			for _, width := range []int64{1280, 640, 360} { // 640 is a zoom of 200 %
 				png, err := tab.Picture(width, 900, dark)
 				must(t, err)
 				keep(t, fmt.Sprintf("%s-%d-%v.png", strings.NewReplacer("/", "-", "?q=", "-").Replace("page-"+path), width, dark), png)

@@ -235,6 +235,13 @@ func (tab *Tab) Type(selector, text string) error {
 	return chromedp.Do(ctx, chromedp.KeyEvent(text))
 }
 
+// Keys types on the keyboard, into what has the focus. "\t" is the tabulator key and "\r" is Enter.
+func (tab *Tab) Keys(keys string) error {
+	ctx, cancel := context.WithTimeout(tab.Ctx, within)
+	defer cancel()
+	return chromedp.Do(ctx, chromedp.KeyEvent(keys))
+}
+
 // Press presses one key that types nothing by itself, as a browser reports it when the page handles the key.
 func (tab *Tab) Press(key string, ctrl bool) error {
 	ctx, cancel := context.WithTimeout(tab.Ctx, within)
