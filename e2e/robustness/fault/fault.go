@@ -24,6 +24,8 @@ type Target struct {
 	Disk string
 	// Lease is how long a server may be silent before another one takes over; 0 for a server alone.
 	Lease time.Duration
+	// Silent is the number of the server that the last fault made silent for longer than its lease, or nil.
+	Silent *int
 }
 
 // Fault is one kind of fault.
@@ -64,3 +66,13 @@ func agent(t *Target, r *rand.Rand) string {
 }
 
 func server(t *Target, r *rand.Rand) *testcluster.Cluster { return t.Servers[r.IntN(len(t.Servers))] }
+
+// silence returns how long a server with this number is silent: mostly longer than its lease, so that another one has taken over.
+func silence(t *Target, r *rand.Rand, server int) time.Duration {
+	d := some(r, 2*time.Second)
+	if t.Lease > 0 && r.IntN(4) > 0 {
+		t.Silent = &server
+		d += t.Lease + time.Second
+	}
+	return d
+}

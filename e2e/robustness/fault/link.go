@@ -2,6 +2,7 @@ package fault
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -65,7 +66,8 @@ const EtcdLink = "etcd of server "
 
 // cutOff cuts one server off all members of etcd, for longer than its lease in most cases.
 func cutOff(ctx context.Context, t *Target, r *rand.Rand) error {
-	prefix := EtcdLink + string(rune('0'+r.IntN(len(t.Servers))))
+	i := r.IntN(len(t.Servers))
+	prefix := fmt.Sprintf("%s%d ", EtcdLink, i)
 	var cut []*testlink.Link
 	for _, name := range slices.Sorted(maps.Keys(t.Links)) {
 		if strings.HasPrefix(name, prefix) {
@@ -73,11 +75,7 @@ func cutOff(ctx context.Context, t *Target, r *rand.Rand) error {
 			t.Links[name].Hold()
 		}
 	}
-	d := some(r, 2*time.Second)
-	if r.IntN(4) > 0 {
-		d += t.Lease + time.Second
-	}
-	during(ctx, d)
+	during(ctx, silence(t, r, i))
 	for _, l := range cut {
 		l.Release()
 	}

@@ -36,16 +36,12 @@ func stopServer(ctx context.Context, t *Target, r *rand.Rand) error {
 // pauseServer stops the process with all that it was about to do. With a lease, it is paused for longer than that in most
 // cases, so that another server has taken over when it continues.
 func pauseServer(ctx context.Context, t *Target, r *rand.Rand) error {
-	s := server(t, r)
-	if err := s.Server.Pause(); err != nil {
+	i := r.IntN(len(t.Servers))
+	if err := t.Servers[i].Server.Pause(); err != nil {
 		return err
 	}
-	d := some(r, 2*time.Second)
-	if t.Lease > 0 && r.IntN(4) > 0 {
-		d += t.Lease + time.Second
-	}
-	during(ctx, d)
-	return s.Server.Resume()
+	during(ctx, silence(t, r, i))
+	return t.Servers[i].Server.Resume()
 }
 
 func killAgent(ctx context.Context, t *Target, r *rand.Rand) error {

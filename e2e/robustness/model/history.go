@@ -38,6 +38,7 @@ type Event struct {
 	Node       string   `json:"node,omitempty"`
 	Phase      string   `json:"phase,omitempty"`
 	Hosts      []string `json:"hosts,omitempty"`
+	Why        string   `json:"why,omitempty"` // of a Failed project
 }
 
 // Segment is what one watch told without a gap, over any number of streams: the state at From, and then every change up to
@@ -61,6 +62,8 @@ type Fault struct {
 	Start int64  `json:"start"`
 	End   int64  `json:"end"`
 	Name  string `json:"name"`
+	// Server is the number of the server that was paused or cut off etcd; nil for other faults.
+	Server *int `json:"server,omitempty"`
 }
 
 // Push is one commit that reached the git server, with the projects that it declares, by name, and their images.

@@ -157,9 +157,10 @@ func (r *run) faults(t *testing.T) {
 		}
 		f, start := all[n%len(all)], r.recorder.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		r.target.Silent = nil
 		err := f.Inject(ctx, r.target, random)
 		cancel()
-		r.recorder.Fault(f.Name, start)
+		r.recorder.Fault(f.Name, start, r.target.Silent)
 		if err != nil {
 			r.note(fmt.Errorf("%s: %w", f.Name, err))
 			return

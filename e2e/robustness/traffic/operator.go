@@ -86,6 +86,9 @@ func terms() *carav1.OverrideTerms {
 
 func (o *Operator) apply(ctx context.Context, name string, override *carav1.OverrideTerms) error {
 	image := images()[o.Random.IntN(len(images()))]
+	if len(o.Nodes) > 1 {
+		image = images()[o.Random.IntN(2)] // data stays on its node
+	}
 	p := &carav1.Project{
 		ApiVersion: api.APIVersion, Kind: api.KindProject, Metadata: &carav1.ObjectMeta{Name: name},
 		Spec: &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "main", Image: image, StopGracePeriod: "1s"}}},

@@ -53,11 +53,11 @@ func (r *Recorder) push(p model.Push) {
 	r.h.Pushes = append(r.h.Pushes, p)
 }
 
-// Fault records a fault that began at a time of Now and ends now.
-func (r *Recorder) Fault(name string, start int64) {
+// Fault records a fault that began at a time of Now and ends now. server is that of model.Fault.
+func (r *Recorder) Fault(name string, start int64, server *int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.h.Faults = append(r.h.Faults, model.Fault{Start: start, End: r.Now(), Name: name})
+	r.h.Faults = append(r.h.Faults, model.Fault{Start: start, End: r.Now(), Name: name, Server: server})
 }
 
 // History returns what was recorded, when all who record have ended.

@@ -131,6 +131,9 @@ func (w *Watcher) event(ch *carav1.Change, revision int64) model.Event {
 		return e
 	}
 	e.Version, e.Value = revisionOf(p), valueOf(p)
+	if e.Phase == api.PhaseFailed {
+		e.Why = api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase).GetMessage()
+	}
 	for _, i := range p.GetSpec().GetIngress() {
 		e.Hosts = append(e.Hosts, i.GetHost())
 	}

@@ -47,6 +47,8 @@ func lawful(projects []*carav1.Project, declared map[string]string) error {
 			errs = append(errs, fmt.Errorf("%s is %s, and git does not declare it", name, p.GetStatus().GetPhase()))
 		case p.GetSpec().GetServices()[0].GetImage() != image:
 			errs = append(errs, fmt.Errorf("%s has the image %s, git says %s", name, p.GetSpec().GetServices()[0].GetImage(), image))
+		case p.GetStatus().GetPhase() == api.PhaseFailed: // nothing changes it any more
+			errs = append(errs, testcluster.Fatal(fmt.Errorf("%s is %s", name, testcluster.Summary(p))))
 		case !testcluster.Runs(p):
 			errs = append(errs, fmt.Errorf("%s is %s", name, testcluster.Summary(p)))
 		}

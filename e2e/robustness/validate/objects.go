@@ -3,6 +3,7 @@ package validate
 import (
 	"maps"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/e2e/robustness/model"
 )
 
@@ -41,6 +42,9 @@ func objects(h *model.History, line *timeline) []string {
 }
 
 func one(p *problems, key string, e model.Event, asked, past map[int]bool) {
+	if e.Phase == api.PhaseFailed {
+		p.add("%s is Failed at revision %d, and no fault of a run is a reason for that: %s", key, e.Revision, e.Why)
+	}
 	if e.Value == model.Absent {
 		return
 	}

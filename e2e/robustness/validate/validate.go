@@ -38,6 +38,7 @@ func History(h *model.History, limit time.Duration) ([]string, model.Verdict) {
 	wrong = append(wrong, objects(h, line)...)
 	wrong = append(wrong, hosts(line)...)
 	wrong = append(wrong, answers(h, line)...)
+	wrong = append(wrong, late(h, line)...)
 	verdict := model.Check(calls(h, line), limit)
 	if !verdict.OK() {
 		wrong = append(wrong, fmt.Sprintf("no order of the calls explains the answers (porcupine says %s)", verdict.Result))

@@ -103,6 +103,16 @@ func TestHistoryFindsMistakes(t *testing.T) {
 				(*events(h, i))[1].Node = "n2"
 			}
 		}, "p goes to node n2 at revision 2 without a new epoch"},
+		"a late write": {func(h *model.History) {
+			server := 0
+			h.Faults = []model.Fault{{Start: 1, End: 33, Name: "pause server", Server: &server}}
+			h.Operations[1].Server = 1 // takes over at revision 2; the last create was sent to server 0 before it continued
+		}, "server 0 wrote create of p at revision 4 after it was silent (pause server)"},
+		"a project fails": {func(h *model.History) {
+			for i := range 2 {
+				(*events(h, i))[1].Phase, (*events(h, i))[1].Why = "Failed", "NameTaken"
+			}
+		}, "p is Failed at revision 2, and no fault of a run is a reason for that: NameTaken"},
 		"two projects with one host": {func(h *model.History) {
 			for i := range 2 {
 				(*events(h, i))[0].Hosts, (*events(h, i))[1].Hosts = []string{"h"}, []string{"h"}

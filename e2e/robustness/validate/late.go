@@ -1,0 +1,48 @@
+package validate
+
+import (
+	"github.com/caravanserai/cara/e2e/robustness/model"
+)
+
+// late finds writes of a server that another one has replaced: while a fault kept the server silent for longer than its lease,
+// another server wrote, and then a call that the silent one had got before the end of the fault was still written.
+func late(h *model.History, line *timeline) []string {
+	p := &problems{}
+	written := map[string]map[int]int64{} // revision by project and value
+	for _, r := range line.revisions {
+		for key, e := range line.changes[r] {
+			if written[key] == nil {
+				written[key] = map[int]int64{}
+			}
+			if _, known := written[key][e.Value]; !known && e.Value != model.Absent {
+				written[key][e.Value] = r
+			}
+		}
+	}
+	for _, f := range h.Faults {
+		if f.Server == nil {
+			continue
+		}
+		taken := takenOver(h, f)
+		for _, op := range h.Operations {
+			revision := written[op.Key][op.Call.Value]
+			if taken > 0 && op.Server == *f.Server && op.Start < f.End && revision > taken {
+				p.add("server %d wrote %s of %s at revision %d after it was silent (%s), and the other server had written revision %d before",
+					op.Server, op.Kind, op.Key, revision, f.Name, taken)
+			}
+		}
+	}
+	return p.all()
+}
+
+// takenOver returns the first revision that another server wrote during a fault, or 0.
+func takenOver(h *model.History, f model.Fault) int64 {
+	first := int64(0)
+	for _, op := range h.Operations {
+		if op.Server != *f.Server && op.Kind != model.Read && op.Outcome == model.Done && op.Start > f.Start && op.End < f.End &&
+			op.Revision > 0 && (first == 0 || op.Revision < first) {
+			first = op.Revision
+		}
+	}
+	return first
+}
