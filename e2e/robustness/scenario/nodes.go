@@ -67,6 +67,7 @@ func (r *run) follow(t *testing.T, url string) {
 		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: source},
 		Spec: &carav1.SourceSpec{
 			Git: &carav1.GitSource{Url: url, Ref: &carav1.GitRef{Branch: testgit.Branch}}, Interval: "1s", PruneLimit: &all, AllowEmpty: true,
+			Adopt: "Always", // people also apply projects that git does not declare at that moment, and it may declare them later
 		},
 	}})
 	r.must(t, err)
