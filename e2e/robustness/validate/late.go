@@ -8,27 +8,30 @@ import (
 // another server wrote, and then a call that the silent one had got before the end of the fault was still written.
 func late(h *model.History, line *timeline) []string {
 	p := &problems{}
-	written := map[string]map[int]int64{} // revision by project and value
+	written := map[string]map[int]model.Event{} // by project and value
 	for _, r := range line.revisions {
 		for key, e := range line.changes[r] {
 			if written[key] == nil {
-				written[key] = map[int]int64{}
+				written[key] = map[int]model.Event{}
 			}
 			if _, known := written[key][e.Value]; !known && e.Value != model.Absent {
-				written[key][e.Value] = r
+				written[key][e.Value] = e
 			}
 		}
 	}
-	for _, f := range h.Faults {
+	for i, f := range h.Faults {
 		if f.Server == nil {
 			continue
 		}
-		taken := takenOver(h, f)
+		taken, next := takenOver(h, f), model.Never // the next fault may make the silent server the right one again
+		if i+1 < len(h.Faults) {
+			next = h.Faults[i+1].Start
+		}
 		for _, op := range h.Operations {
-			revision := written[op.Key][op.Call.Value]
-			if taken > 0 && op.Server == *f.Server && op.Start < f.End && revision > taken {
+			e := written[op.Key][op.Call.Value]
+			if taken > 0 && op.Server == *f.Server && op.Start < f.End && e.Revision > taken && e.Received < next {
 				p.add("server %d wrote %s of %s at revision %d after it was silent (%s), and the other server had written revision %d before",
-					op.Server, op.Kind, op.Key, revision, f.Name, taken)
+					op.Server, op.Kind, op.Key, e.Revision, f.Name, taken)
 			}
 		}
 	}
