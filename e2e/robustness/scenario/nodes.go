@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,9 @@ import (
 // source is the name of the source that the pushes go to.
 const source = "robust"
 
+// runs counts the runs with nodes: they share an engine's names and networks with other runs, also of other processes.
+var runs atomic.Int64 //nolint:gochecknoglobals // an engine is shared, too
+
 // nodes are the nodes of a run, with the traffic that makes containers.
 type nodes struct {
 	hosts    map[string]string // DOCKER_HOST by node
@@ -38,14 +42,14 @@ func (r *run) nodesOf(t *testing.T) {
 	if r.Nodes == 0 {
 		return
 	}
-	n := &nodes{hosts: map[string]string{}}
+	n, number := &nodes{hosts: map[string]string{}}, runs.Add(1)
 	r.nodes = n
 	var names []string
 	for i := range r.Nodes {
 		names = append(names, fmt.Sprintf("n%d", i+1))
-		r.agent(t, names[i], testdocker.Engine(t), i)
+		r.agent(t, names[i], testdocker.Engine(t), fmt.Sprintf("10.211.%d.0/21", 8*((2*(os.Getpid()+int(number))+i)%32)))
 	}
-	id := strconv.FormatInt(int64(os.Getpid()), 36) // an engine's names are shared with other runs
+	id := strconv.FormatInt(int64(os.Getpid()), 36) + strconv.FormatInt(number, 36)
 	root := t.TempDir()
 	server := testgit.ServeHTTP(t, root, false)
 	repo := testgit.New(t, root, source)
@@ -74,7 +78,7 @@ func (r *run) follow(t *testing.T, url string) {
 }
 
 // agent starts one behind a link of its own.
-func (r *run) agent(t *testing.T, name, host string, i int) {
+func (r *run) agent(t *testing.T, name, host, pool string) {
 	t.Helper()
 	testdocker.Images(t, host, testimage.WebV1, testimage.WebV2, testimage.KV)
 	link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"}, testlink.Address{Network: "tcp", Name: r.first.Address()})
@@ -86,7 +90,6 @@ func (r *run) agent(t *testing.T, name, host string, i int) {
 	})
 	r.target.Links["agent "+name] = link
 	r.nodes.hosts[name] = host
-	pool := fmt.Sprintf("10.211.%d.0/21", (16*os.Getpid()+8*i)%256)
 	_, err = r.first.StartAgent(testcluster.Agent{Name: name, DockerHost: host, Server: "http://" + link.Addr(), Pool: pool})
 	r.must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
