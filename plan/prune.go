@@ -11,10 +11,8 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// The limit never stops a prune of up to pruneFloor projects. api.DefaultPruneLimit is the percentage for a source without one.
-const (
-	pruneFloor = 3
-)
+// pruneFloor is how many projects a source may always prune, whatever its limit.
+const pruneFloor = 3
 
 // PruneInput is the input of PruneGate.
 type PruneInput struct {
