@@ -126,7 +126,7 @@ type callBody struct {
 	io.ReadCloser
 	response *http.Response
 	x        *exchange
-	backend  backend
+	backend  string
 }
 
 func (b *callBody) Read(p []byte) (int, error) {
@@ -136,6 +136,6 @@ func (b *callBody) Read(p []byte) (int, error) {
 	}
 	code, _, what := callFailure(b.x, err)
 	b.x.cut = true
-	b.response.Trailer = http.Header{"Grpc-Status": {strconv.Itoa(code)}, "Grpc-Message": {escaped(b.backend.String() + " " + what + ".")}}
+	b.response.Trailer = http.Header{"Grpc-Status": {strconv.Itoa(code)}, "Grpc-Message": {escaped(b.backend + " " + what + ".")}}
 	return n, io.EOF
 }

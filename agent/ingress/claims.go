@@ -56,14 +56,21 @@ const (
 	headerUser = "X-Forwarded-User"
 	// headerScope tells another agent that the client came to a public listener.
 	headerScope = "X-Cara-Scope"
+	// headerNotSent tells another agent that no service has got its request.
+	headerNotSent = "X-Cara-Not-Sent"
 )
 
 // claimFirst adds what only the agent that the client connects to knows.
-func claimFirst(out http.Header, x *exchange, remote bool) {
+func claimFirst(out http.Header, x *exchange) {
 	if x.user != "" {
 		out.Set(headerUser, x.user)
 	}
-	if x.public && remote {
+}
+
+// claimScope tells another agent that the client came to a public listener. A service does not learn it.
+func claimScope(out http.Header, x *exchange, remote bool) {
+	delete(out, headerScope)
+	if x.public && x.via == "" && remote {
 		out.Set(headerScope, api.ScopePublic)
 	}
 }

@@ -18,7 +18,7 @@ func unavailable(w http.ResponseWriter, r *http.Request, text string) {
 
 // failed responds to a request whose backend failed.
 func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
-	b := r.Context().Value(backendKey{}).(backend)
+	b := backendOf(r)
 	switch x := exchangeOf(r); {
 	case x.stoodStill():
 		w.Header().Set("Connection", "close")
@@ -27,15 +27,22 @@ func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case x.request.Context().Err() != nil:
 		return // the client left or stopped sending: close its connection
 	}
+	if exchangeOf(r).via != "" && neverSent(err) {
+		w.Header().Set(headerNotSent, "1")
+	}
+	if _, ok := errors.AsType[notReady](err); ok {
+		unavailable(w, r, err.Error())
+		return
+	}
 	if unsaid, ok := i.troubles.Say(time.Now()); ok {
-		i.cfg.Logger.Warn("backend did not answer", "project", b.route.Project, "service", b.route.Service,
-			"node", b.route.Node, "backend", b.addr, "error", err, "unsaid", unsaid)
+		i.cfg.Logger.Warn("backend did not answer", "project", b.Project, "service", b.Service,
+			"node", b.Node, "backend", b.addr, "error", err, "unsaid", unsaid)
 	}
 	if u, ok := errors.AsType[*unreachable](err); ok && u.outdated {
-		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, whose agent is too old for the protocol %s. Update it.", b.route.Project, b.route.Node, api.TargetH2C))
+		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, whose agent is too old for the protocol %s. Update it.", b.Project, b.Node, api.TargetH2C))
 		return
 	} else if ok {
-		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, which cannot be reached from node %q.", b.route.Project, b.route.Node, i.cfg.Node))
+		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, which cannot be reached from node %q.", b.Project, b.Node, i.cfg.Node))
 		return
 	}
 	if isCall(r) {
@@ -50,15 +57,23 @@ func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	text := b.String() + " " + what
 	if !b.remote {
-		text += fmt.Sprintf(" on port %d", b.route.Port)
+		text += fmt.Sprintf(" on port %d", b.Port)
 	}
 	page(w, r, status, text+".")
 }
 
-// String names the backend in an answer.
-func (b backend) String() string {
-	if b.remote {
-		return fmt.Sprintf("Node %q, which runs project %q,", b.route.Node, b.route.Project)
+// refuse responds to a request for which there is no backend.
+func (i *Ingress) refuse(w *exchange, r *http.Request, err error) {
+	if w.via != "" {
+		w.Header().Set(headerNotSent, "1")
 	}
-	return fmt.Sprintf("Service %q of project %q", b.route.Service, b.route.Project)
+	unavailable(w, r, err.Error())
+}
+
+// String names the backend in an answer.
+func (b *backend) String() string {
+	if b.remote {
+		return fmt.Sprintf("Node %q, which runs project %q,", b.Node, b.Project)
+	}
+	return fmt.Sprintf("Service %q of project %q", b.Service, b.Project)
 }

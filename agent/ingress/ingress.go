@@ -20,7 +20,8 @@
 //   - A request reaches a service only if every service would read its path as the route does (site).
 //   - A status is sent only if the service or this agent has responded. Otherwise the connection is closed.
 //   - A gRPC call gets its status from the service, or one of this agent that is never OK (calls).
-//   - A request with a body is sent again only if the service has not seen it, as HTTP/2 can tell (repeatable).
+//   - A request is sent again only if no service has seen it: because it was sent to none (sender), or as HTTP/2 can tell
+//     (recording).
 //   - Everything that a client or a service may occupy has a limit (Limits). The access log and the metrics never delay a
 //     request.
 package ingress
@@ -36,6 +37,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -46,7 +48,6 @@ import (
 	"github.com/caravanserai/cara/agent/peer"
 	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/api"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loglimit"
 )
 
@@ -98,6 +99,7 @@ type Ingress struct {
 	credentialsFile *kept.File
 
 	troubles loglimit.Limit
+	waiting  atomic.Int64 // requests for services that are not there yet
 }
 
 // New returns an Ingress without routes.
@@ -114,7 +116,7 @@ func New(cfg Config) *Ingress {
 	i.metrics = newMetrics(cfg.Metrics, i.connected, func() float64 { return float64(len(i.table.Load().hosts)) }, func() float64 { return float64(i.access.lostLines()) })
 	i.proxy = &httputil.ReverseProxy{
 		Rewrite:        i.rewrite,
-		Transport:      i.transports,
+		Transport:      sender{i},
 		FlushInterval:  flushAfter,
 		BufferPool:     newBuffers(),
 		ErrorHandler:   i.failed,
@@ -165,13 +167,22 @@ func (i *Ingress) connected() float64 {
 
 type backendKey struct{}
 
-// backend is the destination of one request.
+// backend is the destination of one request. It belongs to the request's goroutine.
 type backend struct {
-	route  *carav1.Route
-	addr   string // of the container; the node's name if remote
+	*rule
+	addr   string // of the container; the node's name if remote; empty if there is none
+	why    error  // there is none
 	remote bool   // on another node
 
 	release func() // ends the hold on addr; nil if remote
+}
+
+// done ends the hold on the container.
+func (b *backend) done() {
+	if b.release != nil {
+		b.release()
+	}
+	b.addr, b.why, b.remote, b.release = "", nil, false, nil
 }
 
 // serve routes one request by its Host header and its path.
@@ -220,31 +231,21 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 	case route.Redirect != nil:
 		redirect(w, r, route.Redirect)
 	default:
-		i.forward(w, r, t, route.Route)
+		i.forward(w, r, t, route)
 	}
 }
 
 // forward sends a request to the service of its route, or responds if the service cannot get it.
-func (i *Ingress) forward(w *exchange, r *http.Request, t *table, route *carav1.Route) {
-	b := backend{route: route}
-	ip, release, up := i.cfg.Endpoint(route.Project, route.Service)
-	switch {
-	case up:
-		defer release()
-		b.release = release
-		b.addr = net.JoinHostPort(ip, strconv.Itoa(int(route.Port)))
-	case route.Node == i.cfg.Node || route.Node == "" || w.via != "":
-		unavailable(w, r, fmt.Sprintf("Service %q of project %q is not ready.", route.Service, route.Project))
-		return
-	case t.agents[route.Node] == "":
-		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, whose agent has no ingress address.", route.Project, route.Node))
-		return
-	default:
-		b.addr, b.remote = route.Node, true
-	}
-	if route.GetProtocol() == api.TargetH2C && r.Header.Get("Upgrade") != "" {
+func (i *Ingress) forward(w *exchange, r *http.Request, t *table, to *rule) {
+	if to.GetProtocol() == api.TargetH2C && r.Header.Get("Upgrade") != "" {
 		page(w, r, http.StatusNotImplemented, fmt.Sprintf("Service %q of project %q has the protocol %s, which has no WebSockets and no other upgrades. "+
-			"A rule for another path can lead to a port with the protocol %s.", route.Service, route.Project, api.TargetH2C, api.TargetHTTP))
+			"A rule for another path can lead to a port with the protocol %s.", to.Service, to.Project, api.TargetH2C, api.TargetHTTP))
+		return
+	}
+	b := &backend{rule: to}
+	defer b.done()
+	if b.why = i.locate(w, b, t); b.why != nil && i.patience(w, to) <= 0 {
+		i.refuse(w, r, b.why)
 		return
 	}
 	i.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), backendKey{}, b)))
@@ -252,9 +253,10 @@ func (i *Ingress) forward(w *exchange, r *http.Request, t *table, route *carav1.
 
 // answered releases the backend of an endless response.
 func answered(r *http.Response) error {
-	b := r.Request.Context().Value(backendKey{}).(backend)
+	b := backendOf(r.Request)
+	delete(r.Header, headerNotSent) // only agents say that, to each other
 	if isCall(exchangeOf(r.Request).request) && r.ProtoMajor == 2 && isGRPC(r.Header) {
-		r.Body = &callBody{ReadCloser: r.Body, response: r, x: exchangeOf(r.Request), backend: b}
+		r.Body = &callBody{ReadCloser: r.Body, response: r, x: exchangeOf(r.Request), backend: b.String()}
 	}
 	endless := r.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream")
 	if endless && b.release != nil {
@@ -264,18 +266,13 @@ func answered(r *http.Response) error {
 }
 
 func (i *Ingress) rewrite(p *httputil.ProxyRequest) {
-	b := p.In.Context().Value(backendKey{}).(backend)
-	p.Out.URL.Scheme, p.Out.URL.Host = "http", b.addr
-	if b.remote {
-		p.Out.URL.Scheme = "https"
-	}
 	p.Out.Host = p.In.Host
 	dropClaims(p.Out.Header)
 	if exchangeOf(p.In).via != "" {
 		passClaims(p.Out.Header, p.In.Header)
 	} else {
 		p.SetXForwarded()
-		claimFirst(p.Out.Header, exchangeOf(p.In), b.remote)
+		claimFirst(p.Out.Header, exchangeOf(p.In))
 	}
 	dropClaims(p.In.Trailer)     // the announced ones; body removes the others
 	p.Out.Trailer = p.In.Trailer // filled in after the body is read, so a copy would stay empty

@@ -25,6 +25,8 @@ type Limits struct {
 	Dial time.Duration
 	// Answer is the timeout from the end of a request to the header of its response. The default is 5 min.
 	Answer time.Duration
+	// Hold is how long a request waits for a project that moves to another node. The default is 30 s.
+	Hold time.Duration
 	// HeaderBytes is the maximum size of a request's header, in bytes (default 64 KiB). AnswerHeaderBytes is the maximum for a
 	// response (default 256 KiB).
 	HeaderBytes       int
@@ -40,7 +42,7 @@ func (l Limits) withDefaults() Limits {
 	connections := cmp.Or(l.Connections, 8192)
 	return Limits{
 		Header: cmp.Or(l.Header, 10*time.Second), Idle: cmp.Or(l.Idle, 2*time.Minute), Stall: cmp.Or(l.Stall, time.Minute),
-		Dial: cmp.Or(l.Dial, 5*time.Second), Answer: cmp.Or(l.Answer, 5*time.Minute),
+		Dial: cmp.Or(l.Dial, 5*time.Second), Answer: cmp.Or(l.Answer, 5*time.Minute), Hold: cmp.Or(l.Hold, 30*time.Second),
 		HeaderBytes: cmp.Or(l.HeaderBytes, 64<<10), AnswerHeaderBytes: cmp.Or(l.AnswerHeaderBytes, 256<<10),
 		Connections: connections, ClientConnections: cmp.Or(l.ClientConnections, max(1, connections/4)),
 	}

@@ -24,10 +24,14 @@ type usage struct{ at atomic.Int64 }
 
 // note records a request. It writes at most once a second, because all requests of a host share it.
 func (u *usage) note() {
-	if u == nil {
-		return
+	if u != nil {
+		u.noteAt(time.Now())
 	}
-	if now := time.Now().Unix(); u.at.Load() != now {
+}
+
+// noteAt records a request that began at a time.
+func (u *usage) noteAt(begun time.Time) {
+	if now := begun.Unix(); u.at.Load() != now {
 		u.at.Store(now)
 	}
 }

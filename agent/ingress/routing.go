@@ -74,18 +74,20 @@ func (t *routing) apply(change *carav1.Routes) {
 	for _, host := range change.RemovedHosts {
 		delete(next.hosts, strings.ToLower(host))
 	}
+	before, now := t.table.Load().hosts, time.Now()
+	put := func(host string, routes []*carav1.Route) { next.hosts[host] = newSite(routes).since(before[host], now) }
 	for _, r := range change.Upserts {
-		next.hosts[strings.ToLower(r.Host)] = newSite([]*carav1.Route{r})
+		put(strings.ToLower(r.Host), []*carav1.Route{r})
 	}
 	for _, h := range change.Hosts {
 		if len(h.Routes) > 0 {
-			next.hosts[strings.ToLower(h.Host)] = newSite(h.Routes)
+			put(strings.ToLower(h.Host), h.Routes)
 		}
 	}
 	for _, h := range change.FeatureHosts {
 		delete(next.hosts, strings.ToLower(h.Host))
 		if servable(h.Routes) {
-			next.hosts[strings.ToLower(h.Host)] = newSite(h.Routes)
+			put(strings.ToLower(h.Host), h.Routes)
 		}
 	}
 	for _, host := range change.UnknownHosts {

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caravanserai/cara/agent/networks"
 	"github.com/caravanserai/cara/api"
@@ -18,15 +19,32 @@ type site []*rule
 // rule is a route with its access list.
 type rule struct {
 	*carav1.Route
-	allow networks.List
+	allow  networks.List
+	moved  time.Time // when the project came to another node or left one; zero if this agent has not seen that
+	served *usage    // when a service last got a request; the rules of one path share it
 }
 
 func newSite(routes []*carav1.Route) site {
 	s := make(site, 0, len(routes))
 	for _, r := range routes {
-		s = append(s, &rule{r, networks.Parse(r.Allow)})
+		s = append(s, &rule{Route: r, allow: networks.Parse(r.Allow), served: &usage{}})
 	}
 	slices.SortStableFunc(s, func(a, b *rule) int { return cmp.Compare(len(b.Path), len(a.Path)) })
+	return s
+}
+
+// since returns the site with what is known about the rules that it replaces. The site must be new.
+func (s site) since(old site, now time.Time) site {
+	for _, r := range s {
+		i := slices.IndexFunc(old, func(o *rule) bool { return o.Path == r.Path && o.Project == r.Project })
+		if i < 0 {
+			continue
+		}
+		r.served, r.moved = old[i].served, old[i].moved
+		if r.Node != old[i].Node {
+			r.moved = now
+		}
+	}
 	return s
 }
 

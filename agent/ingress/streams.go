@@ -63,23 +63,20 @@ func (x *exchange) reset(ctx context.Context, after time.Duration) {
 	_ = c.Close() // errors do not matter: it is abandoned
 }
 
-// repeatable sends a request that the transport may send again. The transport does that if the other side has refused the stream,
-// or has closed the connection and said that it has not seen the stream.
-func repeatable(r *http.Request, by http.RoundTripper) (*http.Response, error) {
+// recordBody makes the transport able to send a request again. It does that if the other side has refused the stream, or has closed the
+// connection and said that it has not seen the request. The result is nil if the request has no body.
+func recordBody(r *http.Request) *recording {
 	if r.Body == nil || r.Body == http.NoBody {
-		return by.RoundTrip(r)
+		return nil
 	}
 	x := exchangeOf(r)
 	rec := &recording{body: r.Body, stop: func() error {
 		x.left.Store(true)
 		return x.setReadDeadline(time.Unix(1, 0))
 	}}
-	out := r.WithContext(r.Context())
-	out.Body = &recorded{from: rec}
-	out.GetBody = rec.again
-	answer, err := by.RoundTrip(out)
-	rec.forget()
-	return answer, err
+	r.Body = &recorded{from: rec}
+	r.GetBody = rec.again
+	return rec
 }
 
 // maxRecorded limits what is kept of a body to send it again.
@@ -91,6 +88,7 @@ type recording struct {
 	stop func() error // makes reads of body fail, also a pending one
 
 	mu    sync.Mutex
+	begun bool   // body is read, or was
 	seen  []byte // all of body so far, unless it is lost
 	ended bool
 	lost  bool // seen is incomplete
@@ -102,14 +100,17 @@ var errNotRecorded = errors.New("the request's body is not complete, or too larg
 func (r *recording) again() (io.ReadCloser, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.lost || !r.ended {
+	if r.begun && (r.lost || !r.ended) {
 		return nil, errNotRecorded
 	}
 	return &recorded{from: r}, nil
 }
 
-// forget frees the memory. The request will not be sent again.
+// forget frees the memory. The request will not be sent again. A nil recording has no body.
 func (r *recording) forget() {
+	if r == nil {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.seen, r.lost = nil, true
@@ -143,6 +144,7 @@ func (b *recorded) Read(p []byte) (int, error) {
 		b.read += n
 		return n, nil
 	}
+	b.from.begun = true
 	b.from.mu.Unlock()
 	n, err := b.from.body.Read(p)
 	b.from.add(p[:n], err)
@@ -154,9 +156,9 @@ func (b *recorded) Read(p []byte) (int, error) {
 // HTTP/2 fails, the transport waits until the body is closed before it reports the failure.
 func (b *recorded) Close() error {
 	b.from.mu.Lock()
-	ended := b.from.ended
+	whole := b.from.ended || !b.from.begun
 	b.from.mu.Unlock()
-	if ended {
+	if whole {
 		return nil
 	}
 	return b.from.stop()

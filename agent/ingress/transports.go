@@ -122,18 +122,17 @@ func (i *Ingress) dialPeer(ctx context.Context, node string, protocols ...string
 	return secured, nil
 }
 
-// RoundTrip sends a request on the transport of its route.
-func (w *transports) RoundTrip(r *http.Request) (*http.Response, error) {
-	b := r.Context().Value(backendKey{}).(backend)
-	switch streams := b.route.GetProtocol() == api.TargetH2C; {
+// to returns the transport for a backend.
+func (w *transports) to(b *backend) *http.Transport {
+	switch streams := b.GetProtocol() == api.TargetH2C; {
 	case b.remote && streams:
-		return repeatable(r, w.farStreams)
+		return w.farStreams
 	case streams:
-		return repeatable(r, w.nearStreams)
+		return w.nearStreams
 	case b.remote:
-		return w.far.RoundTrip(r)
+		return w.far
 	}
-	return w.near.RoundTrip(r)
+	return w.near
 }
 
 func (w *transports) close() {

@@ -1,0 +1,181 @@
+package ingress
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// movingProject is a cluster of two agents. The project of the host a.b leaves n1, and then runs on n2.
+type movingProject struct {
+	*testing.T
+	first, second *Ingress
+	entry         string // the address of n1
+	address       string // of n2, for n1
+	port          int32
+	here, up      atomic.Bool // n1 and n2 have the service
+	seen          atomic.Int32
+}
+
+func newMoving(t *testing.T, hold time.Duration, answer http.HandlerFunc) *movingProject {
+	t.Helper()
+	m := &movingProject{T: t}
+	var ip string
+	ip, m.port = service(t, func(w http.ResponseWriter, r *http.Request) {
+		m.seen.Add(1)
+		answer(w, r)
+	})
+	nodes := cluster(t)
+	m.first, m.entry = serving(t, Config{Node: "n1", Peers: nodes("n1"), Limits: Limits{Hold: hold}, Endpoint: func(string, string) (string, func(), bool) {
+		return ip, func() {}, m.here.Load()
+	}})
+	m.second, m.address = serving(t, Config{Node: "n2", Peers: nodes("n2"), Endpoint: func(string, string) (string, func(), bool) {
+		return ip, func() {}, m.up.Load()
+	}})
+	m.at("n1")
+	return m
+}
+
+// at is what the server tells when the project is on a node, or on none.
+func (m *movingProject) at(node string, allow ...string) {
+	r := &carav1.Route{Host: "a.b", Project: "p", Service: "w", Port: m.port, Node: node, Allow: allow}
+	if node == "n2" {
+		r.IngressAddress = m.address
+	}
+	m.first.Apply(&carav1.Routes{Upserts: []*carav1.Route{r}})
+	m.second.Apply(&carav1.Routes{Upserts: []*carav1.Route{r}})
+}
+
+// send returns the answer to a request with a body.
+func (m *movingProject) send(body string) (status int, text string, header http.Header, err error) {
+	method := http.MethodPost
+	var from io.Reader = strings.NewReader(body)
+	if body == "" {
+		method, from = http.MethodGet, nil
+	}
+	req, err := http.NewRequestWithContext(m.Context(), method, "http://"+m.entry+"/", from)
+	if err != nil {
+		return 0, "", nil, err
+	}
+	req.Host = "a.b"
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Minute}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, "", nil, err
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(got), resp.Header, err
+}
+
+// waits returns when some requests wait.
+func (m *movingProject) waits(n int64) {
+	m.Helper()
+	deadline := time.After(2 * time.Minute)
+	for m.first.waiting.Load() != n {
+		select {
+		case <-deadline:
+			m.Fatalf("%d requests wait, want %d", m.first.waiting.Load(), n)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func echoBody(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	fmt.Fprintf(w, "%s %s", r.Method, body)
+}
+
+// TestRequestsWaitForAMove: a request that comes while its project moves is answered by the new container, which gets it once.
+func TestRequestsWaitForAMove(t *testing.T) {
+	m := newMoving(t, time.Minute, echoBody)
+	m.at("")
+	bodies := []string{"", "small", strings.Repeat("x", maxRecorded/2)}
+	var all errgroup.Group
+	for _, body := range bodies {
+		all.Go(func() error {
+			status, text, _, err := m.send(body)
+			if want := strings.TrimSpace("POST " + body); body != "" && (status != 200 || text != want) || body == "" && text != "GET " {
+				return errors.Join(err, fmt.Errorf("got %d %.40q", status, text))
+			}
+			return err
+		})
+	}
+	m.waits(3)
+	m.at("n2") // which is not ready yet, and says so
+	if seen := m.seen.Load(); seen != 0 {
+		t.Errorf("%d requests have arrived", seen)
+	}
+	m.up.Store(true)
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+	if seen := m.seen.Load(); seen != 3 {
+		t.Errorf("the service got %d requests, want 3", seen)
+	}
+	m.waits(0)
+}
+
+// TestAWaitHasAnEnd: a request does not wait longer than Hold, and none waits if nothing has moved.
+func TestAWaitHasAnEnd(t *testing.T) {
+	m := newMoving(t, 50*time.Millisecond, echoBody)
+	for _, node := range []string{"n1", "", "n2"} {
+		if node != "n1" {
+			m.at(node)
+		}
+		if status, text, _, err := m.send(""); err != nil || status != 503 {
+			t.Errorf("at node %q: %d %q, %v", node, status, text, err)
+		}
+	}
+	if m.seen.Load() != 0 {
+		t.Error("the service got a request")
+	}
+}
+
+// TestAWaitNoticesOtherRules: a request that waits does not get through a rule that its client cannot use any more.
+func TestAWaitNoticesOtherRules(t *testing.T) {
+	m := newMoving(t, time.Minute, echoBody)
+	m.up.Store(true)
+	m.at("")
+	var all errgroup.Group
+	all.Go(func() error {
+		if status, text, _, err := m.send("x"); err != nil || status != 503 {
+			return errors.Join(err, fmt.Errorf("got %d %q", status, text))
+		}
+		return nil
+	})
+	m.waits(1)
+	m.at("n2", "192.0.2.0/24")
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+	if m.seen.Load() != 0 {
+		t.Error("the service got the request")
+	}
+}
+
+// TestAServiceCannotSayNotSent: only an agent can say that a request was not sent. Otherwise a service could get it twice.
+func TestAServiceCannotSayNotSent(t *testing.T) {
+	m := newMoving(t, time.Minute, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(headerNotSent, "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	m.up.Store(true)
+	for n, node := range []string{"n2", "n1"} {
+		m.at(node)
+		m.here.Store(node == "n1")
+		status, _, header, err := m.send("")
+		if err != nil || status != 503 || header.Get(headerNotSent) != "" || m.seen.Load() != int32(n+1) {
+			t.Errorf("on %s: %d with %v after %d requests, %v", node, status, header, m.seen.Load(), err)
+		}
+	}
+}
