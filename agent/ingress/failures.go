@@ -3,6 +3,7 @@ package ingress
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -27,8 +28,8 @@ func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case x.request.Context().Err() != nil:
 		return // the client left or stopped sending: close its connection
 	}
-	if exchangeOf(r).via != "" && neverSent(err) {
-		w.Header().Set(headerNotSent, "1")
+	if neverSent(err) {
+		exchangeOf(r).notSent()
 	}
 	if _, ok := errors.AsType[notReady](err); ok {
 		unavailable(w, r, err.Error())
@@ -62,11 +63,24 @@ func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 	page(w, r, status, text+".")
 }
 
+// takeBody is how long the body of a request that was not sent may take to arrive.
+const takeBody = time.Second
+
+// notSent tells another agent that its request was not sent. It takes the body first, as far as it can be sent again: otherwise the
+// other agent would have to stop in the middle of it.
+func (x *exchange) notSent() {
+	if x.via == "" {
+		return
+	}
+	x.Header().Set(headerNotSent, "1")
+	if x.request.ContentLength != 0 && x.setReadDeadline(time.Now().Add(takeBody)) == nil {
+		_, _ = io.CopyN(io.Discard, x.request.Body, maxRecorded+1) // an error ends the request anyway
+	}
+}
+
 // refuse responds to a request for which there is no backend.
 func (i *Ingress) refuse(w *exchange, r *http.Request, err error) {
-	if w.via != "" {
-		w.Header().Set(headerNotSent, "1")
-	}
+	w.notSent()
 	unavailable(w, r, err.Error())
 }
 

@@ -110,16 +110,16 @@ func (s sender) RoundTrip(r *http.Request) (*http.Response, error) {
 // again repeats a request that nobody has got, until somebody has or its time is over. last and err are of the last attempt.
 func (s sender) again(x *exchange, b *backend, r *http.Request, body *recording, last *http.Response, err error) (*http.Response, error) {
 	for pause := tryFirst; neverSent(err); pause = min(2*pause, tryAgain) {
-		left := s.patience(x, b.rule)
+		left, lost := s.patience(x, b.rule), body.gone()
+		if lost || left <= 0 || !sleep(r.Context(), min(pause, left)) {
+			break
+		}
 		if body != nil {
-			next, gone := body.again()
-			if gone != nil {
-				left = 0
+			next, unread := body.again()
+			if unread != nil {
+				continue // the transport still reads it, for the attempt that has failed
 			}
 			r.Body = next
-		}
-		if left <= 0 || !sleep(r.Context(), min(pause, left)) {
-			break
 		}
 		if last != nil {
 			_ = last.Body.Close() // it was an answer of an agent

@@ -106,6 +106,16 @@ func (r *recording) again() (io.ReadCloser, error) {
 	return &recorded{from: r}, nil
 }
 
+// gone reports whether the body can never be sent again. A nil recording has no body.
+func (r *recording) gone() bool {
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
+}
+
 // forget frees the memory. The request will not be sent again. A nil recording has no body.
 func (r *recording) forget() {
 	if r == nil {
@@ -161,5 +171,6 @@ func (b *recorded) Close() error {
 	if whole {
 		return nil
 	}
+	b.from.forget()
 	return b.from.stop()
 }
