@@ -106,8 +106,7 @@ func (u *UI) openShell(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, over := rand.Text(), make(chan struct{})
-	idle := time.AfterFunc(shellIdle, func() { close(over) })
+	id, idle := rand.Text(), time.NewTimer(shellIdle)
 	defer idle.Stop()
 	sh := &shell{session: actorOf(r).Session, project: start.GetName(), command: command, idle: idle}
 	u.shells.add(id, sh)
@@ -115,19 +114,18 @@ func (u *UI) openShell(w http.ResponseWriter, r *http.Request) error {
 	s := openLines(w)
 	defer s.close()
 	s.sendLine(shellMessage{ID: id})
-	done := u.Guard.Go("the end of a shell", func() error { u.awaitEnd(r, ctx.Done(), over); stop(); return nil }, func(error) {})
-	defer func() { stop(); <-done }()
+	unused := false
+	done := u.Guard.Go("the end of a shell", func() error { unused = u.awaitEnd(r, ctx.Done(), idle.C); stop(); return nil }, func(error) {})
 	s.carry(first, command)
-	select {
-	case <-over:
+	stop()
+	if <-done; unused {
 		s.sendLine(shellMessage{Why: "nothing was typed for " + shellIdle.String()})
-	default:
 	}
 	return nil
 }
 
-// awaitEnd waits for what ends a shell from outside.
-func (u *UI) awaitEnd(r *http.Request, ended, idle <-chan struct{}) {
+// awaitEnd waits for what ends a shell from outside, and reports whether it was not used for long.
+func (u *UI) awaitEnd(r *http.Request, ended <-chan struct{}, idle <-chan time.Time) (unused bool) {
 	var login <-chan struct{}
 	if visit := admission.VisitOf(r.Context()); visit != nil {
 		login = visit.Over.Done()
@@ -135,9 +133,11 @@ func (u *UI) awaitEnd(r *http.Request, ended, idle <-chan struct{}) {
 	select {
 	case <-ended:
 	case <-idle:
+		return true
 	case <-login:
 	case <-u.Draining:
 	}
+	return false
 }
 
 // carry sends the output of a command until it ends.
