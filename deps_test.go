@@ -48,6 +48,8 @@ var libraries = []library{
 	{"github.com/pires/go-proxyproto", []string{"agent/proxyheader"}, "which header is believed is decided in one place, with bounds of our own"},
 	{"github.com/mholt/acmez/", []string{"certs"}, "an authority is asked in one place, where the limits are kept"},
 	{"github.com/miekg/dns", []string{"certs/dns01", "internal/test/testdns"}, "DNS is spoken in one place; whoever looks up a host asks the resolver of the system"},
+	{"github.com/coreos/go-oidc/", []string{"apiserver/oidc"}, "who a person is is decided in one place; behind it there are only names and roles"},
+	{"golang.org/x/oauth2", []string{"apiserver/oidc"}, "tokens of the provider are spoken in one place, and leave it sealed"},
 	{"github.com/chromedp", []string{"internal/test/testbrowser"}, "Chromium is driven by tests alone"},
 	{"github.com/anishathalye/porcupine", []string{"e2e/robustness/model"}, "which histories are right is said in one place"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd"}, "flags and commands are read at the edge; rooms get a Config"},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/oidc"
 	"github.com/caravanserai/cara/store"
 )
 
@@ -52,6 +53,9 @@ type Config struct {
 	ObtainCertificates bool
 	// Wildcard is the name of the certificate that hosts of short ingress rules share; empty if each has its own.
 	Wildcard string
+	// OpenID lets people log in with an OpenID Connect provider; nil lets them log in with tokens only. It needs Identity. Its Seal,
+	// Logger and Now are set here.
+	OpenID *oidc.Config
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// MaxBodyBytes limits a REST body and a gRPC message; 0 is 4 MiB.
@@ -82,6 +86,8 @@ func (c Config) Validate() error {
 		return errors.New("apiserver: no store given: set Store")
 	case c.Authenticator == nil && c.Identity == nil:
 		return errors.New("apiserver: nothing given to tell callers by: set Identity")
+	case c.OpenID != nil && c.Identity == nil:
+		return errors.New("apiserver: OpenID needs Identity, whose key seals logins")
 	case c.MaxBodyBytes < 0 || c.RecentChanges < 0:
 		return fmt.Errorf("apiserver: MaxBodyBytes is %d and RecentChanges %d, both must be 0 (default) or more",
 			c.MaxBodyBytes, c.RecentChanges)

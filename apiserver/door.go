@@ -113,6 +113,9 @@ func (d *door) identify(r *http.Request, v *admission.Visit, route route) error 
 	if err := d.filledSoon(ctx); err != nil {
 		return err
 	}
+	if _, secret, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok {
+		sessions{d.Server}.Freshen(ctx, strings.TrimSpace(secret))
+	}
 	v.Again = func() (identity.Actor, error) { return d.network(ctx) }
 	actor, err := d.network(ctx)
 	if route.method == "" && err != nil {
@@ -141,6 +144,7 @@ func (d *door) identifySession(r *http.Request, v *admission.Visit) error {
 	if err := d.filledSoon(r.Context()); err != nil {
 		return err
 	}
+	sessions{d.Server}.Freshen(r.Context(), secret)
 	v.Again = func() (identity.Actor, error) { return sessions{d.Server}.Actor(secret) }
 	actor, err := v.Again()
 	if err != nil {

@@ -44,7 +44,7 @@ var matrix = map[string]string{
 	"CreateEvent": "NSGRF", "ListEvents": "ADPVSGRFC", "WatchEvents": "ADPVSGRFC", "TrimHistory": "G",
 	"Watch":       "ADPVSGRFC",
 	"CreateToken": "A", "ListTokens": "A", "DeleteToken": "A", "CreateLogin": "ADPV",
-	"ListSessions": "ADPV", "DeleteSession": "ADPV",
+	"ListSessions": "ADPV", "DeleteSession": "ADPV", "StartDeviceLogin": "0", "FinishLogin": "0",
 	"ListCertificateOrders": "ADPVC", "UpdateCertificate": "C", "DeleteCertificate": "C", "GetAcmeAccount": "C", "PutAcmeAccount": "C",
 	"PresentChallenge": "C", "RemoveChallenge": "C",
 	"MissingBlobs": "ADPF", "PutBlob": "ADPF", "GetBlob": "N", "TrimBlobs": "G",

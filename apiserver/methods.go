@@ -31,6 +31,7 @@ var (
 	readers   = []api.Role{api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources, api.RoleCerts} //nolint:gochecknoglobals // a table that never changes
 	deployers = []api.Role{api.RoleAdmin, api.RoleDeployer}                                                                                                    //nolint:gochecknoglobals // a table that never changes
 	admins    = []api.Role{api.RoleAdmin}                                                                                                                      //nolint:gochecknoglobals // a table that never changes
+	everyone  = []api.Role{api.RoleNone, api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleNode}                                                        //nolint:gochecknoglobals // a table that never changes
 	nodes     = []api.Role{api.RoleNode}                                                                                                                       //nolint:gochecknoglobals // a table that never changes
 )
 
@@ -83,7 +84,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.NodeService/Heartbeat":        reports(nodes...),
 	"/cara.v1.NodeService/MarkNodeNotReady": writes(api.RoleScheduler),
 	"/cara.v1.NodeService/MarkNodeDrained":  writes(api.RoleScheduler),
-	"/cara.v1.NodeService/Join":             writes(api.RoleNone, api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleNode),
+	"/cara.v1.NodeService/Join":             writes(everyone...),
 	"/cara.v1.NodeService/RenewCertificate": writes(nodes...),
 	"/cara.v1.NodeService/Connect":          {roles: nodes, write: true, quiet: true, message: 2 << 20, pace: 50, burst: 200},
 	"/cara.v1.NodeService/Attach":           reports(nodes...),
@@ -133,6 +134,9 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 
 	"/cara.v1.SessionService/ListSessions":  reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
 	"/cara.v1.SessionService/DeleteSession": {roles: []api.Role{api.RoleAdmin, api.RoleDeployer, api.RoleViewer}, write: true, own: true},
+
+	"/cara.v1.SessionService/StartDeviceLogin": {roles: everyone, write: true, own: true},
+	"/cara.v1.SessionService/FinishLogin":      {roles: everyone, write: true, own: true},
 
 	"/cara.v1.CertificateService/ListCertificateOrders": reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleCerts),
 	"/cara.v1.CertificateService/UpdateCertificate":     writes(api.RoleCerts),

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -39,7 +40,7 @@ func TestMethodTableKeepsItsPromises(t *testing.T) {
 		for _, role := range m.roles {
 			actor := identity.Actor{Name: "x", Role: role}
 			switch {
-			case role == api.RoleNone && shortMethod(name) != "Join":
+			case role == api.RoleNone && shortMethod(name) != "Join" && !strings.HasSuffix(name, "Login"):
 				t.Errorf("%s lets nobody in", name)
 			case role == api.RoleViewer && m.write && shortMethod(name) != "Join" && !m.own && name != carav1.TokenService_CreateLogin_FullMethodName: // a login has the viewer's rights
 				t.Errorf("%s lets a viewer write", name)

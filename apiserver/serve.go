@@ -51,6 +51,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error { return s.visits.EndWithTokens(workCtx) })
 	work.Go(func() error { return objects.Certificates{Service: s.objects}.KeepCertificates(workCtx) })
 	work.Go(func() error { return dispatch.Conditions{DB: s.db}.Keep(workCtx) })
+	work.Go(func() error { return sessions{s}.keepFresh(workCtx) })
 	work.Go(func() error { return s.agents.KeepRoutes(workCtx) })
 	work.Go(func() error {
 		select {

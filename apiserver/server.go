@@ -33,6 +33,7 @@ type Server struct {
 	filling   chan struct{}      // a slot for each unauthenticated call that waits for the cache
 	agents    *dispatch.Dispatcher
 	streams   *relay.Relay
+	openID    *openID
 	backup    sync.Mutex // held while a backup is made
 }
 
@@ -59,6 +60,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Identity != nil {
 		s.db.Vault = cfg.Identity.Vault()
 	}
+	s.openID = newOpenID(cfg)
 	if cfg.Authenticator == nil {
 		s.cfg.Authenticator = tokens{s}
 	}

@@ -1,7 +1,10 @@
 package apiserver
 
 import (
+	"context"
+
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/objects"
@@ -28,11 +31,22 @@ type (
 		dispatch.Challenges
 		carav1.UnsafeCertificateServiceServer
 	}
+	sessionService struct {
+		objects.Sessions
+		logins
+		carav1.UnsafeSessionServiceServer
+	}
 	infoService struct {
 		*Server
 		carav1.UnsafeInfoServiceServer
 	}
 )
+
+// logins are the calls of the session service that need no identity.
+type logins interface {
+	StartDeviceLogin(ctx context.Context, _ *emptypb.Empty) (*carav1.StartDeviceLoginResponse, error)
+	FinishLogin(ctx context.Context, req *carav1.FinishLoginRequest) (*carav1.FinishLoginResponse, error)
+}
 
 // register registers every service with a gRPC server or an in-process channel.
 func (s *Server) register(r grpc.ServiceRegistrar) {
@@ -41,7 +55,7 @@ func (s *Server) register(r grpc.ServiceRegistrar) {
 	carav1.RegisterNodeServiceServer(r, nodeService{Nodes: objects.Nodes{Service: s.objects}, Dispatcher: s.agents, Relay: s.streams})
 	carav1.RegisterSecretServiceServer(r, objects.Secrets{Service: s.objects})
 	carav1.RegisterTokenServiceServer(r, objects.Tokens{Service: s.objects})
-	carav1.RegisterSessionServiceServer(r, objects.Sessions{Service: s.objects})
+	carav1.RegisterSessionServiceServer(r, sessionService{Sessions: objects.Sessions{Service: s.objects}, logins: sessions{s}})
 	carav1.RegisterSourceServiceServer(r, objects.Sources{Service: s.objects})
 	carav1.RegisterVolumeServiceServer(r, objects.Volumes{Service: s.objects})
 	carav1.RegisterEventServiceServer(r, objects.Events{Service: s.objects})

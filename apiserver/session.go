@@ -9,6 +9,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // sessions logs people in to the page and out. A session has the rights of its token, and each request looks up both, so a
@@ -17,7 +18,7 @@ type sessions struct{ *Server }
 
 // Login opens a session for a token.
 func (s sessions) Login(ctx context.Context, token string) (secret string, session *carav1.Session, err error) {
-	defer func() { s.told(ctx, "Login", session.GetToken(), err) }()
+	defer func() { s.told(ctx, "Login", session.GetActor(), err) }()
 	actor, err := tokens(s).bearer("Bearer " + strings.TrimSpace(token))
 	if err != nil {
 		return "", nil, err
@@ -27,21 +28,21 @@ func (s sessions) Login(ctx context.Context, token string) (secret string, sessi
 
 // Open opens a session with the code of a link.
 func (s sessions) Open(ctx context.Context, code string) (secret string, session *carav1.Session, err error) {
-	defer func() { s.told(ctx, "OpenLink", session.GetToken(), err) }()
+	defer func() { s.told(ctx, "OpenLink", session.GetActor(), err) }()
 	return s.objects.OpenLink(ctx, code)
 }
 
 // Logout ends a session.
 func (s sessions) Logout(ctx context.Context, actor identity.Actor) error {
 	err := s.objects.CloseSession(ctx, actor.Session)
-	s.told(ctx, "Logout", actor.Token, err)
+	s.told(ctx, "Logout", actor.Name, err)
 	return err
 }
 
 // Actor returns the caller that the secret of a cookie authenticates.
 func (s sessions) Actor(secret string) (identity.Actor, error) {
 	session, err := s.objects.FindSession(secret)
-	if err != nil || session.GetLink() {
+	if err != nil || session.GetLink() || session.GetClient() == api.SessionCaractrl {
 		return identity.Actor{}, api.Unauthenticated("this login has ended: log in again")
 	}
 	return s.actor(session)
@@ -49,6 +50,9 @@ func (s sessions) Actor(secret string) (identity.Actor, error) {
 
 // actor returns the caller that a stored session authenticates.
 func (s sessions) actor(session *carav1.Session) (identity.Actor, error) {
+	if session.GetOpenId() != nil {
+		return s.person(session)
+	}
 	token, ok := state.Get[*carav1.Token](s.db.Cache, session.GetToken())
 	if !ok || token.GetMetadata().GetUid() != session.GetTokenUid() {
 		return identity.Actor{}, api.Unauthenticated("token %q was revoked: log in with another one", session.GetToken())
@@ -65,7 +69,7 @@ func (s sessions) actor(session *carav1.Session) (identity.Actor, error) {
 }
 
 // told writes the audit line of a login or a logout. Failures are sampled, because anyone can cause them.
-func (s sessions) told(ctx context.Context, what, token string, err error) {
+func (s sessions) told(ctx context.Context, what, actor string, err error) {
 	left, sampled := int64(0), true
 	if err != nil {
 		left, sampled = s.anonymous.Take(s.db.Now())
@@ -73,10 +77,9 @@ func (s sessions) told(ctx context.Context, what, token string, err error) {
 	if !sampled {
 		return
 	}
-	actor := ""
-	if token != "" {
-		actor = api.PrefixUser + token
+	attrs := []any{"actor", actor, "method", what, "object", "", "outcome", api.Code(err).String(), "client", admission.ClientAddr(ctx), "left_out", left}
+	if err != nil {
+		attrs = append(attrs, "detail", text.Printable(api.ProblemOf(err).GetDetail(), maxAuditDetail))
 	}
-	s.cfg.Logger.InfoContext(ctx, "audit", "actor", actor, "method", what, "object", "", "outcome", api.Code(err).String(),
-		"client", admission.ClientAddr(ctx), "left_out", left)
+	s.cfg.Logger.InfoContext(ctx, "audit", attrs...)
 }

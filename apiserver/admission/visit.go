@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -182,6 +183,15 @@ func (s *Visits) which(want func(*Visit) bool) (out []*Visit) {
 	return out
 }
 
+// Sessions returns the ids of the sessions with open calls.
+func (s *Visits) Sessions() (ids []string) {
+	for _, v := range s.which(func(v *Visit) bool { return v.Actor.Session != "" }) {
+		ids = append(ids, v.Actor.Session)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
 // EndWithTokens ends the open calls whose token is deleted, changed or expired. It returns when ctx ends.
 func (s *Visits) EndWithTokens(ctx context.Context) error {
 	select {
@@ -255,8 +265,8 @@ func (v *Visit) StillValid() error {
 	if err != nil {
 		return err
 	}
-	if actor.Name != v.Actor.Name || actor.Role != v.Actor.Role {
-		return api.Unauthenticated("the token of %s was changed during the call: call again", v.Actor.Name)
+	if actor.Name != v.Actor.Name || actor.Role != v.Actor.Role || !slices.Equal(actor.NamePrefixes, v.Actor.NamePrefixes) {
+		return api.Unauthenticated("the rights of %s were changed during the call: call again", v.Actor.Name)
 	}
 	return nil
 }

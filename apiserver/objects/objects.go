@@ -67,11 +67,8 @@ type (
 		*Service
 		carav1.UnsafeTokenServiceServer
 	}
-	// Sessions serves the session service.
-	Sessions struct {
-		*Service
-		carav1.UnsafeSessionServiceServer
-	}
+	// Sessions serves the session service, except for logins.
+	Sessions struct{ *Service }
 	// Sources serves the source service.
 	Sources struct {
 		*Service

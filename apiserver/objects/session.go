@@ -17,7 +17,7 @@ import (
 const (
 	sessionLife = 7 * 24 * time.Hour
 	linkLife    = 10 * time.Minute
-	// maxSessions limits the sessions and links of one token. The oldest ends when there are more.
+	// maxSessions limits the sessions and links of one person. The oldest ends when there are more.
 	maxSessions = 32
 	// LoginPath is where a link leads. The code follows it.
 	LoginPath = "/ui/login?code="
@@ -40,7 +40,7 @@ func (s *Service) OpenSession(ctx context.Context, token string) (secret string,
 // OpenLink ends a link and creates a session with the rights of its token. Of two calls with one code, one fails.
 func (s *Service) OpenLink(ctx context.Context, code string) (secret string, session *carav1.Session, err error) {
 	link, err := s.FindSession(code)
-	if err != nil || !link.GetLink() {
+	if err != nil || !link.GetLink() || link.GetOpenId() != nil {
 		return "", nil, errSession()
 	}
 	err = s.DB.Transact(ctx, func(t *state.Tx) error {
@@ -89,9 +89,9 @@ func (s *Service) putSession(ctx context.Context, token string, life time.Durati
 	err = s.DB.Transact(ctx, func(t *state.Tx) error {
 		owner, ok := state.Read[*carav1.Token](t, token)
 		if !ok {
-			return api.BadState("the caller has no token, so there is nothing that a login could use: create one with caractrl create token")
+			return api.BadState("only a token can make a link that logs in; %s has logged in with OpenID Connect: open %s and log in there", t.Actor.Name, "/ui/")
 		}
-		removeSessions(t, token)
+		removeSessions(t, api.PrefixUser+token)
 		session = &carav1.Session{
 			Metadata: &carav1.ObjectMeta{Name: id, CreationTimestamp: timestamppb.New(t.Now)},
 			Token:    token, TokenUid: owner.GetMetadata().GetUid(), SecretHash: identity.HashSecret(hidden),
@@ -103,17 +103,17 @@ func (s *Service) putSession(ctx context.Context, token string, life time.Durati
 	return identity.FormatToken(id, hidden), session, err
 }
 
-// removeSessions removes the sessions that have ended, and the oldest ones of a token that would have too many with one
-// more.
-func removeSessions(t *state.Tx, token string) {
+// removeSessions removes the sessions that have ended, and the oldest ones of a person who would have too many with one more.
+func removeSessions(t *state.Tx, person string) {
 	all, _ := state.List[*carav1.Session](t.Seen, "", "")
 	var same []*carav1.Session
 	for _, other := range all {
 		owner, ok := state.Get[*carav1.Token](t.Seen, other.GetToken())
+		lost := other.GetOpenId() == nil && (!ok || owner.GetMetadata().GetUid() != other.GetTokenUid())
 		switch {
-		case !ok || owner.GetMetadata().GetUid() != other.GetTokenUid() || !other.GetExpireAt().AsTime().After(t.Now):
+		case lost || !other.GetExpireAt().AsTime().After(t.Now):
 			t.Remove(api.KindSession, other.GetMetadata().GetName())
-		case other.GetToken() == token:
+		case sessionOwner(other) == person:
 			same = append(same, other)
 		}
 	}

@@ -23,16 +23,16 @@ func (s Sessions) ListSessions(ctx context.Context, req *carav1.ListRequest) (*c
 	}
 	caller := identity.ActorOf(ctx)
 	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), func(session *carav1.Session) bool {
-		return match(session) && mayEnd(caller, session) && s.shown(caller, session) != nil
+		return match(session) && mayEnd(caller, session) && s.Shown(caller, session) != nil
 	})
 	for i, session := range items {
-		items[i] = s.shown(caller, session)
+		items[i] = s.Shown(caller, session)
 	}
 	return &carav1.ListSessionsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSession), Items: items, Metadata: meta}, nil
 }
 
-// shown returns a session as the caller sees it; nil if it has ended, or is a link.
-func (s *Service) shown(caller identity.Actor, session *carav1.Session) *carav1.Session {
+// Shown returns a session as the caller sees it; nil if it has ended, or is a link.
+func (s *Service) Shown(caller identity.Actor, session *carav1.Session) *carav1.Session {
 	actor, err := s.SessionActor(session)
 	if session.GetLink() || api.Code(err) == codes.Unauthenticated || !session.GetExpireAt().AsTime().After(s.DB.Now()) {
 		return nil

@@ -58,6 +58,8 @@ func (l *limiter) of(from netip.Prefix) *rate.Limiter {
 // loginForm is what the login shows.
 type loginForm struct {
 	Next, Problem string
+	// LogoutURL is where the browser can end its login at the OpenID provider.
+	LogoutURL string
 }
 
 // loginPage shows the login. With the code of a link it logs in at once, unless another page sent the browser here: its code
@@ -108,11 +110,16 @@ func (u *UI) enter(w http.ResponseWriter, r *http.Request, open func(context.Con
 
 // logout ends the session. Its open streams end, too.
 func (u *UI) logout(w http.ResponseWriter, r *http.Request) error {
+	at := u.Sessions.LogoutURL(actorOf(r), host(r)+Prefix+"login")
 	if err := u.Sessions.Logout(r.Context(), actorOf(r)); err != nil {
 		return err
 	}
 	u.setCookie(w, r, "", nil)
-	http.Redirect(w, r, Prefix+"login", http.StatusSeeOther)
+	if at == "" {
+		http.Redirect(w, r, Prefix+"login", http.StatusSeeOther)
+		return nil
+	}
+	u.showLogin(w, http.StatusOK, loginForm{Next: Prefix, LogoutURL: at})
 	return nil
 }
 
@@ -122,7 +129,8 @@ func (u *UI) showLogin(w http.ResponseWriter, status int, form loginForm) {
 	u.write(w, "login", struct {
 		loginForm
 		Assets string
-	}{form, u.version})
+		OpenID bool
+	}{form, u.version, u.Sessions.OpenID()})
 }
 
 // cookieName is different for each cluster, because browsers send cookies to all ports of a host. Over TLS the prefix makes

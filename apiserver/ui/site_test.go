@@ -1,8 +1,10 @@
 package ui_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -22,6 +24,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/oidc"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testbrowser"
@@ -36,11 +39,37 @@ type site struct {
 	store      store.Store
 	server     *apiserver.Server
 	stop       func()
+	openID     *oidc.Config
+	log        *logged
+}
+
+// logged is the log of a server.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
 }
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	s := &site{dir: t.TempDir(), addr: "127.0.0.1:0"}
+	return newSiteWith(t, "127.0.0.1:0", nil)
+}
+
+// newSiteWith is newSite on an address, with logins at a provider.
+func newSiteWith(t testing.TB, addr string, openID *oidc.Config) *site {
+	t.Helper()
+	s := &site{dir: t.TempDir(), addr: addr, openID: openID, log: &logged{}}
 	s.start(t)
 	t.Cleanup(func() { s.stop() })
 	token, err := os.ReadFile(filepath.Join(s.dir, identity.AdminTokenFile))
@@ -63,7 +92,9 @@ func (s *site) start(t testing.TB) {
 		t.Fatal(err)
 	}
 	s.store = st
-	if s.server, err = apiserver.New(apiserver.Config{Store: st, Identity: id, Version: "v0", DeleteWait: time.Millisecond}); err != nil {
+	if s.server, err = apiserver.New(apiserver.Config{
+		Store: st, Identity: id, Version: "v0", DeleteWait: time.Millisecond, OpenID: s.openID, Logger: slog.New(slog.NewTextHandler(s.log, nil)),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.server.FirstStart(t.Context()); err != nil {
@@ -123,6 +154,9 @@ func (s *site) conn(t testing.TB, token string) grpc.ClientConnInterface {
 type bearer string
 
 func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	if b == "" {
+		return nil, nil
+	}
 	return map[string]string{"authorization": "Bearer " + string(b)}, nil
 }
 func (bearer) RequireTransportSecurity() bool { return false }

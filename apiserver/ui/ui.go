@@ -14,6 +14,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/oidc"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -32,6 +33,20 @@ type Sessions interface {
 	Logout(ctx context.Context, actor identity.Actor) error
 	// Actor returns the caller that a cookie's secret authenticates.
 	Actor(secret string) (identity.Actor, error)
+	// OpenID reports whether people can log in with OpenID Connect. Begin begins such a login, Finish ends it when the browser
+	// comes back, and LogoutURL is where the browser ends it at the provider, or "".
+	OpenID() bool
+	Begin(ctx context.Context, host string, login oidc.Pending) (to, sealed string, err error)
+	Finish(ctx context.Context, sealed string, query url.Values) (Entered, error)
+	LogoutURL(actor identity.Actor, back string) string
+}
+
+// Entered is a login with OpenID Connect that has succeeded.
+type Entered struct {
+	oidc.Pending
+	// Secret is for the cookie, or the code for the caractrl that waits for it.
+	Secret  string
+	Session *carav1.Session
 }
 
 // Config holds the dependencies of the page.
@@ -118,6 +133,10 @@ func (u *UI) routes() {
 	u.mux.HandleFunc("GET /ui/assets/{name}", u.asset)
 	u.mux.HandleFunc("GET /ui/login", u.loginPage)
 	u.mux.HandleFunc("POST /ui/login", u.login)
+	u.mux.HandleFunc("GET /ui/login/openid", u.startOpenID)
+	u.mux.HandleFunc("GET "+oidc.CallbackPath, u.finishOpenID)
+	u.mux.HandleFunc("GET /ui/login/caractrl", u.askTerminal)
+	u.mux.HandleFunc("POST /ui/login/caractrl", u.startTerminal)
 	u.mux.Handle("POST /ui/logout", u.known(u.logout))
 	for at, show := range (views{u.api, u.MayCall}).byPath() {
 		u.mux.Handle("GET /ui/"+at, u.known(u.page(show)))

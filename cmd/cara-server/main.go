@@ -58,6 +58,7 @@ func newCommand() *cobra.Command {
 	f.addStore(p)
 	p.StringVar(&f.Placement, "placement", "spread", "choice between several nodes that fit a project: spread (the emptiest) or binpack (the fullest)")
 	f.addACME(p)
+	f.addOpenID(p)
 	cmd.AddCommand(newDevCommand(f), newMigrateCommand(f))
 	cmd.AddCommand(program.Hidden()...) // for the agent of dev
 	return cmd
@@ -98,6 +99,19 @@ func (f *flags) addACME(p *pflag.FlagSet) {
 	p.StringVar(&d.TokenFile, "acme-dns-token-file", "", "file with a bearer token for --acme-dns-url")
 	p.StringArrayVar(&d.Check, "acme-dns-check", nil, "DNS server, host:port, that must have a record before the authority is asked; can be repeated (default: the servers of the record's zone)")
 	p.BoolVar(&f.ACME.Wildcard, "acme-wildcard", false, "obtain one certificate for *.ENVIRONMENT.BASEDOMAIN instead of one for each host there; needs --acme-dns and --base-domain")
+}
+
+// addOpenID adds the flags for logins with OpenID Connect.
+func (f *flags) addOpenID(p *pflag.FlagSet) {
+	o := &f.OpenID
+	p.StringVar(&o.Issuer, "oidc-issuer", "", "let people log in with this OpenID Connect provider: its URL, such as https://id.example.com/realms/main")
+	p.StringVar(&o.ClientID, "oidc-client-id", "", "id of this server at the provider")
+	p.StringVar(&o.ClientSecretFile, "oidc-client-secret-file", "", "file with the secret of this server at the provider, for a confidential client")
+	p.StringArrayVar(&o.RoleMap, "oidc-role-map", nil, "role of a group's members: GROUP=admin, GROUP=viewer, GROUP=deployer or GROUP=deployer:PREFIX; can be repeated")
+	p.StringVar(&o.GroupsClaim, "oidc-groups-claim", "", "claim of the ID token with the groups; dots lead into objects (default groups)")
+	p.StringArrayVar(&o.Scopes, "oidc-scope", nil, "scope to ask for in addition to those that a login needs; can be repeated")
+	p.StringVar(&o.RedirectURL, "oidc-redirect-url", "", "address to which the provider sends browsers back, if the server is behind a proxy: https://HOST/ui/login/callback")
+	p.StringVar(&o.CAFile, "oidc-ca", "", "file with the root certificates for the connection to the provider (default: those of the system)")
 }
 
 func (f *flags) config() (*program.ServerConfig, error) {

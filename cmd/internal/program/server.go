@@ -62,6 +62,8 @@ type ServerConfig struct {
 	Placement string
 	// ACME configures how certificates of public hosts are obtained. Without an Email none are.
 	ACME ACMEConfig
+	// OpenID configures logins with OpenID Connect.
+	OpenID OpenIDConfig
 	// ContextsFile is where the context for the local user's caractrl is written; empty is the user's own file, "none" is
 	// no file.
 	ContextsFile string
@@ -91,7 +93,7 @@ func (c *ServerConfig) Validate() error {
 	case c.Placement != "" && c.Placement != string(scheduler.Spread) && c.Placement != string(scheduler.Binpack):
 		return fmt.Errorf("--placement %q: want %s or %s", c.Placement, scheduler.Spread, scheduler.Binpack)
 	}
-	if err := errors.Join(c.ACME.Validate(), c.ACME.checkWildcard(c.Hosts), c.validateStore()); err != nil {
+	if err := errors.Join(c.ACME.Validate(), c.ACME.checkWildcard(c.Hosts), c.validateStore(), c.OpenID.Validate()); err != nil {
 		return err
 	}
 	for _, pattern := range c.ReserveHosts {
@@ -134,10 +136,15 @@ func (c *ServerConfig) identity() identity.Config {
 
 // runActive serves with an opened store until ctx ends or a part of the server or the store fails.
 func (c *ServerConfig) runActive(ctx context.Context, db openStore, id *identity.Identity) error {
+	openID, err := c.OpenID.config()
+	if err != nil {
+		return err
+	}
 	queues := loop.NewMetrics()
 	server, err := apiserver.New(apiserver.Config{
 		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, ReservedHosts: c.ReserveHosts, Version: c.Version, Logger: c.Logger,
 		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller, Figures: c.ACME.figures(queues), ObtainCertificates: c.ACME.on(), Wildcard: c.ACME.wildcard(c.Hosts),
+		OpenID: openID,
 	})
 	if err != nil {
 		return err

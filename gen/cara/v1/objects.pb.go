@@ -1376,7 +1376,9 @@ type Session struct {
 	// NamePrefixes limit a deployer to objects whose names begin with one of them. The server sets them in responses.
 	NamePrefixes []string `protobuf:"bytes,10,rep,name=name_prefixes,json=namePrefixes,proto3" json:"name_prefixes,omitempty"`
 	// Current is true in a response if the caller uses this session.
-	Current       bool `protobuf:"varint,11,opt,name=current,proto3" json:"current,omitempty"`
+	Current bool `protobuf:"varint,11,opt,name=current,proto3" json:"current,omitempty"`
+	// OpenId is set if the person has logged in with OpenID Connect. The server never returns it.
+	OpenId        *OpenIdLogin `protobuf:"bytes,12,opt,name=open_id,json=openId,proto3" json:"open_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1488,6 +1490,131 @@ func (x *Session) GetCurrent() bool {
 	return false
 }
 
+func (x *Session) GetOpenId() *OpenIdLogin {
+	if x != nil {
+		return x.OpenId
+	}
+	return nil
+}
+
+// OpenIdLogin is what the server keeps about a login with OpenID Connect.
+type OpenIdLogin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Issuer is the URL of the provider.
+	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// ClientId is the server's id at the provider.
+	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// Subject identifies the person at the provider.
+	Subject string `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Groups of the person that `--oidc-role-map` names.
+	Groups []string `protobuf:"bytes,4,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Refresh is the sealed refresh token. Empty if the provider gave none.
+	Refresh []byte `protobuf:"bytes,5,opt,name=refresh,proto3" json:"refresh,omitempty"`
+	// FreshUntil is when the provider must be asked again whether the person may log in.
+	FreshUntil *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=fresh_until,json=freshUntil,proto3" json:"fresh_until,omitempty"`
+	// RenewedAt is when the provider was asked last.
+	RenewedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=renewed_at,json=renewedAt,proto3" json:"renewed_at,omitempty"`
+	// RenewingUntil is set while a server asks the provider, so that no other server uses the same refresh token.
+	RenewingUntil *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=renewing_until,json=renewingUntil,proto3" json:"renewing_until,omitempty"`
+	// Challenge is the hash of what only the caractrl knows that may open this link.
+	Challenge     string `protobuf:"bytes,9,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenIdLogin) Reset() {
+	*x = OpenIdLogin{}
+	mi := &file_cara_v1_objects_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenIdLogin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenIdLogin) ProtoMessage() {}
+
+func (x *OpenIdLogin) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenIdLogin.ProtoReflect.Descriptor instead.
+func (*OpenIdLogin) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *OpenIdLogin) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *OpenIdLogin) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *OpenIdLogin) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *OpenIdLogin) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *OpenIdLogin) GetRefresh() []byte {
+	if x != nil {
+		return x.Refresh
+	}
+	return nil
+}
+
+func (x *OpenIdLogin) GetFreshUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FreshUntil
+	}
+	return nil
+}
+
+func (x *OpenIdLogin) GetRenewedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewedAt
+	}
+	return nil
+}
+
+func (x *OpenIdLogin) GetRenewingUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewingUntil
+	}
+	return nil
+}
+
+func (x *OpenIdLogin) GetChallenge() string {
+	if x != nil {
+		return x.Challenge
+	}
+	return ""
+}
+
 // Object is an object of any kind.
 type Object struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1513,7 +1640,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_cara_v1_objects_proto_msgTypes[15]
+	mi := &file_cara_v1_objects_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +1652,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[15]
+	mi := &file_cara_v1_objects_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1665,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{15}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Object) GetValue() isObject_Value {
@@ -1744,7 +1871,7 @@ type Blob struct {
 
 func (x *Blob) Reset() {
 	*x = Blob{}
-	mi := &file_cara_v1_objects_proto_msgTypes[16]
+	mi := &file_cara_v1_objects_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1883,7 @@ func (x *Blob) String() string {
 func (*Blob) ProtoMessage() {}
 
 func (x *Blob) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[16]
+	mi := &file_cara_v1_objects_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1896,7 @@ func (x *Blob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Blob.ProtoReflect.Descriptor instead.
 func (*Blob) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{16}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Blob) GetMetadata() *ObjectMeta {
@@ -1804,7 +1931,7 @@ type BlobContent struct {
 
 func (x *BlobContent) Reset() {
 	*x = BlobContent{}
-	mi := &file_cara_v1_objects_proto_msgTypes[17]
+	mi := &file_cara_v1_objects_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1943,7 @@ func (x *BlobContent) String() string {
 func (*BlobContent) ProtoMessage() {}
 
 func (x *BlobContent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[17]
+	mi := &file_cara_v1_objects_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +1956,7 @@ func (x *BlobContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlobContent.ProtoReflect.Descriptor instead.
 func (*BlobContent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{17}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BlobContent) GetContent() []byte {
@@ -1978,7 +2105,7 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\x06labels\x18\t \x03(\v2\x1a.cara.v1.Token.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdc\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x03\n" +
 	"\aSession\x12/\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x1b\n" +
@@ -1992,7 +2119,20 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\x04role\x18\t \x01(\tR\x04role\x12#\n" +
 	"\rname_prefixes\x18\n" +
 	" \x03(\tR\fnamePrefixes\x12\x18\n" +
-	"\acurrent\x18\v \x01(\bR\acurrent\"\xf3\x03\n" +
+	"\acurrent\x18\v \x01(\bR\acurrent\x12-\n" +
+	"\aopen_id\x18\f \x01(\v2\x14.cara.v1.OpenIdLoginR\x06openId\"\xe7\x02\n" +
+	"\vOpenIdLogin\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x12\x16\n" +
+	"\x06groups\x18\x04 \x03(\tR\x06groups\x12\x18\n" +
+	"\arefresh\x18\x05 \x01(\fR\arefresh\x12;\n" +
+	"\vfresh_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"freshUntil\x129\n" +
+	"\n" +
+	"renewed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\trenewedAt\x12A\n" +
+	"\x0erenewing_until\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rrenewingUntil\x12\x1c\n" +
+	"\tchallenge\x18\t \x01(\tR\tchallenge\"\xf3\x03\n" +
 	"\x06Object\x12,\n" +
 	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectH\x00R\aproject\x12#\n" +
 	"\x04node\x18\x02 \x01(\v2\r.cara.v1.NodeH\x00R\x04node\x12)\n" +
@@ -2027,7 +2167,7 @@ func file_cara_v1_objects_proto_rawDescGZIP() []byte {
 	return file_cara_v1_objects_proto_rawDescData
 }
 
-var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_cara_v1_objects_proto_goTypes = []any{
 	(*Secret)(nil),                // 0: cara.v1.Secret
 	(*Volume)(nil),                // 1: cara.v1.Volume
@@ -2044,71 +2184,76 @@ var file_cara_v1_objects_proto_goTypes = []any{
 	(*Revision)(nil),              // 12: cara.v1.Revision
 	(*Token)(nil),                 // 13: cara.v1.Token
 	(*Session)(nil),               // 14: cara.v1.Session
-	(*Object)(nil),                // 15: cara.v1.Object
-	(*Blob)(nil),                  // 16: cara.v1.Blob
-	(*BlobContent)(nil),           // 17: cara.v1.BlobContent
-	nil,                           // 18: cara.v1.Secret.StringDataEntry
-	nil,                           // 19: cara.v1.Secret.DataEntry
-	nil,                           // 20: cara.v1.Token.LabelsEntry
-	(*ObjectMeta)(nil),            // 21: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*Project)(nil),               // 23: cara.v1.Project
-	(*Origin)(nil),                // 24: cara.v1.Origin
-	(*Node)(nil),                  // 25: cara.v1.Node
-	(*Source)(nil),                // 26: cara.v1.Source
-	(*Claim)(nil),                 // 27: cara.v1.Claim
+	(*OpenIdLogin)(nil),           // 15: cara.v1.OpenIdLogin
+	(*Object)(nil),                // 16: cara.v1.Object
+	(*Blob)(nil),                  // 17: cara.v1.Blob
+	(*BlobContent)(nil),           // 18: cara.v1.BlobContent
+	nil,                           // 19: cara.v1.Secret.StringDataEntry
+	nil,                           // 20: cara.v1.Secret.DataEntry
+	nil,                           // 21: cara.v1.Token.LabelsEntry
+	(*ObjectMeta)(nil),            // 22: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*Project)(nil),               // 24: cara.v1.Project
+	(*Origin)(nil),                // 25: cara.v1.Origin
+	(*Node)(nil),                  // 26: cara.v1.Node
+	(*Source)(nil),                // 27: cara.v1.Source
+	(*Claim)(nil),                 // 28: cara.v1.Claim
 }
 var file_cara_v1_objects_proto_depIdxs = []int32{
-	21, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
-	18, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
-	19, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
-	21, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
+	22, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
+	19, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
+	20, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
+	22, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
 	2,  // 4: cara.v1.Volume.spec:type_name -> cara.v1.VolumeSpec
 	3,  // 5: cara.v1.Volume.status:type_name -> cara.v1.VolumeStatus
-	22, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
-	22, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
-	22, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
+	23, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
+	23, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
+	23, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
 	4,  // 9: cara.v1.VolumeStatus.restored_from:type_name -> cara.v1.RestoredFrom
-	22, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
-	21, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
+	23, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
+	22, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
 	6,  // 12: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
-	22, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
-	22, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
+	23, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
+	23, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
 	8,  // 15: cara.v1.HostClaim.paths:type_name -> cara.v1.PathClaim
-	21, // 16: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
-	22, // 17: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
-	22, // 18: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
-	22, // 19: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
-	21, // 20: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
-	22, // 21: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
-	22, // 22: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
-	21, // 23: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
-	23, // 24: cara.v1.Revision.project:type_name -> cara.v1.Project
-	24, // 25: cara.v1.Revision.origin:type_name -> cara.v1.Origin
-	22, // 26: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	21, // 27: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
-	22, // 28: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
-	20, // 29: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
-	21, // 30: cara.v1.Session.metadata:type_name -> cara.v1.ObjectMeta
-	22, // 31: cara.v1.Session.expire_at:type_name -> google.protobuf.Timestamp
-	23, // 32: cara.v1.Object.project:type_name -> cara.v1.Project
-	25, // 33: cara.v1.Object.node:type_name -> cara.v1.Node
-	26, // 34: cara.v1.Object.source:type_name -> cara.v1.Source
-	0,  // 35: cara.v1.Object.secret:type_name -> cara.v1.Secret
-	5,  // 36: cara.v1.Object.event:type_name -> cara.v1.Event
-	27, // 37: cara.v1.Object.claim:type_name -> cara.v1.Claim
-	10, // 38: cara.v1.Object.override:type_name -> cara.v1.Override
-	11, // 39: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
-	13, // 40: cara.v1.Object.token:type_name -> cara.v1.Token
-	12, // 41: cara.v1.Object.revision:type_name -> cara.v1.Revision
-	1,  // 42: cara.v1.Object.volume:type_name -> cara.v1.Volume
-	21, // 43: cara.v1.Blob.metadata:type_name -> cara.v1.ObjectMeta
-	22, // 44: cara.v1.Blob.unused_time:type_name -> google.protobuf.Timestamp
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	22, // 16: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
+	23, // 17: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
+	23, // 18: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
+	23, // 19: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
+	22, // 20: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
+	23, // 21: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
+	23, // 22: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
+	22, // 23: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
+	24, // 24: cara.v1.Revision.project:type_name -> cara.v1.Project
+	25, // 25: cara.v1.Revision.origin:type_name -> cara.v1.Origin
+	23, // 26: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	22, // 27: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
+	23, // 28: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
+	21, // 29: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
+	22, // 30: cara.v1.Session.metadata:type_name -> cara.v1.ObjectMeta
+	23, // 31: cara.v1.Session.expire_at:type_name -> google.protobuf.Timestamp
+	15, // 32: cara.v1.Session.open_id:type_name -> cara.v1.OpenIdLogin
+	23, // 33: cara.v1.OpenIdLogin.fresh_until:type_name -> google.protobuf.Timestamp
+	23, // 34: cara.v1.OpenIdLogin.renewed_at:type_name -> google.protobuf.Timestamp
+	23, // 35: cara.v1.OpenIdLogin.renewing_until:type_name -> google.protobuf.Timestamp
+	24, // 36: cara.v1.Object.project:type_name -> cara.v1.Project
+	26, // 37: cara.v1.Object.node:type_name -> cara.v1.Node
+	27, // 38: cara.v1.Object.source:type_name -> cara.v1.Source
+	0,  // 39: cara.v1.Object.secret:type_name -> cara.v1.Secret
+	5,  // 40: cara.v1.Object.event:type_name -> cara.v1.Event
+	28, // 41: cara.v1.Object.claim:type_name -> cara.v1.Claim
+	10, // 42: cara.v1.Object.override:type_name -> cara.v1.Override
+	11, // 43: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
+	13, // 44: cara.v1.Object.token:type_name -> cara.v1.Token
+	12, // 45: cara.v1.Object.revision:type_name -> cara.v1.Revision
+	1,  // 46: cara.v1.Object.volume:type_name -> cara.v1.Volume
+	22, // 47: cara.v1.Blob.metadata:type_name -> cara.v1.ObjectMeta
+	23, // 48: cara.v1.Blob.unused_time:type_name -> google.protobuf.Timestamp
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_objects_proto_init() }
@@ -2121,7 +2266,7 @@ func file_cara_v1_objects_proto_init() {
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
 	file_cara_v1_objects_proto_msgTypes[3].OneofWrappers = []any{}
-	file_cara_v1_objects_proto_msgTypes[15].OneofWrappers = []any{
+	file_cara_v1_objects_proto_msgTypes[16].OneofWrappers = []any{
 		(*Object_Project)(nil),
 		(*Object_Node)(nil),
 		(*Object_Source)(nil),
@@ -2140,7 +2285,7 @@ func file_cara_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_objects_proto_rawDesc), len(file_cara_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -8283,6 +8283,234 @@ func (x *ListSessionsResponse) GetKind() string {
 	return ""
 }
 
+// StartDeviceLoginResponse says where and how a person logs in.
+type StartDeviceLoginResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Code that the person types.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// Url of the OpenID provider where the person types the code.
+	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	// CompleteUrl is the URL with the code. Empty if the provider has none.
+	CompleteUrl string `protobuf:"bytes,3,opt,name=complete_url,json=completeUrl,proto3" json:"complete_url,omitempty"`
+	// Interval between two calls of FinishLogin.
+	Interval *durationpb.Duration `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
+	// ExpireAt is when the login ends if nobody completes it.
+	ExpireAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
+	// Handle for FinishLogin. It is a secret.
+	Handle        string `protobuf:"bytes,6,opt,name=handle,proto3" json:"handle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartDeviceLoginResponse) Reset() {
+	*x = StartDeviceLoginResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[116]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartDeviceLoginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartDeviceLoginResponse) ProtoMessage() {}
+
+func (x *StartDeviceLoginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[116]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartDeviceLoginResponse.ProtoReflect.Descriptor instead.
+func (*StartDeviceLoginResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{116}
+}
+
+func (x *StartDeviceLoginResponse) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *StartDeviceLoginResponse) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *StartDeviceLoginResponse) GetCompleteUrl() string {
+	if x != nil {
+		return x.CompleteUrl
+	}
+	return ""
+}
+
+func (x *StartDeviceLoginResponse) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *StartDeviceLoginResponse) GetExpireAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireAt
+	}
+	return nil
+}
+
+func (x *StartDeviceLoginResponse) GetHandle() string {
+	if x != nil {
+		return x.Handle
+	}
+	return ""
+}
+
+// FinishLoginRequest names a login that was begun. Set handle, or code and verifier.
+type FinishLoginRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Handle of StartDeviceLogin.
+	Handle string `protobuf:"bytes,1,opt,name=handle,proto3" json:"handle,omitempty"`
+	// Code that the browser has brought from the page.
+	Code string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
+	// Verifier is the secret whose hash the page has got.
+	Verifier      string `protobuf:"bytes,3,opt,name=verifier,proto3" json:"verifier,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishLoginRequest) Reset() {
+	*x = FinishLoginRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[117]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishLoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishLoginRequest) ProtoMessage() {}
+
+func (x *FinishLoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[117]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishLoginRequest.ProtoReflect.Descriptor instead.
+func (*FinishLoginRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{117}
+}
+
+func (x *FinishLoginRequest) GetHandle() string {
+	if x != nil {
+		return x.Handle
+	}
+	return ""
+}
+
+func (x *FinishLoginRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *FinishLoginRequest) GetVerifier() string {
+	if x != nil {
+		return x.Verifier
+	}
+	return ""
+}
+
+// FinishLoginResponse has the token of caractrl.
+type FinishLoginResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pending is true if the person has not logged in yet. Then the other fields are not set.
+	Pending bool `protobuf:"varint,1,opt,name=pending,proto3" json:"pending,omitempty"`
+	// Slower is true if the interval between two calls must grow by 5 seconds.
+	Slower bool `protobuf:"varint,2,opt,name=slower,proto3" json:"slower,omitempty"`
+	// Token for the header `Authorization: Bearer`. It is valid until the session ends.
+	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	// Session that the token authenticates.
+	Session       *Session `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishLoginResponse) Reset() {
+	*x = FinishLoginResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[118]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishLoginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishLoginResponse) ProtoMessage() {}
+
+func (x *FinishLoginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[118]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishLoginResponse.ProtoReflect.Descriptor instead.
+func (*FinishLoginResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{118}
+}
+
+func (x *FinishLoginResponse) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
+func (x *FinishLoginResponse) GetSlower() bool {
+	if x != nil {
+		return x.Slower
+	}
+	return false
+}
+
+func (x *FinishLoginResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *FinishLoginResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
 // BackupChunk is a part of a backup.
 type BackupChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -8294,7 +8522,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[116]
+	mi := &file_cara_v1_service_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8306,7 +8534,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[116]
+	mi := &file_cara_v1_service_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8319,7 +8547,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{116}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -8952,7 +9180,23 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
 	"\vapi_version\x18\x03 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
-	"\x04kind\x18\x04 \x01(\tR\x04kind\"!\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"\xeb\x01\n" +
+	"\x18StartDeviceLoginResponse\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\x12!\n" +
+	"\fcomplete_url\x18\x03 \x01(\tR\vcompleteUrl\x125\n" +
+	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\binterval\x127\n" +
+	"\texpire_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\x12\x16\n" +
+	"\x06handle\x18\x06 \x01(\tR\x06handle\"z\n" +
+	"\x12FinishLoginRequest\x12 \n" +
+	"\x06handle\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80@R\x06handle\x12\x1c\n" +
+	"\x04code\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x04code\x12$\n" +
+	"\bverifier\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\bverifier\"\x89\x01\n" +
+	"\x13FinishLoginResponse\x12\x18\n" +
+	"\apending\x18\x01 \x01(\bR\apending\x12\x16\n" +
+	"\x06slower\x18\x02 \x01(\bR\x06slower\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12*\n" +
+	"\asession\x18\x04 \x01(\v2\x10.cara.v1.SessionR\asession\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data2\xfb\x15\n" +
 	"\x0eProjectService\x12c\n" +
@@ -9053,10 +9297,12 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"ListTokens\x12\x14.cara.v1.ListRequest\x1a\x1b.cara.v1.ListTokensResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/tokens\x12\\\n" +
 	"\vDeleteToken\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/tokens/{name}\x12^\n" +
-	"\vCreateLogin\x12\x16.google.protobuf.Empty\x1a\x1c.cara.v1.CreateLoginResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/api/v1/logins2\xd1\x01\n" +
+	"\vCreateLogin\x12\x16.google.protobuf.Empty\x1a\x1c.cara.v1.CreateLoginResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/api/v1/logins2\xea\x02\n" +
 	"\x0eSessionService\x12]\n" +
 	"\fListSessions\x12\x14.cara.v1.ListRequest\x1a\x1d.cara.v1.ListSessionsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/sessions\x12`\n" +
-	"\rDeleteSession\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/api/v1/sessions/{name}2\xae\x04\n" +
+	"\rDeleteSession\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/api/v1/sessions/{name}\x12M\n" +
+	"\x10StartDeviceLogin\x12\x16.google.protobuf.Empty\x1a!.cara.v1.StartDeviceLoginResponse\x12H\n" +
+	"\vFinishLogin\x12\x1b.cara.v1.FinishLoginRequest\x1a\x1c.cara.v1.FinishLoginResponse2\xae\x04\n" +
 	"\x12CertificateService\x12U\n" +
 	"\x15ListCertificateOrders\x12\x14.cara.v1.ListRequest\x1a&.cara.v1.ListCertificateOrdersResponse\x12Q\n" +
 	"\x11UpdateCertificate\x12!.cara.v1.UpdateCertificateRequest\x1a\x19.cara.v1.CertificateOrder\x12N\n" +
@@ -9086,7 +9332,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 121)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 124)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*MissingBlobsRequest)(nil),           // 0: cara.v1.MissingBlobsRequest
 	(*MissingBlobsResponse)(nil),          // 1: cara.v1.MissingBlobsResponse
@@ -9204,105 +9450,108 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*ListTokensResponse)(nil),            // 113: cara.v1.ListTokensResponse
 	(*CreateLoginResponse)(nil),           // 114: cara.v1.CreateLoginResponse
 	(*ListSessionsResponse)(nil),          // 115: cara.v1.ListSessionsResponse
-	(*BackupChunk)(nil),                   // 116: cara.v1.BackupChunk
-	nil,                                   // 117: cara.v1.JoinRequest.LabelsEntry
-	nil,                                   // 118: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                   // 119: cara.v1.GetSourceSecretResponse.GitEntry
-	nil,                                   // 120: cara.v1.GetSourceSecretResponse.DecryptionEntry
-	(*timestamppb.Timestamp)(nil),         // 121: google.protobuf.Timestamp
-	(*Project)(nil),                       // 122: cara.v1.Project
-	(*ListMeta)(nil),                      // 123: cara.v1.ListMeta
-	(*Condition)(nil),                     // 124: cara.v1.Condition
-	(*ServiceStatus)(nil),                 // 125: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),                  // 126: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),           // 127: google.protobuf.Duration
-	(*Revision)(nil),                      // 128: cara.v1.Revision
-	(*Delivery)(nil),                      // 129: cara.v1.Delivery
-	(*Override)(nil),                      // 130: cara.v1.Override
-	(*Tombstone)(nil),                     // 131: cara.v1.Tombstone
-	(*Object)(nil),                        // 132: cara.v1.Object
-	(*FieldDiff)(nil),                     // 133: cara.v1.FieldDiff
-	(*Problem)(nil),                       // 134: cara.v1.Problem
-	(*Node)(nil),                          // 135: cara.v1.Node
-	(*Heartbeat)(nil),                     // 136: cara.v1.Heartbeat
-	(*Assignment)(nil),                    // 137: cara.v1.Assignment
-	(*Credentials)(nil),                   // 138: cara.v1.Credentials
-	(*Route)(nil),                         // 139: cara.v1.Route
-	(*HostRoutes)(nil),                    // 140: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),                  // 141: cara.v1.ProjectPorts
-	(*Source)(nil),                        // 142: cara.v1.Source
-	(*Claim)(nil),                         // 143: cara.v1.Claim
-	(*PollStatus)(nil),                    // 144: cara.v1.PollStatus
-	(*Run)(nil),                           // 145: cara.v1.Run
-	(*Snapshot)(nil),                      // 146: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                     // 147: cara.v1.ClaimSpec
-	(*Secret)(nil),                        // 148: cara.v1.Secret
-	(*ClaimStatus)(nil),                   // 149: cara.v1.ClaimStatus
-	(*Volume)(nil),                        // 150: cara.v1.Volume
-	(*Event)(nil),                         // 151: cara.v1.Event
-	(*Token)(nil),                         // 152: cara.v1.Token
-	(*Session)(nil),                       // 153: cara.v1.Session
-	(*emptypb.Empty)(nil),                 // 154: google.protobuf.Empty
-	(*UpdateCertificateRequest)(nil),      // 155: cara.v1.UpdateCertificateRequest
-	(*DeleteCertificateRequest)(nil),      // 156: cara.v1.DeleteCertificateRequest
-	(*AcmeAccount)(nil),                   // 157: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 158: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 159: cara.v1.RemoveChallengeRequest
-	(*BlobContent)(nil),                   // 160: cara.v1.BlobContent
-	(*ListCertificateOrdersResponse)(nil), // 161: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 162: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 163: cara.v1.PresentChallengeResponse
+	(*StartDeviceLoginResponse)(nil),      // 116: cara.v1.StartDeviceLoginResponse
+	(*FinishLoginRequest)(nil),            // 117: cara.v1.FinishLoginRequest
+	(*FinishLoginResponse)(nil),           // 118: cara.v1.FinishLoginResponse
+	(*BackupChunk)(nil),                   // 119: cara.v1.BackupChunk
+	nil,                                   // 120: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 121: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 122: cara.v1.GetSourceSecretResponse.GitEntry
+	nil,                                   // 123: cara.v1.GetSourceSecretResponse.DecryptionEntry
+	(*timestamppb.Timestamp)(nil),         // 124: google.protobuf.Timestamp
+	(*Project)(nil),                       // 125: cara.v1.Project
+	(*ListMeta)(nil),                      // 126: cara.v1.ListMeta
+	(*Condition)(nil),                     // 127: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 128: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 129: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),           // 130: google.protobuf.Duration
+	(*Revision)(nil),                      // 131: cara.v1.Revision
+	(*Delivery)(nil),                      // 132: cara.v1.Delivery
+	(*Override)(nil),                      // 133: cara.v1.Override
+	(*Tombstone)(nil),                     // 134: cara.v1.Tombstone
+	(*Object)(nil),                        // 135: cara.v1.Object
+	(*FieldDiff)(nil),                     // 136: cara.v1.FieldDiff
+	(*Problem)(nil),                       // 137: cara.v1.Problem
+	(*Node)(nil),                          // 138: cara.v1.Node
+	(*Heartbeat)(nil),                     // 139: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 140: cara.v1.Assignment
+	(*Credentials)(nil),                   // 141: cara.v1.Credentials
+	(*Route)(nil),                         // 142: cara.v1.Route
+	(*HostRoutes)(nil),                    // 143: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 144: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 145: cara.v1.Source
+	(*Claim)(nil),                         // 146: cara.v1.Claim
+	(*PollStatus)(nil),                    // 147: cara.v1.PollStatus
+	(*Run)(nil),                           // 148: cara.v1.Run
+	(*Snapshot)(nil),                      // 149: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 150: cara.v1.ClaimSpec
+	(*Secret)(nil),                        // 151: cara.v1.Secret
+	(*ClaimStatus)(nil),                   // 152: cara.v1.ClaimStatus
+	(*Volume)(nil),                        // 153: cara.v1.Volume
+	(*Event)(nil),                         // 154: cara.v1.Event
+	(*Token)(nil),                         // 155: cara.v1.Token
+	(*Session)(nil),                       // 156: cara.v1.Session
+	(*emptypb.Empty)(nil),                 // 157: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 158: cara.v1.UpdateCertificateRequest
+	(*DeleteCertificateRequest)(nil),      // 159: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 160: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 161: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 162: cara.v1.RemoveChallengeRequest
+	(*BlobContent)(nil),                   // 163: cara.v1.BlobContent
+	(*ListCertificateOrdersResponse)(nil), // 164: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 165: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 166: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	121, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
-	121, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	121, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
-	122, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	122, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	122, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	123, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	122, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	124, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
+	124, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	124, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
+	125, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	125, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	125, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	126, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	125, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	32,  // 8: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	124, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	125, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	127, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	128, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
 	18,  // 11: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	126, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	121, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	127, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	129, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	124, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	130, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	32,  // 15: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	128, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	129, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	121, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	127, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	131, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	132, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	124, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	130, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	32,  // 20: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	130, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	123, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	131, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	123, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	121, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	133, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	126, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	134, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	126, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	124, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	39,  // 26: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	40,  // 27: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	40,  // 28: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	43,  // 29: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	47,  // 30: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	121, // 31: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	132, // 32: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	124, // 31: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	135, // 32: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	32,  // 33: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	51,  // 34: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	133, // 35: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	134, // 36: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	135, // 37: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	135, // 38: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	135, // 39: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	123, // 40: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	135, // 41: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	136, // 42: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	121, // 43: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	117, // 44: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	136, // 45: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	136, // 35: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	137, // 36: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	138, // 37: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	138, // 38: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	138, // 39: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	126, // 40: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	138, // 41: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	139, // 42: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	124, // 43: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	120, // 44: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	139, // 45: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
 	71,  // 46: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
 	66,  // 47: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	137, // 48: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	140, // 48: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
 	67,  // 49: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
 	72,  // 50: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
 	73,  // 51: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
@@ -9310,17 +9559,17 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	68,  // 53: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
 	69,  // 54: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
 	70,  // 55: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
-	138, // 56: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
+	141, // 56: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
 	65,  // 57: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
-	127, // 58: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	121, // 59: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	118, // 60: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
-	139, // 61: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	130, // 58: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	124, // 59: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	121, // 60: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	142, // 61: cara.v1.Routes.upserts:type_name -> cara.v1.Route
 	74,  // 62: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	140, // 63: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
-	140, // 64: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	141, // 65: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
-	121, // 66: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	143, // 63: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
+	143, // 64: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
+	144, // 65: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	124, // 66: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
 	37,  // 67: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
 	39,  // 68: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
 	43,  // 69: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
@@ -9331,242 +9580,249 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	46,  // 74: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
 	38,  // 75: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
 	42,  // 76: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	142, // 77: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	142, // 78: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	142, // 79: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	123, // 80: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	142, // 81: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	142, // 82: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	145, // 77: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	145, // 78: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	145, // 79: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	126, // 80: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	145, // 81: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	145, // 82: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
 	86,  // 83: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	133, // 84: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	143, // 85: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	123, // 86: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	124, // 87: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	144, // 88: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	145, // 89: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	146, // 90: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	147, // 91: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	124, // 92: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	136, // 84: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	146, // 85: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	126, // 86: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	127, // 87: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	147, // 88: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	148, // 89: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	149, // 90: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	150, // 91: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	127, // 92: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
 	91,  // 93: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
-	148, // 94: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
+	151, // 94: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
 	94,  // 95: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	149, // 96: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	119, // 97: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	120, // 98: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
-	148, // 99: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	148, // 100: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	148, // 101: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	123, // 102: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	150, // 103: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	123, // 104: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	151, // 105: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	151, // 106: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	123, // 107: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	151, // 108: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	121, // 109: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	121, // 110: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	152, // 96: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	122, // 97: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	123, // 98: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
+	151, // 99: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	151, // 100: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	151, // 101: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	126, // 102: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	153, // 103: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	126, // 104: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	154, // 105: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	154, // 106: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	126, // 107: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	154, // 108: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	124, // 109: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	124, // 110: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
 	110, // 111: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	132, // 112: cara.v1.Change.object:type_name -> cara.v1.Object
-	152, // 113: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	152, // 114: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	152, // 115: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	123, // 116: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	121, // 117: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	153, // 118: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
-	123, // 119: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
-	9,   // 120: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	10,  // 121: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	6,   // 122: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	11,  // 123: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	13,  // 124: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	15,  // 125: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	17,  // 126: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	19,  // 127: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	20,  // 128: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	21,  // 129: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	22,  // 130: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	23,  // 131: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	24,  // 132: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	33,  // 133: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	34,  // 134: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListOverridesRequest
-	25,  // 135: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	28,  // 136: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	27,  // 137: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	26,  // 138: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
-	6,   // 139: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	29,  // 140: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	6,   // 141: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	20,  // 142: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	37,  // 143: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	38,  // 144: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	42,  // 145: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	45,  // 146: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	8,   // 147: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	49,  // 148: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	52,  // 149: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	53,  // 150: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	6,   // 151: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	8,   // 152: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	55,  // 153: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 154: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	57,  // 155: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	58,  // 156: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	59,  // 157: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	60,  // 158: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	62,  // 159: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	63,  // 160: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	76,  // 161: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	78,  // 162: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	79,  // 163: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	6,   // 164: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	8,   // 165: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	55,  // 166: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 167: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	6,   // 168: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	6,   // 169: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	6,   // 170: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	83,  // 171: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	84,  // 172: cara.v1.SourceService.PlanSource:input_type -> cara.v1.PlanSourceRequest
-	87,  // 173: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	89,  // 174: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	90,  // 175: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	93,  // 176: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	7,   // 177: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	154, // 178: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	95,  // 179: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	97,  // 180: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	98,  // 181: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	6,   // 182: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	8,   // 183: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	7,   // 184: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	6,   // 185: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	100, // 186: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	7,   // 187: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	6,   // 188: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	6,   // 189: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	102, // 190: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	103, // 191: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	55,  // 192: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	106, // 193: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	108, // 194: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	111, // 195: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	8,   // 196: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	7,   // 197: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	154, // 198: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
-	8,   // 199: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
-	7,   // 200: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
-	8,   // 201: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
-	155, // 202: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	156, // 203: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
-	6,   // 204: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	157, // 205: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	158, // 206: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	159, // 207: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
-	0,   // 208: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
-	160, // 209: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
-	6,   // 210: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
-	3,   // 211: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
-	154, // 212: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	154, // 213: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	122, // 214: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	122, // 215: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	122, // 216: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	12,  // 217: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	14,  // 218: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	16,  // 219: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	154, // 220: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	122, // 221: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	154, // 222: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	122, // 223: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	122, // 224: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	122, // 225: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	122, // 226: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	130, // 227: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	35,  // 228: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	122, // 229: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	122, // 230: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	122, // 231: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	122, // 232: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	122, // 233: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	122, // 234: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	30,  // 235: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	154, // 236: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	48,  // 237: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	41,  // 238: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	44,  // 239: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	46,  // 240: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	36,  // 241: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	50,  // 242: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	135, // 243: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	135, // 244: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	135, // 245: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	54,  // 246: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	56,  // 247: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	154, // 248: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	154, // 249: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	135, // 250: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	135, // 251: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	61,  // 252: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	61,  // 253: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	64,  // 254: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	77,  // 255: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	142, // 256: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	142, // 257: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	142, // 258: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	80,  // 259: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	81,  // 260: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	154, // 261: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	82,  // 262: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	142, // 263: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	142, // 264: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	142, // 265: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	85,  // 266: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	88,  // 267: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	142, // 268: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	92,  // 269: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	154, // 270: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	154, // 271: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	31,  // 272: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	96,  // 273: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	148, // 274: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	148, // 275: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	148, // 276: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	99,  // 277: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	154, // 278: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	150, // 279: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	101, // 280: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	150, // 281: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	150, // 282: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	150, // 283: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	151, // 284: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	104, // 285: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	105, // 286: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	107, // 287: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	109, // 288: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	112, // 289: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	113, // 290: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	154, // 291: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	114, // 292: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
-	115, // 293: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
-	154, // 294: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
-	161, // 295: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	162, // 296: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
-	154, // 297: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	157, // 298: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	157, // 299: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	163, // 300: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
-	154, // 301: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
-	1,   // 302: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
-	2,   // 303: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
-	160, // 304: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
-	4,   // 305: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
-	5,   // 306: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	116, // 307: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	214, // [214:308] is the sub-list for method output_type
-	120, // [120:214] is the sub-list for method input_type
-	120, // [120:120] is the sub-list for extension type_name
-	120, // [120:120] is the sub-list for extension extendee
-	0,   // [0:120] is the sub-list for field type_name
+	135, // 112: cara.v1.Change.object:type_name -> cara.v1.Object
+	155, // 113: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	155, // 114: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	155, // 115: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	126, // 116: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	124, // 117: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	156, // 118: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
+	126, // 119: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
+	130, // 120: cara.v1.StartDeviceLoginResponse.interval:type_name -> google.protobuf.Duration
+	124, // 121: cara.v1.StartDeviceLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	156, // 122: cara.v1.FinishLoginResponse.session:type_name -> cara.v1.Session
+	9,   // 123: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	10,  // 124: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	6,   // 125: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	11,  // 126: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	13,  // 127: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	15,  // 128: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	17,  // 129: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	19,  // 130: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	20,  // 131: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	21,  // 132: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	22,  // 133: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	23,  // 134: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	24,  // 135: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	33,  // 136: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	34,  // 137: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListOverridesRequest
+	25,  // 138: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	28,  // 139: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	27,  // 140: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	26,  // 141: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	6,   // 142: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	29,  // 143: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	6,   // 144: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	20,  // 145: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	37,  // 146: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	38,  // 147: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	42,  // 148: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	45,  // 149: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	8,   // 150: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	49,  // 151: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	52,  // 152: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	53,  // 153: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	6,   // 154: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	8,   // 155: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	55,  // 156: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 157: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	57,  // 158: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	58,  // 159: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	59,  // 160: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	60,  // 161: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	62,  // 162: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	63,  // 163: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	76,  // 164: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	78,  // 165: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	79,  // 166: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	6,   // 167: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	8,   // 168: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	55,  // 169: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 170: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	6,   // 171: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	6,   // 172: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	6,   // 173: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	83,  // 174: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	84,  // 175: cara.v1.SourceService.PlanSource:input_type -> cara.v1.PlanSourceRequest
+	87,  // 176: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	89,  // 177: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	90,  // 178: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	93,  // 179: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	7,   // 180: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	157, // 181: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	95,  // 182: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	97,  // 183: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	98,  // 184: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	6,   // 185: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	8,   // 186: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	7,   // 187: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	6,   // 188: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	100, // 189: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	7,   // 190: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	6,   // 191: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	6,   // 192: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	102, // 193: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	103, // 194: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	55,  // 195: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	106, // 196: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	108, // 197: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	111, // 198: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	8,   // 199: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	7,   // 200: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	157, // 201: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
+	8,   // 202: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
+	7,   // 203: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
+	157, // 204: cara.v1.SessionService.StartDeviceLogin:input_type -> google.protobuf.Empty
+	117, // 205: cara.v1.SessionService.FinishLogin:input_type -> cara.v1.FinishLoginRequest
+	8,   // 206: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
+	158, // 207: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	159, // 208: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
+	6,   // 209: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
+	160, // 210: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	161, // 211: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	162, // 212: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	0,   // 213: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
+	163, // 214: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
+	6,   // 215: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
+	3,   // 216: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
+	157, // 217: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	157, // 218: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	125, // 219: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	125, // 220: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	125, // 221: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	12,  // 222: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	14,  // 223: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	16,  // 224: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	157, // 225: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	125, // 226: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	157, // 227: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	125, // 228: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	125, // 229: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	125, // 230: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	125, // 231: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	133, // 232: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	35,  // 233: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	125, // 234: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	125, // 235: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	125, // 236: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	125, // 237: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	125, // 238: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	125, // 239: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	30,  // 240: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	157, // 241: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	48,  // 242: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	41,  // 243: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	44,  // 244: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	46,  // 245: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	36,  // 246: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	50,  // 247: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	138, // 248: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	138, // 249: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	138, // 250: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	54,  // 251: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	56,  // 252: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	157, // 253: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	157, // 254: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	138, // 255: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	138, // 256: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	61,  // 257: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	61,  // 258: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	64,  // 259: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	77,  // 260: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	145, // 261: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	145, // 262: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	145, // 263: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	80,  // 264: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	81,  // 265: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	157, // 266: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	82,  // 267: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	145, // 268: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	145, // 269: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	145, // 270: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	85,  // 271: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	88,  // 272: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	145, // 273: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	92,  // 274: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	157, // 275: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	157, // 276: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	31,  // 277: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	96,  // 278: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	151, // 279: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	151, // 280: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	151, // 281: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	99,  // 282: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	157, // 283: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	153, // 284: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	101, // 285: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	153, // 286: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	153, // 287: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	153, // 288: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	154, // 289: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	104, // 290: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	105, // 291: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	107, // 292: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	109, // 293: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	112, // 294: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	113, // 295: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	157, // 296: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	114, // 297: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
+	115, // 298: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
+	157, // 299: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
+	116, // 300: cara.v1.SessionService.StartDeviceLogin:output_type -> cara.v1.StartDeviceLoginResponse
+	118, // 301: cara.v1.SessionService.FinishLogin:output_type -> cara.v1.FinishLoginResponse
+	164, // 302: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	165, // 303: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	157, // 304: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	160, // 305: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	160, // 306: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	166, // 307: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	157, // 308: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	1,   // 309: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
+	2,   // 310: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
+	163, // 311: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
+	4,   // 312: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
+	5,   // 313: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	119, // 314: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	219, // [219:315] is the sub-list for method output_type
+	123, // [123:219] is the sub-list for method input_type
+	123, // [123:123] is the sub-list for extension type_name
+	123, // [123:123] is the sub-list for extension extendee
+	0,   // [0:123] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -9628,7 +9884,7 @@ func file_cara_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   121,
+			NumMessages:   124,
 			NumExtensions: 0,
 			NumServices:   13,
 		},

@@ -3853,8 +3853,10 @@ var TokenService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	SessionService_ListSessions_FullMethodName  = "/cara.v1.SessionService/ListSessions"
-	SessionService_DeleteSession_FullMethodName = "/cara.v1.SessionService/DeleteSession"
+	SessionService_ListSessions_FullMethodName     = "/cara.v1.SessionService/ListSessions"
+	SessionService_DeleteSession_FullMethodName    = "/cara.v1.SessionService/DeleteSession"
+	SessionService_StartDeviceLogin_FullMethodName = "/cara.v1.SessionService/StartDeviceLogin"
+	SessionService_FinishLogin_FullMethodName      = "/cara.v1.SessionService/FinishLogin"
 )
 
 // SessionServiceClient is the client API for SessionService service.
@@ -3868,6 +3870,10 @@ type SessionServiceClient interface {
 	// DeleteSession ends a session of the caller; an administrator may end every session. Open pages and calls of the session
 	// end at once.
 	DeleteSession(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+	// StartDeviceLogin begins a login with OpenID Connect on another device. It needs no identity.
+	StartDeviceLogin(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*StartDeviceLoginResponse, error)
+	// FinishLogin completes a login of caractrl and returns its token. It needs no identity: the request has what proves it.
+	FinishLogin(ctx context.Context, in *FinishLoginRequest, opts ...grpc.CallOption) (*FinishLoginResponse, error)
 }
 
 type sessionServiceClient struct {
@@ -3898,6 +3904,26 @@ func (c *sessionServiceClient) DeleteSession(ctx context.Context, in *DeleteRequ
 	return out, nil
 }
 
+func (c *sessionServiceClient) StartDeviceLogin(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*StartDeviceLoginResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartDeviceLoginResponse)
+	err := c.cc.Invoke(ctx, SessionService_StartDeviceLogin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) FinishLogin(ctx context.Context, in *FinishLoginRequest, opts ...grpc.CallOption) (*FinishLoginResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FinishLoginResponse)
+	err := c.cc.Invoke(ctx, SessionService_FinishLogin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SessionServiceServer is the server API for SessionService service.
 // All implementations must embed UnimplementedSessionServiceServer
 // for forward compatibility.
@@ -3909,6 +3935,10 @@ type SessionServiceServer interface {
 	// DeleteSession ends a session of the caller; an administrator may end every session. Open pages and calls of the session
 	// end at once.
 	DeleteSession(context.Context, *DeleteRequest) (*emptypb.Empty, error)
+	// StartDeviceLogin begins a login with OpenID Connect on another device. It needs no identity.
+	StartDeviceLogin(context.Context, *emptypb.Empty) (*StartDeviceLoginResponse, error)
+	// FinishLogin completes a login of caractrl and returns its token. It needs no identity: the request has what proves it.
+	FinishLogin(context.Context, *FinishLoginRequest) (*FinishLoginResponse, error)
 	mustEmbedUnimplementedSessionServiceServer()
 }
 
@@ -3924,6 +3954,12 @@ func (UnimplementedSessionServiceServer) ListSessions(context.Context, *ListRequ
 }
 func (UnimplementedSessionServiceServer) DeleteSession(context.Context, *DeleteRequest) (*emptypb.Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSession not implemented")
+}
+func (UnimplementedSessionServiceServer) StartDeviceLogin(context.Context, *emptypb.Empty) (*StartDeviceLoginResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartDeviceLogin not implemented")
+}
+func (UnimplementedSessionServiceServer) FinishLogin(context.Context, *FinishLoginRequest) (*FinishLoginResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FinishLogin not implemented")
 }
 func (UnimplementedSessionServiceServer) mustEmbedUnimplementedSessionServiceServer() {}
 func (UnimplementedSessionServiceServer) testEmbeddedByValue()                        {}
@@ -3982,6 +4018,42 @@ func _SessionService_DeleteSession_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SessionService_StartDeviceLogin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(emptypb.Empty)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).StartDeviceLogin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_StartDeviceLogin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).StartDeviceLogin(ctx, req.(*emptypb.Empty))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SessionService_FinishLogin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FinishLoginRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).FinishLogin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_FinishLogin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).FinishLogin(ctx, req.(*FinishLoginRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SessionService_ServiceDesc is the grpc.ServiceDesc for SessionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -3996,6 +4068,14 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteSession",
 			Handler:    _SessionService_DeleteSession_Handler,
+		},
+		{
+			MethodName: "StartDeviceLogin",
+			Handler:    _SessionService_StartDeviceLogin_Handler,
+		},
+		{
+			MethodName: "FinishLogin",
+			Handler:    _SessionService_FinishLogin_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -3,6 +3,7 @@ package testneed
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,7 +18,7 @@ type Pinned struct {
 	Name    string // of the program
 	Folder  string // with the go.mod, in internal/test
 	Module  string // the program's own
-	Package string // below Module
+	Package string // below Module; empty for the program in Folder itself, which uses Module
 }
 
 // built has the programs that this process has found or built.
@@ -55,12 +56,20 @@ func (p Pinned) build(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	program := filepath.Join(cache, "cara-test", p.Name+"-"+string(bytes.TrimSpace(version)))
+	pkg, name := path.Join(p.Module, p.Package), p.Name+"-"+string(bytes.TrimSpace(version))
+	if p.Package == "" {
+		source, err := os.ReadFile(filepath.Join(dir, "main.go"))
+		if err != nil {
+			return "", err
+		}
+		pkg, name = ".", fmt.Sprintf("%s-%x", name, sha256.Sum256(source))
+	}
+	program := filepath.Join(cache, "cara-test", name)
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}
 	fresh := fmt.Sprintf("%s.%d", program, os.Getpid()) // other processes may build it, too
-	if _, err := goCommand(ctx, dir, "build", "-o", fresh, path.Join(p.Module, p.Package)); err != nil {
+	if _, err := goCommand(ctx, dir, "build", "-o", fresh, pkg); err != nil {
 		return "", err
 	}
 	return program, os.Rename(fresh, program)

@@ -1,0 +1,146 @@
+package ui
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
+	"github.com/caravanserai/cara/apiserver/oidc"
+)
+
+const (
+	// maxNext limits the address that a login keeps in its cookie, in bytes.
+	maxNext = 1024
+	// maxCode limits what caractrl gives the page, in bytes.
+	maxCode = 128
+)
+
+// startOpenID sends the browser to the provider. It is a link and not a form: the content security policy lets no form lead to
+// another host.
+func (u *UI) startOpenID(w http.ResponseWriter, r *http.Request) {
+	next := safeNext(r.URL.Query().Get("next"))
+	if len(next) > maxNext {
+		next = Prefix
+	}
+	to, err := u.begin(w, r, oidc.Pending{Next: next})
+	if err != nil {
+		u.loginFailed(w, err)
+		return
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
+}
+
+// begin begins a login, and keeps it in a cookie. The cookie is Lax, because the browser comes back from another site.
+func (u *UI) begin(w http.ResponseWriter, r *http.Request, login oidc.Pending) (to string, err error) {
+	to, sealed, err := u.Sessions.Begin(r.Context(), host(r), login)
+	if err == nil {
+		u.setLoginCookie(w, r, sealed, 600)
+	}
+	return to, err
+}
+
+func (u *UI) setLoginCookie(w http.ResponseWriter, r *http.Request, value string, seconds int) {
+	http.SetCookie(w, &http.Cookie{
+		Name: u.cookieName(r) + "-login", Value: value, Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteLaxMode, MaxAge: seconds,
+	})
+}
+
+// host returns the server's address as the browser knows it.
+func host(r *http.Request) string {
+	if r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}
+
+// loginFailed shows the login with the reason why one failed.
+func (u *UI) loginFailed(w http.ResponseWriter, err error) {
+	problem := api.ProblemOf(api.Wire(err))
+	u.showLogin(w, int(problem.GetStatus()), loginForm{Problem: problem.GetDetail()})
+}
+
+// finishOpenID ends a login with which the browser comes back from the provider. Failures are limited like those of tokens.
+func (u *UI) finishOpenID(w http.ResponseWriter, r *http.Request) {
+	limit := u.logins.of(admission.VisitOf(r.Context()).From)
+	if limit.Tokens() < 1 {
+		w.Header().Set("Retry-After", "10")
+		u.showLogin(w, http.StatusTooManyRequests, loginForm{Problem: "Too many failed logins from this address. Wait ten seconds, then try again."})
+		return
+	}
+	sealed := ""
+	if c, err := r.Cookie(u.cookieName(r) + "-login"); err == nil {
+		sealed = c.Value
+	}
+	u.setLoginCookie(w, r, "", -1)
+	in, err := u.Sessions.Finish(r.Context(), sealed, r.URL.Query())
+	if err != nil {
+		limit.Allow()
+		u.loginFailed(w, err)
+		return
+	}
+	if in.Terminal != nil {
+		q := url.Values{"code": {in.Secret}, "state": {in.Terminal.State}}
+		u.leadOn(w, leading{Title: "Logged in", Text: "caractrl is logged in. You can close this page.", To: fmt.Sprintf("http://127.0.0.1:%d/?%s", in.Terminal.Port, q.Encode())})
+		return
+	}
+	u.setCookie(w, r, in.Secret, in.Session)
+	u.leadOn(w, leading{Title: "Logged in", Text: "You are logged in.", To: safeNext(in.Next)})
+}
+
+// leading is a page that leads on to another address.
+type leading struct{ Title, Text, To string }
+
+// leadOn shows a page that leads on by itself. A redirect would not do: after one that began at another site, browsers do not send the
+// session's cookie, and forms may not lead to other hosts.
+func (u *UI) leadOn(w http.ResponseWriter, to leading) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Referrer-Policy", "no-referrer") // the address of this page has the provider's code
+	w.WriteHeader(http.StatusOK)
+	u.write(w, "leading", struct {
+		leading
+		Assets string
+	}{to, u.version})
+}
+
+// terminalOf returns the caractrl that a request names.
+func terminalOf(q url.Values) (*oidc.Terminal, error) {
+	t := &oidc.Terminal{State: q.Get("state"), Challenge: q.Get("challenge")}
+	var err error
+	if t.Port, err = strconv.Atoi(q.Get("port")); err != nil || t.Port < 1024 || t.Port > 65535 || t.Challenge == "" || len(t.State) > maxCode || len(t.Challenge) > maxCode {
+		return nil, api.BadRequest("this link is not from caractrl login: run the command again")
+	}
+	return t, nil
+}
+
+// askTerminal asks whether caractrl may log in. Another page could have opened this one.
+func (u *UI) askTerminal(w http.ResponseWriter, r *http.Request) {
+	if _, err := terminalOf(r.URL.Query()); err != nil {
+		u.loginFailed(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(http.StatusOK)
+	u.write(w, "terminal", map[string]any{"Assets": u.version, "Query": r.URL.Query()})
+}
+
+// startTerminal sends the browser to the provider, for a caractrl that waits on this machine.
+func (u *UI) startTerminal(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil {
+		u.loginFailed(w, api.BadRequest("the form cannot be read"))
+		return
+	}
+	terminal, err := terminalOf(r.PostForm)
+	if err != nil {
+		u.loginFailed(w, err)
+		return
+	}
+	to, err := u.begin(w, r, oidc.Pending{Next: Prefix, Terminal: terminal})
+	if err != nil {
+		u.loginFailed(w, err)
+		return
+	}
+	u.leadOn(w, leading{Title: "Log in", Text: "The OpenID provider asks you to log in.", To: to})
+}
