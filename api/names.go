@@ -100,7 +100,8 @@ const (
 
 	VerifyWeekly = "weekly"
 
-	SessionPage = "page"
+	SessionPage     = "page"
+	SessionCaractrl = "caractrl"
 
 	AdoptNever     = "Never"
 	AdoptIfUnowned = "IfUnowned"
