@@ -168,7 +168,7 @@ func (p *Provider) StartDevice(ctx context.Context) (Device, error) {
 func (p *Provider) Poll(ctx context.Context, handle string) (login Login, pending, slower bool, err error) {
 	var known device
 	if err := p.open(sealDevice, handle, &known); err != nil || !p.Now().Before(known.End) {
-		return Login{}, false, false, api.Unauthenticated("this login has ended: run caractrl login again")
+		return Login{}, false, false, api.Unauthenticated("this login has ended: begin it again")
 	}
 	d, err := p.discover(ctx)
 	if err != nil {

@@ -83,7 +83,7 @@ func (u *UI) finishOpenID(w http.ResponseWriter, r *http.Request) {
 	}
 	if in.Terminal != nil {
 		q := url.Values{"code": {in.Secret}, "state": {in.Terminal.State}}
-		u.leadOn(w, leading{Title: "Logged in", Text: "caractrl is logged in. You can close this page.", To: fmt.Sprintf("http://127.0.0.1:%d/?%s", in.Terminal.Port, q.Encode())})
+		u.leadOn(w, leading{Title: "Logged in", Text: "The program is logged in. You can close this page.", To: fmt.Sprintf("http://127.0.0.1:%d/?%s", in.Terminal.Port, q.Encode())})
 		return
 	}
 	u.setCookie(w, r, in.Secret, in.Session)
@@ -110,7 +110,7 @@ func terminalOf(q url.Values) (*oidc.Terminal, error) {
 	t := &oidc.Terminal{State: q.Get("state"), Challenge: q.Get("challenge")}
 	var err error
 	if t.Port, err = strconv.Atoi(q.Get("port")); err != nil || t.Port < 1024 || t.Port > 65535 || t.Challenge == "" || len(t.State) > maxCode || len(t.Challenge) > maxCode {
-		return nil, api.BadRequest("this link is not from caractrl login: run the command again")
+		return nil, api.BadRequest("this link does not name a program that waits for a login: begin the login again")
 	}
 	return t, nil
 }

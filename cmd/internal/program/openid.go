@@ -36,7 +36,7 @@ func (c *OpenIDConfig) Validate() error {
 func (c *OpenIDConfig) config() (*oidc.Config, error) {
 	if c.Issuer == "" {
 		if !reflect.DeepEqual(*c, OpenIDConfig{}) {
-			return nil, errors.New("logins with OpenID Connect need --oidc-issuer: add it, or remove the other flags that begin with --oidc-")
+			return nil, errors.New("logins with OpenID Connect need --oidc-issuer: add it, or remove the other flags about OpenID Connect")
 		}
 		return nil, nil
 	}
