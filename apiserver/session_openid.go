@@ -88,7 +88,7 @@ func (s sessions) Finish(ctx context.Context, sealed string, query url.Values) (
 		return out, err
 	}
 	session := s.sessionOf(login, api.SessionPage)
-	if terminal := out.Pending.Terminal; terminal != nil {
+	if terminal := out.Terminal; terminal != nil {
 		session.Client, session.OpenId.Challenge = api.SessionCaractrl, terminal.Challenge
 	}
 	out.Secret, out.Session, err = s.objects.OpenPersonSession(ctx, session, login.Refresh)

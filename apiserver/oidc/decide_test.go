@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -90,9 +91,7 @@ func TestPersonOf(t *testing.T) {
 	}
 	in := func(more map[string]any) map[string]any {
 		claims := map[string]any{"sub": "s1", "email": "ada@example.com", "email_verified": true, "groups": []any{"dev", "x", 7}}
-		for k, v := range more {
-			claims[k] = v
-		}
+		maps.Copy(claims, more)
 		return claims
 	}
 	tests := map[string]struct {

@@ -87,6 +87,7 @@ func (s *server) connect(ctx context.Context, mux *runtime.ServeMux) error {
 		connect(ctx, mux, s.Conn, carav1.RegisterEventServiceHandlerClient, carav1.NewEventServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterWatchServiceHandlerClient, carav1.NewWatchServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterTokenServiceHandlerClient, carav1.NewTokenServiceClient),
+		connect(ctx, mux, s.Conn, carav1.RegisterSessionServiceHandlerClient, carav1.NewSessionServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterInfoServiceHandlerClient, carav1.NewInfoServiceClient),
 	)
 }

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -73,7 +72,7 @@ func until(t testing.TB, what string, ok func() bool) {
 	}))
 }
 
-var secrets = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{20,}`) //nolint:gochecknoglobals // a JSON web token
+var secrets = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{20,}`) // a JSON web token
 
 // silent checks that no log line has a token or a code.
 func (s *site) silent(t testing.TB, more ...string) {
@@ -316,7 +315,7 @@ func TestOpenIDTerminal(t *testing.T) {
 // isAda checks that a token calls the API as ada.
 func (s *site) isAda(t testing.TB, token string) {
 	t.Helper()
-	var conn grpc.ClientConnInterface = s.conn(t, token)
+	conn := s.conn(t, token)
 	info, err := carav1.NewInfoServiceClient(conn).GetInfo(t.Context(), &emptypb.Empty{})
 	if err != nil || info.GetActor() != "user/ada@example.com" || info.GetRole() != string(api.RoleDeployer) || info.GetExpireAt() == nil {
 		t.Errorf("the API knows the caller as %v, %v; want ada", info, err)
