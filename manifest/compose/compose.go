@@ -14,6 +14,7 @@ package compose
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -34,7 +35,7 @@ type Options struct {
 	Name string
 	// EnvFiles replace the file `.env` as the source of variables.
 	EnvFiles []string
-	// Profiles to enable.
+	// Profiles to enable. If there are none, those of the variable COMPOSE_PROFILES, as for Compose.
 	Profiles []string
 	// ManifestDir is the directory that the manifest is written to. Files in it and below become `files[].from`. All other files
 	// become part of the manifest, also if this is empty: a source may read no more than the directory of the manifest.
@@ -108,6 +109,8 @@ func Convert(ctx context.Context, o Options) (*Result, error) {
 	}}
 	c.keys()
 	c.rename()
+	c.reserveVolumes()
+	c.leftOut()
 	for _, name := range c.order() {
 		c.service(c.project.Services[name])
 	}
@@ -130,7 +133,9 @@ type converter struct {
 	to     *carav1.Project
 	secret *carav1.Secret
 	names  map[string]string // of services, by their names in the files
-	doors  []door            // HTTP ports that become ingress
+	// volumes are the directories and volumes of the files, by the names of the volumes that they become.
+	volumes map[string]string
+	doors   []door // HTTP ports that become ingress
 	// restarted are the services without a restart policy.
 	restarted []string
 	findings  []Finding
@@ -187,6 +192,14 @@ func (c *converter) order() []string {
 		}
 	}
 	return names
+}
+
+// leftOut names the services that no enabled profile has.
+func (c *converter) leftOut() {
+	for _, name := range slices.Sorted(maps.Keys(c.project.DisabledServices)) {
+		profiles := strings.Join(c.project.DisabledServices[name].Profiles, ", ")
+		c.say(Note, "services."+name+".profiles", "the service is left out, because none of its profiles is enabled: "+profiles)
+	}
 }
 
 func (c *converter) service(s types.ServiceConfig) {

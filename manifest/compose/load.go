@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/loader"
@@ -39,7 +40,7 @@ func load(ctx context.Context, o Options) (*input, error) {
 		if o.tree == nil { // a variable may name files elsewhere
 			with = append(with, cli.WithConfigFileEnv, cli.WithDefaultConfigPath)
 		}
-		with = append(with, cli.WithProfiles(o.Profiles), cli.WithLoadOptions(extra...))
+		with = append(with, cli.WithDefaultProfiles(o.Profiles...), cli.WithLoadOptions(extra...))
 		if o.Name != "" {
 			with = append(with, cli.WithName(o.Name))
 		}
@@ -88,6 +89,9 @@ func load(ctx context.Context, o Options) (*input, error) {
 // explain adds the names of the files to an error that does not have them.
 func (in *input) explain(err error) error {
 	if len(in.files) == 1 {
+		if f := in.files[0]; strings.Contains(err.Error(), "additional properties") && len(f.keysOf("services")) == 0 {
+			return fmt.Errorf("%s: %w. A file of the first version of Compose lists its services at the top: write services: above them, and indent them", f.name, err)
+		}
 		return fmt.Errorf("%s: %w", in.files[0].name, err)
 	}
 	return err

@@ -55,24 +55,20 @@ func (s mounts) namedVolume(key string, v types.ServiceVolumeConfig) {
 		s.say(Refusal, key, "a part of a volume cannot be mounted: use a volume of its own")
 		return
 	}
-	name := v.Source
-	if name == "" {
-		name = s.out.GetName() + "-" + filepath.Base(v.Target)
-		s.say(Note, key, "a volume without a name becomes the volume %s", dnsLabel(name))
+	if v.Source == "" {
+		name := s.volumeName(fmt.Sprintf("volume of %s at %s", s.in.Name, v.Target), s.out.GetName()+"-"+filepath.Base(v.Target))
+		s.say(Note, key, "a volume without a name becomes the volume %s", name)
+		s.mount(&carav1.ProjectVolume{Name: name, Type: api.VolumeManaged}, v)
+		return
 	}
-	s.mount(key, &carav1.ProjectVolume{Name: dnsLabel(name), Type: api.VolumeManaged}, v)
+	s.mount(&carav1.ProjectVolume{Name: s.volumeName(volumeKey(v.Source), v.Source), Type: api.VolumeManaged}, v)
 }
 
 // mount adds a mount, and the volume unless another service has added it.
-func (s mounts) mount(key string, volume *carav1.ProjectVolume, v types.ServiceVolumeConfig) {
+func (s mounts) mount(volume *carav1.ProjectVolume, v types.ServiceVolumeConfig) {
 	spec := s.to.GetSpec()
-	i := slices.IndexFunc(spec.GetVolumes(), func(o *carav1.ProjectVolume) bool { return o.GetName() == volume.GetName() })
-	switch {
-	case i < 0:
+	if !slices.ContainsFunc(spec.GetVolumes(), func(o *carav1.ProjectVolume) bool { return o.GetName() == volume.GetName() }) {
 		spec.Volumes = append(spec.Volumes, volume)
-	case spec.GetVolumes()[i].GetType() != volume.GetType() || spec.GetVolumes()[i].GetHost() != volume.GetHost():
-		s.say(Refusal, key, "another volume is named %s, too: rename one of them", volume.GetName())
-		return
 	}
 	s.out.VolumeMounts = append(s.out.VolumeMounts, &carav1.VolumeMount{Name: volume.GetName(), MountPath: v.Target, ReadOnly: v.ReadOnly})
 }
@@ -109,11 +105,12 @@ func (s mounts) bind(key string, v types.ServiceVolumeConfig) {
 
 // dataDirectory makes a directory that containers write to a Managed volume.
 func (s mounts) dataDirectory(key, shown string, v types.ServiceVolumeConfig) {
-	name := dnsLabel(filepath.Base(shown))
-	if inside := filepath.Clean(shown); inside == "." || name == "" {
-		name = dnsLabel(s.out.GetName() + "-data")
+	path := filepath.Clean(shown)
+	if path == "." || dnsLabel(filepath.Base(path)) == "" {
+		path = s.out.GetName() + "-data"
 	}
-	s.mount(key, &carav1.ProjectVolume{Name: name, Type: api.VolumeManaged}, v)
+	name := s.volumeName(filepath.Clean(v.Source), path)
+	s.mount(&carav1.ProjectVolume{Name: name, Type: api.VolumeManaged}, v)
 	if n := s.entriesOf(v.Source); n > 0 {
 		s.say(Loss, key, "%s becomes the volume %s, which is empty at first: copy what %s has into it. If it is configuration that containers only read, mount it with :ro", shown, name, shown)
 		return
@@ -136,15 +133,15 @@ func (s mounts) hostPath(key string, v types.ServiceVolumeConfig) {
 		s.say(Refusal, key, "the path leaves the source")
 		return
 	case path == "/" || slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return under(path, dir) }):
-		s.say(Refusal, key, "%s: containers have no access to the machine", path)
+		s.say(Refusal, key, "%s: containers have no access to the machine. Run such a program on the machine itself", path)
 		return
 	}
 	if info, err := os.Stat(path); s.tree == nil && err == nil && info.Mode().IsRegular() {
 		s.say(Refusal, key, "%s is a file outside of the directory of the Compose file: copy it there", path)
 		return
 	}
-	name := dnsLabel(strings.TrimSuffix(filepath.Base(path), ".sock"))
-	s.mount(key, &carav1.ProjectVolume{Name: name, Type: api.VolumeHost, Host: name}, v)
+	name := s.volumeName(path, strings.TrimSuffix(path, ".sock"))
+	s.mount(&carav1.ProjectVolume{Name: name, Type: api.VolumeHost, Host: name}, v)
 	s.say(Note, key, "%s becomes the host volume %s: a node has to offer it (cara-agent --host-volume %s=%s)", path, name, name, path)
 }
 

@@ -1,7 +1,10 @@
 package compose
 
 import (
+	"maps"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/caravanserai/cara/api"
@@ -45,6 +48,36 @@ func quoteOr(s, instead string) string {
 		return instead
 	}
 	return `"` + s + `"`
+}
+
+// volumeKey is how volumeName knows a named volume of the files. Paths are absolute, so they differ from it.
+func volumeKey(name string) string { return "volume " + name }
+
+// reserveVolumes gives the named volumes their names before directories get any.
+func (c *converter) reserveVolumes() {
+	c.volumes = map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(c.project.Volumes)) {
+		c.volumeName(volumeKey(name), name)
+	}
+}
+
+// volumeName returns the name of the volume that a directory or a volume of the files becomes. Different ones never share a
+// name, because their data would be mixed: if the last part of the path is taken, the part before it helps, or a number.
+func (c *converter) volumeName(from, path string) string {
+	for name, other := range c.volumes {
+		if other == from {
+			return name
+		}
+	}
+	name := dnsLabel(filepath.Base(path))
+	if c.volumes[name] != "" {
+		name = dnsLabel(filepath.Base(filepath.Dir(path)) + "-" + name)
+	}
+	for base, n := name[:min(len(name), 60)], 2; c.volumes[name] != ""; n++ {
+		name = dnsLabel(base + "-" + itoa(n))
+	}
+	c.volumes[name] = from
+	return name
 }
 
 // mentioned reports whether the environment or a command of another service contains a name as a word.

@@ -26,16 +26,16 @@ type door struct {
 // notHTTP are container ports whose protocol is known not to be HTTP. Any other published TCP port is taken for HTTP.
 var notHTTP = map[uint32]string{ //nolint:gochecknoglobals // a constant table
 	21: "FTP", 22: "SSH", 25: "SMTP", 53: "DNS", 110: "POP3", 143: "IMAP", 389: "LDAP", 445: "SMB", 465: "SMTP", 587: "SMTP", 636: "LDAP",
-	853: "DNS", 993: "IMAP", 995: "POP3", 1433: "SQL Server", 1521: "Oracle", 1883: "MQTT", 2222: "SSH", 3306: "MySQL", 4222: "NATS",
+	514: "syslog", 853: "DNS", 993: "IMAP", 995: "POP3", 1433: "SQL Server", 1521: "Oracle", 1883: "MQTT", 2222: "SSH", 3306: "MySQL", 4222: "NATS", 5044: "Beats",
 	5432: "PostgreSQL", 5671: "AMQP", 5672: "AMQP", 6379: "Redis", 6380: "Redis", 8883: "MQTT", 9042: "Cassandra", 9092: "Kafka",
-	11211: "memcached", 25565: "Minecraft", 27017: "MongoDB", 51820: "WireGuard",
+	9229: "Node.js debugger", 9300: "Elasticsearch", 11211: "memcached", 25565: "Minecraft", 27017: "MongoDB", 51820: "WireGuard",
 }
 
 // ports converts the published ports of a service. A port that only the machine itself reaches stays private.
 func (s *service) ports() {
 	hosts, labelled := s.traefik()
 	http := func(p types.ServicePortConfig) bool {
-		return p.Protocol != "udp" && notHTTP[p.Target] == "" && !tlsPort(p) && !local(p.HostIP)
+		return !s.otherProtocol(p) && !tlsPort(p) && !local(p.HostIP)
 	}
 	plain := slices.ContainsFunc(s.in.Ports, http)
 	taken := map[uint32]bool{}
@@ -44,7 +44,7 @@ func (s *service) ports() {
 		switch {
 		case local(p.HostIP):
 			s.say(Note, key, "port %d is for the machine itself, so it is not published: use caractrl port-forward", p.Target)
-		case p.Protocol == "udp" || notHTTP[p.Target] != "":
+		case s.otherProtocol(p):
 			s.openPort(key, p)
 		case tlsPort(p) && plain:
 			s.say(Note, key, "port %d is HTTPS, and the ingress sends HTTP to another port of the service", p.Target)
@@ -73,8 +73,17 @@ func (s *service) labelledDoor(hosts []string, port int32) {
 	s.doors = append(s.doors, door{service: s.out.GetName(), port: port, hosts: hosts, key: s.key + ".labels"})
 }
 
+// otherProtocol reports whether a port is not for HTTP: it is known for another protocol, or the service publishes the same
+// number for UDP as well, as DNS, syslog and BitTorrent do. HTTPS is published for UDP, too, as HTTP/3.
+func (s *service) otherProtocol(p types.ServicePortConfig) bool {
+	return p.Protocol == "udp" || notHTTP[p.Target] != "" || p.Target != 443 && slices.ContainsFunc(s.in.Ports, func(o types.ServicePortConfig) bool {
+		return o.Protocol == "udp" && o.Target == p.Target
+	})
+}
+
+// tlsPort reports whether a port is for HTTPS. Programs that do not run as root choose numbers such as 8443 and 9443.
 func tlsPort(p types.ServicePortConfig) bool {
-	return p.Target == 443 || p.Target == 8443 || p.AppProtocol == "https"
+	return p.Target%1000 == 443 || p.AppProtocol == "https"
 }
 
 // local reports whether an address is a loopback address.

@@ -91,7 +91,7 @@ func (s *service) dependencies() {
 			continue
 		}
 		s.out.DependsOn = append(s.out.DependsOn, &carav1.Dependency{Service: s.names[name], Condition: conditions[d.Condition]})
-		if d.Restart {
+		if d.Restart && s.dependsOn(name) {
 			s.say(Loss, "depends_on."+name+".restart", "Cara does not restart a service when another one restarts")
 		}
 	}
@@ -102,6 +102,15 @@ func (s *service) dependencies() {
 	}
 }
 
+// dependsOn reports whether depends_on names a service. Compose adds the services of links and network_mode to it.
+func (s *service) dependsOn(name string) bool {
+	services, _ := s.model["services"].(map[string]any)
+	written, _ := services[s.in.Name].(map[string]any)
+	on, _ := written["depends_on"].(map[string]any)
+	_, ok := on[name]
+	return ok
+}
+
 func (s *service) healthcheck() {
 	in := s.in.HealthCheck
 	if in == nil {
@@ -110,6 +119,9 @@ func (s *service) healthcheck() {
 	if in.Disable || slices.Equal(in.Test, []string{"NONE"}) {
 		s.out.Healthcheck = &carav1.Healthcheck{Disable: true}
 		return
+	}
+	if len(in.Test) == 0 && in.Interval == nil && in.Timeout == nil && in.StartPeriod == nil && in.StartInterval == nil && in.Retries == nil {
+		return // disable: false changes nothing
 	}
 	out := &carav1.Healthcheck{Interval: duration(in.Interval), Timeout: duration(in.Timeout), StartPeriod: duration(in.StartPeriod)}
 	if in.Retries != nil {
@@ -185,6 +197,8 @@ func (s *service) network() {
 	case "", "default", "bridge":
 	case "none":
 		s.say(Loss, "network_mode", "every service is in the network of its project")
+	case "host":
+		s.say(Refusal, "network_mode", "host has no equivalent: every service is in the network of its project. Remove it, and publish the ports with ports")
 	default:
 		s.say(Refusal, "network_mode", "%s has no equivalent: every service is in the network of its project", mode)
 	}
