@@ -286,8 +286,11 @@ func (s sessions) StartDeviceLogin(ctx context.Context, _ *emptypb.Empty) (*cara
 
 // FinishLogin completes a login of caractrl. Only this answer contains its token.
 func (s sessions) FinishLogin(ctx context.Context, req *carav1.FinishLoginRequest) (out *carav1.FinishLoginResponse, err error) {
-	if !s.OpenID() {
+	switch {
+	case !s.OpenID():
 		return nil, errNoOpenID()
+	case req.GetHandle() == "" && (req.GetCode() == "" || req.GetVerifier() == ""):
+		return nil, api.BadRequest("the request names no login: set handle, or code and verifier") // caractrl asks so whether there are logins
 	}
 	out = &carav1.FinishLoginResponse{}
 	defer func() {

@@ -3,7 +3,9 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -69,7 +71,7 @@ func (a *app) access() (access.Context, error) {
 	}
 	c.Server = cmp.Or(a.server, c.Server)
 	if a.tokenFile != "" {
-		c.Token, c.TokenFile = "", a.tokenFile
+		c.Token, c.TokenFile, c.Login = "", a.tokenFile, false
 	}
 	if a.caFile != "" {
 		pem, err := os.ReadFile(a.caFile)
@@ -81,9 +83,12 @@ func (a *app) access() (access.Context, error) {
 	switch {
 	case c.Server == "":
 		return c, fmt.Errorf("no server is known: start cara-server as this user, or give --server and --token-file (looked in %s)", file)
+	case c.Token == "" && c.Login:
+		return c, fmt.Errorf("you are logged out of %s: log in with %s", c.Server, a.loginCommand())
 	case c.Token == "" && c.TokenFile == "":
-		return c, fmt.Errorf("no token is known for %s: give --token-file (looked in %s)", c.Server, file)
+		return c, fmt.Errorf("no token is known for %s: give --token-file, or log in with caractrl login (looked in %s)", c.Server, file)
 	}
+	a.loggedIn = c.Login
 	return c, nil
 }
 
@@ -100,7 +105,7 @@ func (a *app) chosen(file string) (access.Context, error) {
 		}
 		a.cluster = a.context
 		if a.server != "" && a.server != c.Server {
-			a.cluster, c.Token, c.TokenFile, c.CA = "", "", "", ""
+			a.cluster, c = "", access.Context{Server: c.Server}
 		}
 		return c, nil
 	case a.server == "":
@@ -111,8 +116,8 @@ func (a *app) chosen(file string) (access.Context, error) {
 		a.cluster = contexts.Current
 		return c, nil
 	}
-	for name, c := range contexts.Contexts {
-		if c.Server == a.server {
+	for _, name := range slices.Sorted(maps.Keys(contexts.Contexts)) {
+		if c := contexts.Contexts[name]; c.Server == a.server {
 			a.cluster = name
 			return c, nil
 		}
@@ -140,12 +145,23 @@ func (a *app) clusterText() string {
 	return fmt.Sprintf("%s (%s)", term.Clean(a.cluster), term.Clean(a.reached))
 }
 
+// loginCommand is how the person logs in again to the server of the context in use.
+func (a *app) loginCommand() string {
+	if a.context == "" && a.server == "" {
+		return "caractrl login"
+	}
+	return "caractrl login --context " + a.cluster
+}
+
 // printError shows the detail of an error, then each field if there are several.
 func (a *app) printError(err error) {
 	p := api.ProblemOf(err)
 	detail := p.GetDetail()
 	if cause, ok := unreachable(err); ok {
 		detail = fmt.Sprintf("%s cannot be reached: %s", a.reached, cause)
+	}
+	if a.loggedIn && api.Code(err) == codes.Unauthenticated {
+		detail = fmt.Sprintf("your login has ended: log in again with %s (the server says: %s)", a.loginCommand(), detail)
 	}
 	fmt.Fprintln(a.Err, "error:", term.Clean(detail))
 	if len(p.GetErrors()) > 1 {

@@ -80,6 +80,7 @@ type app struct {
 	conn      *grpc.ClientConn // created by the first dial
 	reached   string           // address of the server behind conn
 	cluster   string           // name of the context in use; empty if there is none
+	loggedIn  bool             // the token in use is that of caractrl login
 }
 
 func newRoot(a *app) *cobra.Command {
@@ -150,6 +151,6 @@ func tasks() []task {
 		{"Look into containers:", []func(*app) *cobra.Command{newLogs, newExec, newPortForward, newTop}},
 		{"Work with git:", []func(*app) *cobra.Command{newReconcile, newWait, newSuspend, newResume, newConfirm, newOverride, newAdopt, newRelease}},
 		{"Run nodes and the server:", []func(*app) *cobra.Command{newCordon, newUncordon, newDrain, newBackup}},
-		{"Set up caractrl:", []func(*app) *cobra.Command{newContext, newVersion}},
+		{"Set up caractrl:", []func(*app) *cobra.Command{newLogin, newLogout, newWhoami, newContext, newVersion}},
 	}
 }

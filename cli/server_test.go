@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/oidc"
 	"github.com/caravanserai/cara/store/pebble"
 )
 
@@ -23,6 +25,7 @@ type testServer struct {
 	*apiserver.Server
 	url, address, dir string
 	clock             *clock
+	log               *shown
 	stop              func() error // ends the server, once
 	close             func() error // ends what is left
 }
@@ -50,8 +53,14 @@ func (c *clock) add(d time.Duration) {
 }
 
 // open starts a server over dir. The caller closes it.
-func open(dir string) (*testServer, error) {
-	h := &testServer{dir: dir, clock: &clock{at: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)}}
+func open(dir string) (*testServer, error) { return openAt(dir, "127.0.0.1:0", nil) }
+
+// openAt is open on an address, with logins at a provider. The provider has the time of the machine.
+func openAt(dir, address string, openID *oidc.Config) (*testServer, error) {
+	h := &testServer{dir: dir, clock: &clock{at: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)}, log: &shown{}}
+	if openID != nil {
+		h.clock.at = time.Now()
+	}
 	st, err := pebble.Open(pebble.Config{Dir: filepath.Join(dir, "store")})
 	if err != nil {
 		return nil, err
@@ -62,6 +71,7 @@ func open(dir string) (*testServer, error) {
 	}
 	h.Server, err = apiserver.New(apiserver.Config{
 		Store: st, Identity: id, Version: "v2", Now: h.clock.now, DeleteWait: 50 * time.Millisecond,
+		OpenID: openID, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
 		Hosts: api.HostTemplate{BaseDomain: "example.test", Environment: "dev"},
 	})
 	if err != nil {
@@ -72,7 +82,7 @@ func open(dir string) (*testServer, error) {
 		cancel()
 		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -101,6 +111,24 @@ func newTestServer(t *testing.T) *testServer {
 }
 
 func (h *testServer) tokenFile() string { return filepath.Join(h.dir, identity.AdminTokenFile) }
+
+// shown is what a program has written so far.
+type shown struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (s *shown) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.Write(p)
+}
+
+func (s *shown) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.String()
+}
 
 // result is how a command ended.
 type result struct {

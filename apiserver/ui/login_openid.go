@@ -9,6 +9,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/oidc"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 const (
@@ -16,6 +17,8 @@ const (
 	maxNext = 1024
 	// maxCode limits what caractrl gives the page, in bytes.
 	maxCode = 128
+	// maxReason limits the reason that caractrl is told, in bytes.
+	maxReason = 300
 )
 
 // startOpenID sends the browser to the provider. It is a link and not a form: the content security policy lets no form lead to
@@ -78,16 +81,31 @@ func (u *UI) finishOpenID(w http.ResponseWriter, r *http.Request) {
 	in, err := u.Sessions.Finish(r.Context(), sealed, r.URL.Query())
 	if err != nil {
 		limit.Allow()
-		u.loginFailed(w, err)
+		u.terminalFailed(w, in.Terminal, err)
 		return
 	}
 	if in.Terminal != nil {
-		q := url.Values{"code": {in.Secret}, "state": {in.Terminal.State}}
-		u.leadOn(w, leading{Title: "Logged in", Text: "The program is logged in. You can close this page.", To: fmt.Sprintf("http://127.0.0.1:%d/?%s", in.Terminal.Port, q.Encode())})
+		u.leadOn(w, leading{Title: "Logged in", Text: "The program is logged in. You can close this page.", To: backTo(in.Terminal, "code", in.Secret)})
 		return
 	}
 	u.setCookie(w, r, in.Secret, in.Session)
 	u.leadOn(w, leading{Title: "Logged in", Text: "You are logged in.", To: safeNext(in.Next)})
+}
+
+// terminalFailed tells a caractrl that waits why its login failed. Without one, it shows the login.
+func (u *UI) terminalFailed(w http.ResponseWriter, terminal *oidc.Terminal, err error) {
+	if terminal == nil {
+		u.loginFailed(w, err)
+		return
+	}
+	reason := text.Printable(api.ProblemOf(api.Wire(err)).GetDetail(), maxReason)
+	u.leadOn(w, leading{Title: "Not logged in", Text: "The program is not logged in: " + reason, To: backTo(terminal, "error", reason)})
+}
+
+// backTo returns the address at which a caractrl on the person's machine waits, with a value for it.
+func backTo(terminal *oidc.Terminal, key, value string) string {
+	q := url.Values{key: {value}, "state": {terminal.State}}
+	return fmt.Sprintf("http://127.0.0.1:%d/?%s", terminal.Port, q.Encode())
 }
 
 // leading is a page that leads on to another address.
@@ -117,13 +135,16 @@ func terminalOf(q url.Values) (*oidc.Terminal, error) {
 
 // askTerminal asks whether caractrl may log in. Another page could have opened this one.
 func (u *UI) askTerminal(w http.ResponseWriter, r *http.Request) {
-	if _, err := terminalOf(r.URL.Query()); err != nil {
+	terminal, err := terminalOf(r.URL.Query())
+	if err != nil {
 		u.loginFailed(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(http.StatusOK)
-	u.write(w, "terminal", map[string]any{"Assets": u.version, "Query": r.URL.Query()})
+	u.write(w, "login-terminal", map[string]any{
+		"Assets": u.version, "Query": r.URL.Query(), "Cancel": backTo(terminal, "error", "you have cancelled the login on the page"),
+	})
 }
 
 // startTerminal sends the browser to the provider, for a caractrl that waits on this machine.
@@ -139,7 +160,7 @@ func (u *UI) startTerminal(w http.ResponseWriter, r *http.Request) {
 	}
 	to, err := u.begin(w, r, oidc.Pending{Next: Prefix, Terminal: terminal})
 	if err != nil {
-		u.loginFailed(w, err)
+		u.terminalFailed(w, terminal, err)
 		return
 	}
 	u.leadOn(w, leading{Title: "Log in", Text: "The OpenID provider asks you to log in.", To: to})

@@ -250,8 +250,8 @@ func TestOpenIDTerminal(t *testing.T) {
 	sum := sha256.Sum256([]byte(verifier))
 	c := client(t)
 	form := url.Values{"port": {"4242"}, "state": {"st"}, "challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}}
-	if page := read(t, s.get(t, c, "/ui/login/caractrl?"+form.Encode(), nil)); !strings.Contains(page, "asks to log in as you") {
-		t.Errorf("the page does not ask:\n%s", page)
+	if page := html.UnescapeString(read(t, s.get(t, c, "/ui/login/caractrl?"+form.Encode(), nil))); !strings.Contains(page, "asks to log in as you") || !strings.Contains(page, "http://127.0.0.1:4242/?error=you+have+cancelled") {
+		t.Errorf("the page does not ask, or cannot be cancelled:\n%s", page)
 	}
 	if resp := s.post(t, c, "/ui/login/caractrl", form, http.Header{"Sec-Fetch-Site": {"cross-site"}}); resp.StatusCode != http.StatusForbidden {
 		t.Errorf("another page begins a login of caractrl: %s", resp.Status)
@@ -278,6 +278,10 @@ func TestOpenIDTerminal(t *testing.T) {
 	s.isAda(t, done.GetToken())
 	if resp := s.get(t, client(t), "/ui/", http.Header{"Cookie": {"cara-" + s.cluster(t)[:8] + "=" + done.GetToken()}}); resp.StatusCode != http.StatusSeeOther {
 		t.Errorf("the token of caractrl as a cookie: %s, want the login", resp.Status)
+	}
+
+	if _, err := api1.FinishLogin(t.Context(), &carav1.FinishLoginRequest{Code: at[1]}); api.Code(err) != codes.InvalidArgument {
+		t.Errorf("a code without its secret: %v", err)
 	}
 
 	device, err := api1.StartDeviceLogin(t.Context(), &emptypb.Empty{})

@@ -23,6 +23,8 @@ type Context struct {
 	TokenFile string `json:"tokenFile,omitempty"`
 	// CA is the trusted certificate authority in PEM. The default is the system's.
 	CA string `json:"ca,omitempty"`
+	// Login is true if the token is that of a session that caractrl login has begun. Without a token, the user has logged out.
+	Login bool `json:"login,omitempty"`
 }
 
 // Contexts is the content of the file.

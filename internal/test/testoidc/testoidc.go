@@ -11,11 +11,15 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"html"
+	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -143,14 +147,58 @@ func (p *Provider) Login(to string) string {
 	return p.location(c.Get(after.String())).String()                                                                            //nolint:noctx // the test ends it
 }
 
+// leads matches where a page of the server leads on to.
+var leads = regexp.MustCompile(`content="0;url=([^"]+)"`)
+
+// Browse is ada with a browser: she opens the address of caractrl login, lets caractrl log in, and follows the pages. It returns the
+// last one.
+func (p *Provider) Browse(address string) string {
+	p.tb.Helper()
+	jar, err := cookiejar.New(nil)
+	p.must(err)
+	u, err := url.Parse(address)
+	p.must(err)
+	c := &http.Client{Jar: jar}
+	p.read(c.Get(address))                                               //nolint:noctx // the test ends it
+	to := p.next(p.read(c.PostForm("http://"+u.Host+u.Path, u.Query()))) //nolint:noctx // the test ends it
+	if strings.HasPrefix(to, p.Issuer) {
+		to = p.next(p.read(c.Get(p.Login(to)))) //nolint:noctx // the test ends it
+	}
+	return p.read(c.Get(to)) //nolint:noctx // the test ends it
+}
+
+func (p *Provider) read(resp *http.Response, err error) string {
+	p.tb.Helper()
+	p.must(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	p.must(err)
+	return string(body)
+}
+
+// next returns where a page leads on to.
+func (p *Provider) next(page string) string {
+	p.tb.Helper()
+	m := leads.FindStringSubmatch(page)
+	if m == nil {
+		p.tb.Fatalf("this page does not lead on:\n%s", page)
+	}
+	return html.UnescapeString(m[1])
+}
+
 // Approve approves a login on another device with its code.
-func (p *Provider) Approve(code string) {
+func (p *Provider) Approve(code string) { p.tb.Helper(); p.confirm(code, "allowed") }
+
+// Deny denies a login on another device.
+func (p *Provider) Deny(code string) { p.tb.Helper(); p.confirm(code, "denied") }
+
+func (p *Provider) confirm(code, action string) {
 	p.tb.Helper()
 	c := &http.Client{Transport: p.client.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := c.PostForm(p.Issuer+"/device/login", url.Values{"user_code": {code}, "username": {"ada"}, "password": {"pw"}}) //nolint:noctx // the test ends it
 	p.must(err)
 	defer resp.Body.Close()
-	req, err := http.NewRequestWithContext(p.tb.Context(), http.MethodPost, p.Issuer+"/device/confirm", strings.NewReader("action=allowed"))
+	req, err := http.NewRequestWithContext(p.tb.Context(), http.MethodPost, p.Issuer+"/device/confirm", strings.NewReader("action="+action))
 	p.must(err)
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	for _, cookie := range resp.Cookies() {
@@ -160,7 +208,7 @@ func (p *Provider) Approve(code string) {
 	p.must(err)
 	defer confirmed.Body.Close()
 	if resp.StatusCode != http.StatusOK || confirmed.StatusCode >= http.StatusBadRequest {
-		p.tb.Fatalf("approve %s: %s, %s", code, resp.Status, confirmed.Status)
+		p.tb.Fatalf("%s %s: %s, %s", code, action, resp.Status, confirmed.Status)
 	}
 }
 
