@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -21,20 +19,12 @@ func TestCredentialHelper(t *testing.T) {
 	w := newWorld(t, options{})
 	registry := testregistry.New(t)
 	images := []string{registry.Push(t, testimage.WebV1, "team/one:1"), registry.Push(t, testimage.WebV2, "team/two:1"), registry.Push(t, testimage.KV, "team/three:1")}
-	dir := t.TempDir()
-	secret, notes, helper := filepath.Join(dir, "secret"), filepath.Join(dir, "notes"), filepath.Join(dir, "helper")
-	w.write(helper, "#!/bin/sh\nread server\necho \"$1 $server\" >> "+notes+"\nprintf '{\"Username\":\"ada\",\"Secret\":\"%s\"}' \"$(cat "+secret+")\"\n")
-	w.must(os.Chmod(helper, 0o700))
+	helper, give := testregistry.NewLoginHelper(t, "ada")
 	login := func(password string) {
-		w.write(secret, password)
-		registry.Login("ada", password)
+		give(password)
+		registry.TokenLogin("ada", password)
 	}
-	asked := func() int {
-		data, err := os.ReadFile(notes)
-		w.must(err)
-		return strings.Count(string(data), "get "+registry.Addr()+"\n")
-	}
-	w.agent("n1", host, nil, "--credential-helper", registry.Addr()+"="+helper)
+	w.agent("n1", host, nil, "--credential-helper", registry.Addr()+"="+helper.Path)
 	run := func(short, image string) string {
 		name := w.name(short)
 		w.apply(project(name, "services: [{name: web, image: "+image+"}]"))
@@ -42,16 +32,16 @@ func TestCredentialHelper(t *testing.T) {
 	}
 	login("hunter2-planted-1")
 	w.running(run("one", images[0]))
-	if n := asked(); n != 1 {
+	if n := len(helper.Asked()); n != 1 {
 		t.Errorf("the helper was asked %d times for one pull", n)
 	}
 	login("hunter2-planted-2") // the login that the agent has kept is no longer valid
 	w.running(run("two", images[1]))
-	if n := asked(); n != 2 {
+	if n := len(helper.Asked()); n != 2 {
 		t.Errorf("the helper was asked %d times for two pulls with one login that ended", n)
 	}
 	// A login that the registry refuses is the project's failure, with what to do.
-	registry.Login("ada", "another")
+	registry.TokenLogin("ada", "another")
 	failing := run("three", images[2])
 	w.until(failing, "has failed", func(p *carav1.Project) bool { return p.GetStatus().GetPhase() == api.PhaseFailed })
 	w.nowhere("hunter2-planted")

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,11 +23,22 @@ func (c Config) mayPull(ref string) error {
 		return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrInvalid, err)
 	}
 	registry := strings.ToLower(reference.Domain(named))
-	if api.MatchAny(c.AllowRegistries, registry) {
+	if api.MatchAny(c.AllowRegistries, registry) || api.MatchAny(hubs(c.AllowRegistries...), hubs(registry)[0]) {
 		return nil
 	}
 	return fmt.Errorf("pull image %s: %w: this node pulls from %s only; use such an image, or run cara-agent with --allow-registry %s",
 		ref, engine.ErrInvalid, strings.Join(c.AllowRegistries, ", "), registry)
+}
+
+// hubs returns the names with all spellings of Docker Hub replaced by one.
+func hubs(names ...string) []string {
+	out := slices.Clone(names)
+	for i, name := range out {
+		if hub := api.Registry("docker.io"); api.Registry(name) == hub {
+			out[i] = hub
+		}
+	}
+	return out
 }
 
 // RegistryPattern returns what is wrong with a registry pattern, or an empty string. A registry is a host with an optional

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -69,34 +71,37 @@ func ParseHelpers(specs []string) (*Helpers, error) {
 	return h, nil
 }
 
-// Auth returns the login for the registry of an image, or nil if no helper knows one. fresh means that the helper was asked now.
-func (h *Helpers) Auth(ctx context.Context, ref string) (auth *carav1.RegistryAuth, fresh bool, err error) {
+// Auth returns the login for the registry of an image, or nil if no helper knows one. If the registry has refused a login, it
+// asks the helper again instead of using that login from its memory.
+func (h *Helpers) Auth(ctx context.Context, ref string, refused *carav1.RegistryAuth) (*carav1.RegistryAuth, error) {
 	registry := h.registryOf(ref)
 	if registry == "" {
-		return nil, false, nil
+		return nil, nil
 	}
 	h.mu.Lock()
 	kept := h.kept[registry]
 	h.mu.Unlock()
-	if kept.auth != nil && h.now().Before(kept.ends) {
-		return kept.auth, false, nil
+	if kept.auth != nil && h.now().Before(kept.ends) && !proto.Equal(kept.auth, refused) {
+		return kept.auth, nil
 	}
-	auth, err = ask(ctx, h.programs[registry], registry)
+	auth, err := ask(ctx, h.programs[registry], registry)
 	if err != nil {
-		return nil, false, fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrRegistry, err)
+		return nil, fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrRegistry, err)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.kept[registry] = login{auth, h.endOf(auth)}
-	return auth, true, nil
+	return auth, nil
 }
 
-// Drop forgets the login for an image's registry, which the registry has refused.
-func (h *Helpers) Drop(ref string) {
+// Drop forgets a login with which a pull has failed.
+func (h *Helpers) Drop(ref string, auth *carav1.RegistryAuth) {
 	if registry := h.registryOf(ref); registry != "" {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		delete(h.kept, registry)
+		if proto.Equal(h.kept[registry].auth, auth) {
+			delete(h.kept, registry)
+		}
 	}
 }
 
@@ -188,7 +193,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.kept.Write(p)
 }
 
-// hidden is an error in which a login is redacted.
+// hidden is an error with another text, in which a login is redacted.
 type hidden struct {
 	error
 	text string

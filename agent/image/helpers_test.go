@@ -4,27 +4,17 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/caravanserai/cara/agent/engine"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testregistry"
 )
-
-// helper writes a credential helper that notes what it is asked, and returns its path and the file of the notes.
-func helper(t *testing.T, script string) (path, notes string) {
-	t.Helper()
-	dir := t.TempDir()
-	path, notes = filepath.Join(dir, "helper"), filepath.Join(dir, "notes")
-	text := "#!/bin/sh\nread server\necho \"$1 $server\" >> " + notes + "\n" + script
-	if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return path, notes
-}
 
 func TestHelperAnswers(t *testing.T) {
 	tests := map[string]struct{ script, user, words string }{
@@ -38,12 +28,11 @@ func TestHelperAnswers(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			path, _ := helper(t, tt.script)
-			h, err := ParseHelpers([]string{"Registry.example.com:443=" + path})
+			h, err := ParseHelpers([]string{"Registry.example.com:443=" + testregistry.NewHelper(t, tt.script).Path})
 			if err != nil {
 				t.Fatal(err)
 			}
-			auth, _, err := h.Auth(t.Context(), "registry.example.com/team/app:1")
+			auth, err := h.Auth(t.Context(), "registry.example.com/team/app:1", nil)
 			if auth.GetUsername() != tt.user || (err != nil) != (tt.words != "") {
 				t.Errorf("got %q, %v", auth.GetUsername(), err)
 			}
@@ -77,28 +66,44 @@ func TestHelperIsAskedAsOftenAsNeeded(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			path, notes := helper(t, `echo '{"Username":"u","Secret":"`+tt.secret+`"}'`)
-			h, err := ParseHelpers([]string{"index.docker.io=" + path})
+			helper := testregistry.NewHelper(t, `echo '{"Username":"u","Secret":"`+tt.secret+`"}'`)
+			h, err := ParseHelpers([]string{"index.docker.io=" + helper.Path})
 			if err != nil {
 				t.Fatal(err)
 			}
-			at := now
+			at, auth := now, (*carav1.RegistryAuth)(nil)
 			h.now = func() time.Time { return at }
 			for _, ref := range []string{"nginx", "docker.io/library/redis:7"} {
-				if _, _, err := h.Auth(t.Context(), ref); err != nil {
+				if auth, err = h.Auth(t.Context(), ref, nil); err != nil {
 					t.Fatal(err)
 				}
 				at = now.Add(tt.after)
 			}
-			asked, err := os.ReadFile(notes)
-			if want := strings.Repeat("get https://index.docker.io/v1/\n", tt.asks); err != nil || string(asked) != want {
-				t.Errorf("asked %q, want %q (%v)", asked, want, err)
+			asked := func(times int) {
+				t.Helper()
+				if diff := cmp.Diff(slices.Repeat([]string{"get https://index.docker.io/v1/"}, times), helper.Asked()); diff != "" {
+					t.Errorf("asked (-want +got):\n%s", diff)
+				}
 			}
-			h.Drop("registry-1.docker.io/library/nginx")
-			if _, fresh, err := h.Auth(t.Context(), "nginx"); !fresh || err != nil {
-				t.Errorf("a dropped login is used again: %v", err)
+			asked(tt.asks)
+			at = now
+			if _, err := h.Auth(t.Context(), "registry-1.docker.io/library/nginx", auth); err != nil {
+				t.Fatal(err)
 			}
-			if auth, _, err := h.Auth(t.Context(), "other.example.com/x"); auth != nil || err != nil {
+			asked(tt.asks + 1) // because the registry has refused the login
+			if tt.asks == 1 {
+				h.Drop("nginx", &carav1.RegistryAuth{Username: "u", Password: "an earlier one"})
+				if _, err := h.Auth(t.Context(), "nginx", nil); err != nil {
+					t.Fatal(err)
+				}
+				asked(tt.asks + 1)
+			}
+			h.Drop("index.docker.io/library/nginx", auth)
+			if _, err := h.Auth(t.Context(), "nginx", nil); err != nil {
+				t.Fatal(err)
+			}
+			asked(tt.asks + 2) // because the login was dropped
+			if auth, err := h.Auth(t.Context(), "other.example.com/x", nil); auth != nil || err != nil {
 				t.Errorf("another registry gets %v, %v", auth, err)
 			}
 		})
@@ -106,13 +111,13 @@ func TestHelperIsAskedAsOftenAsNeeded(t *testing.T) {
 }
 
 func TestParseHelpers(t *testing.T) {
-	path, _ := helper(t, "")
+	path := testregistry.NewHelper(t, "").Path
 	for _, bad := range [][]string{{"x"}, {"=" + path}, {"r.example.com="}, {"r.example.com/team=" + path}, {"r.example.com=./helper"}, {"r.example.com=surely-missing"}, {"docker.io=" + path, "index.docker.io=" + path}} {
 		if _, err := ParseHelpers(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}
 	}
-	if auth, _, err := (*Helpers)(nil).Auth(t.Context(), "nginx"); auth != nil || err != nil {
+	if auth, err := (*Helpers)(nil).Auth(t.Context(), "nginx", nil); auth != nil || err != nil {
 		t.Errorf("without helpers: %v, %v", auth, err)
 	}
 }

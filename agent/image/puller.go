@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/caravanserai/cara/agent/engine"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -184,26 +186,55 @@ func (p *Puller) fetch(ctx context.Context, job *pullJob) error {
 	return nil
 }
 
-// pullWithLogin pulls with the login of the project's Secrets, or else with that of a helper. A login that was kept may have ended:
-// if the registry refuses it, the helper is asked once more.
+// maxLogins is the maximum number of a helper's logins that one pull tries.
+const maxLogins = 3
+
+// pullWithLogin pulls with the login of the project's Secrets, or else with that of a helper. A helper's login may have ended,
+// even if the helper gave it just now. So if the registry refuses one, the helper is asked again. The same login is not
+// tried twice.
 func (p *Puller) pullWithLogin(ctx context.Context, job *pullJob) (engine.Image, error) {
-	tell := func(progress engine.Progress) { p.tell(job, progress) }
 	if job.auth != nil {
-		return p.engine.PullImage(ctx, job.key.ref, job.auth, tell)
+		return p.engine.PullImage(ctx, job.key.ref, job.auth, func(progress engine.Progress) { p.tell(job, progress) })
 	}
-	for {
-		auth, fresh, err := p.Helpers.Auth(ctx, job.key.ref)
+	var refused *carav1.RegistryAuth
+	var refusal error
+	for range maxLogins {
+		auth, err := p.Helpers.Auth(ctx, job.key.ref, refused)
 		if err != nil {
 			return engine.Image{}, err
 		}
-		img, err := p.engine.PullImage(ctx, job.key.ref, auth, tell)
-		if auth != nil && err != nil {
-			p.Helpers.Drop(job.key.ref)
+		if refused != nil && proto.Equal(auth, refused) {
+			break
 		}
-		if auth == nil || fresh || !errors.Is(err, engine.ErrInvalid) {
-			return img, hide(err, auth)
+		img, isRefusal, err := p.pullWithHelper(ctx, job, auth)
+		if !isRefusal {
+			return img, err
 		}
+		refused, refusal = auth, err
 	}
+	return engine.Image{}, refusal
+}
+
+// pullWithHelper pulls with a login that a helper has given, or with none, and reports whether the registry has refused the
+// login. If that happened after the registry had accepted it, the error is not final: the login has ended during the pull.
+func (p *Puller) pullWithHelper(ctx context.Context, job *pullJob, auth *carav1.RegistryAuth) (img engine.Image, refused bool, err error) {
+	var accepted atomic.Bool
+	img, err = p.engine.PullImage(ctx, job.key.ref, auth, func(progress engine.Progress) {
+		if progress.Layers > 0 { // the registry has sent the manifest
+			accepted.Store(true)
+		}
+		p.tell(job, progress)
+	})
+	if auth == nil || err == nil {
+		return img, false, err
+	}
+	p.Helpers.Drop(job.key.ref, auth)
+	refused = errors.Is(err, engine.ErrInvalid)
+	err = hide(err, auth)
+	if refused && accepted.Load() {
+		err = hidden{engine.ErrRegistry, err.Error() + "; the login of the credential helper ended during the pull; the next attempt asks for a new login"}
+	}
+	return img, refused, err
 }
 
 // progressEvery is the minimum time between two progress reports.

@@ -110,6 +110,14 @@ func (s *Second) Command(ctx context.Context, name string, args ...string) *exec
 	return exec.CommandContext(ctx, inside[0], inside[1:]...)
 }
 
+// Mirror lets the engine ask a mirror, such as "http://GATEWAY:PORT", for the images of Docker Hub from now on.
+func (s *Second) Mirror(ctx context.Context, url string) error {
+	if _, err := script(ctx, "mirror", s.Name, url); err != nil {
+		return fmt.Errorf("set the mirror of engine %s: %w", s.Name, err)
+	}
+	return nil
+}
+
 // Drop removes the engine, everything in it, and its namespace.
 func (s *Second) Drop(ctx context.Context) error {
 	if _, err := script(ctx, "drop", s.Name); err != nil {

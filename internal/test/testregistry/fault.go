@@ -39,8 +39,8 @@ func (r *Registry) Set(fault Fault) {
 	r.fault = fault
 }
 
-// next returns the fault for the next request, and decreases First.
-func (r *Registry) next(isBlob, isPing bool) Fault {
+// nextFault returns the fault for the next request, and decreases First.
+func (r *Registry) nextFault(isBlob, isPing bool) Fault {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	fault := r.fault
@@ -57,18 +57,31 @@ func (r *Registry) next(isBlob, isPing bool) Fault {
 	return fault
 }
 
-func (r *Registry) admits(request *http.Request) bool {
+func (r *Registry) admits(request *http.Request, isBlob bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	user, password, _ := request.BasicAuth()
-	return r.user == "" ||
-		subtle.ConstantTimeCompare([]byte(user+"\x00"+password), []byte(r.user+"\x00"+r.password)) == 1
+	admitted := r.user == "" || equal(user, password, r.user, r.password)
+	if token := r.token(); token != "" {
+		admitted = r.user == "" || request.Header.Get("Authorization") == "Bearer "+token
+	}
+	if admitted && isBlob {
+		r.count()
+	}
+	return admitted
+}
+
+func equal(user, password, wantUser, wantPassword string) bool {
+	return subtle.ConstantTimeCompare([]byte(user+"\x00"+password), []byte(wantUser+"\x00"+wantPassword)) == 1
 }
 
 func (r *Registry) frontDoor(w http.ResponseWriter, request *http.Request) {
 	isBlob := request.Method == http.MethodGet && strings.Contains(request.URL.Path, "/blobs/")
-	fault := r.next(isBlob, request.URL.Path == "/v2/")
+	fault := r.nextFault(isBlob, request.URL.Path == "/v2/")
 	switch {
+	case request.URL.Path == tokenPath:
+		r.giveToken(w, request)
+		return
 	case fault.Hang:
 		<-request.Context().Done()
 		return
@@ -78,8 +91,8 @@ func (r *Registry) frontDoor(w http.ResponseWriter, request *http.Request) {
 		}
 		refuse(w, fault.Status)
 		return
-	case !r.admits(request):
-		w.Header().Set("WWW-Authenticate", `Basic realm="cara test registry"`)
+	case !r.admits(request, isBlob):
+		w.Header().Set("WWW-Authenticate", r.challenge(request.Host))
 		refuse(w, http.StatusUnauthorized)
 		return
 	}

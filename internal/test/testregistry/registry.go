@@ -31,6 +31,9 @@ type Registry struct {
 	fault    Fault
 	user     string // empty if no login is required
 	password string
+	tokens   int // numbers the tokens; 0 if the registry takes the login itself
+	blobs    int // after which the login ends; see LoginEndsAfter
+	next     func() (password string, blobs int)
 }
 
 // New runs a registry for a test on a free port of 127.0.0.1, from which an engine pulls without TLS.
@@ -66,7 +69,7 @@ func (r *Registry) Ref(image string) string { return r.Addr() + "/" + image }
 func (r *Registry) Login(user, password string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.user, r.password = user, password
+	r.user, r.password, r.tokens, r.next = user, password, 0, nil
 }
 
 // Push stores a fixture image as "repository:tag" for a test and returns its full reference.
