@@ -34,7 +34,7 @@ func TestMirror(t *testing.T) {
 	}
 	defer eng.Close()
 	spellings := map[string]string{"a": "library/a", "docker.io/library/d": "library/d", "index.docker.io/team/g": "team/g"}
-	var pulls sync.WaitGroup // few, because an engine without the internet looks for Docker Hub for 10 s before each
+	var pulls sync.WaitGroup                 // few, because an engine without the internet looks for Docker Hub for 10 s before each
 	for ref, repository := range spellings { // and the repository of Docker Hub
 		if _, err := mirror.Put(t.Context(), testimage.WebV1, repository+":1", 0); err != nil {
 			t.Fatal(err)
