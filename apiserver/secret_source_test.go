@@ -1,12 +1,17 @@
 package apiserver
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/rules"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testproblem"
 )
@@ -98,6 +103,53 @@ func TestSecretsOfASource(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = get("shop-b")
+	testproblem.Want(t, err, codes.NotFound, "")
+	// It went with the head, so whoever waits for the head does not find it any more.
+	now, err := loop.GetSource(ctx, &carav1.GetRequest{Name: "platform"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err := carav1.NewEventServiceClient(admin).ListEvents(ctx, &carav1.ListEventsRequest{Kind: api.KindSecret, Name: "shop-b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(events.GetItems(), func(e *carav1.Event) bool {
+		return e.GetReason() == api.ReasonDeleted && e.GetMetadata().GetResourceVersion() == now.GetMetadata().GetResourceVersion()
+	}) {
+		t.Errorf("the source is at %s, the events are %v", now.GetMetadata().GetResourceVersion(), events.GetItems())
+	}
+}
+
+// TestSecretAndItsLastUserLeave: a Secret is marked because a project uses it, and that project is removed at the same moment.
+func TestSecretAndItsLastUserLeave(t *testing.T) {
+	c := newCluster(t, nil)
+	ctx := identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin})
+	c.secret(t, "db", "", map[string]string{"k": "x"})
+	p := web("shop")
+	p.Spec.Services[0].Env = []*carav1.EnvVar{{Name: "K", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "k"}}}}
+	c.create(t, p)
+	own := func(tx *state.Tx) error {
+		s, _ := state.Read[*carav1.Secret](tx, "db")
+		s = proto.CloneOf(s)
+		s.Metadata.Owner = "source/platform"
+		tx.Put(s)
+		return nil
+	}
+	if err := c.db.Transact(ctx, own); err != nil {
+		t.Fatal(err)
+	}
+	tries := 0
+	err := c.db.Transact(ctx, func(tx *state.Tx) error {
+		rules.DropSecret(tx, "db", "its manifest left", "")
+		if tries++; tries > 1 {
+			return nil
+		}
+		return c.db.Transact(ctx, func(other *state.Tx) error { other.Remove(api.KindProject, "shop"); return nil })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = carav1.NewSecretServiceClient(c.admin(t)).GetSecret(ctx, &carav1.GetRequest{Name: "db"})
 	testproblem.Want(t, err, codes.NotFound, "")
 }
 

@@ -2,6 +2,7 @@ package objects
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -80,25 +81,33 @@ func declareForSource(t *state.Tx, in *published, d *carav1.DeclaredSecret) erro
 	return err
 }
 
-// dropSecrets deletes the Secrets that a source owns and no longer declares, or marks them if a project uses them.
-func (s publisher) dropSecrets(ctx context.Context, in *published) error {
-	declared := map[string]bool{}
-	for _, d := range in.secrets {
-		declared[d.GetSecret().GetMetadata().GetName()] = true
+// dropAtOnce is how many Secrets go in the transaction of a snapshot's head, which must fit into the limits of the store. It is
+// enough for a usual push, so that its Secrets are gone when it is in force.
+const dropAtOnce = 4
+
+// dropsSecrets reports whether a snapshot has all Secrets that its source declares.
+func (in *published) dropsSecrets() bool { return in.secretsRead && in.head.GetComplete() }
+
+// undeclared returns the names of the Secrets that the source owns and no longer declares.
+func (in *published) undeclared(r state.Reader) []string {
+	return slices.DeleteFunc(secretsOf(r, in.source), func(name string) bool {
+		return slices.ContainsFunc(in.secrets, func(d *carav1.DeclaredSecret) bool { return d.GetSecret().GetMetadata().GetName() == name })
+	})
+}
+
+// dropUndeclared deletes a Secret that left the source, or marks it if a project uses it.
+func dropUndeclared(t *state.Tx, in *published, name string) {
+	src, ok := state.Read[*carav1.Source](t, in.source)
+	if !ok || src.GetSpec().Prune != nil && !src.GetSpec().GetPrune() {
+		return
 	}
-	for _, name := range secretsOf(s.db.Cache, in.source) {
-		if declared[name] {
-			continue
-		}
-		err := s.db.Transact(ctx, func(t *state.Tx) error {
-			src, ok := state.Read[*carav1.Source](t, in.source)
-			if !ok || src.GetSpec().Prune != nil && !src.GetSpec().GetPrune() {
-				return nil
-			}
-			rules.DropSecret(t, name, "its manifest left "+api.PrefixSource+in.source, "")
-			return nil
-		})
-		if err != nil {
+	rules.DropSecret(t, name, "its manifest left "+api.PrefixSource+in.source, "")
+}
+
+// dropSecrets deletes the other Secrets that left the source, each in a transaction of its own.
+func (s publisher) dropSecrets(ctx context.Context, in *published) error {
+	for _, name := range in.undeclared(s.db.Cache) {
+		if err := s.db.Transact(ctx, func(t *state.Tx) error { dropUndeclared(t, in, name); return nil }); err != nil {
 			return err
 		}
 	}

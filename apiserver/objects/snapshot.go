@@ -74,13 +74,18 @@ func (s publisher) publish(ctx context.Context, in *published) (src *carav1.Sour
 			_, _ = state.Read[*carav1.Claim](t, c.GetMetadata().GetName()) // a condition of the commit, because its status may change
 			t.Put(c)
 		}
-		src, err = publishHead(t, in)
+		if src, err = publishHead(t, in); err == nil && in.dropsSecrets() {
+			gone := in.undeclared(t.Seen)
+			for _, name := range gone[:min(len(gone), dropAtOnce)] {
+				dropUndeclared(t, in, name)
+			}
+		}
 		return err
 	})
 	if err == nil && src == nil {
 		src, err = s.publishParts(ctx, in, large)
 	}
-	if err == nil && in.secretsRead && in.head.GetComplete() {
+	if err == nil && in.dropsSecrets() {
 		err = s.dropSecrets(ctx, in)
 	}
 	return src, err

@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -41,9 +40,16 @@ func dropUnused(t *state.Tx, p *carav1.Project) {
 	}
 }
 
+// secretIsUsed reports whether a project other than except uses a Secret. That project becomes a condition of the transaction: if it is
+// removed at the same time, one of both transactions runs again, and the last one deletes the Secret.
 func secretIsUsed(t *state.Tx, name, except string) bool {
-	projects, _ := state.List[*carav1.Project](t.Seen, "", "")
-	return slices.ContainsFunc(projects, func(p *carav1.Project) bool {
-		return p.GetMetadata().GetName() != except && slices.Contains(api.SecretNames(p.GetSpec()), name)
-	})
+	for _, user := range t.Seen.ProjectsUsingSecret(name) {
+		if user == except {
+			continue
+		}
+		if _, there := state.Read[*carav1.Project](t, user); there {
+			return true
+		}
+	}
+	return false
 }
