@@ -95,6 +95,7 @@
   };
   document.addEventListener("visibilitychange", () => { if (document.hidden) close(); else open(); });
   addEventListener("pagehide", close);
+  document.querySelector("form.who")?.addEventListener("submit", close); // or the end of the session would lead away from the answer
   addEventListener("pageshow", (e) => { if (e.persisted) open(); });
   open();
 
