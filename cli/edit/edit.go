@@ -152,6 +152,8 @@ func declared(m proto.Message) proto.Message {
 // send sends an object if nobody has changed what was edited. A new version is no conflict if only the status differs: that of a
 // project changes all the time.
 func (s *session) send(ctx context.Context, m proto.Message) (*carav1.Problem, error) {
+	ctx, cancel := context.WithTimeout(ctx, sendWithin)
+	defer cancel()
 	for {
 		problem, err := s.apply(ctx, m, false)
 		if err != nil || problem.GetTitle() != api.TitleConflict {
