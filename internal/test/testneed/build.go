@@ -18,7 +18,7 @@ type Pinned struct {
 	Name    string // of the program
 	Folder  string // with the go.mod, in internal/test
 	Module  string // the program's own
-	Package string // below Module; empty for the program in Folder itself, which uses Module
+	Package string // below Module. Not used if Folder has a main.go, which uses Module
 }
 
 // built has the programs that this process has found or built.
@@ -57,11 +57,7 @@ func (p Pinned) build(ctx context.Context) (string, error) {
 		return "", err
 	}
 	pkg, name := path.Join(p.Module, p.Package), p.Name+"-"+string(bytes.TrimSpace(version))
-	if p.Package == "" {
-		source, err := os.ReadFile(filepath.Join(dir, "main.go"))
-		if err != nil {
-			return "", err
-		}
+	if source, err := os.ReadFile(filepath.Join(dir, "main.go")); err == nil { // the folder has the program itself
 		pkg, name = ".", fmt.Sprintf("%s-%x", name, sha256.Sum256(source))
 	}
 	program := filepath.Join(cache, "cara-test", name)
