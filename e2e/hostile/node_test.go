@@ -140,7 +140,7 @@ func (c *cluster) honest(t *testing.T, node string) (who *join.Credentials, addr
 	t.Helper()
 	who, conn := c.joined(t, node)
 	in := ingress.New(ingress.Config{
-		Node: node, Logger: slog.New(slog.DiscardHandler), Peers: who.Peers(),
+		Node: node, Logger: slog.New(slog.DiscardHandler), Peers: who.Peers(), Limits: ingress.Limits{Hold: time.Second},
 		Endpoint: func(string, string) (string, func(), bool) { return "", nil, false },
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
