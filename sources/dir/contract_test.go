@@ -51,7 +51,12 @@ func (f *folder) Write(path, content string) {
 	f.tb.Helper()
 	path = filepath.Join(f.root, path)
 	f.must(os.MkdirAll(filepath.Dir(path), 0o755))
-	f.must(os.WriteFile(path, []byte(content), 0o644))
+	if at, err := os.Readlink(path); err == nil { // the file is what the link names
+		path = filepath.Join(filepath.Dir(path), at)
+	}
+	whole := filepath.Join(f.tb.TempDir(), "whole") // a pass that runs meanwhile must not find half of it
+	f.must(os.WriteFile(whole, []byte(content), 0o644))
+	f.must(os.Rename(whole, path))
 }
 
 func (f *folder) Remove(path string) { f.must(os.Remove(filepath.Join(f.root, path))) }
