@@ -130,11 +130,10 @@ func Convert(ctx context.Context, o Options) (*Result, error) {
 type converter struct {
 	ctx context.Context //nolint:containedctx // of one conversion
 	*input
-	to     *carav1.Project
-	secret *carav1.Secret
-	names  map[string]string // of services, by their names in the files
-	// volumes are the directories and volumes of the files, by the names of the volumes that they become.
-	volumes map[string]string
+	to      *carav1.Project
+	secret  *carav1.Secret
+	names   map[string]string // of services, by their names in the files
+	volumes volumeNames
 	doors   []door // HTTP ports that become ingress
 	// restarted are the services without a restart policy.
 	restarted []string

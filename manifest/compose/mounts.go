@@ -56,12 +56,12 @@ func (s mounts) namedVolume(key string, v types.ServiceVolumeConfig) {
 		return
 	}
 	if v.Source == "" {
-		name := s.volumeName(fmt.Sprintf("volume of %s at %s", s.in.Name, v.Target), s.out.GetName()+"-"+filepath.Base(v.Target))
+		name := s.volumes.name(fmt.Sprintf("volume of %s at %s", s.in.Name, v.Target), s.out.GetName()+"-"+filepath.Base(v.Target))
 		s.say(Note, key, "a volume without a name becomes the volume %s", name)
 		s.mount(&carav1.ProjectVolume{Name: name, Type: api.VolumeManaged}, v)
 		return
 	}
-	s.mount(&carav1.ProjectVolume{Name: s.volumeName(volumeKey(v.Source), v.Source), Type: api.VolumeManaged}, v)
+	s.mount(&carav1.ProjectVolume{Name: s.volumes.name(volumeKey(v.Source), v.Source), Type: api.VolumeManaged}, v)
 }
 
 // mount adds a mount, and the volume unless another service has added it.
@@ -109,7 +109,7 @@ func (s mounts) dataDirectory(key, shown string, v types.ServiceVolumeConfig) {
 	if path == "." || dnsLabel(filepath.Base(path)) == "" {
 		path = s.out.GetName() + "-data"
 	}
-	name := s.volumeName(filepath.Clean(v.Source), path)
+	name := s.volumes.name(filepath.Clean(v.Source), path)
 	s.mount(&carav1.ProjectVolume{Name: name, Type: api.VolumeManaged}, v)
 	if n := s.entriesOf(v.Source); n > 0 {
 		s.say(Loss, key, "%s becomes the volume %s, which is empty at first: copy what %s has into it. If it is configuration that containers only read, mount it with :ro", shown, name, shown)
@@ -140,7 +140,7 @@ func (s mounts) hostPath(key string, v types.ServiceVolumeConfig) {
 		s.say(Refusal, key, "%s is a file outside of the directory of the Compose file: copy it there", path)
 		return
 	}
-	name := s.volumeName(path, strings.TrimSuffix(path, ".sock"))
+	name := s.volumes.name(path, strings.TrimSuffix(path, ".sock"))
 	s.mount(&carav1.ProjectVolume{Name: name, Type: api.VolumeHost, Host: name}, v)
 	s.say(Note, key, "%s becomes the host volume %s: a node has to offer it (cara-agent --host-volume %s=%s)", path, name, name, path)
 }

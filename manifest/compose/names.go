@@ -12,11 +12,14 @@ import (
 
 var noLabel = regexp.MustCompile(`[^a-z0-9-]+`)
 
+// maxLabel is the length of the longest DNS label.
+const maxLabel = 63
+
 // dnsLabel returns the DNS label that is closest to a name.
 func dnsLabel(name string) string {
 	label := noLabel.ReplaceAllString(strings.ToLower(name), "-")
 	label = strings.Trim(label, "-")
-	return strings.Trim(label[:min(len(label), 63)], "-")
+	return strings.Trim(label[:min(len(label), maxLabel)], "-")
 }
 
 // rename gives each service a name that is a DNS label.
@@ -50,33 +53,40 @@ func quoteOr(s, instead string) string {
 	return `"` + s + `"`
 }
 
-// volumeKey is how volumeName knows a named volume of the files. Paths are absolute, so they differ from it.
+// volumeKey is how volumeNames know a named volume of the files. Paths are absolute, so they differ from it.
 func volumeKey(name string) string { return "volume " + name }
+
+// volumeNames are the names of the volumes that directories and volumes of the files become.
+type volumeNames struct {
+	of    map[string]string // by the path of the directory, or the volumeKey
+	taken map[string]int    // by name: 1, or the last number that was put behind it
+}
 
 // reserveVolumes gives the named volumes their names before directories get any.
 func (c *converter) reserveVolumes() {
-	c.volumes = map[string]string{}
+	c.volumes = volumeNames{of: map[string]string{}, taken: map[string]int{}}
 	for _, name := range slices.Sorted(maps.Keys(c.project.Volumes)) {
-		c.volumeName(volumeKey(name), name)
+		c.volumes.name(volumeKey(name), name)
 	}
 }
 
-// volumeName returns the name of the volume that a directory or a volume of the files becomes. Different ones never share a
-// name, because their data would be mixed: if the last part of the path is taken, the part before it helps, or a number.
-func (c *converter) volumeName(from, path string) string {
-	for name, other := range c.volumes {
-		if other == from {
-			return name
-		}
+// name returns the name of the volume that a directory or a volume of the files becomes. Different ones never share a name,
+// because their data would be mixed: if the last part of the path is taken, the part before it helps, or a number. Each number
+// is tried once, and a long name is cut so that the number fits behind it.
+func (v volumeNames) name(from, path string) string {
+	if name, ok := v.of[from]; ok {
+		return name
 	}
 	name := dnsLabel(filepath.Base(path))
-	if c.volumes[name] != "" {
+	if v.taken[name] > 0 {
 		name = dnsLabel(filepath.Base(filepath.Dir(path)) + "-" + name)
 	}
-	for base, n := name[:min(len(name), 60)], 2; c.volumes[name] != ""; n++ {
-		name = dnsLabel(base + "-" + itoa(n))
+	for base := name; v.taken[name] > 0; {
+		v.taken[base]++
+		number := "-" + itoa(v.taken[base])
+		name = dnsLabel(base[:min(len(base), maxLabel-len(number))] + number)
 	}
-	c.volumes[name] = from
+	v.of[from], v.taken[name] = name, 1
 	return name
 }
 

@@ -50,15 +50,16 @@ volumes: {plugins: {}, my_plugins: {}, my-plugins: {}}
 	}
 }
 
-// TestNameOfLength checks that a number fits behind a long name.
+// TestNameOfLength checks that a number of any length fits behind a long name.
 func TestNameOfLength(t *testing.T) {
-	c := &converter{volumes: map[string]string{}}
+	v := volumeNames{of: map[string]string{}, taken: map[string]int{}}
 	long := strings.Repeat("x", 70)
 	seen := map[string]bool{}
-	for _, from := range []string{"/a", "/b", "/c"} {
-		name := c.volumeName(from, long)
+	for i := range 1200 {
+		from := "/" + itoa(i)
+		name := v.name(from, long)
 		if seen[name] || len(name) > 63 {
-			t.Errorf("%s has the name %s", from, name)
+			t.Fatalf("%s has the name %s", from, name)
 		}
 		seen[name] = true
 	}
