@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -14,13 +13,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/local"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 )
-
-// maxText limits what is read from the editor's file. It is more than manifest.Parse accepts, so that Parse reports its limit.
-const maxText = 8 << 20
 
 // edit runs the editor until the server takes the text, or the person gives up.
 func (s *session) edit(ctx context.Context) error {
@@ -37,7 +34,7 @@ func (s *session) edit(ctx context.Context) error {
 		shown := append([]byte(s.comments(problems)), text...)
 		saved, err := s.editor(ctx, file, shown)
 		if err != nil { // also what the editor has saved before it failed
-			now, readErr := os.ReadFile(file)
+			now, readErr := local.Reader{}.File(file)
 			return s.keep(file, err, len(problems) > 0 || readErr == nil && !bytes.Equal(now, shown))
 		}
 		before := text
@@ -90,14 +87,12 @@ func (s *session) editor(ctx context.Context, file string, text []byte) ([]byte,
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("the editor %q ended with %w: nothing was sent; $VISUAL or $EDITOR chooses another one", term.Line(editor), err)
 	}
-	f, err := os.Open(file)
-	if err != nil {
+	saved, err := local.Reader{}.File(file)
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("read what the editor saved: %w", err)
-	}
-	defer f.Close()
-	saved, err := io.ReadAll(io.LimitReader(f, maxText))
-	if err != nil {
-		return nil, fmt.Errorf("read what the editor saved: %w", err)
+	case len(saved) > local.MaxInput: // the rest would be lost in the next round
+		return nil, fmt.Errorf("the text is larger than %d MiB: nothing was sent", local.MaxInput>>20)
 	}
 	return saved, nil
 }

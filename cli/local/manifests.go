@@ -18,8 +18,8 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// maxInput limits what is read from one file. It is more than manifest.Parse accepts, so that Parse reports its own limit.
-const maxInput = 8 << 20
+// MaxInput limits what is read from one file. It is more than manifest.Parse accepts, so that Parse reports its own limit.
+const MaxInput = 8 << 20
 
 // Reader reads files, and standard input as -.
 type Reader struct {
@@ -118,7 +118,7 @@ func display(file string) string {
 	return file
 }
 
-// File reads one file, or standard input, up to a little more than maxInput.
+// File reads one file, or standard input, up to a little more than MaxInput.
 func (r Reader) File(file string) ([]byte, error) {
 	in := r.In
 	if file != "-" {
@@ -129,7 +129,7 @@ func (r Reader) File(file string) ([]byte, error) {
 		defer f.Close()
 		in = f
 	}
-	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
+	data, err := io.ReadAll(io.LimitReader(in, MaxInput+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", display(file), err)
 	}
