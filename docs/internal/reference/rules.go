@@ -45,15 +45,28 @@ func constraints(f protoreflect.FieldDescriptor) *validate.FieldRules {
 	return r
 }
 
-func intRules(i *validate.Int32Rules) string {
-	var choices []string
-	for _, n := range i.GetIn() {
-		if n != 0 { // stands for a field that is not set
-			choices = append(choices, fmt.Sprintf("`%d`", n))
+// choices are the allowed values of a field, without the zero value: that stands for a field that is not set.
+func choices[T comparable](in []T) (out []any) {
+	var unset T
+	for _, v := range in {
+		if v != unset {
+			out = append(out, v)
 		}
 	}
-	if len(choices) > 0 {
-		return strings.Join(choices, " or ")
+	return out
+}
+
+func anyOf(values []any) string {
+	words := make([]string, len(values))
+	for i, v := range values {
+		words[i] = fmt.Sprintf("`%v`", v)
+	}
+	return strings.Join(words, " or ")
+}
+
+func intRules(i *validate.Int32Rules) string {
+	if in := choices(i.GetIn()); len(in) > 0 {
+		return anyOf(in)
 	}
 	return fmt.Sprintf("%d to %d", i.GetGte(), i.GetLte())
 }
@@ -63,14 +76,8 @@ func stringRules(s *validate.StringRules) []string {
 	if s.HasConst() {
 		out = append(out, "`"+s.GetConst()+"`")
 	}
-	var words []string
-	for _, w := range s.GetIn() {
-		if w != "" {
-			words = append(words, "`"+w+"`")
-		}
-	}
-	if len(words) > 0 {
-		out = append(out, strings.Join(words, " or "))
+	if in := choices(s.GetIn()); len(in) > 0 {
+		out = append(out, anyOf(in))
 	}
 	if s.HasMinLen() {
 		out = append(out, fmt.Sprintf("at least %d characters", s.GetMinLen()))

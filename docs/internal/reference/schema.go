@@ -171,12 +171,7 @@ func ofValue(f protoreflect.FieldDescriptor, r *validate.FieldRules, depth int) 
 
 func ofInteger(r *validate.FieldRules) *schema {
 	s := &schema{Type: []string{"integer", "string"}, Named: "integer", Pattern: variable}
-	for _, n := range r.GetInt32().GetIn() {
-		if n != 0 { // stands for a field that is not set
-			s.Enum = append(s.Enum, n)
-		}
-	}
-	if len(s.Enum) > 0 {
+	if s.Enum = choices(r.GetInt32().GetIn()); len(s.Enum) > 0 {
 		s.Type, s.Pattern = "integer", ""
 	}
 	if i := r.GetInt32(); i.HasGte() {
@@ -190,11 +185,9 @@ func ofInteger(r *validate.FieldRules) *schema {
 
 func ofString(f protoreflect.FieldDescriptor, r *validate.FieldRules) *schema {
 	rules := r.GetString()
-	s := &schema{Type: "string", Const: rules.GetConst(), Pattern: rules.GetPattern(), MinLength: rules.GetMinLen(), MaxLength: rules.GetMaxLen()}
-	for _, word := range rules.GetIn() {
-		if word != "" {
-			s.Enum = append(s.Enum, word)
-		}
+	s := &schema{
+		Type: "string", Const: rules.GetConst(), Enum: choices(rules.GetIn()),
+		Pattern: rules.GetPattern(), MinLength: rules.GetMinLen(), MaxLength: rules.GetMaxLen(),
 	}
 	if r.GetRequired() {
 		s.MinLength = max(s.MinLength, 1)
