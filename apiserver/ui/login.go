@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"path"
 	"strings"
 	"sync"
 
@@ -154,10 +156,15 @@ func (u *UI) setCookie(w http.ResponseWriter, r *http.Request, secret string, se
 	http.SetCookie(w, c)
 }
 
-// safeNext returns where to go after the login: only a path of the page.
+// safeNext returns where to go after the login: only a path of the page, and neither the login nor a stream. The mux decodes and cleans
+// paths, so safeNext decides about what it would make of the path. Otherwise `/ui/%6cogin?code=` would log in with the link of another
+// person, without the check of loginPage.
 func safeNext(next string) string {
-	if !strings.HasPrefix(next, Prefix) || strings.HasPrefix(next, Prefix+"log") || strings.HasPrefix(next, Prefix+"live/") ||
-		strings.ContainsAny(next, "\\\r\n\t") || strings.Contains(next, "/..") {
+	u, err := url.Parse(next)
+	if err != nil || !strings.HasPrefix(next, Prefix) || strings.ContainsAny(next, "\\\r\n\t") || strings.Contains(next, "/..") {
+		return Prefix
+	}
+	if clean := path.Clean(u.Path); u.Path != clean && u.Path != clean+"/" || strings.HasPrefix(u.Path, Prefix+"log") || strings.HasPrefix(u.Path, Prefix+"live/") {
 		return Prefix
 	}
 	return next

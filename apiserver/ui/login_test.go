@@ -133,6 +133,8 @@ func TestLoginLeadsOnlyHere(t *testing.T) {
 	for next, want := range map[string]string{
 		"/ui/projects?q=a": "/ui/projects?q=a", "https://evil.example/": "/ui/", "//evil.example/ui/": "/ui/", "/ui/../api": "/ui/",
 		"/ui/logout": "/ui/", "/ui/\\evil": "/ui/", "": "/ui/", "/ui/live/projects": "/ui/",
+		"/ui/login?code=x": "/ui/", "/ui/%6cogin?code=x": "/ui/", "/ui//login?code=x": "/ui/", "/ui/./login?code=x": "/ui/", "/ui/%2e/login?code=x": "/ui/",
+		"/ui/x%2f%2e%2e%2flogin?code=x": "/ui/", "/ui/%6cive/projects": "/ui/", "/ui/\x7f": "/ui/", "/ui/projects/shop": "/ui/projects/shop",
 	} {
 		resp := s.post(t, client(t), "/ui/login", url.Values{"token": {s.token}, "next": {next}}, nil)
 		if got := resp.Header.Get("Location"); got != want {
