@@ -97,12 +97,12 @@ func (s sessions) Finish(ctx context.Context, sealed string, query url.Values) (
 
 // LogoutURL returns where the browser ends its login at the provider; "" if there is no such place, or the actor has not
 // logged in there.
-func (s sessions) LogoutURL(actor identity.Actor, back string) string {
+func (s sessions) LogoutURL(actor identity.Actor, host string) string {
 	session, ok := state.Get[*carav1.Session](s.db.Cache, actor.Session)
 	if !ok || session.GetOpenId() == nil || !s.OpenID() {
 		return ""
 	}
-	return s.openID.provider.LogoutURL(back)
+	return s.openID.provider.LogoutURL(host)
 }
 
 func personName(login oidc.Login) string {

@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"encoding/base64"
@@ -18,8 +19,9 @@ import (
 )
 
 const (
-	// CallbackPath is where the provider sends the browser back.
-	CallbackPath = "/ui/login/callback"
+	// CallbackPath is where the provider sends the browser back after a login; after a logout, it is loginPath.
+	CallbackPath = loginPath + "/callback"
+	loginPath    = "/ui/login"
 	// loginTime limits the time that a person takes to log in at the provider.
 	loginTime = 10 * time.Minute
 
@@ -64,14 +66,15 @@ func (p *Provider) Begin(ctx context.Context, host string, login Pending) (to, s
 		return "", "", err
 	}
 	login.State, login.Nonce, login.Verifier = oauth2.GenerateVerifier(), oauth2.GenerateVerifier(), oauth2.GenerateVerifier()
-	login.Redirect, login.End = p.RedirectURL, p.Now().Add(loginTime)
-	if login.Redirect == "" {
-		login.Redirect = host + CallbackPath
-	}
+	login.Redirect, login.End = p.callback(host), p.Now().Add(loginTime)
 	conf := d.config
 	conf.RedirectURL = login.Redirect
 	return conf.AuthCodeURL(login.State, gooidc.Nonce(login.Nonce), oauth2.S256ChallengeOption(login.Verifier)), p.seal(sealLogin, login), nil
 }
+
+// callback returns the address to which the provider sends the browser back. Behind a reverse proxy, host is not the address that the
+// provider knows.
+func (p *Provider) callback(host string) string { return cmp.Or(p.RedirectURL, host+CallbackPath) }
 
 // Finish completes the login with which the browser comes back.
 func (p *Provider) Finish(ctx context.Context, sealed string, query url.Values) (Login, Pending, error) {

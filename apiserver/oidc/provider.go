@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -256,9 +257,9 @@ func (p *Provider) unavailable(err error) error {
 // Decide returns the rights that the groups of a session give.
 func (p *Provider) Decide(groups []string) (Rights, bool) { return Decide(p.Grants, groups) }
 
-// LogoutURL returns where a browser ends its login at the provider; "" if the provider does not offer that. The URL names
-// the client and has no token, because URLs end up in logs. The provider may ask the person.
-func (p *Provider) LogoutURL(back string) string {
+// LogoutURL returns where a browser ends its login at the provider, which sends it back to the login; "" if the provider does not offer
+// that. host is for Begin. The URL names the client and has no token, because URLs end up in logs. The provider may ask the person.
+func (p *Provider) LogoutURL(host string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.found == nil {
@@ -270,9 +271,7 @@ func (p *Provider) LogoutURL(back string) string {
 	}
 	q := u.Query()
 	q.Set("client_id", p.ClientID)
-	if back != "" {
-		q.Set("post_logout_redirect_uri", back)
-	}
+	q.Set("post_logout_redirect_uri", strings.TrimSuffix(p.callback(host), CallbackPath)+loginPath)
 	u.RawQuery = q.Encode()
 	return u.String()
 }

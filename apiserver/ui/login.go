@@ -112,7 +112,7 @@ func (u *UI) enter(w http.ResponseWriter, r *http.Request, open func(context.Con
 
 // logout ends the session. Its open streams end, too.
 func (u *UI) logout(w http.ResponseWriter, r *http.Request) error {
-	at := u.Sessions.LogoutURL(actorOf(r), host(r)+Prefix+"login")
+	at := u.Sessions.LogoutURL(actorOf(r), host(r))
 	if err := u.Sessions.Logout(r.Context(), actorOf(r)); err != nil {
 		return err
 	}

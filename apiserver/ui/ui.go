@@ -34,11 +34,11 @@ type Sessions interface {
 	// Actor returns the caller that a cookie's secret authenticates.
 	Actor(secret string) (identity.Actor, error)
 	// OpenID reports whether people can log in with OpenID Connect. Begin begins such a login, Finish ends it when the browser
-	// comes back, and LogoutURL is where the browser ends it at the provider, or "".
+	// comes back, and LogoutURL is where the browser ends it at the provider, or "". host is the server's address as the browser knows it.
 	OpenID() bool
 	Begin(ctx context.Context, host string, login oidc.Pending) (to, sealed string, err error)
 	Finish(ctx context.Context, sealed string, query url.Values) (Entered, error)
-	LogoutURL(actor identity.Actor, back string) string
+	LogoutURL(actor identity.Actor, host string) string
 }
 
 // Entered is a login with OpenID Connect that has succeeded.
