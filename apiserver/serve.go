@@ -84,6 +84,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	case <-workCtx.Done(): // the cache or the listener failed: pending calls end, and Run returns the cause
 	}
 	err = s.drain(ctx, hs)
+	s.openID.settle()
 	stopFeed()
 	if werr := work.Wait(); werr != nil && !errors.Is(werr, context.Canceled) {
 		return fmt.Errorf("apiserver: %w", werr)

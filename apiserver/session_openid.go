@@ -26,8 +26,10 @@ const (
 	renewAhead = 30 * time.Second
 	// renewCheck is how often the server looks for such sessions.
 	renewCheck = time.Second
-	// renewTime limits one renewal. It is shorter than the time of a caller who waits for it.
+	// renewTime limits what the provider is asked for one renewal. It is shorter than the time of a caller who waits for it.
 	renewTime = 9 * time.Second
+	// keepTime limits how long its answer is stored after that. Both together are shorter than the lease of a session.
+	keepTime = 10 * time.Second
 	// renewPause is how long the server renews nothing after the provider has not answered.
 	renewPause = 5 * time.Second
 	// maxRenewals is how many sessions are renewed at a time.
@@ -43,6 +45,8 @@ type openID struct {
 
 	mu      sync.Mutex
 	running map[string]chan struct{} // sessions that are being renewed
+	renewed sync.WaitGroup           // waits for them
+	ended   bool                     // the server stops: none is renewed any more
 	pause   time.Time                // until then, none is renewed
 	silent  bool                     // the log says that the provider does not answer
 }
@@ -171,7 +175,7 @@ func (s sessions) renew(ctx context.Context, id string, ahead time.Duration) {
 	defer cancel()
 	o := s.openID
 	o.mu.Lock()
-	if s.db.Now().Before(o.pause) {
+	if o.ended || s.db.Now().Before(o.pause) {
 		o.mu.Unlock()
 		return
 	}
@@ -179,23 +183,34 @@ func (s sessions) renew(ctx context.Context, id string, ahead time.Duration) {
 	if !ok {
 		running = make(chan struct{})
 		o.running[id] = running
+		o.renewed.Add(1)
 		s.guard.Go("renew a session", func() error {
-			defer func() {
-				o.mu.Lock()
-				defer o.mu.Unlock()
-				delete(o.running, id)
-				close(running)
-			}()
-			own, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTime) // the caller may leave
+			own, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTime+keepTime) // the caller may leave
 			defer cancel()
 			return s.renewNow(own, id, ahead)
-		}, s.renewed)
+		}, func(err error) {
+			defer o.renewed.Done()
+			s.note(err)
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			delete(o.running, id)
+			close(running)
+		})
 	}
 	o.mu.Unlock()
 	select {
 	case <-running:
 	case <-ctx.Done():
 	}
+}
+
+// settle waits for the renewals that run, and allows no more. A provider that has answered may have replaced the refresh token: without
+// the new one, the session would end.
+func (o *openID) settle() {
+	o.mu.Lock()
+	o.ended = true
+	o.mu.Unlock()
+	o.renewed.Wait()
 }
 
 // renewNow asks the provider whether the person may still log in. What it refuses ends the session.
@@ -207,8 +222,10 @@ func (s sessions) renewNow(ctx context.Context, id string, ahead time.Duration) 
 	refresh, err := s.objects.Refresh(session)
 	var login oidc.Login
 	if err == nil {
+		asking, cancel := context.WithTimeout(ctx, renewTime)
+		defer cancel()
 		before := oidc.Login{Person: oidc.Person{Subject: session.GetOpenId().GetSubject()}, Refresh: refresh}
-		login, err = s.openID.provider.Refresh(ctx, before)
+		login, err = s.openID.provider.Refresh(asking, before)
 	}
 	switch code := api.Code(err); code {
 	case codes.OK:
@@ -219,15 +236,15 @@ func (s sessions) renewNow(ctx context.Context, id string, ahead time.Duration) 
 		s.cfg.Logger.InfoContext(ctx, "a login has ended, because the OpenID provider did not renew it", "actor", session.GetActor(), "session", id, "reason", api.ProblemOf(err).GetDetail())
 		return s.objects.CloseSession(ctx, id)
 	default:
-		if released := s.objects.RenewSession(context.WithoutCancel(ctx), id, "", nil); released != nil {
+		if released := s.objects.RenewSession(ctx, id, "", nil); released != nil {
 			return released
 		}
 		return err
 	}
 }
 
-// renewed notes whether the provider has answered, and tells the operator when that changes.
-func (s sessions) renewed(err error) {
+// note notes whether the provider has answered, and tells the operator when that changes.
+func (s sessions) note(err error) {
 	o := s.openID
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/oidc"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testbrowser"
 	"github.com/caravanserai/cara/internal/test/testcluster"
@@ -240,6 +241,38 @@ func TestOpenIDRenewal(t *testing.T) {
 		t.Error("the log does not say why")
 	}
 	s.silent(t)
+}
+
+// A server that stops waits for the renewals that run, and keeps what the provider answers: the provider may have replaced the refresh
+// token. Here it does not answer, and the session is as before.
+func TestOpenIDRenewalAtTheEnd(t *testing.T) {
+	s, p := organisation(t, false, true)
+	brief := testoidc.Control{Groups: []string{"dev"}, Seconds: 4}
+	p.Set(brief)
+	c := client(t)
+	if status, page := s.back(t, c, p.Login(s.begin(t, c))); status != http.StatusOK {
+		t.Fatalf("login: %d\n%s", status, page)
+	}
+	s.get(t, c, "/ui/live/projects", http.Header{"Accept": {"text/event-stream"}})
+	brief.Hold = true
+	p.Set(brief)
+	key := state.Key(api.KindSession, s.sessions(t, s.token)["user/ada@example.com"][0].GetMetadata().GetName())
+	renewing := func() bool {
+		kv, err := s.store.Get(t.Context(), key)
+		must(t, err)
+		m, err := state.Decode(&carav1.Session{}, kv.Value, kv.Modified)
+		must(t, err)
+		return m.(*carav1.Session).GetOpenId().GetRenewingUntil() != nil
+	}
+	until(t, "the session is being renewed", renewing)
+	s.stop()
+	s.start(t)
+	if renewing() {
+		t.Error("the server has stopped in the middle of a renewal")
+	}
+	brief.Hold = false
+	p.Set(brief)
+	until(t, "the session goes on", func() bool { return s.get(t, c, "/ui/", nil).StatusCode == http.StatusOK })
 }
 
 // caractrl logs in with a code from the browser, and on another device. Its token is for the API, the page's cookie is not.

@@ -47,6 +47,8 @@ type Control struct {
 	Rotate bool
 	// Refuse refuses refresh tokens. Down answers everything with 503.
 	Refuse, Down bool
+	// Hold lets requests with refresh tokens wait until it is false.
+	Hold bool
 }
 
 // Provider is a running provider.

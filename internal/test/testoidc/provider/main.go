@@ -38,6 +38,8 @@ type control struct {
 	Refuse bool
 	// Down answers everything with 503.
 	Down bool
+	// Hold lets requests with refresh tokens wait until it is false.
+	Hold bool
 }
 
 type store struct {
@@ -120,6 +122,12 @@ func (s *store) CreateAuthRequest(ctx context.Context, r *oidc.AuthRequest, user
 }
 
 func (s *store) TokenRequestByRefreshToken(ctx context.Context, token string) (op.RefreshTokenRequest, error) {
+	for s.state().Hold {
+		if ctx.Err() != nil {
+			return nil, ctx.Err() // the token has not been used
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	if s.state().Refuse {
 		return nil, op.ErrInvalidRefreshToken
 	}
