@@ -14,7 +14,6 @@ import (
 	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/access"
 )
 
 // completeWithin limits how long the tab key waits for a server that does not answer.
@@ -202,11 +201,7 @@ func (c completion) refs(fits func(kind.Kind) bool) cobra.CompletionFunc {
 
 // contexts completes the name of a context.
 func (c completion) contexts(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	file, err := c.contextsFile()
-	if err != nil {
-		return nil, noFiles
-	}
-	contexts, err := access.Load(file)
+	_, contexts, err := c.remembered()
 	if err != nil {
 		return nil, noFiles
 	}

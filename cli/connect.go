@@ -56,6 +56,27 @@ func (a *app) contextsFile() (string, error) {
 	return access.File()
 }
 
+// remembered returns the file of the contexts and its content.
+func (a *app) remembered() (file string, all access.Contexts, err error) {
+	if file, err = a.contextsFile(); err == nil {
+		all, err = access.Load(file)
+	}
+	return file, all, err
+}
+
+// authority sets the certificate authority of a context to that of --ca-file, if the flag is given.
+func (a *app) authority(c *access.Context) error {
+	if a.caFile == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(a.caFile)
+	if err != nil {
+		return fmt.Errorf("read certificate authority: %w", err)
+	}
+	c.CA = string(pem)
+	return nil
+}
+
 // access returns the context in use, with the flags applied to it. A token is only sent to the server that it was stored
 // with: --server uses the token of the context that has the same address.
 func (a *app) access() (access.Context, error) {
@@ -73,12 +94,8 @@ func (a *app) access() (access.Context, error) {
 	if a.tokenFile != "" {
 		c.Token, c.TokenFile, c.Login = "", a.tokenFile, false
 	}
-	if a.caFile != "" {
-		pem, err := os.ReadFile(a.caFile)
-		if err != nil {
-			return c, fmt.Errorf("read certificate authority: %w", err)
-		}
-		c.CA = string(pem)
+	if err := a.authority(&c); err != nil {
+		return c, err
 	}
 	switch {
 	case c.Server == "":

@@ -67,12 +67,8 @@ func (o *contextOptions) add() (done string, err error) {
 		return "", fmt.Errorf("read token: %w", err)
 	}
 	c := access.Context{Server: o.server, Token: strings.TrimSpace(string(token))}
-	if o.caFile != "" {
-		pem, err := os.ReadFile(o.caFile)
-		if err != nil {
-			return "", fmt.Errorf("read certificate authority: %w", err)
-		}
-		c.CA = string(pem)
+	if err := o.authority(&c); err != nil {
+		return "", err
 	}
 	conn, err := access.Dial(c) // checks the address and the authority without sending anything
 	if err != nil {
@@ -88,11 +84,7 @@ func (o *contextOptions) add() (done string, err error) {
 type listContextsOptions struct{ noArgs }
 
 func (o *listContextsOptions) run(context.Context) error {
-	file, err := o.contextsFile()
-	if err != nil {
-		return err
-	}
-	contexts, err := access.Load(file)
+	file, contexts, err := o.remembered()
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -44,11 +43,7 @@ func newLogin(a *app) *cobra.Command {
 }
 
 func (o *loginOptions) run(ctx context.Context) error {
-	file, err := o.contextsFile()
-	if err != nil {
-		return err
-	}
-	contexts, err := access.Load(file)
+	file, contexts, err := o.remembered()
 	if err != nil {
 		return err
 	}
@@ -56,12 +51,8 @@ func (o *loginOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if o.caFile != "" {
-		pem, err := os.ReadFile(o.caFile)
-		if err != nil {
-			return fmt.Errorf("read certificate authority: %w", err)
-		}
-		c.CA = string(pem)
+	if err := o.authority(&c); err != nil {
+		return err
 	}
 	done, err := o.person(ctx, c)
 	if err != nil && ctx.Err() != nil {
@@ -131,11 +122,7 @@ func newLogout(a *app) *cobra.Command {
 }
 
 func (o *logoutOptions) run(ctx context.Context) error {
-	file, err := o.contextsFile()
-	if err != nil {
-		return err
-	}
-	contexts, err := access.Load(file)
+	file, contexts, err := o.remembered()
 	if err != nil {
 		return err
 	}
