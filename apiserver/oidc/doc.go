@@ -10,7 +10,7 @@
 //   - Decide and PersonOf decide from claims alone. The groups of a session are kept and Decide is asked for each call, so a
 //     changed --oidc-role-map applies to sessions that exist.
 //   - An ID token counts only if its signature, issuer, audience and expiry are right, and in the code flow its nonce.
-//   - What a login needs on its way through the browser is sealed with the cluster's key and ends after loginTime.
+//   - What a login needs on its way through the browser is sealed with the cluster's key and ends after LoginTime.
 //     The server keeps no record of logins that nobody completes.
 //   - Each request to the provider has a deadline and a bound on the answer. While the provider is down, a failure is
 //     remembered for a while, which doubles up to maxPause, so that callers neither wait nor hammer it.

@@ -22,8 +22,8 @@ const (
 	// CallbackPath is where the provider sends the browser back after a login; after a logout, it is loginPath.
 	CallbackPath = loginPath + "/callback"
 	loginPath    = "/ui/login"
-	// loginTime limits the time that a person takes to log in at the provider.
-	loginTime = 10 * time.Minute
+	// LoginTime limits the time that a person takes to log in at the provider.
+	LoginTime = 10 * time.Minute
 
 	// Names that seal a login in a browser, and one of a device.
 	sealLogin, sealDevice = "oidc-login", "oidc-device"
@@ -66,7 +66,7 @@ func (p *Provider) Begin(ctx context.Context, host string, login Pending) (to, s
 		return "", "", err
 	}
 	login.State, login.Nonce, login.Verifier = oauth2.GenerateVerifier(), oauth2.GenerateVerifier(), oauth2.GenerateVerifier()
-	login.Redirect, login.End = p.callback(host), p.Now().Add(loginTime)
+	login.Redirect, login.End = p.callback(host), p.Now().Add(LoginTime)
 	conf := d.config
 	conf.RedirectURL = login.Redirect
 	return conf.AuthCodeURL(login.State, gooidc.Nonce(login.Nonce), oauth2.S256ChallengeOption(login.Verifier)), p.seal(sealLogin, login), nil
@@ -80,7 +80,7 @@ func (p *Provider) callback(host string) string { return cmp.Or(p.RedirectURL, h
 func (p *Provider) Finish(ctx context.Context, sealed string, query url.Values) (Login, Pending, error) {
 	var pending Pending
 	if err := p.open(sealLogin, sealed, &pending); err != nil || !p.Now().Before(pending.End) {
-		return Login{}, Pending{}, api.Unauthenticated("this login was not begun in this browser, or took longer than %d minutes: log in again", int(loginTime.Minutes()))
+		return Login{}, Pending{}, api.Unauthenticated("this login was not begun in this browser, or took longer than %d minutes: log in again", int(LoginTime.Minutes()))
 	}
 	issuer := query.Get("iss")
 	switch {
@@ -156,7 +156,7 @@ func (p *Provider) StartDevice(ctx context.Context) (Device, error) {
 	if err != nil {
 		return Device{}, p.refused(err)
 	}
-	end := p.Now().Add(loginTime)
+	end := p.Now().Add(LoginTime)
 	if !got.Expiry.IsZero() && got.Expiry.Before(end) {
 		end = got.Expiry
 	}

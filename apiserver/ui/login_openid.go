@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/oidc"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -23,31 +22,31 @@ const (
 
 // startOpenID sends the browser to the provider. It is a link and not a form: the content security policy lets no form lead to
 // another host.
-func (u *UI) startOpenID(w http.ResponseWriter, r *http.Request) {
+func (e *entrance) startOpenID(w http.ResponseWriter, r *http.Request) {
 	next := safeNext(r.URL.Query().Get("next"))
 	if len(next) > maxNext {
 		next = Prefix
 	}
-	to, err := u.begin(w, r, oidc.Pending{Next: next})
+	to, err := e.begin(w, r, oidc.Pending{Next: next})
 	if err != nil {
-		u.loginFailed(w, err)
+		e.failed(w, loginForm{}, err)
 		return
 	}
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
 // begin begins a login, and keeps it in a cookie. The cookie is Lax, because the browser comes back from another site.
-func (u *UI) begin(w http.ResponseWriter, r *http.Request, login oidc.Pending) (to string, err error) {
-	to, sealed, err := u.Sessions.Begin(r.Context(), host(r), login)
+func (e *entrance) begin(w http.ResponseWriter, r *http.Request, login oidc.Pending) (to string, err error) {
+	to, sealed, err := e.sessions.Begin(r.Context(), host(r), login)
 	if err == nil {
-		u.setLoginCookie(w, r, sealed, 600)
+		e.setLoginCookie(w, r, sealed, int(oidc.LoginTime.Seconds()))
 	}
 	return to, err
 }
 
-func (u *UI) setLoginCookie(w http.ResponseWriter, r *http.Request, value string, seconds int) {
+func (e *entrance) setLoginCookie(w http.ResponseWriter, r *http.Request, value string, seconds int) {
 	http.SetCookie(w, &http.Cookie{
-		Name: u.cookieName(r) + "-login", Value: value, Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteLaxMode, MaxAge: seconds,
+		Name: e.cookieName(r) + "-login", Value: value, Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteLaxMode, MaxAge: seconds,
 	})
 }
 
@@ -59,47 +58,39 @@ func host(r *http.Request) string {
 	return "http://" + r.Host
 }
 
-// loginFailed shows the login with the reason why one failed.
-func (u *UI) loginFailed(w http.ResponseWriter, err error) {
-	problem := api.ProblemOf(api.Wire(err))
-	u.showLogin(w, int(problem.GetStatus()), loginForm{Problem: problem.GetDetail()})
-}
-
 // finishOpenID ends a login with which the browser comes back from the provider. Failures are limited like those of tokens.
-func (u *UI) finishOpenID(w http.ResponseWriter, r *http.Request) {
-	limit := u.logins.of(admission.VisitOf(r.Context()).From)
-	if limit.Tokens() < 1 {
-		w.Header().Set("Retry-After", "10")
-		u.showLogin(w, http.StatusTooManyRequests, loginForm{Problem: "Too many failed logins from this address. Wait ten seconds, then try again."})
+func (e *entrance) finishOpenID(w http.ResponseWriter, r *http.Request) {
+	limit := e.limited(w, r, loginForm{})
+	if limit == nil {
 		return
 	}
 	sealed := ""
-	if c, err := r.Cookie(u.cookieName(r) + "-login"); err == nil {
+	if c, err := r.Cookie(e.cookieName(r) + "-login"); err == nil {
 		sealed = c.Value
 	}
-	u.setLoginCookie(w, r, "", -1)
-	in, err := u.Sessions.Finish(r.Context(), sealed, r.URL.Query())
+	e.setLoginCookie(w, r, "", -1)
+	in, err := e.sessions.Finish(r.Context(), sealed, r.URL.Query())
 	if err != nil {
 		limit.Allow()
-		u.terminalFailed(w, in.Terminal, err)
+		e.terminalFailed(w, in.Terminal, err)
 		return
 	}
 	if in.Terminal != nil {
-		u.leadOn(w, leading{Title: "Logged in", Text: "The program is logged in. You can close this page.", To: backTo(in.Terminal, "code", in.Secret)})
+		e.leadOn(w, leading{Title: "Logged in", Text: "The program is logged in. You can close this page.", To: backTo(in.Terminal, "code", in.Secret)})
 		return
 	}
-	u.setCookie(w, r, in.Secret, in.Session)
-	u.leadOn(w, leading{Title: "Logged in", Text: "You are logged in.", To: safeNext(in.Next)})
+	e.setCookie(w, r, in.Secret, in.Session)
+	e.leadOn(w, leading{Title: "Logged in", Text: "You are logged in.", To: safeNext(in.Next)})
 }
 
 // terminalFailed tells a caractrl that waits why its login failed. Without one, it shows the login.
-func (u *UI) terminalFailed(w http.ResponseWriter, terminal *oidc.Terminal, err error) {
+func (e *entrance) terminalFailed(w http.ResponseWriter, terminal *oidc.Terminal, err error) {
 	if terminal == nil {
-		u.loginFailed(w, err)
+		e.failed(w, loginForm{}, err)
 		return
 	}
 	reason := text.Printable(api.ProblemOf(api.Wire(err)).GetDetail(), maxReason)
-	u.leadOn(w, leading{Title: "Not logged in", Text: "The program is not logged in: " + reason, To: backTo(terminal, "error", reason)})
+	e.leadOn(w, leading{Title: "Not logged in", Text: "The program is not logged in: " + reason, To: backTo(terminal, "error", reason)})
 }
 
 // backTo returns the address at which a caractrl on the person's machine waits, with a value for it.
@@ -113,14 +104,12 @@ type leading struct{ Title, Text, To string }
 
 // leadOn shows a page that leads on by itself. A redirect would not do: after one that began at another site, browsers do not send the
 // session's cookie, and forms may not lead to other hosts.
-func (u *UI) leadOn(w http.ResponseWriter, to leading) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+func (e *entrance) leadOn(w http.ResponseWriter, to leading) {
 	w.Header().Set("Referrer-Policy", "no-referrer") // the address of this page has the provider's code
-	w.WriteHeader(http.StatusOK)
-	u.write(w, "leading", struct {
+	e.send(w, http.StatusOK, "leading", struct {
 		leading
 		Assets string
-	}{to, u.version})
+	}{to, e.version})
 }
 
 // terminalOf returns the caractrl that a request names.
@@ -134,34 +123,32 @@ func terminalOf(q url.Values) (*oidc.Terminal, error) {
 }
 
 // askTerminal asks whether caractrl may log in. Another page could have opened this one.
-func (u *UI) askTerminal(w http.ResponseWriter, r *http.Request) {
+func (e *entrance) askTerminal(w http.ResponseWriter, r *http.Request) {
 	terminal, err := terminalOf(r.URL.Query())
 	if err != nil {
-		u.loginFailed(w, err)
+		e.failed(w, loginForm{}, err)
 		return
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(http.StatusOK)
-	u.write(w, "login-terminal", map[string]any{
-		"Assets": u.version, "Query": r.URL.Query(), "Cancel": backTo(terminal, "error", "you have cancelled the login on the page"),
+	e.send(w, http.StatusOK, "login-terminal", map[string]any{
+		"Assets": e.version, "Query": r.URL.Query(), "Cancel": backTo(terminal, "error", "you have cancelled the login on the page"),
 	})
 }
 
 // startTerminal sends the browser to the provider, for a caractrl that waits on this machine.
-func (u *UI) startTerminal(w http.ResponseWriter, r *http.Request) {
+func (e *entrance) startTerminal(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
-		u.loginFailed(w, api.BadRequest("the form cannot be read"))
+		e.failed(w, loginForm{}, api.BadRequest("the form cannot be read"))
 		return
 	}
 	terminal, err := terminalOf(r.PostForm)
 	if err != nil {
-		u.loginFailed(w, err)
+		e.failed(w, loginForm{}, err)
 		return
 	}
-	to, err := u.begin(w, r, oidc.Pending{Next: Prefix, Terminal: terminal})
+	to, err := e.begin(w, r, oidc.Pending{Next: Prefix, Terminal: terminal})
 	if err != nil {
-		u.terminalFailed(w, terminal, err)
+		e.terminalFailed(w, terminal, err)
 		return
 	}
-	u.leadOn(w, leading{Title: "Log in", Text: "The OpenID provider asks you to log in.", To: to})
+	e.leadOn(w, leading{Title: "Log in", Text: "The OpenID provider asks you to log in.", To: to})
 }

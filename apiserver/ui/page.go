@@ -54,10 +54,8 @@ func (u *UI) document(w http.ResponseWriter, r *http.Request, status int, v view
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(status)
 	actor := actorOf(r)
-	u.write(w, "shell", map[string]any{
+	u.send(w, status, "shell", map[string]any{
 		"Title": v.title, "Nav": v.nav, "Body": trusted(body), "ID": id, "Assets": u.version, "Actor": actor, "Live": len(v.kinds) > 0,
 		"Done": doneText(r.URL.Query().Get("done")), "Tokens": u.MayCall(actor, methodListTokens) == nil, "Cluster": u.ClusterID, "Version": u.Version,
 	})
@@ -66,12 +64,12 @@ func (u *UI) document(w http.ResponseWriter, r *http.Request, status int, v view
 
 // refuse answers with an error.
 func (u *UI) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	problem := api.ProblemOf(api.Wire(err))
-	status := int(problem.GetStatus())
 	if actorOf(r).Session == "" {
-		u.showLogin(w, status, loginForm{Problem: problem.GetDetail()})
+		u.entrance.failed(w, loginForm{}, err)
 		return
 	}
+	problem := api.ProblemOf(api.Wire(err))
+	status := int(problem.GetStatus())
 	if err := u.document(w, r, status, view{title: problem.GetTitle(), template: "problem", data: problem}); err != nil {
 		http.Error(w, problem.GetDetail(), status)
 	}

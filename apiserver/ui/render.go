@@ -73,6 +73,13 @@ func (d *renderer) write(w io.Writer, name string, data any) {
 	_, _ = w.Write(visible(out.Bytes())) // the browser may have disconnected
 }
 
+// send answers with what write writes.
+func (d *renderer) send(w http.ResponseWriter, status int, name string, data any) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	d.write(w, name, data)
+}
+
 // visible removes control characters and the marks that change the direction of text. It works on single characters, so it
 // cannot remove a part of the markup.
 func visible(html []byte) []byte {

@@ -71,14 +71,14 @@ type Config struct {
 type UI struct {
 	Config
 	*renderer
-	api     clients
-	guarded http.Handler // serve
-	mux     *http.ServeMux
-	origin  *http.CrossOriginProtection
-	logins  *limiter
-	sent    *onceOnly
-	streams budget
-	shells  shells
+	api      clients
+	entrance *entrance
+	guarded  http.Handler // serve
+	mux      *http.ServeMux
+	origin   *http.CrossOriginProtection
+	sent     *onceOnly
+	streams  budget
+	shells   shells
 }
 
 // clients are the services that the page calls.
@@ -115,7 +115,8 @@ func New(cfg Config) (*UI, error) {
 		return nil, err
 	}
 	u := &UI{
-		Config: cfg, renderer: r, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), logins: newLimiter(), sent: newOnceOnly(),
+		Config: cfg, renderer: r, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), sent: newOnceOnly(),
+		entrance: &entrance{renderer: r, sessions: cfg.Sessions, clusterID: cfg.ClusterID, now: cfg.Now, limits: newLimiter()},
 		api: clients{
 			projects: carav1.NewProjectServiceClient(cfg.Conn), nodes: carav1.NewNodeServiceClient(cfg.Conn),
 			sources: carav1.NewSourceServiceClient(cfg.Conn), secrets: carav1.NewSecretServiceClient(cfg.Conn),
@@ -131,13 +132,8 @@ func New(cfg Config) (*UI, error) {
 // routes registers the paths. Only those of the login and the assets are for callers without a session.
 func (u *UI) routes() {
 	u.mux.HandleFunc("GET /ui/assets/{name}", u.asset)
-	u.mux.HandleFunc("GET /ui/login", u.loginPage)
-	u.mux.HandleFunc("POST /ui/login", u.login)
-	u.mux.HandleFunc("GET /ui/login/openid", u.startOpenID)
-	u.mux.HandleFunc("GET "+oidc.CallbackPath, u.finishOpenID)
-	u.mux.HandleFunc("GET /ui/login/caractrl", u.askTerminal)
-	u.mux.HandleFunc("POST /ui/login/caractrl", u.startTerminal)
-	u.mux.Handle("POST /ui/logout", u.known(u.logout))
+	u.entrance.routes(u.mux)
+	u.mux.Handle("POST /ui/logout", u.known(u.entrance.logout))
 	for at, show := range (views{u.api, u.MayCall}).byPath() {
 		u.mux.Handle("GET /ui/"+at, u.known(u.page(show)))
 		u.mux.Handle("GET /ui/live/"+at, u.known(u.live(show)))
@@ -156,13 +152,7 @@ func (u *UI) routes() {
 }
 
 // Cookie returns the secret of the request's session, or "".
-func (u *UI) Cookie(r *http.Request) string {
-	c, err := r.Cookie(u.cookieName(r))
-	if err != nil {
-		return ""
-	}
-	return c.Value
-}
+func (u *UI) Cookie(r *http.Request) string { return u.entrance.cookie(r) }
 
 // ServeHTTP serves one request. A panic becomes an error of that request.
 func (u *UI) ServeHTTP(w http.ResponseWriter, r *http.Request) { u.guarded.ServeHTTP(w, r) }
