@@ -7,6 +7,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
@@ -22,6 +23,9 @@ func (s sessions) Login(ctx context.Context, token string) (secret string, sessi
 	actor, err := tokens(s).bearer("Bearer " + strings.TrimSpace(token))
 	if err != nil {
 		return "", nil, err
+	}
+	if actor.Token == "" {
+		return "", nil, api.BadState("this is the token of a login of caractrl, which the page does not take: log in with your organisation")
 	}
 	return s.objects.OpenSession(ctx, actor.Token)
 }
@@ -55,7 +59,7 @@ func (s sessions) actor(session *carav1.Session) (identity.Actor, error) {
 	}
 	token, ok := state.Get[*carav1.Token](s.db.Cache, session.GetToken())
 	if !ok || token.GetMetadata().GetUid() != session.GetTokenUid() {
-		return identity.Actor{}, api.Unauthenticated("token %q was revoked: log in with another one", session.GetToken())
+		return identity.Actor{}, objects.ErrRevoked(session.GetToken())
 	}
 	actor, err := s.actorOf(token)
 	if err != nil {

@@ -25,7 +25,11 @@ const (
 
 // CreateLogin creates a link that logs in to the page once. Only this answer contains its code.
 func (s Tokens) CreateLogin(ctx context.Context, _ *emptypb.Empty) (*carav1.CreateLoginResponse, error) {
-	code, session, err := s.putSession(ctx, identity.ActorOf(ctx).Token, linkLife, true)
+	actor := identity.ActorOf(ctx)
+	if actor.Token == "" {
+		return nil, api.BadState("only a token can make a link that logs in; %s has logged in with OpenID Connect: open /ui/ and log in there", actor.Name)
+	}
+	code, session, err := s.openTokenSession(ctx, actor.Token, linkLife, true)
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +38,20 @@ func (s Tokens) CreateLogin(ctx context.Context, _ *emptypb.Empty) (*carav1.Crea
 
 // OpenSession creates a session with the rights of a token. secret is for the browser's cookie.
 func (s *Service) OpenSession(ctx context.Context, token string) (secret string, session *carav1.Session, err error) {
-	return s.putSession(ctx, token, sessionLife, false)
+	return s.openTokenSession(ctx, token, sessionLife, false)
+}
+
+func (s *Service) openTokenSession(ctx context.Context, token string, life time.Duration, link bool) (secret string, session *carav1.Session, err error) {
+	id, hidden := identity.NewTokenID(), identity.NewSecret()
+	err = s.DB.Transact(ctx, func(t *state.Tx) error {
+		owner, ok := state.Read[*carav1.Token](t, token)
+		if !ok {
+			return ErrRevoked(token)
+		}
+		session = putSession(t, owner, id, hidden, life, link)
+		return nil
+	})
+	return identity.FormatToken(id, hidden), session, err
 }
 
 // OpenLink ends a link and creates a session with the rights of its token. Of two calls with one code, one fails.
@@ -43,17 +60,21 @@ func (s *Service) OpenLink(ctx context.Context, code string) (secret string, ses
 	if err != nil || !link.GetLink() || link.GetOpenId() != nil {
 		return "", nil, errSession()
 	}
+	id, hidden := identity.NewTokenID(), identity.NewSecret()
 	err = s.DB.Transact(ctx, func(t *state.Tx) error {
-		if _, there := state.Read[*carav1.Session](t, link.GetMetadata().GetName()); !there {
+		name := link.GetMetadata().GetName()
+		if _, there := state.Read[*carav1.Session](t, name); !there {
 			return errSession()
 		}
-		t.Remove(api.KindSession, link.GetMetadata().GetName())
+		owner, ok := state.Read[*carav1.Token](t, link.GetToken())
+		if !ok || owner.GetMetadata().GetUid() != link.GetTokenUid() { // another token may have the name now
+			return ErrRevoked(link.GetToken())
+		}
+		t.Remove(api.KindSession, name)
+		session = putSession(t, owner, id, hidden, sessionLife, false)
 		return nil
 	})
-	if err != nil {
-		return "", nil, err
-	}
-	return s.OpenSession(ctx, link.GetToken())
+	return identity.FormatToken(id, hidden), session, err
 }
 
 // CloseSession ends a session. It succeeds if the session has ended before.
@@ -83,24 +104,22 @@ func errSession() error {
 	return api.Unauthenticated("this login has ended or was used before: log in again")
 }
 
-// putSession stores a session, and removes what has ended and what is too much.
-func (s *Service) putSession(ctx context.Context, token string, life time.Duration, link bool) (secret string, session *carav1.Session, err error) {
-	id, hidden := identity.NewTokenID(), identity.NewSecret()
-	err = s.DB.Transact(ctx, func(t *state.Tx) error {
-		owner, ok := state.Read[*carav1.Token](t, token)
-		if !ok {
-			return api.BadState("only a token can make a link that logs in; %s has logged in with OpenID Connect: open %s and log in there", t.Actor.Name, "/ui/")
-		}
-		removeSessions(t, api.PrefixUser+token)
-		session = &carav1.Session{
-			Metadata: &carav1.ObjectMeta{Name: id, CreationTimestamp: timestamppb.New(t.Now)},
-			Token:    token, TokenUid: owner.GetMetadata().GetUid(), SecretHash: identity.HashSecret(hidden),
-			ExpireAt: timestamppb.New(t.Now.Add(life)), Link: link, Client: api.SessionPage, Actor: api.PrefixUser + token,
-		}
-		t.Put(session)
-		return nil
-	})
-	return identity.FormatToken(id, hidden), session, err
+// ErrRevoked is the error for a session or a link whose token was deleted or replaced.
+func ErrRevoked(token string) error {
+	return api.Unauthenticated("token %q was revoked: log in with another one", token)
+}
+
+// putSession stores a session of a token, and removes what has ended and what is too much.
+func putSession(t *state.Tx, owner *carav1.Token, id, hidden string, life time.Duration, link bool) *carav1.Session {
+	token := owner.GetMetadata().GetName()
+	removeSessions(t, api.PrefixUser+token)
+	session := &carav1.Session{
+		Metadata: &carav1.ObjectMeta{Name: id, CreationTimestamp: timestamppb.New(t.Now)},
+		Token:    token, TokenUid: owner.GetMetadata().GetUid(), SecretHash: identity.HashSecret(hidden),
+		ExpireAt: timestamppb.New(t.Now.Add(life)), Link: link, Client: api.SessionPage, Actor: api.PrefixUser + token,
+	}
+	t.Put(session)
+	return session
 }
 
 // removeSessions removes the sessions that have ended, and the oldest ones of a person who would have too many with one more.

@@ -99,6 +99,16 @@ func TestLoginLink(t *testing.T) {
 	if resp := s.get(t, client(t), "/ui/", http.Header{"Cookie": {cookie}}); resp.StatusCode != http.StatusSeeOther {
 		t.Errorf("a code as a cookie: %s, want the login", resp.Status)
 	}
+	// A link ends with its token, and is not for another token of that name.
+	tokens := carav1.NewTokenServiceClient(s.conn(t, s.token))
+	old, err := carav1.NewTokenServiceClient(s.conn(t, s.newToken(t, "eve", api.RoleViewer, ""))).CreateLogin(t.Context(), &emptypb.Empty{})
+	must(t, err)
+	_, err = tokens.DeleteToken(t.Context(), &carav1.DeleteRequest{Name: "eve"})
+	must(t, err)
+	s.newToken(t, "eve", api.RoleAdmin, "")
+	if resp := s.get(t, client(t), old.GetPath(), nil); resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("the link of a token that was replaced: %s, want 401", resp.Status)
+	}
 }
 
 // Texts from outside are shown as text, without what changes the direction of text or drives a terminal.

@@ -309,6 +309,13 @@ func TestOpenIDTerminal(t *testing.T) {
 		t.Errorf("the code a second time: %v", err)
 	}
 	s.isAda(t, done.GetToken())
+	if page := read(t, s.post(t, client(t), "/ui/login", url.Values{"token": {done.GetToken()}}, nil)); !strings.Contains(page, "the token of a login of caractrl") {
+		t.Errorf("the token of caractrl in the login of the page:\n%s", page)
+	}
+	_, err = carav1.NewTokenServiceClient(s.conn(t, done.GetToken())).CreateLogin(t.Context(), &emptypb.Empty{})
+	if err == nil || !strings.Contains(err.Error(), "user/ada@example.com has logged in with OpenID Connect") {
+		t.Errorf("a link for the page, made with a login: %v", err)
+	}
 	if resp := s.get(t, client(t), "/ui/", http.Header{"Cookie": {"cara-" + s.cluster(t)[:8] + "=" + done.GetToken()}}); resp.StatusCode != http.StatusSeeOther {
 		t.Errorf("the token of caractrl as a cookie: %s, want the login", resp.Status)
 	}
