@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,10 +19,10 @@ const conditionRetry = time.Second
 // the cache after each change, so a report and a new project that arrive at the same moment are both considered.
 type keptCondition struct {
 	kind string
-	// all returns the projects that can have the condition.
-	all func() []string
-	// changed returns the projects whose condition may differ after these changes.
-	changed func(changes []state.Change) []string
+	// can reports whether a project can have the condition, by its spec.
+	can func(p *carav1.Project) bool
+	// also returns the projects whose condition may differ after a change of another object.
+	also func(ch *state.Change) []string
 	// of returns the condition of a project, or nil if it has none.
 	of func(r state.Reader, p *carav1.Project) *carav1.Condition
 	// record records an event for a condition that people may have to act on, and for its end. c can be nil.
@@ -63,14 +64,46 @@ func (d Conditions) followConditions(ctx context.Context, kept []keptCondition) 
 		return nil
 	}
 	return d.DB.Follow(ctx, state.Follower{
-		Kinds:  []string{api.KindProject},
-		First:  func([]state.Change) error { return nil },
-		Synced: func(int64) error { return each(func(k keptCondition) []string { return k.all() }) },
+		Kinds: []string{api.KindProject},
+		First: func([]state.Change) error { return nil },
+		Synced: func(int64) error {
+			return each(func(k keptCondition) []string { return projectsWhere(d.DB.Cache, k.concerns) })
+		},
 		Commit: func(tx state.Transaction) error {
 			return each(func(k keptCondition) []string { return k.changed(tx.Changes) })
 		},
 		Bookmark: func(int64) error { return nil },
 	})
+}
+
+// concerns reports whether a project can have the condition, or has it still.
+func (k keptCondition) concerns(p *carav1.Project) bool {
+	return k.can(p) || api.FindCondition(p.GetStatus().GetConditions(), k.kind) != nil
+}
+
+// changed returns the projects whose condition may differ after these changes, sorted.
+func (k keptCondition) changed(changes []state.Change) []string {
+	var names []string
+	for i := range changes {
+		if ch := &changes[i]; ch.Kind != api.KindProject {
+			names = append(names, k.also(ch)...)
+		} else if p, ok := ch.New.(*carav1.Project); ok && k.concerns(p) {
+			names = append(names, ch.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// projectsWhere returns the names of the projects that match.
+func projectsWhere(r state.Reader, match func(*carav1.Project) bool) (names []string) {
+	projects, _ := state.List[*carav1.Project](r, "", "")
+	for _, p := range projects {
+		if match(p) {
+			names = append(names, p.GetMetadata().GetName())
+		}
+	}
+	return names
 }
 
 // refresh writes the condition of each project where it differs.
@@ -106,7 +139,7 @@ func (d Conditions) refresh(ctx context.Context, k keptCondition, names []string
 // with returns the project with the condition that it should have, or p itself if nothing differs.
 func (k keptCondition) with(r state.Reader, p *carav1.Project, now time.Time) (*carav1.Project, *carav1.Condition) {
 	var c *carav1.Condition
-	if !api.GoingAway(p) {
+	if k.can(p) && !api.GoingAway(p) {
 		c = k.of(r, p)
 	}
 	conditions, changed := p.GetStatus().GetConditions(), false

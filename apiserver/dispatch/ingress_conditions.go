@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -16,12 +15,8 @@ import (
 // ingressReady is the condition IngressReady.
 func (d Conditions) ingressReady() keptCondition {
 	return keptCondition{
-		kind: api.CondIngressReady, changed: d.ingressChanges, record: recordIngress,
-		all: func() []string { return d.projectsWhere(hasIngressCondition) },
+		kind: api.CondIngressReady, can: canLackIngress, also: d.alsoIngress, record: recordIngress,
 		of: func(r state.Reader, p *carav1.Project) *carav1.Condition {
-			if !canLackIngress(p) {
-				return nil
-			}
 			nodes, _ := state.List[*carav1.Node](r, "", "")
 			return api.IngressCondition(p, d.DB.Hosts.Template, nodes, func(secret string) string {
 				_, problem := rules.PasswordList(r, d.DB.Vault, secret)
@@ -33,50 +28,21 @@ func (d Conditions) ingressReady() keptCondition {
 
 // canLackIngress reports whether a project has a rule that can be unusable.
 func canLackIngress(p *carav1.Project) bool {
-	return slices.ContainsFunc(p.GetSpec().GetIngress(), func(in *carav1.Ingress) bool { return api.Public(in) || in.GetAccess().GetBasicAuth() != nil })
+	return hasPublic(p) || slices.ContainsFunc(p.GetSpec().GetIngress(), func(in *carav1.Ingress) bool { return in.GetAccess().GetBasicAuth() != nil })
 }
 
-func hasIngressCondition(p *carav1.Project) bool {
-	return canLackIngress(p) || api.FindCondition(p.GetStatus().GetConditions(), api.CondIngressReady) != nil
+func hasPublic(p *carav1.Project) bool {
+	return slices.ContainsFunc(p.GetSpec().GetIngress(), api.Public)
 }
 
-// ingressChanges returns the projects whose condition may differ after these changes.
-func (d Conditions) ingressChanges(changes []state.Change) []string {
-	changed := map[string]bool{}
-	add := func(names []string) {
-		for _, name := range names {
-			changed[name] = true
-		}
+func (d Conditions) alsoIngress(ch *state.Change) []string {
+	switch {
+	case ch.Kind == api.KindSecret:
+		return d.DB.Cache.View().ProjectsUsingSecret(ch.Name)
+	case ch.Kind == api.KindNode && !samePublic(ch.Old, ch.New):
+		return projectsWhere(d.DB.Cache, hasPublic)
 	}
-	for i := range changes {
-		switch ch := &changes[i]; ch.Kind {
-		case api.KindProject:
-			if p, ok := ch.New.(*carav1.Project); ok && hasIngressCondition(p) {
-				changed[ch.Name] = true
-			}
-		case api.KindNode:
-			if !samePublic(ch.Old, ch.New) {
-				add(d.projectsWhere(func(p *carav1.Project) bool { return slices.ContainsFunc(p.GetSpec().GetIngress(), api.Public) }))
-			}
-		case api.KindSecret:
-			add(d.projectsWhere(func(p *carav1.Project) bool {
-				return slices.ContainsFunc(p.GetSpec().GetIngress(), func(in *carav1.Ingress) bool {
-					return in.GetAccess().GetBasicAuth().GetSecretRef() == ch.Name
-				})
-			}))
-		}
-	}
-	return slices.Sorted(maps.Keys(changed))
-}
-
-func (d Conditions) projectsWhere(match func(*carav1.Project) bool) (names []string) {
-	projects, _ := state.List[*carav1.Project](d.DB.Cache, "", "")
-	for _, p := range projects {
-		if match(p) {
-			names = append(names, p.GetMetadata().GetName())
-		}
-	}
-	return names
+	return nil
 }
 
 // samePublic reports whether a change of a node does not matter to public hosts.

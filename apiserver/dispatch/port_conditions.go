@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -14,31 +13,22 @@ import (
 
 // portsReady is the condition PortsReady.
 func (d Conditions) portsReady() keptCondition {
-	return keptCondition{kind: api.CondPortsReady, all: func() []string { return projectsWithPorts(d.DB.Cache) }, changed: d.portChanges, record: recordPorts, of: func(r state.Reader, p *carav1.Project) *carav1.Condition {
-		nodes, _ := state.List[*carav1.Node](r, "", "")
-		return api.PortsCondition(p, nodes)
-	}}
+	return keptCondition{
+		kind: api.CondPortsReady, can: hasPorts, also: d.alsoPorts, record: recordPorts,
+		of: func(r state.Reader, p *carav1.Project) *carav1.Condition {
+			nodes, _ := state.List[*carav1.Node](r, "", "")
+			return api.PortsCondition(p, nodes)
+		},
+	}
 }
 
-// portChanges returns the projects whose condition may differ after these changes.
-func (d Conditions) portChanges(changes []state.Change) []string {
-	changed := map[string]bool{}
-	for i := range changes {
-		switch ch := &changes[i]; ch.Kind {
-		case api.KindProject:
-			if p, ok := ch.New.(*carav1.Project); ok && (len(p.GetSpec().GetPorts()) > 0 || api.FindCondition(p.GetStatus().GetConditions(), api.CondPortsReady) != nil) {
-				changed[ch.Name] = true
-			}
-		case api.KindNode:
-			if samePorts(ch.Old, ch.New) {
-				continue
-			}
-			for _, name := range projectsWithPorts(d.DB.Cache) {
-				changed[name] = true
-			}
-		}
+func hasPorts(p *carav1.Project) bool { return len(p.GetSpec().GetPorts()) > 0 }
+
+func (d Conditions) alsoPorts(ch *state.Change) []string {
+	if ch.Kind == api.KindNode && !samePorts(ch.Old, ch.New) {
+		return projectsWithPorts(d.DB.Cache)
 	}
-	return slices.Sorted(maps.Keys(changed))
+	return nil
 }
 
 // samePorts reports whether a change of a node does not matter to ports.
