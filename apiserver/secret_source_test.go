@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -123,21 +125,9 @@ func TestSecretsOfASource(t *testing.T) {
 // TestSecretAndItsLastUserLeave: a Secret is marked because a project uses it, and that project is removed at the same moment.
 func TestSecretAndItsLastUserLeave(t *testing.T) {
 	c := newCluster(t, nil)
-	ctx := identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin})
-	c.secret(t, "db", "", map[string]string{"k": "x"})
-	p := web("shop")
-	p.Spec.Services[0].Env = []*carav1.EnvVar{{Name: "K", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "k"}}}}
-	c.create(t, p)
-	own := func(tx *state.Tx) error {
-		s, _ := state.Read[*carav1.Secret](tx, "db")
-		s = proto.CloneOf(s)
-		s.Metadata.Owner = "source/platform"
-		tx.Put(s)
-		return nil
-	}
-	if err := c.db.Transact(ctx, own); err != nil {
-		t.Fatal(err)
-	}
+	ctx := asAdmin(t)
+	c.ownedSecrets(t, "k", "db")
+	c.create(t, user("shop", "db"))
 	tries := 0
 	err := c.db.Transact(ctx, func(tx *state.Tx) error {
 		rules.DropSecret(tx, "db", "its manifest left", "")
@@ -151,6 +141,70 @@ func TestSecretAndItsLastUserLeave(t *testing.T) {
 	}
 	_, err = carav1.NewSecretServiceClient(c.admin(t)).GetSecret(ctx, &carav1.GetRequest{Name: "db"})
 	testproblem.Want(t, err, codes.NotFound, "")
+}
+
+func asAdmin(t *testing.T) context.Context {
+	t.Helper()
+	return identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin})
+}
+
+// ownedSecrets creates Secrets that source/platform owns, each with one value.
+func (c *cluster) ownedSecrets(t *testing.T, value string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		c.secret(t, name, "", map[string]string{"k": value})
+		if err := c.db.Transact(asAdmin(t), func(tx *state.Tx) error {
+			s, _ := state.Read[*carav1.Secret](tx, name)
+			s = proto.CloneOf(s)
+			s.Metadata.Owner = "source/platform"
+			tx.Put(s)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// user returns a project that uses Secrets.
+func user(name string, secrets ...string) *carav1.Project {
+	p := web(name)
+	for i, secret := range secrets {
+		p.Spec.Services[0].Env = append(p.Spec.Services[0].Env, &carav1.EnvVar{
+			Name: fmt.Sprintf("K%d", i), ValueFrom: &carav1.EnvVarSource{SecretKeyRef: &carav1.SecretKeyRef{Name: secret, Key: "k"}},
+		})
+	}
+	return p
+}
+
+// TestSecretLeavesItsUsers: a marked Secret goes when the last project that uses it changes.
+func TestSecretLeavesItsUsers(t *testing.T) {
+	c := newCluster(t, nil)
+	ctx := asAdmin(t)
+	projects, secrets := carav1.NewProjectServiceClient(c.admin(t)), carav1.NewSecretServiceClient(c.admin(t))
+	c.ownedSecrets(t, "x", "db", "kept", "used")
+	c.create(t, user("one", "db", "kept", "used"))
+	c.create(t, user("two", "db"))
+	for _, name := range []string{"db", "used"} {
+		if err := c.db.Transact(ctx, func(tx *state.Tx) error { rules.DropSecret(tx, name, "its manifest left", ""); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, uses := range map[string][]string{"one": {"used"}, "two": nil} {
+		if s, err := secrets.GetSecret(ctx, &carav1.GetRequest{Name: "db"}); err != nil || s.GetMetadata().GetDeletionTimestamp() == nil {
+			t.Fatalf("project %q uses it still: %v, %v", name, s, err)
+		}
+		if _, err := projects.PutProject(ctx, &carav1.PutProjectRequest{Project: user(name, uses...)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := secrets.GetSecret(ctx, &carav1.GetRequest{Name: "db"})
+	testproblem.Want(t, err, codes.NotFound, "")
+	if _, err := secrets.GetSecret(ctx, &carav1.GetRequest{Name: "kept"}); err != nil {
+		t.Errorf("a Secret that is not marked: %v", err)
+	}
+	if _, err := secrets.GetSecret(ctx, &carav1.GetRequest{Name: "used"}); err != nil {
+		t.Errorf("a marked Secret that the changed project uses still: %v", err)
+	}
 }
 
 // TestSecretOwnerCannotBeForged: the server sets the owner, not the request.

@@ -121,7 +121,7 @@ func RemoveProject(t *state.Tx, p *carav1.Project, by api.Role, why string) erro
 		Owner: meta.GetOwner(), ExpireAt: p.GetSpec().GetExpireAt(), Time: timestamppb.New(t.Now),
 	})
 	RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonRemoved, why)
-	dropUnused(t, p)
+	dropUnused(t, p, nil, "is gone")
 	return nil
 }
 

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -11,8 +12,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// DropSecret deletes a Secret of a source if no project uses it, except for one that is being removed. Otherwise it marks it, and
-// dropUnused deletes it later.
+// DropSecret deletes a Secret of a source if no project uses it, except for one that is being removed or changed. Otherwise it marks
+// it, and dropUnused deletes it later.
 func DropSecret(t *state.Tx, name, why, except string) {
 	secret, ok := state.Read[*carav1.Secret](t, name)
 	if !ok || secret.GetMetadata().GetOwner() == "" {
@@ -31,11 +32,16 @@ func DropSecret(t *state.Tx, name, why, except string) {
 	t.Remove(api.KindSecret, name)
 }
 
-// dropUnused deletes the marked Secrets of a project that is being removed.
-func dropUnused(t *state.Tx, p *carav1.Project) {
+// dropUnused deletes the marked Secrets that only a project used which does not use them any more. now is its spec, or nil if the
+// project is removed; what says what happened to it.
+func dropUnused(t *state.Tx, p *carav1.Project, now *carav1.ProjectSpec, what string) {
+	uses := api.SecretNames(now)
 	for _, name := range api.SecretNames(p.GetSpec()) {
+		if seen, _ := state.Get[*carav1.Secret](t.Seen, name); seen.GetMetadata().GetOwner() == "" || slices.Contains(uses, name) {
+			continue // no condition of the commit: it is never marked
+		}
 		if secret, ok := state.Read[*carav1.Secret](t, name); ok && secret.GetMetadata().GetDeletionTimestamp() != nil {
-			DropSecret(t, name, fmt.Sprintf("no project uses it since project %q is gone", p.GetMetadata().GetName()), p.GetMetadata().GetName())
+			DropSecret(t, name, fmt.Sprintf("no project uses it since project %q %s", p.GetMetadata().GetName(), what), p.GetMetadata().GetName())
 		}
 	}
 }

@@ -138,6 +138,7 @@ func ChangeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, w
 	if err := claimPorts(t, old, p); err != nil {
 		return err
 	}
+	dropUnused(t, old, spec, "changed")
 	if sameContainers(old.GetSpec(), spec) {
 		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonSpecChanged, what)
 		return nil
