@@ -207,6 +207,60 @@ func TestSecretLeavesItsUsers(t *testing.T) {
 	}
 }
 
+// TestLargeSecretsLeave: large Secrets, which are written again when they are marked or lose their owner, do not fit into one
+// transaction. They leave a source all the same, and so does the source.
+func TestLargeSecretsLeave(t *testing.T) {
+	c := newCluster(t, nil)
+	ctx := asAdmin(t)
+	src, err := carav1.NewSourceServiceClient(c.admin(t)).CreateSource(ctx, &carav1.CreateSourceRequest{Source: &carav1.Source{
+		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: "platform"},
+		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"a", "b", "c", "d"}
+	c.ownedSecrets(t, strings.Repeat("x", api.MaxSecret-10), names...)
+	c.create(t, user("shop", names...))
+	conn, err := c.Client("sources")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := carav1.NewSourceServiceClient(conn).PublishSnapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&carav1.PublishSnapshotRequest{
+		Source: "platform", SourceUid: src.GetMetadata().GetUid(), SecretsRead: true, Head: &carav1.Snapshot{Revision: "r", Sequence: 1, Complete: true},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.CloseAndRecv(); err != nil {
+		t.Fatal(err)
+	}
+	marked := func(want bool) {
+		t.Helper()
+		for _, name := range names {
+			s, err := carav1.NewSecretServiceClient(c.admin(t)).GetSecret(ctx, &carav1.GetRequest{Name: name})
+			if err != nil || (s.GetMetadata().GetDeletionTimestamp() != nil) != want || (s.GetMetadata().GetOwner() != "") != want {
+				t.Errorf("Secret %q should be marked: %v; it is %v, %v", name, want, s.GetMetadata(), err)
+			}
+		}
+	}
+	marked(true)
+	if _, err := carav1.NewSourceServiceClient(c.admin(t)).DeleteSource(ctx, &carav1.DeleteRequest{Name: "platform"}); err != nil {
+		t.Fatal(err)
+	}
+	reconciler, err := c.Client("reconciler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := carav1.NewSourceServiceClient(reconciler).RemoveSource(ctx, &carav1.DeleteRequest{Name: "platform"}); err != nil {
+		t.Fatal(err)
+	}
+	marked(false)
+}
+
 // TestSecretOwnerCannotBeForged: the server sets the owner, not the request.
 func TestSecretOwnerCannotBeForged(t *testing.T) {
 	c := newCluster(t, nil)

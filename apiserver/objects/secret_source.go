@@ -81,53 +81,61 @@ func declareForSource(t *state.Tx, in *published, d *carav1.DeclaredSecret) erro
 	return err
 }
 
-// dropAtOnce is how many Secrets go in the transaction of a snapshot's head, which must fit into the limits of the store. It is
-// enough for a usual push, so that its Secrets are gone when it is in force.
-const dropAtOnce = 4
-
-// dropsSecrets reports whether a snapshot has all Secrets that its source declares.
-func (in *published) dropsSecrets() bool { return in.secretsRead && in.head.GetComplete() }
-
-// undeclared returns the names of the Secrets that the source owns and no longer declares.
-func (in *published) undeclared(r state.Reader) []string {
-	return slices.DeleteFunc(secretsOf(r, in.source), func(name string) bool {
-		return slices.ContainsFunc(in.secrets, func(d *carav1.DeclaredSecret) bool { return d.GetSecret().GetMetadata().GetName() == name })
+// undeclared returns the Secrets that the source owns and no longer declares. It returns none if the snapshot does not have all
+// Secrets that the source declares.
+func (in *published) undeclared(r state.Reader) []*carav1.Secret {
+	if !in.secretsRead || !in.head.GetComplete() {
+		return nil
+	}
+	return slices.DeleteFunc(secretsOf(r, in.source), func(s *carav1.Secret) bool {
+		return slices.ContainsFunc(in.secrets, func(d *carav1.DeclaredSecret) bool {
+			return d.GetSecret().GetMetadata().GetName() == s.GetMetadata().GetName()
+		})
 	})
 }
 
-// dropUndeclared deletes a Secret that left the source, or marks it if a project uses it.
-func dropUndeclared(t *state.Tx, in *published, name string) {
+// dropUndeclared deletes Secrets that left the source, or marks those that a project uses.
+func dropUndeclared(t *state.Tx, in *published, gone []*carav1.Secret) {
 	src, ok := state.Read[*carav1.Source](t, in.source)
 	if !ok || src.GetSpec().Prune != nil && !src.GetSpec().GetPrune() {
 		return
 	}
-	rules.DropSecret(t, name, "its manifest left "+api.PrefixSource+in.source, "")
+	for _, s := range gone {
+		rules.DropSecret(t, s.GetMetadata().GetName(), "its manifest left "+api.PrefixSource+in.source, "")
+	}
 }
 
-// dropSecrets deletes the other Secrets that left the source, each in a transaction of its own.
+// dropBeside drops the Secrets that fit into the transaction of the head and its claims. So those of a usual push are gone when it is
+// in force. The others follow with dropSecrets.
+func dropBeside(t *state.Tx, in *published, claims []*carav1.Claim) {
+	room := partBytes
+	for _, c := range claims {
+		room -= proto.Size(c)
+	}
+	gone := in.undeclared(t.Seen)
+	dropUndeclared(t, in, gone[:fitting(gone, partSecrets, room)])
+}
+
+// dropSecrets drops the Secrets that left the source and did not go with the head.
 func (s publisher) dropSecrets(ctx context.Context, in *published) error {
-	for _, name := range in.undeclared(s.db.Cache) {
-		if err := s.db.Transact(ctx, func(t *state.Tx) error { dropUndeclared(t, in, name); return nil }); err != nil {
+	for part := range parts(in.undeclared(s.db.Cache), partSecrets) {
+		if err := s.db.Transact(ctx, func(t *state.Tx) error { dropUndeclared(t, in, part); return nil }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// secretsOf returns the names of the Secrets that a source owns.
-func secretsOf(r state.Reader, source string) (names []string) {
+// secretsOf returns the Secrets that a source owns.
+func secretsOf(r state.Reader, source string) []*carav1.Secret {
 	all, _ := state.List[*carav1.Secret](r, "", "")
-	for _, secret := range all {
-		if secret.GetMetadata().GetOwner() == api.PrefixSource+source {
-			names = append(names, secret.GetMetadata().GetName())
-		}
-	}
-	return names
+	return slices.DeleteFunc(all, func(s *carav1.Secret) bool { return s.GetMetadata().GetOwner() != api.PrefixSource+source })
 }
 
 // releaseSecrets ends the ownership of a source that is removed, as for its projects: they stay, or they go.
-func releaseSecrets(t *state.Tx, src *carav1.Source, names []string) {
-	for _, name := range names {
+func releaseSecrets(t *state.Tx, src *carav1.Source, secrets []*carav1.Secret) {
+	for _, s := range secrets {
+		name := s.GetMetadata().GetName()
 		if src.GetSpec().GetOnDelete() == api.OnDeleteDelete {
 			rules.DropSecret(t, name, "its source was deleted", "")
 		}

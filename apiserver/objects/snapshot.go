@@ -74,18 +74,15 @@ func (s publisher) publish(ctx context.Context, in *published) (src *carav1.Sour
 			_, _ = state.Read[*carav1.Claim](t, c.GetMetadata().GetName()) // a condition of the commit, because its status may change
 			t.Put(c)
 		}
-		if src, err = publishHead(t, in); err == nil && in.dropsSecrets() {
-			gone := in.undeclared(t.Seen)
-			for _, name := range gone[:min(len(gone), dropAtOnce)] {
-				dropUndeclared(t, in, name)
-			}
+		if src, err = publishHead(t, in); err == nil {
+			dropBeside(t, in, claims)
 		}
 		return err
 	})
 	if err == nil && src == nil {
 		src, err = s.publishParts(ctx, in, large)
 	}
-	if err == nil && in.dropsSecrets() {
+	if err == nil {
 		err = s.dropSecrets(ctx, in)
 	}
 	return src, err

@@ -12,34 +12,41 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Limits of one part of a snapshot. A transaction has two writes for each claim and must fit into the limits of the store.
+// Limits of one part. A transaction must fit into the limits of the store: it has two writes for each claim, three for each Secret,
+// and two for a head, whose source it also has.
 const (
-	partClaims = 50
-	partBytes  = 256 << 10
+	partClaims  = 50
+	partSecrets = 20
+	partBytes   = 256 << 10
 )
 
-// parts splits claims into parts that fit into a transaction. A part has at least one claim.
-func parts[T proto.Message](claims []T) iter.Seq[[]T] {
+// fitting returns how many of the first objects fit into a number and into a size in bytes.
+func fitting[T proto.Message](objects []T, most, room int) (n int) {
+	for n < min(len(objects), most) {
+		if room -= proto.Size(objects[n]); room < 0 {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// parts splits objects into parts that fit into a transaction. A part has at least one object.
+func parts[T proto.Message](objects []T, most int) iter.Seq[[]T] {
 	return func(yield func([]T) bool) {
-		for len(claims) > 0 {
-			n, size := 0, 0
-			for n < min(len(claims), partClaims) {
-				if size += proto.Size(claims[n]); size > partBytes && n > 0 {
-					break
-				}
-				n++
-			}
-			if !yield(claims[:n]) {
+		for len(objects) > 0 {
+			n := max(1, fitting(objects, most, partBytes))
+			if !yield(objects[:n]) {
 				return
 			}
-			claims = claims[n:]
+			objects = objects[n:]
 		}
 	}
 }
 
 // fitsOne reports whether the head and its claims fit into one transaction.
 func fitsOne(claims []*carav1.Claim) bool {
-	for part := range parts(claims) {
+	for part := range parts(claims, partClaims) {
 		return len(part) == len(claims)
 	}
 	return true
@@ -73,7 +80,7 @@ func (s publisher) publishStaged(ctx context.Context, in *published, claims []*c
 	name := func(c *carav1.Claim) string {
 		return state.StagedName(in.source, in.head.GetGeneration(), c.GetSpec().GetProject().GetMetadata().GetName())
 	}
-	for part := range parts(claims) {
+	for part := range parts(claims, partClaims) {
 		err := s.db.Transact(ctx, func(t *state.Tx) error {
 			for _, c := range part {
 				t.Put(&carav1.StagedClaim{Metadata: &carav1.ObjectMeta{Name: name(c)}, Claim: c})
@@ -116,7 +123,7 @@ func (s publisher) settleStaged(ctx context.Context, source string) error {
 
 func (s publisher) settleAlone(ctx context.Context, source string) error {
 	staged, _ := state.List[*carav1.StagedClaim](s.db.Cache, source+"/", "")
-	for part := range parts(staged) {
+	for part := range parts(staged, partClaims) {
 		if err := s.db.Transact(ctx, func(t *state.Tx) error { settlePart(t, source, part); return nil }); err != nil {
 			return err
 		}

@@ -189,8 +189,8 @@ func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned 
 		orphaned, err = orphanProjects(t, src, projects[:min(len(projects), removeBatch)])
 		return orphaned, true, err
 	}
-	if secrets := secretsOf(t.Seen, req.GetName()); len(secrets) > 0 {
-		releaseSecrets(t, src, secrets[:min(len(secrets), removeBatch/2)])
+	for part := range parts(secretsOf(t.Seen, req.GetName()), partSecrets) {
+		releaseSecrets(t, src, part)
 		return 0, true, nil
 	}
 	staged, _ := state.Page[*carav1.StagedClaim](t.Seen, req.GetName()+"/", "", removeBatch, nil)
