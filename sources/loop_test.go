@@ -14,6 +14,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testsops"
 	"github.com/caravanserai/cara/sources"
 	"github.com/caravanserai/cara/sources/sourcetest"
 )
@@ -220,6 +221,29 @@ func TestRotatedSecretOpensAgain(t *testing.T) {
 			t.Errorf("opened %d times, closed %d times", m.opened, m.closed)
 		}
 	})
+}
+
+// TestPublicationEndsHalfway: the server has stored the snapshot, but not deleted the Secrets that left the source. The source
+// publishes again, although nothing has changed.
+func TestPublicationEndsHalfway(t *testing.T) {
+	m := &memory{}
+	w := start(t, m)
+	w.Server.Secret(sourcetest.Name, map[string][]byte{"age.key": []byte(testsops.NewKey(t).Private)})
+	w.Create(func(s *carav1.SourceSpec) { s.Decryption = &carav1.Decryption{SecretRef: "age"} })
+	w.Published(1)
+	w.Looked()
+	w.Server.FailHalfway()
+	m.Publish()
+	w.Hint()
+	w.Published(2)
+	if again := w.Published(3); again.Head.GetRevision() != w.Server.Publishes()[1].Head.GetRevision() {
+		t.Errorf("the revision is %s, and nothing has changed since %s", again.Head.GetRevision(), w.Server.Publishes()[1].Head.GetRevision())
+	}
+	w.Looked()
+	w.Looked()
+	if n := len(w.Server.Publishes()); n != 3 {
+		t.Errorf("%d publications of a source that has not changed", n)
+	}
 }
 
 func TestDeletedSourceIsLetGo(t *testing.T) {

@@ -233,6 +233,7 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 	if err := reader.files.store(ctx, p.files, change); err != nil {
 		return nil, err
 	}
+	p.st.keys = "" // after an error the snapshot may be stored, but not all that follows from it
 	if err := p.publish(ctx, next, change); err != nil {
 		return nil, err
 	}

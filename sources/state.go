@@ -29,7 +29,7 @@ type state struct {
 	memory     memory             // nil until it is filled
 	rules      string             // parsingRules of what is in memory
 	contents   map[string]content // of files that manifests use, by Hash
-	keys       string             // hash of the keys with which the files were decrypted
+	keys       string             // hash of the keys that decrypted the published files; empty if they must be published again
 
 	due       time.Time // of the next poll
 	barred    time.Time // the server asked not to be contacted before

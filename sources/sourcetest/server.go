@@ -34,6 +34,7 @@ type Server struct {
 	nextPoll  chan struct{} // closed and replaced at each poll
 	publishes []Publish
 	writes    int
+	halfway   bool
 	blobs     map[string]string // contents of files by digest
 	puts      int
 }
@@ -185,7 +186,7 @@ func (s *Server) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretR
 	if !ok {
 		return nil, api.Errorf(codes.NotFound, "NotFound", "no such secret")
 	}
-	return &carav1.GetSourceSecretResponse{Git: values}, nil
+	return &carav1.GetSourceSecretResponse{Git: values, Decryption: values}, nil
 }
 
 // UpdateSourceStatus keeps polls in memory and writes the rest if it differs.
@@ -230,6 +231,23 @@ func (s *Server) count() {
 	s.writes++
 }
 
+// FailHalfway makes the next publication fail after its snapshot is stored, as if the Secrets that left the source could not be
+// deleted.
+func (s *Server) FailHalfway() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.halfway = true
+}
+
+// fails reports whether a publication fails after its snapshot is stored.
+func (s *Server) fails() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fails := s.halfway
+	s.halfway = false
+	return fails
+}
+
 // PublishSnapshot stores a snapshot in one transaction, if it is the next one of its source.
 func (s *Server) PublishSnapshot(in grpc.ClientStreamingServer[carav1.PublishSnapshotRequest, carav1.PublishSnapshotResponse]) error {
 	var all *carav1.PublishSnapshotRequest
@@ -257,6 +275,9 @@ func (s *Server) PublishSnapshot(in grpc.ClientStreamingServer[carav1.PublishSna
 	}
 	if err := s.store(all, messages); err != nil {
 		return err
+	}
+	if s.fails() {
+		return api.Errorf(codes.Unavailable, "Unavailable", "halfway")
 	}
 	stored := fakecluster.Read[*carav1.Source](s.Cluster, all.Source).Metadata.ResourceVersion
 	return in.SendAndClose(&carav1.PublishSnapshotResponse{ResourceVersion: stored})
