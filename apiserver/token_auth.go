@@ -44,8 +44,11 @@ func (s tokens) bearer(header string) (identity.Actor, error) {
 		return identity.Actor{}, api.Unauthenticated("%v", err)
 	}
 	token, ok := state.Get[*carav1.Token](s.db.Cache, id)
-	if session, err := s.objects.FindSession(identity.FormatToken(id, secret)); !ok && err == nil && session.GetClient() == api.SessionCaractrl && !session.GetLink() {
-		return sessions(s).actor(session)
+	if !ok {
+		session, err := s.objects.FindSession(identity.FormatToken(id, secret))
+		if err == nil && session.GetClient() == api.SessionCaractrl && !session.GetLink() {
+			return sessions(s).actor(session)
+		}
 	}
 	if !ok || !identity.SecretMatches(token.GetSecretHash(), secret) {
 		return identity.Actor{}, api.Unauthenticated("the token is not valid here: it was revoked, or is of another cluster")
