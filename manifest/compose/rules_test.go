@@ -114,8 +114,12 @@ services:
     image: b
     environment: [TZ]
     volumes: ["/etc/localtime:/etc/localtime:ro"]
+  c:
+    image: c
+    environment: ["TZ="]
+    volumes: ["/etc/localtime:/etc/localtime:ro"]
 `)
-	want := []string{"compose.yaml:10 loss services.b.volumes.0"}
+	want := []string{"compose.yaml:10 loss services.b.volumes.0", "compose.yaml:14 loss services.c.volumes.0"}
 	if diff := cmp.Diff(want, said(r)); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
 	}
@@ -174,6 +178,7 @@ func TestPorts(t *testing.T) {
 		"https alone":     {`    ports: ["443:443"]`, ":443=web:443 web-443", nil},
 		"https elsewhere": {`    ports: ["9000:9000", "9443:9443"]`, "shop=web:9000", nil},
 		"http/3":          {`    ports: ["443:443", "443:443/udp"]`, ":443=web:443 web-443 UDP:443=web:443 web-443-udp", nil},
+		"http/3 too":      {`    ports: ["80:80", "443:443", "443:443/udp"]`, "shop=web:80 UDP:443=web:443 web-443-udp", nil},
 		"syslog":          {`    ports: ["1601:1601", "1601:1601/udp", "80:80"]`, "shop=web:80 :1601=web:1601 web-1601 UDP:1601=web:1601 web-1601-udp", nil},
 		"database":        {`    ports: ["15432:5432"]`, ":15432=web:5432 web-15432", nil},
 		"udp":             {`    ports: ["53:53/udp", "53:53"]`, "UDP:53=web:53 web-53-udp :53=web:53 web-53", nil},

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,6 +63,38 @@ func TestNameOfLength(t *testing.T) {
 			t.Fatalf("%s has the name %s", from, name)
 		}
 		seen[name] = true
+	}
+}
+
+// TestBeside checks which files a manifest refers to, and which become part of it: a source follows no links, and reads nothing
+// outside of the directory of the manifest.
+func TestBeside(t *testing.T) {
+	top := t.TempDir()
+	dir := filepath.Join(top, "deploy")
+	for name, size := range map[string]int{"other.conf": 1, "deploy/a.conf": 1, "deploy/sub/b.conf": 1, "deploy/most.conf": maxContent, "deploy/big.conf": maxContent + 1} {
+		file := filepath.Join(top, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o750), os.WriteFile(file, make([]byte, size), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{"here": "deploy", "deploy/link.conf": "a.conf", "deploy/linked": "sub"} {
+		if err := os.Symlink(target, filepath.Join(top, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		"a.conf": "./a.conf", "sub": "./sub/", "sub/b.conf": "./sub/b.conf", "most.conf": "./most.conf",
+		"big.conf": "", "link.conf": "", "linked": "", "linked/b.conf": "", "../other.conf": "", "missing.conf": "",
+	} {
+		for _, manifestDir := range []string{dir, filepath.Join(top, "here")} {
+			c := &converter{input: &input{manifestDir: manifestDir}}
+			if got := c.beside(filepath.Join(manifestDir, name)); got != want {
+				t.Errorf("%s is %q for a manifest in %s, want %q", name, got, manifestDir, want)
+			}
+		}
+	}
+	if got := (&converter{input: &input{}}).beside(filepath.Join(dir, "a.conf")); got != "" {
+		t.Errorf("a.conf is %q without a directory of the manifest", got)
 	}
 }
 
