@@ -110,8 +110,7 @@ func (o *drainOptions) run(ctx context.Context) error {
 func (o *drainOptions) wait(ctx context.Context, conn grpc.ClientConnInterface) error {
 	d := progress.NewDrain(o.name)
 	err := o.untilEnded(ctx, o.timeout, followed{
-		watch: func(ctx context.Context) error { return o.follow(ctx, conn, d) }, remains: d.Remains,
-		lost: func() bool { return d.Once("server", "gone") },
+		watch: func(ctx context.Context) error { return o.follow(ctx, conn, d) }, remains: d.Remains, lost: d.Lost,
 	})
 	if err != nil {
 		return err

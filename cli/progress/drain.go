@@ -33,8 +33,11 @@ func NewDrain(node string) *Drain {
 // Begin must be called before the first message of a watch, which starts with all objects.
 func (d *Drain) Begin() { d.seen, d.state = map[string]bool{}, nil }
 
-// Once reports whether a text about something is new.
-func (d *Drain) Once(about, text string) bool {
+// Lost reports whether the loss of the server is new.
+func (d *Drain) Lost() bool { return d.once("server", "gone") }
+
+// once reports whether a text about something is new.
+func (d *Drain) once(about, text string) bool {
 	if d.shown[about] == text {
 		return false
 	}
@@ -80,7 +83,7 @@ func (d *Drain) complete() (steps []string) {
 		}
 	}
 	delete(d.shown, "server")
-	if text := fmt.Sprintf("node/%s is being drained: %s to move", d.node, term.Plural(len(d.open), "project")); d.Once("begun", "yes") {
+	if text := fmt.Sprintf("node/%s is being drained: %s to move", d.node, term.Plural(len(d.open), "project")); d.once("begun", "yes") {
 		steps = append([]string{text}, steps...)
 	}
 	return steps
@@ -94,7 +97,7 @@ func (d *Drain) judge(steps *[]string) error {
 	case !d.state.GetSpec().GetDraining():
 		return fmt.Errorf("node %q is not draining any more: somebody ended the drain; %s", d.node, d.left())
 	case st.GetState() == api.NodeNotReady:
-		if d.Once("node", api.NodeNotReady) {
+		if d.once("node", api.NodeNotReady) {
 			*steps = append(*steps, fmt.Sprintf("node/%s does not answer: projects without data on it move when their rescheduleAfter is over", d.node))
 		}
 		d.Drained = len(d.open) == 0 // its agent cannot confirm it; see notes
@@ -152,7 +155,7 @@ func (d *Drain) waits(name string, p *carav1.Project) []string {
 		return nil
 	}
 	text := fmt.Sprintf("project/%s waits: %s", term.Line(name), term.Line(c.GetMessage()))
-	if !d.Once("project/"+name, text) {
+	if !d.once("project/"+name, text) {
 		return nil
 	}
 	return []string{text}
@@ -165,7 +168,7 @@ func (d *Drain) moves(name string, p *carav1.Project, m *carav1.Move) []string {
 	if m.GetRestore() != nil {
 		text = fmt.Sprintf("project/%s is being restored: %s", term.Line(name), m.GetStep())
 	}
-	if !d.Once("project/"+name, text) {
+	if !d.once("project/"+name, text) {
 		return nil
 	}
 	if message != "" {
