@@ -137,7 +137,6 @@ func (h *testServer) project(ctx context.Context, name string) (*carav1.Project,
 	return carav1.NewProjectServiceClient(conn).GetProject(ctx, kind.ByName(name))
 }
 
-// schedule is one decision of the scheduler: Bind to a node, or Explain.
 // await waits until a condition of a project has a reason.
 func (h *testServer) await(ctx context.Context, project, reason string) error {
 	return testcluster.WaitFor(ctx, "project "+project+" has a condition with "+reason, func(ctx context.Context) error {
@@ -149,6 +148,7 @@ func (h *testServer) await(ctx context.Context, project, reason string) error {
 	})
 }
 
+// schedule is one decision of the scheduler: Bind to a node, or Explain.
 func (h *testServer) schedule(ctx context.Context, project, action, node, message string) error {
 	p, err := h.project(ctx, project)
 	if err != nil {
