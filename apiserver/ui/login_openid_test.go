@@ -303,6 +303,9 @@ func TestOpenIDTerminal(t *testing.T) {
 	if resp := s.get(t, client(t), "/ui/login?code="+at[1], nil); resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("the code of caractrl as a link of the page: %s", resp.Status)
 	}
+	if _, err := carav1.NewInfoServiceClient(s.conn(t, at[1])).GetInfo(t.Context(), &emptypb.Empty{}); api.Code(err) != codes.Unauthenticated {
+		t.Errorf("the code of caractrl as a token: %v", err)
+	}
 	done, err := api1.FinishLogin(t.Context(), &carav1.FinishLoginRequest{Code: at[1], Verifier: verifier})
 	must(t, err)
 	if _, err := api1.FinishLogin(t.Context(), &carav1.FinishLoginRequest{Code: at[1], Verifier: verifier}); api.Code(err) != codes.Unauthenticated {

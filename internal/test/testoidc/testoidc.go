@@ -38,6 +38,8 @@ const ClientID = "cara"
 // Control is what the provider says and how it fails.
 type Control struct {
 	Groups []string
+	// Subject is who the person is in tokens that are made from now on; empty means ada.
+	Subject string
 	// Seconds is the life of an ID token; negative makes expired ones.
 	Seconds int
 	// Nonce replaces the nonces of logins that begin from now on. OtherClient makes tokens for another client.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -27,6 +28,8 @@ import (
 // control is what a test sets.
 type control struct {
 	Groups []string
+	// Subject replaces the subject of tokens that are made from now on.
+	Subject string
 	// Seconds is the life of an ID token; negative makes expired ones.
 	Seconds int
 	// Nonce replaces the nonce of logins that begin from now on. OtherClient makes tokens for another client.
@@ -142,7 +145,7 @@ func (s *store) SetUserinfoFromScopes(ctx context.Context, info *oidc.UserInfo, 
 
 func (s *store) SetUserinfoFromRequest(_ context.Context, info *oidc.UserInfo, r op.IDTokenRequest, scopes []string) error {
 	err := s.Storage.SetUserinfoFromScopes(context.Background(), info, r.GetSubject(), r.GetClientID(), scopes)
-	info.Subject, info.Email, info.EmailVerified = r.GetSubject(), "ada@example.com", true
+	info.Subject, info.Email, info.EmailVerified = cmp.Or(s.state().Subject, r.GetSubject()), "ada@example.com", true
 	info.AppendClaims("groups", s.state().Groups)
 	return err
 }
