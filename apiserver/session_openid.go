@@ -2,7 +2,9 @@ package apiserver
 
 import (
 	"context"
+	"maps"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +47,6 @@ type openID struct {
 
 	mu      sync.Mutex
 	running map[string]chan struct{} // sessions that are being renewed
-	renewed sync.WaitGroup           // waits for them
 	ended   bool                     // the server stops: none is renewed any more
 	pause   time.Time                // until then, none is renewed
 	silent  bool                     // the log says that the provider does not answer
@@ -183,13 +184,11 @@ func (s sessions) renew(ctx context.Context, id string, ahead time.Duration) {
 	if !ok {
 		running = make(chan struct{})
 		o.running[id] = running
-		o.renewed.Add(1)
 		s.guard.Go("renew a session", func() error {
 			own, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTime+keepTime) // the caller may leave
 			defer cancel()
 			return s.renewNow(own, id, ahead)
 		}, func(err error) {
-			defer o.renewed.Done()
 			s.note(err)
 			o.mu.Lock()
 			defer o.mu.Unlock()
@@ -209,8 +208,11 @@ func (s sessions) renew(ctx context.Context, id string, ahead time.Duration) {
 func (o *openID) settle() {
 	o.mu.Lock()
 	o.ended = true
+	running := slices.Collect(maps.Values(o.running))
 	o.mu.Unlock()
-	o.renewed.Wait()
+	for _, renewed := range running {
+		<-renewed
+	}
 }
 
 // renewNow asks the provider whether the person may still log in. What it refuses ends the session.
