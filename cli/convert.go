@@ -28,8 +28,9 @@ type convertOptions struct {
 func newConvert(a *app) *cobra.Command {
 	o := &convertOptions{app: a}
 	cmd := command(&cobra.Command{
-		Use: "convert [COMPOSE-FILE...]", Short: "Convert Compose files to a manifest",
-		Long: `Convert Compose files to the manifest of a project. Without a file, the Compose file of the current directory is used.
+		Use: "convert [COMPOSE-FILE... | DIRECTORY]", Short: "Convert Compose files to a manifest",
+		Long: `Convert Compose files to the manifest of a project. Without a file, the Compose file of the current directory is used, or
+that of the directory.
 
 Variables come from the environment and from the file .env, as for docker compose. Values that look like passwords become a Secret
 in a file of its own, which must not be committed. Every key without an equivalent is an error with its line, and says what to do

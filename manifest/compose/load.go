@@ -33,6 +33,9 @@ type input struct {
 
 func load(ctx context.Context, o Options) (*input, error) {
 	logrus.SetOutput(io.Discard) // compose-go logs what the findings say with a position
+	if err := o.directory(); err != nil {
+		return nil, err
+	}
 	read := func(extra ...func(*loader.Options)) (*cli.ProjectOptions, error) {
 		with := []cli.ProjectOptionsFn{
 			cli.WithWorkingDirectory(o.Dir), cli.WithEnv(o.Environ), cli.WithEnvFiles(o.EnvFiles...), cli.WithDotEnv,
@@ -84,6 +87,24 @@ func load(ctx context.Context, o Options) (*input, error) {
 		return nil, in.explain(err)
 	}
 	return in, nil
+}
+
+// directory lets one directory stand for the Compose file in it, as the current directory does. Unlike Compose, it does not
+// look above a directory that somebody has named.
+func (o *Options) directory() error {
+	for _, name := range o.Files {
+		if info, err := os.Stat(name); err != nil || !info.IsDir() {
+			continue
+		}
+		for _, file := range cli.DefaultFileNames {
+			if _, err := os.Stat(filepath.Join(name, file)); err == nil && len(o.Files) == 1 {
+				o.Files, o.Dir = nil, name
+				return nil
+			}
+		}
+		return fmt.Errorf("%s is a directory: name a Compose file, or one directory with a compose.yaml. A source with format: Compose runs directories of them", name)
+	}
+	return nil
 }
 
 // explain adds the names of the files to an error that does not have them.
