@@ -49,8 +49,10 @@ func newApply(a *app) *cobra.Command {
 }
 
 func (o *applyOptions) parse([]string) (err error) {
-	o.terms, err = o.override.terms()
-	return err
+	if o.terms, err = o.override.terms(); err != nil {
+		return err
+	}
+	return checkTimeout(o.timeout)
 }
 
 // store stores the files that the objects use, except with --dry-run.

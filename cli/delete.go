@@ -49,8 +49,10 @@ func newDelete(a *app) *cobra.Command {
 
 func (o *deleteOptions) parse(args []string) (err error) {
 	o.args = args
-	o.terms, err = o.override.terms()
-	return err
+	if o.terms, err = o.override.terms(); err != nil {
+		return err
+	}
+	return checkTimeout(o.timeout)
 }
 
 // run deletes each object. If one is refused, it continues with the others and fails at the end. Consecutive projects are

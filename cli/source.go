@@ -104,6 +104,9 @@ func (o *reconcileOptions) parse(args []string) error {
 			o.timeout = 5 * time.Minute
 		}
 	}
+	if err := checkTimeout(o.timeout); err != nil {
+		return err
+	}
 	return o.named.parse(args)
 }
 

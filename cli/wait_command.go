@@ -79,6 +79,14 @@ func (o *waitOptions) parse(args []string) error {
 	if o.state = cmp.Or(strings.ToLower(o.state), states[0]); !slices.Contains(states, o.state) {
 		return fmt.Errorf("a %s has --for %s, not %q", o.object.Kind.Lower(), strings.Join(states, ", "), o.state)
 	}
+	return checkTimeout(o.timeout)
+}
+
+// checkTimeout refuses a time that is over before the wait begins.
+func checkTimeout(timeout time.Duration) error {
+	if timeout <= 0 {
+		return fmt.Errorf("--timeout %s is over at once: give a time such as 5m", timeout)
+	}
 	return nil
 }
 
