@@ -124,7 +124,7 @@ func (e serviceErrors) from(at string, s *carav1.Service) {
 	}
 	if files > MaxServiceFiles || bytes > MaxServiceFileBytes {
 		e.add(at+".files", "from names %d files with %d KiB; a service may have %d files with %d KiB: put more into the image or a volume",
-			files, bytes>>10, MaxServiceFiles, MaxServiceFileBytes>>10)
+			files, (bytes+1023)>>10, MaxServiceFiles, MaxServiceFileBytes>>10)
 	}
 }
 

@@ -53,7 +53,20 @@ func (d Document) Fill(find func(from string) (entries []*carav1.FileEntry, fold
 	if len(p.problems) == 0 {
 		p.validate(d)
 	}
+	d.toOrigins(p.problems)
 	return p.problems
+}
+
+// toOrigins moves problems to the files that the object was converted from.
+func (d Document) toOrigins(problems []*carav1.FileProblem) {
+	for _, p := range problems {
+		for field := p.GetPath(); d.Origins != nil && field != ""; field = field[:max(0, strings.LastIndex(field, "."))] {
+			if at, ok := d.Origins[field]; ok {
+				p.File, p.Line, p.Column, p.Path = at.File, int32(at.Line), int32(at.Column), at.Path //nolint:gosec // positions in a file of 1 MiB
+				break
+			}
+		}
+	}
 }
 
 // Unfilled returns a problem for each file whose entries are set in the manifest, where only Cara sets them.

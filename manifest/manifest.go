@@ -59,7 +59,18 @@ type Document struct {
 	// Warnings are about ignored parts, such as status.
 	Warnings []*carav1.FileProblem
 
+	// Origins say where fields of an object come from that was converted from other files, by the path of the field, such as
+	// `spec.services[0].files[0]`. Nil for manifests.
+	Origins map[string]Origin
+
 	root *yaml.Node
+}
+
+// Origin is a key of a file.
+type Origin struct {
+	File         string
+	Line, Column int
+	Path         string // such as `services.web.volumes.0`
 }
 
 // Position returns the line and column of a field such as `spec.services[0].image`, or of its nearest existing parent.

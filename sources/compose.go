@@ -127,7 +127,7 @@ func (d *reader) convert(ctx context.Context, c composeProject) (Parsed, []manif
 	if len(out.Problems) > 0 {
 		return out, nil, nil // nothing of it is applied
 	}
-	docs := []manifest.Document{{Object: r.Project, Kind: api.KindProject, Name: r.Project.GetMetadata().GetName(), File: c.main.Path, Line: 1, Column: 1}}
+	docs := []manifest.Document{{Object: r.Project, Kind: api.KindProject, Name: r.Project.GetMetadata().GetName(), File: c.main.Path, Line: 1, Column: 1, Origins: r.Origins}}
 	needs, err := d.files.needs(ctx, c.main.Path, docs)
 	out.Needs = sortedNeeds(append(out.Needs, needs...))
 	return out, docs, err

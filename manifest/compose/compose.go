@@ -22,6 +22,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
 )
 
 // Options say what to convert.
@@ -56,6 +57,8 @@ type Result struct {
 	Secret *carav1.Secret
 	// Findings are in the order of their positions.
 	Findings []Finding
+	// Origins say where the services and files of the project come from.
+	Origins map[string]manifest.Origin
 
 	file string // the first Compose file
 }
@@ -123,7 +126,7 @@ func Convert(ctx context.Context, o Options) (*Result, error) {
 	slices.SortStableFunc(c.findings, func(x, y Finding) int {
 		return cmp.Or(strings.Compare(x.File, y.File), x.Line-y.Line)
 	})
-	return &Result{Project: c.to, Secret: c.secret, Findings: c.findings, file: c.files[0].name}, nil
+	return &Result{Project: c.to, Secret: c.secret, Findings: c.findings, Origins: c.origins(), file: c.files[0].name}, nil
 }
 
 // converter holds one conversion.
@@ -137,6 +140,7 @@ type converter struct {
 	doors   []door // HTTP ports that become ingress
 	// restarted are the services without a restart policy.
 	restarted []string
+	keyOf     map[*carav1.File]string // keys of the files of a source
 	findings  []Finding
 }
 

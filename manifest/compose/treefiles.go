@@ -2,6 +2,7 @@ package compose
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -11,6 +12,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
 )
 
 // inTree returns the path in the source of a path that the library has resolved. ok is false if it is elsewhere.
@@ -37,6 +39,34 @@ func (in *input) from(name string) string {
 	return rel
 }
 
+// file adds a file of the source. What is wrong with it is known when it is read, and reported at its key.
+func (s *service) file(key string, f *carav1.File) {
+	if s.keyOf == nil {
+		s.keyOf = map[*carav1.File]string{}
+	}
+	s.keyOf[f] = s.key + "." + key
+	s.out.Files = append(s.out.Files, f)
+}
+
+// origins returns where the services and their files come from.
+func (c *converter) origins() map[string]manifest.Origin {
+	all := map[string]manifest.Origin{}
+	add := func(field, key string) {
+		at := c.locate(key)
+		all[field] = manifest.Origin{File: at.file, Line: at.line, Column: at.column, Path: key}
+	}
+	for i, s := range c.to.GetSpec().GetServices() {
+		field := fmt.Sprintf("spec.services[%d]", i)
+		add(field, "services."+c.original(s.GetName()))
+		for j, f := range s.GetFiles() {
+			if key := c.keyOf[f]; key != "" {
+				add(fmt.Sprintf("%s.files[%d]", field, j), key)
+			}
+		}
+	}
+	return all
+}
+
 // look returns what is at a path of the source.
 func (s *service) look(key, name string) (folder, ok bool) {
 	folder, _, err := s.tree.Look(s.ctx, name)
@@ -59,12 +89,12 @@ func (s mounts) treePath(key, name string, v types.ServiceVolumeConfig) {
 	case !exists && path.Ext(name) != "":
 		s.say(Refusal, key, "%s does not exist in the source", name)
 	case exists && !folder:
-		s.out.Files = append(s.out.Files, &carav1.File{Path: v.Target, From: s.from(name)})
+		s.file(key, &carav1.File{Path: v.Target, From: s.from(name)})
 		if !v.ReadOnly {
 			s.say(Note, key, "%s becomes a file of the service: what the container writes to it is lost with the container", s.from(name))
 		}
 	case exists && v.ReadOnly:
-		s.out.Files = append(s.out.Files, &carav1.File{Path: v.Target, From: strings.TrimSuffix(s.from(name), "/.") + "/"})
+		s.file(key, &carav1.File{Path: v.Target, From: strings.TrimSuffix(s.from(name), "/.") + "/"})
 	default:
 		s.dataDirectory(key, s.from(name), v)
 	}
@@ -112,7 +142,7 @@ func (s files) treeFile(key, what string, c types.FileObjectConfig, ref types.Fi
 		if strings.HasPrefix(what, "secret") {
 			s.say(Warning, key, "%s is in the repository: put it into a Secret, name it in spec.vars of the source, and use environment", what)
 		}
-		s.out.Files = append(s.out.Files, f)
+		s.file(key, f)
 		return true
 	}
 	content, err := s.content(c)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
 )
 
 func composeFiles(t *testing.T, w *Harness) {
@@ -57,10 +58,20 @@ func composeFiles(t *testing.T, w *Harness) {
 	if p := w.Published(6); len(p.Upserts) != 1 || p.Upserts[0].Project.Spec.Services[0].Image != "web:3" {
 		t.Errorf("after a change of a variable: published %v", p)
 	}
+	// What is wrong with files that only the source can see is reported at the key of the Compose file that names them.
+	for i := range 65 {
+		s.Write(fmt.Sprintf("apps/shop/many/%d", i), "x")
+	}
+	s.Write("apps/shop/compose.yaml", "services:\n  web:\n    image: a\n    restart: always\n    volumes:\n    - ./many:/many:ro\n")
+	s.Publish()
+	w.Hint()
+	if e := w.Published(7).Head.FileErrors; len(e) != 2 || !strings.HasPrefix(manifest.Format(e[1]), "apps/shop/compose.yaml:6:7: services.web.volumes.0: apps/shop/many has more than 64 files") {
+		t.Errorf("errors %v", e)
+	}
 	s.Write("apps/shop/compose.yaml", "services: {web: {image: a, env_file: ../../../etc/passwd}}\n")
 	s.Publish()
 	w.Hint()
-	w.Published(7)
+	w.Published(8)
 	if claims := fmt.Sprint(w.Claims()); !strings.Contains(claims, "shop apps/shop/compose.yaml:1 held: its file is broken: apps/shop/compose.yaml:1:") || !strings.Contains(claims, "leaves the source") {
 		t.Errorf("claims %s", claims)
 	}
