@@ -87,8 +87,14 @@ func (p trees) syntax(text []byte, err error) {
 	if strings.Contains(message, "incompatible YAML document") {
 		message += "; remove the %YAML line, or write %YAML 1.2"
 	}
+	if strings.HasPrefix(message, "did not find expected ','") && bytes.Contains(lines[line-1], []byte("${")) {
+		message += "; inside braces and brackets a variable needs quotes, and a number with a variable a line of its own"
+	}
 	p.problemAt(line, indent+1, "", "not YAML: "+message)
 }
+
+// parserError matches the errors of the library's parser, in contrast to those of its scanner.
+var parserError = regexp.MustCompile(`^(did not find expected (<stream-start>|<document start>|node content|'-' indicator|key|',' or '[\]}]')|found (duplicate %|incompatible YAML|undefined tag))`)
 
 // lineOf returns the line and the message of an error of the YAML library. The line is 0 if the error names none.
 func lineOf(err error) (line int, message string) {
@@ -98,7 +104,11 @@ func lineOf(err error) (line int, message string) {
 		return 0, message
 	}
 	line, _ = strconv.Atoi(m[1]) // 0 for a number that is too large
-	return line, message[len(m[0]):]
+	message = message[len(m[0]):]
+	if parserError.MatchString(message) { // the library counts the lines of these from 0
+		line++
+	}
+	return line, message
 }
 
 // tabNear finds the line with a tab in its indentation. The library's line may be off by one.
