@@ -139,5 +139,8 @@ const (
 	DeliveryIgnored   = "Ignored"
 )
 
-// FormatCompose is the format of a source whose files are Compose files and not manifests.
-const FormatCompose = "Compose"
+// Formats of a source: its files are manifests, or Compose files.
+const (
+	FormatManifests = "Manifests"
+	FormatCompose   = "Compose"
+)

@@ -44,6 +44,7 @@ func (o *sourceOptions) flags(cmd *cobra.Command) {
 	f.StringSliceVar(&s.Include, "include", nil, "globs of files to read")
 	f.StringSliceVar(&s.Exclude, "exclude", nil, "globs of files to leave out")
 	f.StringVar(&s.Interval, "interval", "", "how often to check for changes (default 30s)")
+	f.StringVar(&s.Format, "format", "", "what the files are: Manifests (default) or Compose")
 	f.StringVar(&s.Adopt, "adopt", "", "which existing projects to take over: Never, IfUnowned (default) or Always")
 	f.StringVar(&s.OnDelete, "on-delete", "", "what happens to the projects when the source is deleted: Orphan (default) or Delete")
 	s.Allow = &carav1.SourceAllow{}
@@ -52,6 +53,7 @@ func (o *sourceOptions) flags(cmd *cobra.Command) {
 	f.StringSliceVar(&s.Allow.Secrets, "allow-secret", nil, "Secrets that its projects may use, such as shop-* (default: no Secret)")
 	f.BoolVar(&s.AllowEmpty, "allow-empty", false, "let an empty source prune all of its projects")
 	f.BoolVar(&o.prune, "prune", true, "delete projects that leave the source")
+	offer(cmd, "format", cobra.FixedCompletions([]string{api.FormatManifests, api.FormatCompose}, noFiles))
 	offer(cmd, "adopt", cobra.FixedCompletions([]string{api.AdoptNever, api.AdoptIfUnowned, api.AdoptAlways}, noFiles))
 	offer(cmd, "on-delete", cobra.FixedCompletions([]string{api.OnDeleteOrphan, api.OnDeleteDelete}, noFiles))
 }

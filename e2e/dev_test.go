@@ -87,6 +87,31 @@ func TestDev(t *testing.T) {
 	}
 }
 
+// TestDevOfComposeFiles shows a person with directories of Compose files: first what is missing, and then that they run.
+func TestDevOfComposeFiles(t *testing.T) {
+	host := testdocker.Engine(t)
+	t.Parallel()
+	testdocker.Images(t, host, testimage.WebV1, testimage.WebV2)
+	w := devWorld(t, host)
+	dir, name := filepath.Join(w.Dir, "stacks"), w.name("stack")
+	w.must(os.MkdirAll(filepath.Join(dir, name), 0o700))
+	w.write(filepath.Join(dir, name, "compose.yaml"), "services:\n  web:\n    image: ${IMAGE}\n    restart: always\n    ports: ['80:8080']\n")
+	w.write(filepath.Join(dir, name, ".env"), "IMAGE="+testimage.WebV1+"\n")
+	w.startDev(dir, host)
+	w.devSays("warning: "+name+"/compose.yaml is skipped: it looks like a Compose file", "start cara-server dev --format Compose\n")
+
+	ctx, cancel := w.patience()
+	defer cancel()
+	w.must(w.Server.Stop(ctx))
+	w.startDev(dir, host, "--format", "Compose")
+	w.devSays("Each directory with a compose.yaml is a project", name+" Running ", "(Host: "+name+")\n")
+	w.answers("dev", name, "/", 200, "web v1")
+	w.write(filepath.Join(dir, name, ".env"), "IMAGE="+testimage.WebV2+"\n")
+	w.answers("dev", name, "/", 200, "web v2")
+	w.must(os.Remove(filepath.Join(dir, name, "compose.yaml")))
+	w.gone(name)
+}
+
 // TestDevFailsAtOnce shows what a person has to do before anything is started.
 func TestDevFailsAtOnce(t *testing.T) {
 	host := testdocker.Engine(t)
@@ -146,10 +171,10 @@ func devWorld(t *testing.T, host string) *testCluster {
 	return w
 }
 
-func (w *testCluster) startDev(dir, host string) {
+func (w *testCluster) startDev(dir, host string, more ...string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
-	w.must(w.StartDev(ctx, dir, "--docker-host", host, "--ingress-listen", w.ingress["dev"], "--network-pool", w.pools["dev"]))
+	w.must(w.StartDev(ctx, dir, append(more, "--docker-host", host, "--ingress-listen", w.ingress["dev"], "--network-pool", w.pools["dev"])...))
 	w.ready("dev")
 }

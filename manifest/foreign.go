@@ -15,6 +15,9 @@ import (
 	"github.com/caravanserai/cara/manifest/sops"
 )
 
+// ComposeFile is what Foreign says about Compose files.
+const ComposeFile = "a Compose file"
+
 // Foreign reports whether a file has no document of Cara, and what it looks like instead: `a Compose file`. A document is
 // Cara's if it has our apiVersion or one of our kinds, whatever else is wrong with it. A file that cannot be parsed is
 // foreign only if its format is recognized, because it may be a manifest with a syntax error.
@@ -71,7 +74,7 @@ func KnownName(file string) string {
 	case name == "kustomization.yaml", name == "kustomization.yml":
 		return "a kustomization"
 	case slices.Contains([]string{".yaml", ".yml"}, path.Ext(name)) && (strings.HasPrefix(name, "docker-compose") || strings.HasPrefix(name, "compose.")):
-		return "a Compose file"
+		return ComposeFile
 	case slices.Contains(strings.Split(strings.ToLower(file), "/"), "workflows"):
 		return "a GitHub workflow"
 	}
@@ -156,7 +159,7 @@ func looksLike(file string, root *yaml.Node) string {
 	case has(root, "stages"), has(root, "image", "script"):
 		return "a GitLab pipeline"
 	case has(root, "services"):
-		return "a Compose file"
+		return ComposeFile
 	case has(root, "openapi"), has(root, "swagger"):
 		return "an OpenAPI document"
 	case has(root, "$schema"):

@@ -55,7 +55,9 @@ func (p *Parsed) misfit(d manifest.Document, message string) {
 
 // skipped returns a file without Cara documents. It causes a warning, and declares and holds nothing.
 func skipped(f File, looks string) Parsed {
-	return Parsed{Path: f.Path, Hash: f.Hash, Skipped: looks, Warnings: []*carav1.FileProblem{{
-		File: f.Path, Message: "is skipped: it looks like " + looks,
-	}}}
+	message := "is skipped: it looks like " + looks
+	if looks == manifest.ComposeFile {
+		message += "; a source with format: " + api.FormatCompose + " runs such files, and caractrl convert makes a manifest of one"
+	}
+	return Parsed{Path: f.Path, Hash: f.Hash, Skipped: looks, Warnings: []*carav1.FileProblem{{File: f.Path, Message: message}}}
 }

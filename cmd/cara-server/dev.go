@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cmd/internal/program"
 )
 
@@ -21,6 +22,7 @@ type devFlags struct {
 	dockerHost    string
 	ingressListen string
 	networkPool   string
+	format        string
 	down          bool
 }
 
@@ -29,7 +31,7 @@ func newDevCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dev [DIR]", Short: "Run server and agent in one process, watching a directory", Args: cobra.MaximumNArgs(1),
 		Long: "Run server and agent in one process, watching a directory. Each save prints a line: what runs and where, or the place\n" +
-			"of the mistake. Containers keep running when it ends; --down removes everything that it started for the directory.",
+			"of the mistake. With --format Compose, each directory with a compose.yaml is a project. Containers keep running when it ends; --down removes everything that it started for the directory.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {
@@ -44,6 +46,7 @@ func newDevCommand(f *flags) *cobra.Command {
 	cmd.Flags().StringVar(&d.dockerHost, "docker-host", "unix:///var/run/docker.sock", "address of the Docker engine")
 	cmd.Flags().StringVar(&d.ingressListen, "ingress-listen", "127.0.0.1:8081", "address that serves HTTP by host name")
 	cmd.Flags().StringVar(&d.networkPool, "network-pool", "10.213.0.0/16", "range that project networks are cut from")
+	cmd.Flags().StringVar(&d.format, "format", api.FormatManifests, "what the directory holds: Manifests or Compose")
 	cmd.Flags().BoolVar(&d.down, "down", false, "remove all projects that were started for the directory, then end")
 	return cmd
 }
@@ -51,6 +54,9 @@ func newDevCommand(f *flags) *cobra.Command {
 // runDev runs the server, and the agent when the server accepts joins. It returns when ctx has ended and the user has
 // decided about the containers.
 func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
+	if d.format != api.FormatManifests && d.format != api.FormatCompose {
+		return fmt.Errorf("--format is %s or %s, not %q", api.FormatManifests, api.FormatCompose, d.format)
+	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return fmt.Errorf("directory %s: %w", dir, err)
@@ -97,7 +103,7 @@ func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
 		}
 		agent.JoinToken = token
 		work.Go(func() error { return agent.Run(running) })
-		s := &session{server: server, agent: agent, url: agent.Server, dir: dir, down: d.down}
+		s := &session{server: server, agent: agent, url: agent.Server, dir: dir, format: d.format, down: d.down}
 		return s.run(ctx, running)
 	})
 	return work.Wait()

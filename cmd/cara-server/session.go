@@ -33,6 +33,7 @@ type session struct {
 	agent  *program.AgentConfig
 	url    string
 	dir    string
+	format string // of the files in dir
 	down   bool
 
 	greeted bool
@@ -73,7 +74,7 @@ func (s *session) run(asked, running context.Context) error {
 func (s *session) watchDirectory(ctx context.Context, conn *grpc.ClientConn) error {
 	_, err := carav1.NewSourceServiceClient(conn).PutSource(ctx, &carav1.PutSourceRequest{Source: &carav1.Source{
 		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: devSource},
-		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: s.dir}, AllowEmpty: true, Allow: &carav1.SourceAllow{Secrets: []string{api.Everything}}},
+		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: s.dir}, Format: s.format, AllowEmpty: true, Allow: &carav1.SourceAllow{Secrets: []string{api.Everything}}},
 	}})
 	if err != nil && (ctx.Err() == nil || status.Code(err) != codes.Canceled) {
 		return fmt.Errorf("watch %s: %w", s.dir, err)
@@ -186,8 +187,12 @@ func (s *session) greet(link string) {
 	if name := s.server.ContextToName(); name != "" {
 		caractrl += " --context " + name
 	}
+	what := "Put a project's YAML into the directory, and it runs; remove the file, and it is gone."
+	if s.format == api.FormatCompose {
+		what = "Each directory with a compose.yaml is a project, and it runs; remove the file, and it is gone."
+	}
 	fmt.Printf(`
-Cara runs. Put a project's YAML into the directory, and it runs; remove the file, and it is gone.
+Cara runs. %[7]s
 
   directory   %[1]s
   address     %[2]s
@@ -203,5 +208,5 @@ What to type next, in another terminal:
 
 Ctrl-C ends the server and the agent; containers keep running until cara-server dev --down.
 
-`, s.dir, s.url, s.agent.IngressListen, s.server.DataDir, caractrl, s.url+link)
+`, s.dir, s.url, s.agent.IngressListen, s.server.DataDir, caractrl, s.url+link, what)
 }

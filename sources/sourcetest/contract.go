@@ -350,7 +350,7 @@ func otherTools(t *testing.T, w *Harness) {
 		warnings = append(warnings, f.File+" "+f.Message)
 	}
 	want := []string{
-		"chart/templates/web.yaml is skipped: it looks like a Helm template", "docker-compose.yml is skipped: it looks like a Compose file",
+		"chart/templates/web.yaml is skipped: it looks like a Helm template", "docker-compose.yml is skipped: it looks like a Compose file; a source with format: Compose runs such files, and caractrl convert makes a manifest of one",
 		"package-lock.json is skipped: it looks like a file of an npm package", "package.json is skipped: it looks like a file of an npm package",
 	}
 	if diff := cmp.Diff(want, warnings); diff != "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
+	"github.com/caravanserai/cara/manifest"
 )
 
 // Printer remembers what it has reported, so that it reports everything once.
@@ -20,6 +21,7 @@ type Printer struct {
 
 	projects map[string]*told
 	problems map[string]bool // problems of the source's newest snapshot
+	warnings map[string]bool // its warnings
 }
 
 // told is the last report about a project.
@@ -117,8 +119,9 @@ func (n *Printer) addresses(hosts []string) (urls []string) {
 	return urls
 }
 
-// source reports each new error in the newest snapshot, and when all are fixed.
+// source reports each new warning and error in the newest snapshot, and when all errors are fixed.
 func (n *Printer) source(s *carav1.Source) (lines []string) {
+	lines = n.warn(s)
 	problems := map[string]bool{}
 	for _, p := range s.GetStatus().GetSnapshot().GetFileErrors() {
 		text := text.Line(api.Place(p.GetFile(), p.GetLine(), p.GetColumn()) + " " + p.GetMessage())
@@ -138,6 +141,24 @@ func (n *Printer) source(s *carav1.Source) (lines []string) {
 		lines = append(lines, "all files are read again without errors")
 	}
 	n.problems = problems
+	return lines
+}
+
+// warn reports each new warning in the newest snapshot. A directory of Compose files needs another format.
+func (n *Printer) warn(s *carav1.Source) (lines []string) {
+	warnings, compose := map[string]bool{}, false
+	for _, p := range s.GetStatus().GetSnapshot().GetWarnings() {
+		text := text.Line("warning: " + api.Place(p.GetFile(), p.GetLine(), p.GetColumn()) + " " + p.GetMessage())
+		if !n.warnings[text] {
+			lines = append(lines, text)
+			compose = compose || strings.Contains(p.GetMessage(), "it looks like "+manifest.ComposeFile)
+		}
+		warnings[text] = true
+	}
+	n.warnings = warnings
+	if compose {
+		lines = append(lines, "to run Compose files, stop this and start cara-server dev --format "+api.FormatCompose)
+	}
 	return lines
 }
 

@@ -32,6 +32,14 @@ func source(problems ...*carav1.FileProblem) *carav1.Source {
 	}
 }
 
+func warned(messages ...string) *carav1.Source {
+	s := source()
+	for _, m := range messages {
+		s.Status.Snapshot.Warnings = append(s.Status.Snapshot.Warnings, &carav1.FileProblem{File: "shop/" + m[:1] + ".yaml", Message: m[1:]})
+	}
+	return s
+}
+
 func TestNarrator(t *testing.T) {
 	leaving := project(2, 2, api.PhaseTerminating)
 	leaving.Metadata.DeletionTimestamp = timestamppb.New(time.Unix(0, 0))
@@ -49,6 +57,12 @@ func TestNarrator(t *testing.T) {
 		{0, source(&carav1.FileProblem{File: "web.yaml", Line: 8, Column: 7, Message: "spec.servicesx:\x1b[31m unknown\nfield"}), false, []string{"web.yaml:8:7 spec.servicesx: unknown field"}},
 		{0, source(&carav1.FileProblem{File: "web.yaml", Line: 8, Column: 7, Message: "spec.servicesx:\x1b[31m unknown\nfield"}), false, nil},
 		{0, source(), false, []string{"all files are read again without errors"}},
+		{0, source(), false, nil},
+		{0, warned("ais skipped: it looks like a Compose file; and so on", "bcontains a\x1b password"), false, []string{
+			"warning: shop/a.yaml is skipped: it looks like a Compose file; and so on", "warning: shop/b.yaml contains a password",
+			"to run Compose files, stop this and start cara-server dev --format Compose",
+		}},
+		{0, warned("ais skipped: it looks like a Compose file; and so on", "cis odd"), false, []string{"warning: shop/c.yaml is odd"}},
 		{0, source(), false, nil},
 		{0, project(2, 1, api.PhaseScheduled), false, nil},
 		{500 * time.Millisecond, project(2, 2, api.PhaseRunning), false, []string{"web Running 0.5 s " + running}},
