@@ -163,16 +163,16 @@ func countKnown(v *admission.Visit) {
 }
 
 // filledSoon waits for the cache. At most maxFilling calls wait, because their callers are not authenticated yet.
-func (d *door) filledSoon(ctx context.Context) error {
+func (s *Server) filledSoon(ctx context.Context) error {
 	select {
-	case <-d.db.Cache.Loaded:
+	case <-s.db.Cache.Loaded:
 		return nil
 	default:
 	}
 	select {
-	case d.filling <- struct{}{}:
-		defer func() { <-d.filling }()
-		return d.db.Cache.Filled(ctx)
+	case s.filling <- struct{}{}:
+		defer func() { <-s.filling }()
+		return s.db.Cache.Filled(ctx)
 	default:
 		return api.Unavailable("the server is still reading its store: try again later")
 	}

@@ -14,12 +14,15 @@ import (
 )
 
 // sessions logs people in to the page and out. A session has the rights of its token, and each request looks up both, so a
-// revocation takes effect with the next request.
+// revocation takes effect with the next request. The door has not waited for the cache for people who are not logged in yet.
 type sessions struct{ *Server }
 
 // Login opens a session for a token.
 func (s sessions) Login(ctx context.Context, token string) (secret string, session *carav1.Session, err error) {
 	defer func() { s.told(ctx, "Login", session.GetActor(), err) }()
+	if err := s.filledSoon(ctx); err != nil {
+		return "", nil, err
+	}
 	actor, err := tokens(s).bearer("Bearer " + strings.TrimSpace(token))
 	if err != nil {
 		return "", nil, err
@@ -33,6 +36,9 @@ func (s sessions) Login(ctx context.Context, token string) (secret string, sessi
 // Open opens a session with the code of a link.
 func (s sessions) Open(ctx context.Context, code string) (secret string, session *carav1.Session, err error) {
 	defer func() { s.told(ctx, "OpenLink", session.GetActor(), err) }()
+	if err := s.filledSoon(ctx); err != nil {
+		return "", nil, err
+	}
 	return s.objects.OpenLink(ctx, code)
 }
 
