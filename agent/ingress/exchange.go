@@ -88,8 +88,10 @@ func (i *Ingress) answer(x *exchange, r *http.Request) {
 	in := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	if r.ContentLength != 0 {
 		p := bodyDeadline{set: x.limitBody, stall: i.cfg.Limits.Stall}
-		if err := p.extend(); err != nil {
-			panic(http.ErrAbortHandler) // the connection is closed
+		if r.ProtoMajor == 1 { // net/http reads what the handler leaves, before the next request
+			if err := p.extend(); err != nil {
+				panic(http.ErrAbortHandler) // the connection is closed
+			}
 		}
 		in.Body = &body{ReadCloser: r.Body, x: x, bodyDeadline: p}
 	}
@@ -193,7 +195,8 @@ func (c *counted) CloseWrite() error {
 	return nil
 }
 
-// body is a request body with a timeout for no progress. The transport may read it even after the response has arrived.
+// body is a request body with a timeout for no progress. The transport may read it even after the response has arrived. With HTTP/2 the
+// timeout begins with the first read, since a deadline that has passed once ends a stream's body for good.
 type body struct {
 	io.ReadCloser
 	x            *exchange
@@ -225,7 +228,7 @@ func (b *body) Read(p []byte) (int, error) {
 // allowSilence removes the limit on a body that does not arrive. A stream may be silent, and pings detect a client that is gone.
 // It is called before the body is read.
 func allowSilence(r *http.Request) {
-	if b, ok := r.Body.(*body); ok && r.ProtoMajor == 2 && b.bodyDeadline.end() == nil {
+	if b, ok := r.Body.(*body); ok && r.ProtoMajor == 2 {
 		b.silent = true
 	}
 }

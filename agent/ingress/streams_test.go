@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/caravanserai/cara/agent/ingress/ondemand"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -296,4 +297,33 @@ func TestManyStreams(t *testing.T) {
 	close(again)
 	wait("after the silence")
 	all.Wait()
+}
+
+// TestALateStreamMayBeSilent: a stream that has waited for its route for longer than a body may stand still can be silent like others.
+func TestALateStreamMayBeSilent(t *testing.T) {
+	_, port := startGRPC(t)
+	limits := Limits{Stall: time.Second}
+	f := publicFront(t, Config{Node: "n1", Endpoint: up("127.0.0.1"), Limits: limits, OnDemand: &ondemand.Limits{Patience: 2 * time.Minute}})
+	f.ondemand.Connected(true)
+	f.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{publicRoute("slow.b", "", port)}})
+	c := testpb.NewTestServiceClient(f.dial(t, false))
+	echoed := make(chan error, 1)
+	go func() {
+		both, err := c.FullDuplexCall(t.Context())
+		if err == nil {
+			err = echoes(both, 100)
+		}
+		echoed <- err
+	}()
+	f.taken(t)
+	slow := raw(t, f.internal, "POST / HTTP/1.1\r\nHost: slow.b\r\nContent-Length: 10\r\n\r\nx") // its body stalls later than that of the stream would
+	if answer, _ := io.ReadAll(slow); !strings.Contains(string(answer), "408") {
+		t.Errorf("a stalled HTTP/1.1 body: %q", answer)
+	}
+	route := publicRoute("a.b", "", port)
+	route.Protocol, route.Features = api.TargetH2C, []string{api.FeatureH2C}
+	f.Apply(&carav1.Routes{FeatureHosts: []*carav1.HostRoutes{{Host: "a.b", Routes: []*carav1.Route{route}}}})
+	if err := <-echoed; err != nil {
+		t.Error(err)
+	}
 }
