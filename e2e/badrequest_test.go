@@ -3,40 +3,28 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
-// rss is the server's memory in MiB.
-func (w *testCluster) rss() int {
+// usage returns what a process takes of the machine.
+func (w *testCluster) usage(p *testcluster.Process) testcluster.Usage {
 	w.Helper()
-	return w.memory("VmRSS")
+	u, err := testcluster.UsageOf(p.Pid())
+	w.must(err)
+	return u
 }
 
-func (w *testCluster) memory(field string) int {
-	w.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.Server.Pid()))
-	w.must(err)
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, field+":"); ok {
-			var kib int
-			_, err := fmt.Sscan(rest, &kib)
-			w.must(err)
-			return kib >> 10
-		}
-	}
-	w.Fatalf("no %s", field)
-	return 0
-}
+// rss is the server's memory in MiB, and peak the most that it had.
+func (w *testCluster) rss() int  { w.Helper(); return int(w.usage(w.Server).Resident >> 20) }
+func (w *testCluster) peak() int { w.Helper(); return int(w.usage(w.Server).Peak >> 20) }
 
 // problem is an answer of the REST API that is no success.
 type problem struct {
@@ -109,7 +97,7 @@ func TestRequestBodyOf60MB(t *testing.T) {
 	const size = 60 << 20
 	client, err := w.Projects()
 	w.must(err)
-	before := w.memory("VmHWM")
+	before := w.peak()
 	for range 3 {
 		resp, body := w.rest("POST", "/api/v1/projects", endless(size))
 		w.refused(resp, body, http.StatusRequestEntityTooLarge, "TooLarge")
@@ -120,7 +108,7 @@ func TestRequestBodyOf60MB(t *testing.T) {
 			t.Errorf("gRPC: %.200v, want ResourceExhausted", err)
 		}
 	}
-	if after := w.memory("VmHWM"); after > before+40 { // six bodies of 60 MB; 4 MiB of each may be read before it is refused
+	if after := w.peak(); after > before+40 { // six bodies of 60 MB; 4 MiB of each may be read before it is refused
 		t.Errorf("the server's memory went from %d to %d MiB", before, after)
 	}
 	w.want(w.ctl("", "get", "projects"), 0, "", "no projects found\n")

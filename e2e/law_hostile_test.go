@@ -209,7 +209,7 @@ func TestLawHostileRepositories(t *testing.T) {
 		good.save("Change")
 		w.asks("web", image)
 	}
-	peak := w.memory("VmHWM")
+	peak := w.peak()
 	t.Logf("resident: idle %d MiB, at most %d MiB", idle, peak)
 	if peak-idle > 64 {
 		t.Errorf("hostile repositories cost %d MiB", peak-idle)

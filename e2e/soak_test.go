@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -48,50 +45,44 @@ func TestCyclesLeaveNothing(t *testing.T) {
 	for range warm {
 		cycle()
 	}
-	agent, server := w.usage(w.Agents["n1"]), w.usage(w.Server)
+	agent, server := w.usageWithFiles(w.Agents["n1"]), w.usageWithFiles(w.Server)
 	begun := time.Now()
 	for n := warm; n < cycles; n++ {
 		cycle()
 		if n == cycles*2/3 { // by then the server has all the newest changes in memory that it keeps for watchers
-			server = w.usage(w.Server)
+			server = w.usageWithFiles(w.Server)
 		}
 		if n%100 == 0 {
-			t.Logf("%d cycles: agent %v, server %v", n, w.usage(w.Agents["n1"]), w.usage(w.Server))
+			t.Logf("%d cycles: agent %v, server %v", n, w.usageWithFiles(w.Agents["n1"]), w.usageWithFiles(w.Server))
 		}
 	}
 	t.Logf("%d cycles, %s each; agent %v, then %v; server %v, then %v", cycles, (time.Since(begun) / time.Duration(cycles-warm)).Round(time.Millisecond),
-		agent, w.usage(w.Agents["n1"]), server, w.usage(w.Server))
-	w.grewNot("cara-agent", agent, func() usage { return w.usage(w.Agents["n1"]) })
-	w.grewNot("cara-server", server, func() usage { return w.usage(w.Server) })
+		agent, w.usageWithFiles(w.Agents["n1"]), server, w.usageWithFiles(w.Server))
+	w.grewNot("cara-agent", agent, func() usage { return w.usageWithFiles(w.Agents["n1"]) })
+	w.grewNot("cara-server", server, func() usage { return w.usageWithFiles(w.Server) })
 	w.equal("n1", host)
 }
 
-// usage is what a process takes of the machine, as /proc has it.
-type usage struct{ rssKiB, files, threads int }
-
-func (u usage) String() string {
-	return fmt.Sprintf("%.1f MiB, %d files, %d threads", float64(u.rssKiB)/1024, u.files, u.threads)
+// usage is what a process takes of the machine.
+type usage struct {
+	testcluster.Usage
+	files int
 }
 
-func (w *testCluster) usage(p *testcluster.Process) usage {
+func (u usage) String() string {
+	return fmt.Sprintf("%.1f MiB, %d files, %d threads", float64(u.Resident)/(1<<20), u.files, u.Threads)
+}
+
+func (w *testCluster) usageWithFiles(p *testcluster.Process) usage {
 	w.Helper()
-	proc := fmt.Sprintf("/proc/%d", p.Pid())
-	text, err := os.ReadFile(filepath.Join(proc, "status"))
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.Pid()))
 	w.must(err)
-	files, err := os.ReadDir(filepath.Join(proc, "fd"))
-	w.must(err)
-	field := func(name string) int {
-		_, rest, _ := strings.Cut(string(text), "\n"+name+":")
-		n, err := strconv.Atoi(strings.Fields(rest)[0])
-		w.must(err)
-		return n
-	}
-	return usage{rssKiB: field("VmRSS"), files: len(files), threads: field("Threads")}
+	return usage{w.usage(p), len(files)}
 }
 
 // Room for what comes and goes: memory that the garbage collector has not got back to, connections that idle.
 const (
-	roomKiB   = 32 << 10
+	roomBytes = 32 << 20
 	roomFiles = 12
 )
 
@@ -101,7 +92,7 @@ func (w *testCluster) grewNot(program string, before usage, now func() usage) {
 	ctx, cancel := w.patience()
 	defer cancel()
 	err := testcluster.WaitFor(ctx, program+" takes no more than it did", func(context.Context) error {
-		if after := now(); after.rssKiB > before.rssKiB+roomKiB || after.files > before.files+roomFiles || after.threads > before.threads+roomFiles {
+		if after := now(); after.Resident > before.Resident+roomBytes || after.files > before.files+roomFiles || after.Threads > before.Threads+roomFiles {
 			return fmt.Errorf("it took %v and takes %v", before, after)
 		}
 		return nil
@@ -133,7 +124,7 @@ func TestTwoHundredProjectsAtOnce(t *testing.T) {
 	begun := time.Now()
 	w.apply(manifests)
 	w.patiently(names, w.AwaitRunning)
-	t.Logf("%d projects Running: %s; agent %v, server %v", many, time.Since(begun).Round(time.Millisecond), w.usage(w.Agents["n1"]), w.usage(w.Server))
+	t.Logf("%d projects Running: %s; agent %v, server %v", many, time.Since(begun).Round(time.Millisecond), w.usageWithFiles(w.Agents["n1"]), w.usageWithFiles(w.Server))
 	if ids := w.equal("n1", host); len(ids) != many {
 		t.Errorf("%d containers, want %d", len(ids), many)
 	}
@@ -150,7 +141,7 @@ func TestTwoHundredProjectsAtOnce(t *testing.T) {
 	}
 	w.must(calls.Wait())
 	w.patiently(names, w.AwaitGone)
-	t.Logf("%d projects gone: %s; agent %v, server %v", many, time.Since(begun).Round(time.Millisecond), w.usage(w.Agents["n1"]), w.usage(w.Server))
+	t.Logf("%d projects gone: %s; agent %v, server %v", many, time.Since(begun).Round(time.Millisecond), w.usageWithFiles(w.Agents["n1"]), w.usageWithFiles(w.Server))
 	w.equal("n1", host)
 }
 

@@ -103,15 +103,9 @@ func (f *fleet) close(ctx context.Context) error {
 			return n.conn.Close()
 		})
 	}
-	err := errors.Join(all.Wait(), f.end())
+	err := errors.Join(all.Wait(), f.end(), f.Close(ctx))
 	if f.git != nil {
 		err = errors.Join(err, f.git.Close())
-	}
-	if f.conn != nil {
-		err = errors.Join(err, f.conn.Close())
-	}
-	if f.Server != nil {
-		err = errors.Join(err, f.Server.Stop(ctx))
 	}
 	return err
 }

@@ -3,17 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // row has the figures of one scene.
@@ -43,30 +38,26 @@ func (f *fleet) measure(ctx context.Context, s scene) (row, error) {
 	clear(f.changes)
 	f.mu.Unlock()
 	bytes := f.wire.total()
-	before, err := processor(f.Server.Pid())
-	if err != nil {
-		return row{}, err
-	}
 	calling, stop := context.WithCancel(ctx)
 	var calls []time.Duration
 	var caller sync.WaitGroup
 	caller.Go(func() { calls = f.calls(calling) })
-	began := time.Now()
-	note, err := s.play(f, ctx)
-	took := time.Since(began)
+	r := row{Scene: s.name}
+	var err error
+	r.Took, r.CPU, err = f.cost(func() (err error) {
+		r.Note, err = s.play(f, ctx)
+		return err
+	})
 	stop()
 	caller.Wait()
 	if err != nil {
 		return row{}, fmt.Errorf("%s: %w", s.name, err)
 	}
-	after, err := processor(f.Server.Pid())
+	used, err := testcluster.UsageOf(f.Server.Pid())
 	if err != nil {
 		return row{}, err
 	}
-	r := row{Scene: s.name, Took: took, CPU: after - before, WireBytes: f.wire.total() - bytes, Note: note}
-	if r.ResidentMiB, r.PeakMiB, err = memory(f.Server.Pid()); err != nil {
-		return row{}, err
-	}
+	r.ResidentMiB, r.PeakMiB, r.WireBytes = used.Resident>>20, used.Peak>>20, f.wire.total()-bytes
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.NotReady, r.Broken = f.notReady, f.breaks
@@ -76,6 +67,21 @@ func (f *fleet) measure(ctx context.Context, s scene) (row, error) {
 	r.CallP50, r.CallP99 = quantile(calls, 0.5), quantile(calls, 0.99)
 	r.AssignP50, r.AssignP99 = quantile(f.took, 0.5), quantile(f.took, 0.99)
 	return r, nil
+}
+
+// cost returns how long something takes, and the server's processor time in it.
+func (f *fleet) cost(do func() error) (took, cpu time.Duration, err error) {
+	before, err := testcluster.UsageOf(f.Server.Pid())
+	if err != nil {
+		return 0, 0, err
+	}
+	began := time.Now()
+	if err := do(); err != nil {
+		return 0, 0, err
+	}
+	took = time.Since(began)
+	after, err := testcluster.UsageOf(f.Server.Pid())
+	return took, after.Processor - before.Processor, err
 }
 
 // calls gets a project again and again until ctx ends, and returns how long each call took.
@@ -108,36 +114,4 @@ func quantile(all []time.Duration, q float64) time.Duration {
 	}
 	sorted := slices.Sorted(slices.Values(all))
 	return sorted[int(q*float64(len(sorted)-1))]
-}
-
-// processor returns how much time on a processor a process has had. It asks the clock of the process, as clock_getcpuclockid(3)
-// names it.
-func processor(pid int) (time.Duration, error) {
-	const wholeProcess = 2
-	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|wholeProcess), &t); err != nil {
-		return 0, fmt.Errorf("read the processor clock of process %d: %w", pid, err)
-	}
-	return time.Duration(t.Nano()), nil
-}
-
-// memory returns the resident memory of a process and its maximum, in MiB.
-func memory(pid int) (now, peak int64, err error) {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-	if err != nil {
-		return 0, 0, fmt.Errorf("read the memory of process %d: %w", pid, err)
-	}
-	for line := range strings.Lines(string(text)) {
-		name, value, _ := strings.Cut(line, ":")
-		into := map[string]*int64{"VmRSS": &now, "VmHWM": &peak}[name]
-		if into == nil {
-			continue
-		}
-		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-		if err != nil {
-			return 0, 0, fmt.Errorf("read the memory of process %d: %w", pid, err)
-		}
-		*into = kib >> 10
-	}
-	return now, peak, nil
 }

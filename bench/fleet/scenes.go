@@ -9,6 +9,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testgit"
 )
 
@@ -74,18 +75,12 @@ func (f *fleet) joinAll(ctx context.Context) (string, error) {
 	for _, n := range f.nodes {
 		n.start(ctx)
 	}
-	return "", f.until(ctx, "all nodes are Ready", func() bool { return len(f.ready) == len(f.nodes) && f.synced() == len(f.nodes) })
+	return "", f.until(ctx, "all nodes are Ready", f.connected)
 }
 
-// synced returns how many nodes have got the complete state.
-func (f *fleet) synced() int {
-	n := 0
-	for _, node := range f.nodes {
-		if node.synced.Load() {
-			n++
-		}
-	}
-	return n
+// connected reports whether all nodes are Ready and have got the complete state. mu is held.
+func (f *fleet) connected() bool {
+	return len(f.ready) == len(f.nodes) && !slices.ContainsFunc(f.nodes, func(n *node) bool { return !n.synced.Load() })
 }
 
 // loose is the number of projects that belong to no source. Their changes come through the API.
@@ -130,36 +125,20 @@ func (f *fleet) firstSync(ctx context.Context) (string, error) {
 	if err := f.repositories(ctx, names); err != nil {
 		return "", err
 	}
-	before, err := processor(f.Server.Pid())
-	if err != nil {
-		return "", err
-	}
-	began := time.Now()
-	for _, r := range f.repos {
-		if err := f.source(ctx, r.source, r.source, "", "1h"); err != nil {
-			return "", err
+	took, cpu, err := f.cost(func() error {
+		for _, r := range f.repos {
+			if err := f.source(ctx, r.source, r.source, "", "1h"); err != nil {
+				return err
+			}
 		}
-	}
-	err = f.until(ctx, "all projects run", func() bool { return len(f.running) >= len(names)+f.loose() })
-	if err != nil {
-		return "", err
-	}
-	after, err := processor(f.Server.Pid())
-	return fmt.Sprintf("%d projects run %s after their sources were created, with %s of processor time", len(names), seconds(time.Since(began)), seconds(after-before)), err
+		return f.until(ctx, "all projects run", func() bool { return len(f.running) >= len(names)+f.loose() })
+	})
+	return fmt.Sprintf("%d projects run %s after their sources were created, with %s of processor time", len(names), seconds(took), seconds(cpu)), err
 }
 
 // rest waits while nothing happens but heartbeats.
 func (f *fleet) rest(ctx context.Context) (string, error) {
-	return "heartbeats only", pause(ctx, f.long)
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return "heartbeats only", testcluster.Pause(ctx, f.long)
 }
 
 // rollouts changes projects at a rate.
@@ -201,7 +180,7 @@ func (f *fleet) pushOne(ctx context.Context) (string, error) {
 		if err := f.declare(ctx, r, image, r.projects[0]); err != nil {
 			return "", err
 		}
-		spent, err := f.pushed(ctx, r, image+"-0")
+		_, spent, err := f.pushed(ctx, r, image+"-0")
 		if err != nil {
 			return "", err
 		}
@@ -220,12 +199,10 @@ func (f *fleet) pushAll(ctx context.Context) (string, error) {
 	for i := range images {
 		images[i] = fmt.Sprintf("registry.example.com/all:1-%d", i)
 	}
-	began := time.Now()
-	cpu, err := f.pushed(ctx, r, images...)
+	assigned, cpu, err := f.pushed(ctx, r, images...)
 	if err != nil {
 		return "", err
 	}
-	assigned := time.Since(began)
 	note := fmt.Sprintf("%d projects: assigned %s after the hint, with %s of processor time", len(images), seconds(assigned), seconds(cpu))
 	return note, f.until(ctx, "all projects run again", func() bool { return len(f.running) >= f.loose()+f.inGit() })
 }
@@ -238,24 +215,17 @@ func (f *fleet) inGit() int {
 	return n
 }
 
-// pushed tells the server to look at a repository, waits until its nodes have been told about the images, and returns the server's processor
-// time.
-func (f *fleet) pushed(ctx context.Context, r *repository, images ...string) (time.Duration, error) {
+// pushed tells the server to look at a repository, waits until its nodes have been told about the images, and returns what that costs.
+func (f *fleet) pushed(ctx context.Context, r *repository, images ...string) (took, cpu time.Duration, err error) {
 	for _, image := range images {
 		f.begins(image)
 	}
-	before, err := processor(f.Server.Pid())
-	if err != nil {
-		return 0, err
-	}
-	if _, err := carav1.NewSourceServiceClient(f.conn).ReconcileSource(ctx, &carav1.GetRequest{Name: r.source}); err != nil {
-		return 0, err
-	}
-	if err := f.until(ctx, "the push is assigned", func() bool { return len(f.changes) == 0 }); err != nil {
-		return 0, err
-	}
-	after, err := processor(f.Server.Pid())
-	return after - before, err
+	return f.cost(func() error {
+		if _, err := carav1.NewSourceServiceClient(f.conn).ReconcileSource(ctx, &carav1.GetRequest{Name: r.source}); err != nil {
+			return err
+		}
+		return f.until(ctx, "the push is assigned", func() bool { return len(f.changes) == 0 })
+	})
 }
 
 // reconnect cuts all connections at the same moment, as a restarted switch does.
@@ -266,19 +236,13 @@ func (f *fleet) reconnect(ctx context.Context) (string, error) {
 	}); err != nil {
 		return "", err
 	}
-	before, err := processor(f.Server.Pid())
-	if err != nil {
-		return "", err
-	}
-	began := time.Now()
-	for _, n := range f.nodes {
-		n.start(ctx)
-	}
-	if err := f.until(ctx, "all nodes are connected", func() bool { return f.synced() == len(f.nodes) && len(f.ready) == len(f.nodes) }); err != nil {
-		return "", err
-	}
-	after, err := processor(f.Server.Pid())
-	return fmt.Sprintf("all %d nodes connected again after %s, with %s of processor time", len(f.nodes), seconds(time.Since(began)), seconds(after-before)), err
+	took, cpu, err := f.cost(func() error {
+		for _, n := range f.nodes {
+			n.start(ctx)
+		}
+		return f.until(ctx, "all nodes are connected", f.connected)
+	})
+	return fmt.Sprintf("all %d nodes connected again after %s, with %s of processor time", len(f.nodes), seconds(took), seconds(cpu)), err
 }
 
 // rack lets a tenth of the nodes disappear until they are NotReady, and come back.
@@ -296,7 +260,7 @@ func (f *fleet) rack(ctx context.Context) (string, error) {
 	for _, n := range lost {
 		n.start(ctx)
 	}
-	err := f.until(ctx, "the rack is back", func() bool { return len(f.ready) == len(f.nodes) && f.synced() == len(f.nodes) })
+	err := f.until(ctx, "the rack is back", f.connected)
 	return fmt.Sprintf("%d nodes lost: NotReady after %s, all back %s after they came", len(lost), seconds(gone), seconds(time.Since(began))), err
 }
 
@@ -322,13 +286,6 @@ func (f *fleet) polls(ctx context.Context) (string, error) {
 	if err := f.until(ctx, "the sources have been read", func() bool { return len(f.read) >= f.sources+len(f.repos) }); err != nil {
 		return "", err
 	}
-	before, err := processor(f.Server.Pid())
-	if err != nil {
-		return "", err
-	}
-	if err := pause(ctx, f.long); err != nil {
-		return "", err
-	}
-	after, err := processor(f.Server.Pid())
-	return fmt.Sprintf("%d sources, each polled every 30 s: %.1f %% of a core after their first reading", f.sources, 100*(after-before).Seconds()/f.long.Seconds()), err
+	took, cpu, err := f.cost(func() error { return testcluster.Pause(ctx, f.long) })
+	return fmt.Sprintf("%d sources, each polled every 30 s: %.1f %% of a core after their first reading", f.sources, 100*cpu.Seconds()/took.Seconds()), err
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // contest measures proxies in turns.
@@ -185,10 +187,11 @@ func (c *contest) manyHosts(ctx context.Context) error {
 
 // memory returns the resident memory of a process and its children, in MiB.
 func memory(pid int) (float64, error) {
-	total, err := resident(pid)
+	used, err := testcluster.UsageOf(pid)
 	if err != nil {
 		return 0, err
 	}
+	total := float64(used.Resident) / (1 << 20)
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err != nil {
 		return 0, err
@@ -205,18 +208,4 @@ func memory(pid int) (float64, error) {
 		total += more
 	}
 	return total, nil
-}
-
-func resident(pid int) (float64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(status)) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "VmRSS:" {
-			kib, err := strconv.ParseFloat(fields[1], 64)
-			return kib / 1024, err
-		}
-	}
-	return 0, fmt.Errorf("process %d has no memory", pid)
 }

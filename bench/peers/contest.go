@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // shape is what a contestant is asked for: so many projects at once, each of so many services of one image.
@@ -50,7 +52,7 @@ func contest(ctx context.Context, all []contestant, prefix string, s shape, runs
 			start := time.Now()
 			err := c.up(ctx, s, names)
 			up := time.Since(start)
-			err = errors.Join(err, pause(ctx, rest))
+			err = errors.Join(err, testcluster.Pause(ctx, rest))
 			start = time.Now()
 			if err = errors.Join(err, c.down(context.WithoutCancel(ctx), s, names)); err != nil {
 				failed[c.column] = fmt.Errorf("%s: %s, run %d: %w", c.column, s, run+1, err)

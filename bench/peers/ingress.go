@@ -16,6 +16,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
@@ -67,9 +68,9 @@ func (c *cluster) ingress(ctx context.Context, o options, out *table) (err error
 	}()
 	for range o.runs {
 		for _, w := range ways {
-			var before, after time.Duration
+			var before, after testcluster.Usage
 			if w.pid != 0 {
-				if before, err = processor(w.pid); err != nil {
+				if before, err = testcluster.UsageOf(w.pid); err != nil {
 					return err
 				}
 			}
@@ -78,10 +79,10 @@ func (c *cluster) ingress(ctx context.Context, o options, out *table) (err error
 				return fmt.Errorf("%s: %w", w.column, err)
 			}
 			if w.pid != 0 {
-				if after, err = processor(w.pid); err != nil {
+				if after, err = testcluster.UsageOf(w.pid); err != nil {
 					return err
 				}
-				costs[w.column] = append(costs[w.column], (after-before).Seconds()*1e6/float64(got.requests))
+				costs[w.column] = append(costs[w.column], (after.Processor-before.Processor).Seconds()*1e6/float64(got.requests))
 			}
 			rates[w.column], tails[w.column] = append(rates[w.column], got.rate), append(tails[w.column], got.p99)
 			fmt.Fprintf(os.Stderr, "%-24s %6.0f requests/s, p99 %s   load %s\n", w.column, got.rate, got.p99.Round(10*time.Microsecond), load())

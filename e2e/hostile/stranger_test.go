@@ -71,9 +71,9 @@ func TestHostile(t *testing.T) {
 			attack(t, s)
 			s.answers(t)
 			after := s.usage(t)
-			t.Logf("memory before %d MiB, at most %d MiB; CPU %s", before.rss>>20, after.peak>>20, after.cpu-before.cpu)
-			if after.peak > maxMemory {
-				t.Errorf("the server took %d MiB", after.peak>>20)
+			t.Logf("memory before %d MiB, at most %d MiB; CPU %s", before.Resident>>20, after.Peak>>20, after.Processor-before.Processor)
+			if after.Peak > maxMemory {
+				t.Errorf("the server took %d MiB", after.Peak>>20)
 			}
 		})
 	}
@@ -83,37 +83,12 @@ func TestHostile(t *testing.T) {
 type target struct{ *testcluster.Cluster }
 
 // usage is what the server's process took.
-type usage struct {
-	rss, peak int64 // bytes
-	cpu       time.Duration
-}
-
-func (s *target) usage(t *testing.T) (u usage) {
+func (s *target) usage(t *testing.T) testcluster.Usage {
 	t.Helper()
-	proc := filepath.Join("/proc", strconv.Itoa(s.Server.Pid()))
-	status, err := os.ReadFile(filepath.Join(proc, "status"))
+	u, err := testcluster.UsageOf(s.Server.Pid())
 	if err != nil {
-		testneed.Missing(t, "the server's memory is read from /proc: %v", err)
+		testneed.Missing(t, "the server's usage is read from /proc: %v", err)
 	}
-	for line := range strings.Lines(string(status)) {
-		key, value, _ := strings.Cut(line, ":")
-		n, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-		switch key {
-		case "VmRSS":
-			u.rss = n << 10
-		case "VmHWM":
-			u.peak = n << 10
-		}
-	}
-	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	fields := strings.Fields(rest)
-	user, _ := strconv.ParseInt(fields[11], 10, 64)
-	system, _ := strconv.ParseInt(fields[12], 10, 64)
-	u.cpu = time.Duration(user+system) * 10 * time.Millisecond // the kernel's USER_HZ is 100
 	return u
 }
 
@@ -229,7 +204,7 @@ func manyCalls(t *testing.T, s *target) {
 	s.flood(t, calls, patience, func(ctx context.Context) (*http.Request, error) {
 		return http.NewRequestWithContext(ctx, http.MethodGet, s.URL()+"/api/v1/projects", nil)
 	})
-	t.Logf("CPU of the server for each call: %s", (s.usage(t).cpu-before.cpu)/calls)
+	t.Logf("CPU of the server for each call: %s", (s.usage(t).Processor-before.Processor)/calls)
 }
 
 // posts sends a body many times over HTTP/1, and logs the server's CPU for each.
@@ -254,7 +229,7 @@ func (s *target) posts(t *testing.T, body []byte) {
 		}
 		_ = resp.Body.Close()
 	}
-	t.Logf("%d bytes: CPU of the server until a 401: %s; %d of %d clients read it", len(body), (s.usage(t).cpu-before.cpu)/n, unauthorized.Load(), n)
+	t.Logf("%d bytes: CPU of the server until a 401: %s; %d of %d clients read it", len(body), (s.usage(t).Processor-before.Processor)/n, unauthorized.Load(), n)
 	if unauthorized.Load() == 0 {
 		t.Error("no client read a 401")
 	}

@@ -21,6 +21,16 @@ const (
 	maxPause = 250 * time.Millisecond
 )
 
+// Pause waits for a time, or until ctx ends.
+func Pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // WaitFor calls cond repeatedly until it returns nil or a Fatal error, or ctx ends. The error has what and the last error
 // of cond.
 func WaitFor(ctx context.Context, what string, cond func(context.Context) error) error {
@@ -37,10 +47,8 @@ func WaitFor(ctx context.Context, what string, cond func(context.Context) error)
 		if ctx.Err() == nil {
 			last = err
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait until %s: %w; last: %w", what, ctx.Err(), last)
-		case <-time.After(min(max(time.Since(began)/10, minPause), maxPause)):
+		if err := Pause(ctx, min(max(time.Since(began)/10, minPause), maxPause)); err != nil {
+			return fmt.Errorf("wait until %s: %w; last: %w", what, err, last)
 		}
 	}
 }
