@@ -50,10 +50,7 @@ func some(r *rand.Rand, limit time.Duration) time.Duration {
 
 // during waits for the duration of a fault.
 func during(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
+	_ = testcluster.Pause(ctx, d) // the fault is mended also when the run ends
 }
 
 func always(*Target) bool { return true }

@@ -151,10 +151,7 @@ func (r *run) faults(t *testing.T) {
 		if n%len(all) == 0 {
 			random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		}
-		select { // traffic without faults
-		case <-time.After(200*time.Millisecond + time.Duration(random.Int64N(int64(time.Second)))):
-		case <-t.Context().Done():
-		}
+		_ = testcluster.Pause(t.Context(), 200*time.Millisecond+time.Duration(random.Int64N(int64(time.Second)))) // traffic without faults
 		f, start := all[n%len(all)], r.recorder.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		r.target.Silent = nil

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // Servers are the addresses that clients use, with the admin's token. A client goes on to the next address after a failure.
@@ -19,14 +17,6 @@ type Servers struct {
 	Addresses []string
 	Token     string
 }
-
-type bearer string
-
-func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + string(b)}, nil
-}
-
-func (bearer) RequireTransportSecurity() bool { return false } // loopback
 
 // line is a client's connections, one for each server, of which it uses one at a time.
 type line struct {
@@ -37,12 +27,7 @@ type line struct {
 func (s Servers) dial(first int) (*line, error) {
 	l := &line{at: first % len(s.Addresses)}
 	for _, address := range s.Addresses {
-		conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithPerRPCCredentials(bearer(s.Token)),
-			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
-				MinConnectTimeout: 2 * time.Second,
-			}))
+		conn, err := testcluster.Dial(address, s.Token)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("connect to %s: %w", address, err), l.close())
 		}
@@ -57,7 +42,7 @@ func (l *line) next() { l.at = (l.at + 1) % len(l.conns) }
 
 func (l *line) close() error {
 	var errs []error
-	for _, c := range slices.Clone(l.conns) {
+	for _, c := range l.conns {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
@@ -84,8 +69,5 @@ func (s Servers) List(ctx context.Context) ([]*carav1.Project, error) {
 
 // pause waits between two tries. It returns when ctx ends, too.
 func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
+	_ = testcluster.Pause(ctx, d)
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/e2e/robustness/model"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testimage"
@@ -98,6 +99,26 @@ func TestHistoryFindsMistakes(t *testing.T) {
 				(*events(h, i))[1].Generation = 0
 			}
 		}, "p goes back from generation 1 to 0 at revision 2"},
+		"an epoch that goes back": {func(h *model.History) {
+			for i := range 2 {
+				(*events(h, i))[0].Epoch = 2
+				(*events(h, i))[1].Epoch = 1
+			}
+		}, "p goes back from epoch 2 to 1 at revision 2"},
+		"a value without a generation": {func(h *model.History) {
+			for i := range 2 {
+				(*events(h, i))[1].Generation = 1
+			}
+		}, "p changes from 7 to 8 at revision 2 without a new generation"},
+		"a read of an unknown revision": {func(h *model.History) {
+			h.Operations[4].Revision, h.Watches[0].Segments[0].To = 5, 5
+		}, "p was read with resourceVersion 5, and no watch has it"},
+		"a watch has another UID": {func(h *model.History) { (*events(h, 1))[1].UID = "w" }, "watch 1: p has the value 8 at revision 2, another watch says 8"},
+		"a watch has no deletion": {func(h *model.History) { (*events(h, 1))[2].Deleted, (*events(h, 1))[2].Version = false, 3 }, "watch 1: p has the value 0 at revision 3"},
+		"a watch repeats its state": {func(h *model.History) {
+			s := &h.Watches[1].Segments[0]
+			s.From, s.Initial = 1, s.Events[:1]
+		}, "watch 1: revision 1 of p comes after revision 1"},
 		"a node without an epoch": {func(h *model.History) {
 			for i := range 2 {
 				(*events(h, i))[1].Node = "n2"
@@ -130,7 +151,7 @@ func TestHistoryFindsMistakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := good()
 			tt.spoil(h)
-			problems, _ := History(h, 10*time.Second)
+			problems, _ := History(h, time.Minute)
 			text := strings.Join(problems, "\n")
 			if (tt.want == "") != (text == "") || !strings.Contains(text, tt.want) {
 				t.Errorf("problems %q, want %q", text, tt.want)
@@ -147,16 +168,37 @@ func TestLawful(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		declared map[string]string
+		phase    string
 		want     string
 	}{
-		"as declared":       {map[string]string{"a": testimage.WebV1}, ""},
-		"another image":     {map[string]string{"a": testimage.WebV2}, "a has the image"},
-		"one is missing":    {map[string]string{"a": testimage.WebV1, "b": testimage.WebV1}, "b is missing"},
-		"one is not pruned": {nil, "git does not declare it"},
+		"as declared":       {map[string]string{"a": testimage.WebV1}, api.PhaseRunning, ""},
+		"another image":     {map[string]string{"a": testimage.WebV2}, api.PhaseRunning, "a has the image"},
+		"one is missing":    {map[string]string{"a": testimage.WebV1, "b": testimage.WebV1}, api.PhaseRunning, "b is missing"},
+		"one is not pruned": {nil, api.PhaseRunning, "git does not declare it"},
+		"one does not run":  {map[string]string{"a": testimage.WebV1}, api.PhasePending, "a is Pending"},
+		"one has failed":    {map[string]string{"a": testimage.WebV1}, api.PhaseFailed, "a is Failed"},
 	} {
+		p.Status.Phase = tt.phase
 		err := lawful([]*carav1.Project{p}, tt.declared)
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+// TestLost: data that was seen must be there at the end, and must not be new.
+func TestLost(t *testing.T) {
+	seen := map[string]string{"n1 a": "10:00", "n1 b": "10:01"}
+	for name, tt := range map[string]struct {
+		now  map[string]string
+		want []string
+	}{
+		"all is there": {map[string]string{"n1 a": "10:00", "n1 b": "10:01", "n1 c": "10:02"}, nil},
+		"one is gone":  {map[string]string{"n1 a": "10:00"}, []string{`the data of n1 b was made at 10:01, and is now from ""`}},
+		"one is new":   {map[string]string{"n1 a": "10:05", "n1 b": "10:01"}, []string{`the data of n1 a was made at 10:00, and is now from "10:05"`}},
+	} {
+		if got := lost(seen, tt.now); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func (c *Cluster) Token() (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
-// Conn returns a gRPC connection as the admin. It is created once and reconnects immediately to a restarted server.
+// Conn returns a gRPC connection as the admin. It is created once.
 func (c *Cluster) Conn() (*grpc.ClientConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -41,14 +41,19 @@ func (c *Cluster) Conn() (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.conn, err = grpc.NewClient("passthrough:///"+c.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	c.conn, err = Dial(c.Address(), token)
+	return c.conn, err
+}
+
+// Dial returns a gRPC connection to a server, with a token. It reconnects immediately to a restarted server.
+func Dial(address, token string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithPerRPCCredentials(bearer(token)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
 			MinConnectTimeout: 2 * time.Second,
 		}))
-	return c.conn, err
 }
 
 type bearer string
