@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/caravanserai/cara/e2e/robustness/fault"
 	"github.com/caravanserai/cara/e2e/robustness/scenario"
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testneed"
@@ -33,16 +35,10 @@ func TestRobustness(t *testing.T) {
 	must(t, err)
 	runs, err := strconv.Atoi(cmp.Or(env("RUNS"), "1"))
 	must(t, err)
+	scenarios, faults := chosen(t)
 	bin := t.TempDir()
 	must(t, testcluster.Build(t.Context(), bin))
-	var faults []string
-	if text := env("FAULTS"); text != "" {
-		faults = strings.Split(text, ",")
-	}
-	for _, s := range scenario.All() {
-		if name := env("SCENARIO"); name != "" && name != s.Name {
-			continue
-		}
+	for _, s := range scenarios {
 		for n := range runs {
 			t.Run(s.Name, func(t *testing.T) {
 				t.Parallel()
@@ -50,6 +46,27 @@ func TestRobustness(t *testing.T) {
 			})
 		}
 	}
+}
+
+// chosen returns the scenarios and the names of the faults that the environment chooses; without names, all faults are.
+func chosen(t *testing.T) (scenarios []scenario.Scenario, faults []string) {
+	t.Helper()
+	scenarios = scenario.All()
+	if name := env("SCENARIO"); name != "" {
+		scenarios = slices.DeleteFunc(scenarios, func(s scenario.Scenario) bool { return s.Name != name })
+		if len(scenarios) == 0 {
+			t.Fatalf("there is no scenario %q", name)
+		}
+	}
+	if text := env("FAULTS"); text != "" {
+		faults = strings.Split(text, ",")
+	}
+	for _, name := range faults {
+		if !slices.ContainsFunc(fault.All(), func(f fault.Fault) bool { return f.Name == name }) {
+			t.Fatalf("there is no fault %q", name)
+		}
+	}
+	return scenarios, faults
 }
 
 func env(name string) string { return os.Getenv("CARA_ROBUSTNESS_" + name) }

@@ -37,10 +37,12 @@ type Fault struct {
 	Inject func(ctx context.Context, t *Target, r *rand.Rand) error
 }
 
-// All returns the faults that are possible.
-func All(t *Target) []Fault {
-	all := slices.Concat(processes(), members(), links(), disks())
-	return slices.DeleteFunc(all, func(f Fault) bool { return !f.Possible(t) })
+// All returns all faults.
+func All() []Fault { return slices.Concat(processes(), members(), links(), disks()) }
+
+// Chosen returns the faults that are possible, of those with the names, or of all without names.
+func Chosen(t *Target, names []string) []Fault {
+	return slices.DeleteFunc(All(), func(f Fault) bool { return !f.Possible(t) || len(names) > 0 && !slices.Contains(names, f.Name) })
 }
 
 // some returns a random duration up to a limit, and at least a tenth of it.

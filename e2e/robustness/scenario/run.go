@@ -140,9 +140,7 @@ func (r *run) traffic(t *testing.T) []string {
 func (r *run) faults(t *testing.T) {
 	t.Helper()
 	random := r.random(1000)
-	all := slices.DeleteFunc(fault.All(r.target), func(f fault.Fault) bool {
-		return len(r.options.Faults) > 0 && !slices.Contains(r.options.Faults, f.Name)
-	})
+	all := fault.Chosen(r.target, r.options.Faults)
 	if len(all) == 0 {
 		t.Fatalf("none of the faults %q is possible in scenario %s", r.options.Faults, r.Name)
 	}

@@ -58,7 +58,11 @@ func (p Pinned) build(ctx context.Context) (string, error) {
 	}
 	pkg, name := path.Join(p.Module, p.Package), p.Name+"-"+string(bytes.TrimSpace(version))
 	if source, err := os.ReadFile(filepath.Join(dir, "main.go")); err == nil { // the folder has the program itself
-		pkg, name = ".", fmt.Sprintf("%s-%x", name, sha256.Sum256(source))
+		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err != nil {
+			return "", err
+		}
+		pkg, name = ".", fmt.Sprintf("%s-%x", name, sha256.Sum256(append(mod, source...)))
 	}
 	program := filepath.Join(cache, "cara-test", name)
 	if _, err := os.Stat(program); err == nil {

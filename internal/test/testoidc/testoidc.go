@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"html"
 	"io"
 	"net"
@@ -109,6 +110,9 @@ func (p *Provider) Up() {
 	ctx, cancel := context.WithTimeout(p.tb.Context(), patience)
 	defer cancel()
 	p.must(testcluster.WaitFor(ctx, p.Issuer+" answers", func(context.Context) error {
+		if p.process.Exited() {
+			return testcluster.Fatal(fmt.Errorf("it ended:\n%s", p.process.Tail(20)))
+		}
 		resp, err := p.client.Get(p.Issuer + "/.well-known/openid-configuration") //nolint:noctx // the test ends it
 		if err != nil {
 			return err
