@@ -56,7 +56,7 @@ func (f *folder) Write(path, content string) {
 	if at, err := os.Readlink(path); err == nil { // the file is what the link names
 		path = filepath.Join(filepath.Dir(path), at)
 	}
-	whole := filepath.Join(f.tb.TempDir(), "whole") // a pass that runs meanwhile must not find half of it
+	whole := filepath.Join(f.root, ".whole") // a pass that runs meanwhile must not find half of it
 	f.must(os.WriteFile(whole, []byte(content), 0o644))
 	err := os.Rename(whole, path)
 	if errors.Is(err, syscall.EXDEV) { // the root is a file system of its own
