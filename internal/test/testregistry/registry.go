@@ -2,6 +2,7 @@ package testregistry
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,8 @@ import (
 // Registry is a running registry. The embedded server has Addr, Down, Up, Delay, Totals, Log, Reset and Close.
 type Registry struct {
 	*testserver.Server
-	store http.Handler // the registry itself, without faults
+	store  http.Handler // the registry itself, without faults
+	folder string       // before each repository
 
 	mu       sync.Mutex
 	fault    Fault
@@ -36,13 +38,15 @@ type Registry struct {
 	next     func() (password string, blobs int)
 }
 
-// New runs a registry for a test on a free port of 127.0.0.1, from which an engine pulls without TLS.
+// New runs a registry for a test on a free port of 127.0.0.1, from which an engine pulls without TLS. Its repositories are in a
+// folder of its own: the engine may still have images of an earlier registry with the same port.
 func New(tb testing.TB) *Registry {
 	tb.Helper()
 	r, err := Start(tb.Context(), "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
+	r.folder = strings.ToLower(rand.Text()) + "/"
 	tb.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			tb.Error(err)
@@ -63,7 +67,7 @@ func Start(ctx context.Context, listen string) (*Registry, error) {
 }
 
 // Ref returns the full reference of "repository:tag" in this registry.
-func (r *Registry) Ref(image string) string { return r.Addr() + "/" + image }
+func (r *Registry) Ref(image string) string { return r.Addr() + "/" + r.folder + image }
 
 // Login requires this user and password (basic authentication). An empty user requires no login.
 func (r *Registry) Login(user, password string) {
@@ -154,7 +158,7 @@ func (b direct) RoundTrip(request *http.Request) (*http.Response, error) {
 func (r *Registry) Pulls(repository string) int {
 	n := 0
 	for _, q := range r.Log() {
-		if q.Method == http.MethodGet && q.Status == http.StatusOK && strings.HasPrefix(q.Path, "/v2/"+repository+"/manifests/") {
+		if q.Method == http.MethodGet && q.Status == http.StatusOK && strings.HasPrefix(q.Path, "/v2/"+r.folder+repository+"/manifests/") {
 			n++
 		}
 	}

@@ -129,3 +129,12 @@ func TestRetryAfter(t *testing.T) {
 		}
 	}
 }
+
+// TestNoRefComesAgain: two registries have no reference in common, even at the same port. An engine would not pull the second.
+func TestNoRefComesAgain(t *testing.T) {
+	one, two := New(t), New(t)
+	path := func(r *Registry) string { return strings.TrimPrefix(r.Ref("job:v1"), r.Addr()) }
+	if path(one) == path(two) || !strings.HasSuffix(path(one), "/job:v1") {
+		t.Errorf("the references are %s and %s", one.Ref("job:v1"), two.Ref("job:v1"))
+	}
+}
