@@ -18,15 +18,20 @@ import (
 func (a *app) printURLs(w *waiting) {
 	for _, name := range slices.Sorted(maps.Keys(w.last)) {
 		p := w.last[name]
-		if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondIngressReady); c != nil {
-			fmt.Fprintln(a.Err, "project/"+term.Line(name), "runs, but:", term.Line(c.GetMessage()))
-		}
+		a.printBut(p, api.CondIngressReady)
 		for _, host := range kind.WithoutCertificate(p) {
 			fmt.Fprintf(a.Err, "project/%s runs, but %s has no certificate yet\n", term.Line(name), term.Line(host))
 		}
 		for _, url := range kind.BareURLs(p, w.urls) {
 			fmt.Fprintln(a.Out, term.Line(url))
 		}
+	}
+}
+
+// printBut prints why a project that runs cannot be used everywhere, if the condition says so.
+func (a *app) printBut(p *carav1.Project, condition string) {
+	if c := api.FindCondition(p.GetStatus().GetConditions(), condition); c.GetStatus() == api.StatusFalse {
+		fmt.Fprintln(a.Err, "project/"+term.Line(p.GetMetadata().GetName()), "runs, but:", term.Line(c.GetMessage()))
 	}
 }
 
@@ -56,9 +61,7 @@ func (a *app) printPorts(ctx context.Context, projects map[string]*carav1.Projec
 		for _, at := range kind.OpenPorts(p, nodes.GetItems()) {
 			fmt.Fprintln(a.Out, term.Line(at))
 		}
-		if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPortsReady); c.GetStatus() == api.StatusFalse {
-			fmt.Fprintln(a.Err, "project/"+term.Line(p.GetMetadata().GetName()), "runs, but:", term.Line(c.GetMessage()))
-		}
+		a.printBut(p, api.CondPortsReady)
 	}
 	return nil
 }

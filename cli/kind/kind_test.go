@@ -23,6 +23,23 @@ func TestEventsAreInTheOrderOfTheirLastTime(t *testing.T) {
 	}
 }
 
+func TestIngressOfANode(t *testing.T) {
+	for want, st := range map[string]*carav1.NodeStatus{
+		"n1:80": {},
+		"n1:80 (entry: has the routes of all hosts)":                      {Info: &carav1.NodeInfo{Entry: true}},
+		"n1:80 (serves public hosts)":                                     {PublicIngress: true},
+		"n1:80 (entry: has the routes of all hosts; serves public hosts)": {Info: &carav1.NodeInfo{Entry: true}, PublicIngress: true},
+	} {
+		if st.Info == nil {
+			st.Info = &carav1.NodeInfo{}
+		}
+		st.Info.IngressAddress = "n1:80"
+		if got := ingressText(st); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 func TestQuantity(t *testing.T) {
 	for give, want := range map[string]string{
 		"": "-", "0": "0", "1023": "1023", "2147483648": "2.0Gi", "128Mi": "128Mi", "16696893440": "15.6Gi", "much": "much", "5497558138880": "5.0Ti",
