@@ -27,6 +27,10 @@ func TestConfigIsRefusedByTheNameOfItsFlag(t *testing.T) {
 		c := &ServerConfig{DataDir: "d", Listen: "127.0.0.1:0", Logger: logger, Store: store, Etcd: e}
 		return c.Validate()
 	}
+	provider := func(o OpenIDConfig) error {
+		c := &ServerConfig{DataDir: "d", Listen: "127.0.0.1:0", Logger: logger, OpenID: o}
+		return c.Validate()
+	}
 	local := []string{"http://127.0.0.1:2379"}
 	tests := map[string]struct {
 		err  error
@@ -52,6 +56,10 @@ func TestConfigIsRefusedByTheNameOfItsFlag(t *testing.T) {
 		"no placement named":    {placement(""), ""},
 		"spread":                {placement("spread"), ""},
 		"binpack":               {placement("binpack"), ""},
+		"a provider's client":   {provider(OpenIDConfig{ClientID: "cara"}), "need --oidc-issuer"},
+		"no role":               {provider(OpenIDConfig{Issuer: "https://id.example.com", ClientID: "cara", RoleMap: []string{"ops"}}), `--oidc-role-map "ops"`},
+		"no client's secret":    {provider(OpenIDConfig{Issuer: "https://id.example.com", ClientID: "cara", ClientSecretFile: "missing"}), "--oidc-client-secret-file: open missing"},
+		"no provider's roots":   {provider(OpenIDConfig{Issuer: "https://id.example.com", ClientID: "cara", CAFile: "missing"}), "--oidc-ca: open missing"},
 		"some other placement":  {placement("best"), `--placement "best": want spread or binpack`},
 	}
 	for name, tt := range tests {
