@@ -160,6 +160,40 @@ func TestHistoryFindsMistakes(t *testing.T) {
 	}
 }
 
+// TestLate: a write is late if the silent server got its call before the end of the fault, another server has written during the fault,
+// and the write came after that and before the next fault. Without any one of these it is not.
+func TestLate(t *testing.T) {
+	silent := 0
+	for name, tt := range map[string]struct {
+		change func(h *model.History)
+		late   bool
+	}{
+		"late":                                  {func(*model.History) {}, true},
+		"a fault that silences nobody":          {func(h *model.History) { h.Faults[0].Server = nil }, false},
+		"a call after the fault":                {func(h *model.History) { h.Operations[1].Start, h.Faults[0].End = 35, 33 }, false},
+		"a call to the other server":            {func(h *model.History) { h.Operations[1].Server = 1 }, false},
+		"nobody else has written":               {func(h *model.History) { h.Operations[0].Outcome = model.Unknown }, false},
+		"the other server has only read":        {func(h *model.History) { h.Operations[0].Kind = model.Read }, false},
+		"the other server wrote before":         {func(h *model.History) { h.Faults[0].Start = 13 }, false},
+		"the other server wrote after it":       {func(h *model.History) { h.Faults[0].End, h.Operations[1].Start = 20, 15 }, false},
+		"the write came before the other one":   {func(h *model.History) { h.Operations[0].Revision = 5 }, false},
+		"the write came after the next fault":   {func(h *model.History) { h.Faults = append(h.Faults, model.Fault{Start: 39}) }, false},
+		"the next fault begins after the write": {func(h *model.History) { h.Faults = append(h.Faults, model.Fault{Start: 41}) }, true},
+	} {
+		other, own := called(model.Put, 12, 21, 8, 2), called(model.Put, 13, 45, 9, 4)
+		other.Server, own.Server = 1, silent
+		h := &model.History{
+			Operations: []model.Operation{other, own}, Faults: []model.Fault{{Start: 11, End: 33, Name: "pause server", Server: &silent}},
+			Watches: []model.Watch{{Segments: []model.Segment{{To: 4, Events: []model.Event{change(2, 8), change(4, 9)}}}}},
+		}
+		tt.change(h)
+		line, _ := timelineOf(h.Watches)
+		if got := late(h, line); (len(got) > 0) != tt.late {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
 // TestLawful: what git does not declare must not be there, and what it declares must.
 func TestLawful(t *testing.T) {
 	p := &carav1.Project{
