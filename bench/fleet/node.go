@@ -17,6 +17,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // node is a simulated node: an agent without an engine. It reports each project that is assigned to it as running.
@@ -256,18 +257,24 @@ func (n *node) report(ctx context.Context) {
 	}
 }
 
+// reportAgain is the pause after a report that the server did not take.
+const reportAgain = 200 * time.Millisecond
+
 // tell reports one project.
 func (n *node) tell(ctx context.Context, name string, p *carav1.Project) {
 	if !differs(p) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	_, err := n.client.UpdateProjectStatus(ctx, statusOf(name, p))
+	_, err := n.client.UpdateProjectStatus(bounded, statusOf(name, p))
 	switch api.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
 	default:
 		return // a refused report is about an older state, and the newer one is on its way
+	}
+	if testcluster.Pause(ctx, reportAgain) != nil {
+		return // the next connection brings all assignments again
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
