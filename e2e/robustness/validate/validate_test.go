@@ -129,6 +129,41 @@ func TestHistoryFindsMistakes(t *testing.T) {
 			h.Faults = []model.Fault{{Start: 1, End: 33, Name: "pause server", Server: &server}}
 			h.Operations[1].Server = 1 // takes over at revision 2; the last create was sent to server 0 before it continued
 		}, "server 0 wrote create of p at revision 4 after it was silent (pause server)"},
+		"a host that was there at the start": {func(h *model.History) {
+			for i := range 2 {
+				h.Watches[i].Segments[0].Initial = []model.Event{change(0, 1, func(e *model.Event) { e.Key, e.Hosts = "q", []string{"h"} })}
+				(*events(h, i))[0].Hosts = []string{"h"}
+			}
+			h.Listings = nil
+		}, "q and p both have the host h at revision 1"},
+		"a list without what was there at the start": {func(h *model.History) {
+			for i := range 2 {
+				h.Watches[i].Segments[0].Initial = []model.Event{change(0, 1, func(e *model.Event) { e.Key = "q" })}
+			}
+		}, "a list at revision 4 has map[p:9], watches say map[p:9 q:1]"},
+		"an epoch below that at the start": {func(h *model.History) {
+			for i := range 2 {
+				s := &h.Watches[i].Segments[0]
+				s.From, s.Initial, s.Events = 1, []model.Event{s.Events[0]}, s.Events[1:]
+				s.Initial[0].Epoch, s.Events[0].Epoch = 2, 1
+			}
+		}, "p goes back from epoch 2 to 1 at revision 2"},
+		"a watch that begins later": {func(h *model.History) {
+			s := &h.Watches[1].Segments[0]
+			s.From, s.Initial, s.Events = 2, []model.Event{s.Events[1]}, s.Events[2:]
+		}, ""},
+		"a refused write": {func(h *model.History) {
+			h.Operations = append(h.Operations, model.Operation{
+				Start: 44, End: 45, Call: model.Call{Kind: model.Swap, Key: "p", From: 9, Value: 5}, Result: model.Result{Outcome: model.Refused},
+			})
+		}, ""},
+		"many mistakes": {func(h *model.History) {
+			for range 2 * most {
+				h.Operations = append(h.Operations, model.Operation{
+					Start: 44, End: 45, Call: model.Call{Kind: model.Read, Key: "p"}, Result: model.Result{Outcome: model.Unknown, Odd: true},
+				})
+			}
+		}, "and 20 more like these"},
 		"a project fails": {func(h *model.History) {
 			for i := range 2 {
 				(*events(h, i))[1].Phase, (*events(h, i))[1].Why = "Failed", "NameTaken"
