@@ -10,6 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testca"
 	"github.com/caravanserai/cara/internal/test/testproblem"
@@ -106,6 +107,33 @@ func TestCredentialsOfAgents(t *testing.T) {
 	}
 	front.credentials(func(m *carav1.Credentials) bool {
 		return slices.Equal(m.GetRemovedCertificates(), []string{"secret/site"})
+	})
+}
+
+// TestCredentialsThatASourceTakes: agents lose what a source uses itself, and get it again when it does not. The server refuses such a
+// source, so this is about one that an older server stored.
+func TestCredentialsThatASourceTakes(t *testing.T) {
+	c := newCluster(t, nil)
+	c.secret(t, "people", api.SecretBasicAuth, map[string]string{"users": "ann:" + hash})
+	p := public("shop", "a.test")
+	p.Spec.Ingress[0].Tls = nil
+	c.create(t, p)
+	agent := connectAgentAt(t, c.node(t, "n1"), "a", "192.0.2.1:8081", api.CapabilityIngress, api.CapabilityPublicIngress)
+	agent.credentials(func(m *carav1.Credentials) bool { return m.GetFull() && len(m.GetPasswordLists()) == 1 })
+	use := func(secret string) {
+		t.Helper()
+		if err := c.db.Transact(t.Context(), func(tx *state.Tx) error {
+			tx.Put(&carav1.Source{Metadata: &carav1.ObjectMeta{Name: "platform"}, Spec: &carav1.SourceSpec{Git: &carav1.GitSource{Url: "https://git.test/a", SecretRef: secret}}})
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	use("people")
+	agent.credentials(func(m *carav1.Credentials) bool { return slices.Equal(m.GetRemovedPasswordLists(), []string{"people"}) })
+	use("")
+	agent.credentials(func(m *carav1.Credentials) bool {
+		return len(m.GetPasswordLists()) == 1 && m.GetPasswordLists()[0].GetUsers()["ann"] == hash
 	})
 }
 
