@@ -57,16 +57,17 @@ func (d *Dir) Open(spec *carav1.SourceSpec, _ map[string][]byte) (sources.Driver
 	}
 	root = filepath.Clean(root)
 	return &driver{
-		match: match, now: d.cfg.Now, cache: map[string]stamp{},
+		match: match, compose: spec.GetFormat() == api.FormatCompose, now: d.cfg.Now, cache: map[string]stamp{},
 		watcher: watcher{cfg: d.cfg, root: root},
 	}, nil
 }
 
 type driver struct {
-	match *sources.Match
-	now   func() time.Time
-	cache map[string]stamp // of the files of the last scan, by path
-	last  *scan
+	compose bool // the files are Compose files
+	match   *sources.Match
+	now     func() time.Time
+	cache   map[string]stamp // of the files of the last scan, by path
+	last    *scan
 	// watchHidden is true while hidden files keep projects. The revision then includes hidden files.
 	watchHidden bool
 	dev         uint64   // file system of the root when it last held a file

@@ -273,7 +273,7 @@ func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 // tooLarge reports a file over the limit. A file that other tools read, such as a package.json, is only skipped.
 func (w *walker) tooLarge(rel string, size int64) {
 	known := manifest.KnownName(rel)
-	if known == "" {
+	if known == "" || w.compose && known == manifest.ComposeFile {
 		w.problem(rel, fmt.Sprintf("is %.1f MiB; the limit of a manifest file is 1 MiB: split it", float64(size)/(1<<20)))
 		return
 	}
