@@ -2,6 +2,9 @@ package compose
 
 import (
 	"fmt"
+	"path"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -114,4 +117,60 @@ func (s *source) keysOf(name string) []string {
 		out = append(out, m.Content[i].Value)
 	}
 	return out
+}
+
+// near moves a finding about an error of the library without a key to what the text quotes: a line, or a value in a service.
+func (g *gatherer) near(f *Finding, text string) {
+	for _, main := range g.mains {
+		scope := main.root
+		if m := regexp.MustCompile(`service "([^"]+)"`).FindStringSubmatch(text); m != nil {
+			key, service := serviceOf(main, m[1])
+			if service == nil {
+				continue
+			}
+			f.File, f.Line, f.Column = main.name, key.Line, key.Column
+			scope = service
+		}
+		var at *yaml.Node
+		if m := regexp.MustCompile(`line (\d+): mapping key`).FindStringSubmatch(text); m != nil {
+			at = firstNode(scope, func(n *yaml.Node) bool { return strconv.Itoa(n.Line) == m[1] })
+		}
+		words := regexp.MustCompile("[^\\s\"'`,:]{2,}").FindAllString(text, 50)
+		for _, word := range slices.Backward(words) { // the value comes last
+			if at == nil {
+				at = firstNode(scope, func(n *yaml.Node) bool { return names(word, n) })
+			}
+		}
+		if at != nil {
+			f.File, f.Line, f.Column = main.name, at.Line, at.Column
+			return
+		}
+	}
+}
+
+func serviceOf(main *source, name string) (key, value *yaml.Node) {
+	_, services := child(main.root, "services")
+	if services == nil {
+		return nil, nil
+	}
+	return child(services, name)
+}
+
+// names reports whether a word of a message is a value, the part of it before a colon, or its path in the source.
+func names(word string, n *yaml.Node) bool {
+	before, _, _ := strings.Cut(n.Value, ":")
+	return n.Kind == yaml.ScalarNode && before != "" && (word == n.Value || word == before || path.Base(word) == path.Base(n.Value) && strings.Contains(word, "/"))
+}
+
+// firstNode returns the first node in the order of the file that fits.
+func firstNode(n *yaml.Node, fits func(*yaml.Node) bool) *yaml.Node {
+	if n.Kind != yaml.MappingNode && n.Kind != yaml.SequenceNode && fits(n) {
+		return n
+	}
+	for _, c := range n.Content {
+		if found := firstNode(c, fits); found != nil {
+			return found
+		}
+	}
+	return nil
 }

@@ -117,12 +117,16 @@ func (g *gatherer) failed(o TreeOptions, err error) *Result {
 	f := Finding{Severity: Refusal, File: main, Line: 1, Column: 1, Message: strings.TrimPrefix(text, main+": ")}
 	if len(g.mains) > 0 {
 		in := &input{files: g.mains}
-		for _, key := range regexp.MustCompile(`[A-Za-z_][\w-]*(\.[\w-]+)+`).FindAllString(text, 10) {
+		for _, key := range regexp.MustCompile(`[A-Za-z_][\w-]*(\.[\w-]+)+`).FindAllString(regexp.MustCompile(`(\w)\[([\w-]+)\]`).ReplaceAllString(text, "$1.$2"), 10) {
 			if at := in.locate(key); at.line > f.Line {
 				f.File, f.Line, f.Column, f.Key = at.file, at.line, at.column, key
+				f.Message = strings.TrimPrefix(f.Message, key+" ")
 				break
 			}
 		}
+	}
+	if f.Key == "" {
+		g.near(&f, text)
 	}
 	return &Result{Findings: []Finding{f}}
 }
@@ -134,8 +138,9 @@ type gatherer struct {
 	root     string
 	seen     map[string]bool
 	bytes    int
-	dollars  int // dollar signs in the Compose files
-	longest  int // value of a variable
+	full     bool // the limit of files or bytes is reached
+	dollars  int  // dollar signs in the Compose files
+	longest  int  // value of a variable
 	mains    []*source
 	findings []Finding
 	err      error // of the tree, not of a file
@@ -165,6 +170,10 @@ func (g *gatherer) copy(name string, at place) (data []byte, ok bool) {
 		return nil, false
 	}
 	if g.bytes += len(data); g.bytes > maxGatheredBytes || len(g.seen) > maxGathered {
+		if g.full {
+			return nil, false // reported once
+		}
+		g.full = true
 		g.refuse(at, "the project reads more than %d files or %d MiB; make it smaller", maxGathered, maxGatheredBytes>>20)
 		return nil, false
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -204,14 +205,29 @@ func TestTreeReadsNothingElse(t *testing.T) {
 
 // TestTreeErrors: at the line and column of the Compose file.
 func TestTreeErrors(t *testing.T) {
+	many := texts{}
+	for i := range 60 {
+		many[fmt.Sprintf("%02d.env", i)] = "A=1\n"
+	}
 	for name, c := range map[string]struct{ yaml, want string }{
-		"a key of the schema": {"services:\n  web:\n    image: a\n    portz: []\n", "apps/shop/compose.yaml:4:5: refused: services.web.portz: services.web.portz is not a key of the Compose specification\n"},
+		"a key of the schema": {"services:\n  web:\n    image: a\n    portz: []\n", "apps/shop/compose.yaml:4:5: refused: services.web.portz: is not a key of the Compose specification\n"},
 		"refused":             {"services:\n  web:\n    image: a\n    restart: always\n    privileged: true\n", "apps/shop/compose.yaml:5:5: refused: services.web.privileged: has no equivalent: containers have no access to the machine; add single capabilities with cap_add\n"},
 		"a missing file":      {"services:\n  web:\n    image: a\n    restart: always\n    volumes:\n    - ./x.conf:/x\n", "apps/shop/compose.yaml:6:7: refused: services.web.volumes.0: apps/shop/x.conf does not exist in the source\n"},
+		"a value":             {"services:\n  web:\n    image: a\n    ports:\n    - 99999:80\n", "apps/shop/compose.yaml:5:7: refused: : invalid hostPort: 99999\n"},
+		"a bad size":          {"services:\n  web:\n    image: a\n    mem_limit: 12q\n", "apps/shop/compose.yaml:4:5: refused: services.web.mem_limit: decoding failed due to the following error(s):\n\n'services[web].mem_limit' invalid suffix: 'q'\n"},
+		"a missing service":   {"services:\n  web:\n    image: a\n    depends_on: [nope]\n", "apps/shop/compose.yaml:4:18: refused: : service \"web\" depends on undefined service \"nope\": invalid compose project\n"},
+		"a missing volume":    {"services:\n  web:\n    image: a\n    volumes: ['data:/x']\n", "apps/shop/compose.yaml:4:15: refused: : service \"web\" refers to undefined volume data: invalid compose project\n"},
+		"a missing env file":  {"services:\n  web:\n    image: a\n    env_file: nope.env\n", "apps/shop/compose.yaml:4:15: refused: : env file apps/shop/nope.env not found: stat apps/shop/nope.env: no such file or directory\n"},
+		"a duplicate key":     {"services:\n  web:\n    image: a\n    image: b\n", "apps/shop/compose.yaml:4:5: refused: : failed to parse apps/shop/compose.yaml: yaml: construct errors:\n  line 1: line 4: mapping key \"image\" already defined at line 3\n"},
+		"too many files":      {"services:\n  web:\n    image: a\n    env_file: [" + strings.Join(slices.Sorted(maps.Keys(many)), ", ") + "]\n", "apps/shop/compose.yaml:4:15: refused: : the project reads more than 50 files or 4 MiB; make it smaller\n"},
 		"not YAML":            {"services:\n\tweb: {}\n", "apps/shop/compose.yaml:2:1: refused: : not YAML: a tab where spaces are wanted; indent with spaces\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, all(convertTree(t, TreeOptions{Tree: texts{"apps/shop/compose.yaml": c.yaml}}))); diff != "" {
+			tree := texts{"apps/shop/compose.yaml": c.yaml}
+			for name, data := range many {
+				tree["apps/shop/"+name] = data
+			}
+			if diff := cmp.Diff(c.want, all(convertTree(t, TreeOptions{Tree: tree}))); diff != "" {
 				t.Error(diff)
 			}
 		})
