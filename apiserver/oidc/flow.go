@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/url"
 	"strings"
 	"time"
@@ -138,8 +139,9 @@ type Device struct {
 
 // device is what a handle has.
 type device struct {
-	Code string
-	End  time.Time
+	Code     string
+	Interval time.Duration
+	End      time.Time
 }
 
 // StartDevice begins a login on another device.
@@ -160,18 +162,22 @@ func (p *Provider) StartDevice(ctx context.Context) (Device, error) {
 	if !got.Expiry.IsZero() && got.Expiry.Before(end) {
 		end = got.Expiry
 	}
+	interval := time.Duration(min(max(got.Interval, 1), 60)) * time.Second
 	return Device{
 		Code: text.Printable(got.UserCode, maxText), URL: text.Printable(got.VerificationURI, 2*maxText), Complete: text.Printable(got.VerificationURIComplete, 4*maxText),
-		Interval: time.Duration(min(max(got.Interval, 1), 60)) * time.Second, End: end,
-		Handle: p.seal(sealDevice, device{got.DeviceCode, end}),
+		Interval: interval, End: end, Handle: p.seal(sealDevice, device{got.DeviceCode, interval, end}),
 	}, nil
 }
 
 // Poll asks once whether the person has logged in on the other device. pending is true if not yet; slower asks for a longer interval.
+// Within the interval it does not ask again: whoever has a handle could hammer the provider through the server.
 func (p *Provider) Poll(ctx context.Context, handle string) (login Login, pending, slower bool, err error) {
 	var known device
 	if err := p.open(sealDevice, handle, &known); err != nil || !p.Now().Before(known.End) {
 		return Login{}, false, false, api.Unauthenticated("this login has ended: begin it again")
+	}
+	if p.tooSoon(known) {
+		return Login{}, true, false, nil
 	}
 	d, err := p.discover(ctx)
 	if err != nil {
@@ -187,6 +193,19 @@ func (p *Provider) Poll(ctx context.Context, handle string) (login Login, pendin
 	}
 	login, err = p.login(ctx, d, token, nil)
 	return login, false, false, err
+}
+
+// tooSoon reports whether the provider was asked about a device within the interval, and otherwise notes that it is asked now.
+func (p *Provider) tooSoon(d device) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.Now()
+	maps.DeleteFunc(p.asked, func(_ string, next time.Time) bool { return !next.After(now) })
+	if _, ok := p.asked[d.Code]; ok {
+		return true
+	}
+	p.asked[d.Code] = now.Add(d.Interval)
+	return false
 }
 
 // login verifies the ID token of an answer. nonce is nil if the flow has none.

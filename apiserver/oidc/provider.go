@@ -102,6 +102,8 @@ type Provider struct {
 	err    error         // of the last discovery
 	pause  time.Duration
 	next   time.Time // of the next discovery
+
+	asked map[string]time.Time // until when the provider is not asked again about a device, by the device's code
 }
 
 // discovered is what the provider says about itself.
@@ -124,7 +126,7 @@ func New(c Config) *Provider {
 	if c.GroupsClaim == "" {
 		c.GroupsClaim = "groups"
 	}
-	return &Provider{Config: c, client: &http.Client{
+	return &Provider{Config: c, asked: map[string]time.Time{}, client: &http.Client{
 		Timeout: requestTime,
 		Transport: bounded{&http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: c.Roots, MinVersion: tls.VersionTLS12},

@@ -1,6 +1,11 @@
 package oidc
 
-import "testing"
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
 
 // The browser comes back from the logout to the address that the provider knows, also behind a reverse proxy.
 func TestLogoutURL(t *testing.T) {
@@ -28,5 +33,46 @@ func TestLogoutURL(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// unsealed is a Sealer that hides nothing.
+type unsealed struct{}
+
+func (unsealed) Seal(_ string, value []byte) []byte           { return value }
+func (unsealed) Open(_ string, sealed []byte) ([]byte, error) { return sealed, nil }
+
+// The provider is asked about a device once in each interval, and what is remembered about that goes away.
+func TestPollsOfADevice(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := New(Config{Seal: unsealed{}, Now: func() time.Time { return now }})
+	p.err, p.next = errors.New("asked"), now.Add(time.Hour) // the provider is down: who asks it gets this error
+	one, other := device{"one", 5 * time.Second, now.Add(time.Hour)}, device{"other", 5 * time.Second, now.Add(time.Hour)}
+	for _, tt := range []struct {
+		after time.Duration
+		of    device
+		asks  bool
+	}{
+		{0, one, true},
+		{0, one, false},
+		{0, other, true},
+		{4 * time.Second, one, false},
+		{time.Second, one, true},
+		{0, one, false},
+		{4 * time.Second, other, true},
+		{6 * time.Second, other, true},
+	} {
+		now = now.Add(tt.after)
+		_, pending, slower, err := p.Poll(t.Context(), p.seal(sealDevice, tt.of))
+		if asked := err != nil; asked != tt.asks || pending == asked || slower {
+			t.Errorf("at %s, %s: pending %v, %v; want that the provider is asked: %v", now, tt.of.Code, pending, err, tt.asks)
+		}
+	}
+	if len(p.asked) != 1 {
+		t.Errorf("%d devices are remembered, want one", len(p.asked))
+	}
+	now = now.Add(time.Hour)
+	if _, _, _, err := p.Poll(t.Context(), p.seal(sealDevice, one)); err == nil || !strings.Contains(err.Error(), "has ended") {
+		t.Errorf("after the end: %v", err)
 	}
 }
