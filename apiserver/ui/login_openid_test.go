@@ -300,7 +300,7 @@ func TestOpenIDTerminal(t *testing.T) {
 	if _, err := api1.FinishLogin(t.Context(), &carav1.FinishLoginRequest{Code: at[1], Verifier: "guess"}); api.Code(err) != codes.Unauthenticated {
 		t.Errorf("the code with another secret: %v", err)
 	}
-	if resp := s.get(t, client(t), "/ui/login?code="+at[1], nil); resp.StatusCode != http.StatusUnauthorized {
+	if resp := s.get(t, client(t), "/ui/login?code="+at[1], nil); resp.StatusCode != http.StatusUnauthorized || !strings.Contains(read(t, resp), "has ended or was used before") {
 		t.Errorf("the code of caractrl as a link of the page: %s", resp.Status)
 	}
 	if _, err := carav1.NewInfoServiceClient(s.conn(t, at[1])).GetInfo(t.Context(), &emptypb.Empty{}); api.Code(err) != codes.Unauthenticated {
