@@ -78,12 +78,6 @@ func (x *exchange) notSent() {
 	}
 }
 
-// refuse responds to a request for which there is no backend.
-func (i *Ingress) refuse(w *exchange, r *http.Request, err error) {
-	w.notSent()
-	unavailable(w, r, err.Error())
-}
-
 // String names the backend in an answer.
 func (b *backend) String() string {
 	if b.remote {

@@ -171,7 +171,6 @@ type backendKey struct{}
 type backend struct {
 	*rule
 	addr   string // of the container; the node's name if remote; empty if there is none
-	why    error  // there is none
 	remote bool   // on another node
 
 	release func() // ends the hold on addr; nil if remote
@@ -182,7 +181,7 @@ func (b *backend) done() {
 	if b.release != nil {
 		b.release()
 	}
-	b.addr, b.why, b.remote, b.release = "", nil, false, nil
+	b.addr, b.remote, b.release = "", false, nil
 }
 
 // serve routes one request by its Host header and its path.
@@ -231,12 +230,12 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 	case route.Redirect != nil:
 		redirect(w, r, route.Redirect)
 	default:
-		i.forward(w, r, t, route)
+		i.forward(w, r, route)
 	}
 }
 
 // forward sends a request to the service of its route, or responds if the service cannot get it.
-func (i *Ingress) forward(w *exchange, r *http.Request, t *table, to *rule) {
+func (i *Ingress) forward(w *exchange, r *http.Request, to *rule) {
 	if to.GetProtocol() == api.TargetH2C && r.Header.Get("Upgrade") != "" {
 		page(w, r, http.StatusNotImplemented, fmt.Sprintf("Service %q of project %q has the protocol %s, which has no WebSockets and no other upgrades. "+
 			"A rule for another path can lead to a port with the protocol %s.", to.Service, to.Project, api.TargetH2C, api.TargetHTTP))
@@ -244,10 +243,6 @@ func (i *Ingress) forward(w *exchange, r *http.Request, t *table, to *rule) {
 	}
 	b := &backend{rule: to}
 	defer b.done()
-	if b.why = i.locate(w, b, t); b.why != nil && i.patience(w, to) <= 0 {
-		i.refuse(w, r, b.why)
-		return
-	}
 	i.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), backendKey{}, b)))
 }
 

@@ -53,36 +53,6 @@ func neverSent(err error) bool {
 // backendOf returns the backend of an incoming or outgoing request.
 func backendOf(r *http.Request) *backend { return r.Context().Value(backendKey{}).(*backend) }
 
-// locate finds out where the service of a rule is, and holds it.
-func (i *Ingress) locate(x *exchange, b *backend, t *table) error {
-	ip, release, up := i.cfg.Endpoint(b.Project, b.Service)
-	switch {
-	case up:
-		b.addr, b.release = net.JoinHostPort(ip, strconv.Itoa(int(b.Port))), release
-	case b.Node == i.cfg.Node || b.Node == "" || x.via != "":
-		return notReady{fmt.Sprintf("Service %q of project %q is not ready.", b.Service, b.Project)}
-	case t.agents[b.Node] == "":
-		return notReady{fmt.Sprintf("Project %q runs on node %q, whose agent has no ingress address.", b.Project, b.Node)}
-	default:
-		b.addr, b.remote = b.Node, true
-	}
-	return nil
-}
-
-// patience returns how long a request can still wait for the service of a rule.
-func (i *Ingress) patience(x *exchange, r *rule) time.Duration {
-	waited := time.Since(x.begun)
-	switch {
-	case x.via != "":
-		return 0
-	case time.Since(r.moved) < movedFor:
-		return i.cfg.Limits.Hold - waited
-	case time.Since(time.Unix(r.served.at.Load(), 0)) < servedFor:
-		return settles - waited
-	}
-	return 0
-}
-
 // sender sends the requests of clients to services, and again while nobody has got them.
 type sender struct{ *Ingress }
 
@@ -90,12 +60,16 @@ type sender struct{ *Ingress }
 func (s sender) RoundTrip(r *http.Request) (*http.Response, error) {
 	x, b := exchangeOf(r), backendOf(r)
 	r = r.WithContext(r.Context()) // a RoundTripper must not change the request of its caller
-	var body *recording
-	if b.addr == "" || b.remote || s.transports.to(b) == s.transports.nearStreams {
+	err := s.locate(x, b)
+	var body *recording // not of a request to a service here with HTTP/1.1: that is the common case, and needs no copy
+	if b.addr == "" || s.transports.to(b) != s.transports.near {
 		body = recordBody(r)
 	}
 	defer body.forget()
-	resp, err := s.try(x, b, r)
+	var resp *http.Response
+	if err == nil {
+		resp, err = s.try(x, b, r)
+	}
 	unrecorded := body == nil && r.Body != nil && r.Body != http.NoBody // the transport has closed it
 	if err == nil || !neverSent(err) || unrecorded {
 		return told(resp, err)
@@ -126,15 +100,44 @@ func (s sender) again(x *exchange, b *backend, r *http.Request, body *recording,
 			last = nil
 		}
 		b.done()
-		var t *table
-		if t, err = s.follow(x, b); err != nil {
+		if err = s.follow(x, b); err != nil {
 			break
 		}
-		if err = s.locate(x, b, t); err == nil {
+		if err = s.locate(x, b); err == nil {
 			last, err = s.try(x, b, r)
 		}
 	}
 	return told(last, err)
+}
+
+// locate finds out where the service of a rule is, and holds it.
+func (s sender) locate(x *exchange, b *backend) error {
+	ip, release, up := s.cfg.Endpoint(b.Project, b.Service)
+	switch {
+	case up:
+		b.addr, b.release = net.JoinHostPort(ip, strconv.Itoa(int(b.Port))), release
+	case b.Node == s.cfg.Node || b.Node == "" || x.via != "":
+		return notReady{fmt.Sprintf("Service %q of project %q is not ready.", b.Service, b.Project)}
+	case s.table.Load().agents[b.Node] == "":
+		return notReady{fmt.Sprintf("Project %q runs on node %q, whose agent has no ingress address.", b.Project, b.Node)}
+	default:
+		b.addr, b.remote = b.Node, true
+	}
+	return nil
+}
+
+// patience returns how long a request can still wait for the service of a rule.
+func (s sender) patience(x *exchange, r *rule) time.Duration {
+	waited := time.Since(x.begun)
+	switch {
+	case x.via != "":
+		return 0
+	case time.Since(r.moved) < movedFor:
+		return s.cfg.Limits.Hold - waited
+	case time.Since(time.Unix(r.served.at.Load(), 0)) < servedFor:
+		return settles - waited
+	}
+	return 0
 }
 
 // told returns what the client gets: the answer of another agent, if there is one.
@@ -155,14 +158,13 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // follow replaces the rule of a backend by the current one for the same service and the same clients.
-func (s sender) follow(x *exchange, b *backend) (*table, error) {
-	t := s.table.Load()
-	now, ok := t.hosts[hostname(x.request.Host)].route(x.request.URL)
+func (s sender) follow(x *exchange, b *backend) error {
+	now, ok := s.table.Load().hosts[hostname(x.request.Host)].route(x.request.URL)
 	if !ok || now == nil || !sameButNode(now.Route, b.Route) {
-		return nil, notReady{fmt.Sprintf("Service %q of project %q is not ready.", b.Service, b.Project)}
+		return notReady{fmt.Sprintf("Service %q of project %q is not ready.", b.Service, b.Project)}
 	}
 	b.rule = now
-	return t, nil
+	return nil
 }
 
 // sameButNode reports whether routes differ only in where the project runs.
@@ -177,9 +179,6 @@ func sameButNode(a, b *carav1.Route) bool {
 
 // try sends a request once. With errNotSent it also returns the answer of the other agent.
 func (s sender) try(x *exchange, b *backend, r *http.Request) (*http.Response, error) {
-	if b.why != nil {
-		return nil, b.why
-	}
 	r.URL.Scheme, r.URL.Host = "http", b.addr
 	if b.remote {
 		r.URL.Scheme = "https"
