@@ -100,6 +100,7 @@ type Ingress struct {
 
 	troubles loglimit.Limit
 	waiting  atomic.Int64 // requests for services that are not there yet
+	recorded atomic.Int64 // bytes of bodies that are kept to send them again
 }
 
 // New returns an Ingress without routes.

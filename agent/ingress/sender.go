@@ -63,7 +63,7 @@ func (s sender) RoundTrip(r *http.Request) (*http.Response, error) {
 	err := s.locate(x, b)
 	var body *recording // not of a request to a service here with HTTP/1.1: that is the common case, and needs no copy
 	if b.addr == "" || s.transports.to(b) != s.transports.near {
-		body = recordBody(r)
+		body = recordBody(r, &s.recorded)
 	}
 	defer body.forget()
 	var resp *http.Response

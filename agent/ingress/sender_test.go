@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -97,7 +98,15 @@ func echoBody(w http.ResponseWriter, r *http.Request) {
 
 // TestRequestsWaitForAMove: a request that comes while its project moves is answered by the new container, which gets it once.
 func TestRequestsWaitForAMove(t *testing.T) {
-	m := newMoving(t, time.Minute, echoBody)
+	var m *movingProject
+	m = newMoving(t, time.Minute, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if kept := m.first.recorded.Load(); kept < int64(len(body)) {
+			t.Errorf("%d bytes are counted while a body of %d is kept", kept, len(body))
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		echoBody(w, r)
+	})
 	m.at("")
 	bodies := []string{"", "small", strings.Repeat("x", maxRecorded/2)}
 	var all errgroup.Group
@@ -123,6 +132,9 @@ func TestRequestsWaitForAMove(t *testing.T) {
 		t.Errorf("the service got %d requests, want 3", seen)
 	}
 	m.waits(0)
+	if kept := m.first.recorded.Load(); kept != 0 {
+		t.Errorf("%d bytes are kept after the end", kept)
+	}
 }
 
 // TestAWaitHasAnEnd: a request does not wait longer than Hold, and none waits if nothing has moved.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -64,13 +65,14 @@ func (x *exchange) reset(ctx context.Context, after time.Duration) {
 }
 
 // recordBody makes the transport able to send a request again. It does that if the other side has refused the stream, or has closed the
-// connection and said that it has not seen the request. The result is nil if the request has no body.
-func recordBody(r *http.Request) *recording {
+// connection and said that it has not seen the request. all counts the bytes of all recordings. The result is nil if the request has no
+// body.
+func recordBody(r *http.Request, all *atomic.Int64) *recording {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
 	x := exchangeOf(r)
-	rec := &recording{body: r.Body, stop: func() error {
+	rec := &recording{body: r.Body, all: all, stop: func() error {
 		x.left.Store(true)
 		return x.setReadDeadline(time.Unix(1, 0))
 	}}
@@ -79,13 +81,17 @@ func recordBody(r *http.Request) *recording {
 	return rec
 }
 
-// maxRecorded limits what is kept of a body to send it again.
-const maxRecorded = 64 << 10
+// Limits of what is kept to send it again, in bytes.
+const (
+	maxRecorded    = 64 << 10 // of one body
+	maxRecordedAll = 64 << 20 // of all bodies
+)
 
 // recording is a request body that can be sent again if it has ended and is small, as those of most unary calls.
 type recording struct {
 	body io.Reader
-	stop func() error // makes reads of body fail, also a pending one
+	stop func() error  // makes reads of body fail, also a pending one
+	all  *atomic.Int64 // bytes of all recordings
 
 	mu    sync.Mutex
 	begun bool   // body is read, or was
@@ -123,6 +129,12 @@ func (r *recording) forget() {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.lose()
+}
+
+// lose frees the memory. mu is held.
+func (r *recording) lose() {
+	r.all.Add(-int64(len(r.seen)))
 	r.seen, r.lost = nil, true
 }
 
@@ -130,11 +142,13 @@ func (r *recording) add(p []byte, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ended = r.ended || errors.Is(err, io.EOF)
-	if r.lost = r.lost || len(r.seen)+len(p) > maxRecorded; r.lost {
-		r.seen = nil
+	if r.lost {
 		return
 	}
 	r.seen = append(r.seen, p...)
+	if r.all.Add(int64(len(p))) > maxRecordedAll || len(r.seen) > maxRecorded {
+		r.lose()
+	}
 }
 
 // recorded reads a recording. The transport reads one at a time.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -325,5 +326,48 @@ func TestALateStreamMayBeSilent(t *testing.T) {
 	f.Apply(&carav1.Routes{FeatureHosts: []*carav1.HostRoutes{{Host: "a.b", Routes: []*carav1.Route{route}}}})
 	if err := <-echoed; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRecordingsHaveLimits: a body is kept until its request has been sent, and not at all if it is too large, alone or with the others.
+func TestRecordingsHaveLimits(t *testing.T) {
+	for name, c := range map[string]struct {
+		size   int
+		others int64 // bytes of other bodies
+		kept   int64
+	}{
+		"nothing":              {0, 0, 0},
+		"small":                {100, 0, 100},
+		"the largest":          {maxRecorded, 0, maxRecorded},
+		"too large":            {maxRecorded + 1, 0, 0},
+		"the last one":         {100, maxRecordedAll - 100, 100},
+		"too many others":      {100, maxRecordedAll - 99, 0},
+		"large, with a few":    {maxRecorded, maxRecordedAll - maxRecorded, maxRecorded},
+		"large, with too many": {maxRecorded, maxRecordedAll - maxRecorded + 1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var all atomic.Int64
+			all.Store(c.others)
+			rec := &recording{body: strings.NewReader(strings.Repeat("x", c.size)), all: &all}
+			if n, err := io.Copy(io.Discard, &recorded{from: rec}); n != int64(c.size) || err != nil {
+				t.Errorf("read %d bytes, %v", n, err)
+			}
+			if kept := all.Load() - c.others; kept != c.kept {
+				t.Errorf("%d bytes are kept, want %d", kept, c.kept)
+			}
+			again, err := rec.again()
+			if whole := c.kept == int64(c.size); (err == nil) != whole || rec.gone() == whole {
+				t.Errorf("it can be sent again: %v, want %v", err, whole)
+			} else if whole {
+				if text, err := io.ReadAll(again); len(text) != c.size || err != nil {
+					t.Errorf("the second time %d bytes, %v", len(text), err)
+				}
+			}
+			rec.forget()
+			rec.forget()
+			if kept := all.Load() - c.others; kept != 0 {
+				t.Errorf("%d bytes are kept after the end", kept)
+			}
+		})
 	}
 }
