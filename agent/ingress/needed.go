@@ -24,14 +24,10 @@ type usage struct{ at atomic.Int64 }
 
 // note records a request. It writes at most once a second, because all requests of a host share it.
 func (u *usage) note() {
-	if u != nil {
-		u.noteAt(time.Now())
+	if u == nil {
+		return
 	}
-}
-
-// noteAt records a request that began at a time.
-func (u *usage) noteAt(begun time.Time) {
-	if now := begun.Unix(); u.at.Load() != now {
+	if now := time.Now().Unix(); u.at.Load() != now {
 		u.at.Store(now)
 	}
 }

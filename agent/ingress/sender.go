@@ -191,6 +191,6 @@ func (s sender) try(x *exchange, b *backend, r *http.Request) (*http.Response, e
 	if b.remote && resp.Header.Get(headerNotSent) != "" {
 		return resp, errNotSent
 	}
-	b.served.noteAt(x.begun)
+	b.served.note()
 	return resp, nil
 }

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -189,5 +190,26 @@ func TestAServiceCannotSayNotSent(t *testing.T) {
 		if err != nil || status != 503 || header.Get(headerNotSent) != "" || m.seen.Load() != int32(n+1) {
 			t.Errorf("on %s: %d with %v after %d requests, %v", node, status, header, m.seen.Load(), err)
 		}
+	}
+}
+
+// TestALongRequestIsRecent: a service that has just answered a request was there a moment ago, however long that took.
+func TestALongRequestIsRecent(t *testing.T) {
+	m := newMoving(t, time.Minute, echoBody)
+	m.here.Store(true)
+	rule := m.first.table.Load().hosts["a.b"][0]
+	x, b := &exchange{begun: time.Now().Add(-time.Hour)}, &backend{rule: rule}
+	ctx := context.WithValue(context.WithValue(t.Context(), exchangeKey{}, x), backendKey{}, b)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.b/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := sender{m.first}.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if left := (sender{m.first}).patience(&exchange{begun: time.Now()}, rule); left <= 0 {
+		t.Error("a request that comes now does not wait for the service")
 	}
 }
