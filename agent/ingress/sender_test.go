@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -193,6 +196,79 @@ func TestAServiceCannotSayNotSent(t *testing.T) {
 	}
 }
 
+// TestPatience: only the agent that the client connects to waits, and only for a service that has moved or was there just now.
+func TestPatience(t *testing.T) {
+	i := New(Config{Limits: Limits{Hold: time.Hour}, Logger: slog.New(slog.DiscardHandler)})
+	now := time.Now()
+	for name, c := range map[string]struct {
+		via    string
+		moved  time.Duration // before now; 0: never
+		served time.Duration
+		begun  time.Duration
+		waits  bool
+	}{
+		"moved just now":                 {"", time.Second, 0, 0, true},
+		"moved, at the second agent":     {"n1", time.Second, 0, 0, false},
+		"moved, after a long wait":       {"", time.Second, 0, 2 * time.Hour, false},
+		"moved long ago":                 {"", time.Hour, 0, 0, false},
+		"never seen":                     {"", 0, 0, 0, false},
+		"there just now":                 {"", 0, 5 * time.Second, 0, true},
+		"there, at the second agent":     {"n1", 0, 5 * time.Second, 0, false},
+		"there, after a wait":            {"", 0, 5 * time.Second, time.Minute, false},
+		"there long ago":                 {"", 0, time.Hour, 0, false},
+		"moved long ago, there just now": {"", time.Hour, 5 * time.Second, 0, true},
+	} {
+		r := &rule{served: &usage{}}
+		if c.moved != 0 {
+			r.moved = now.Add(-c.moved)
+		}
+		if c.served != 0 {
+			r.served.at.Store(now.Add(-c.served).Unix())
+		}
+		x := &exchange{via: c.via, begun: time.Now().Add(-c.begun)}
+		if left := (sender{i}).patience(x, r); (left > 0) != c.waits {
+			t.Errorf("%s: it waits for %s", name, left)
+		}
+	}
+}
+
+// TestNotAllWait: when many requests wait, others are answered at once.
+func TestNotAllWait(t *testing.T) {
+	m := newMoving(t, time.Minute, echoBody)
+	m.at("")
+	m.first.waiting.Store(maxWaiting)
+	if status, text, _, err := m.send("x"); err != nil || status != 503 {
+		t.Errorf("got %d %q, %v", status, text, err)
+	}
+	m.waits(maxWaiting)
+}
+
+// TestEachAttemptEndsItsHold: a container that did not accept the connection is not held after that, or it could never stop.
+func TestEachAttemptEndsItsHold(t *testing.T) {
+	ip, port := service(t, echoBody)
+	var held, attempts atomic.Int32
+	i, addr := serving(t, Config{Node: "n1", Limits: Limits{Hold: time.Minute}, Endpoint: func(string, string) (string, func(), bool) {
+		if held.Add(1) > 1 {
+			t.Error("an attempt begins before the one before has ended its hold")
+		}
+		at := "127.0.0.2" // where nobody listens
+		if attempts.Add(1) > 3 {
+			at = ip
+		}
+		return at, sync.OnceFunc(func() { held.Add(-1) }), true
+	}})
+	for _, node := range []string{"n2", "n1"} {
+		i.Apply(&carav1.Routes{Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: port, Node: node}}})
+	}
+	m := &movingProject{T: t, first: i, entry: addr}
+	if status, text, _, err := m.send(""); err != nil || status != 200 {
+		t.Errorf("got %d %q, %v", status, text, err)
+	}
+	if n := attempts.Load(); n != 4 {
+		t.Errorf("%d attempts, want 4", n)
+	}
+}
+
 // TestALongRequestIsRecent: a service that has just answered a request was there a moment ago, however long that took.
 func TestALongRequestIsRecent(t *testing.T) {
 	m := newMoving(t, time.Minute, echoBody)
@@ -211,5 +287,41 @@ func TestALongRequestIsRecent(t *testing.T) {
 	_ = resp.Body.Close()
 	if left := (sender{m.first}).patience(&exchange{begun: time.Now()}, rule); left <= 0 {
 		t.Error("a request that comes now does not wait for the service")
+	}
+}
+
+// untilRead is a ResponseWriter whose request has a deadline.
+type untilRead struct {
+	http.ResponseWriter
+	deadline time.Time
+}
+
+func (u *untilRead) SetReadDeadline(t time.Time) error {
+	u.deadline = t
+	return nil
+}
+
+// TestTheBodyOfAnUnsentRequestIsTaken: up to what can be sent again, and only for a moment. Otherwise the stream of the other agent
+// would break off, and it could not send the request again.
+func TestTheBodyOfAnUnsentRequestIsTaken(t *testing.T) {
+	for name, c := range map[string]struct {
+		via        string
+		size, left int
+	}{
+		"of another agent": {"n1", maxRecorded, 0},
+		"a large one":      {"n1", maxRecorded + 100, 99},
+		"of a client":      {"", 100, 100},
+	} {
+		body := strings.NewReader(strings.Repeat("x", c.size))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://a.b/", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &untilRead{ResponseWriter: httptest.NewRecorder()}
+		x := &exchange{ResponseWriter: w, request: r, via: c.via}
+		x.notSent()
+		if body.Len() != c.left || w.deadline.IsZero() != (c.via == "") || (w.Header().Get(headerNotSent) == "") != (c.via == "") {
+			t.Errorf("%s: %d bytes are left, deadline %v, header %v", name, body.Len(), w.deadline, w.Header())
+		}
 	}
 }
