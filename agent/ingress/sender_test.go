@@ -27,8 +27,8 @@ type movingProject struct {
 	entry         string // the address of n1
 	address       string // of n2, for n1
 	port          int32
-	here, up      atomic.Bool // n1 and n2 have the service
-	seen          atomic.Int32
+	here, up      atomic.Bool  // n1 and n2 have the service
+	asked, seen   atomic.Int32 // how often n2 has looked for the service, and how often that got a request
 }
 
 func newMoving(t *testing.T, hold time.Duration, answer http.HandlerFunc) *movingProject {
@@ -44,6 +44,7 @@ func newMoving(t *testing.T, hold time.Duration, answer http.HandlerFunc) *movin
 		return ip, func() {}, m.here.Load()
 	}})
 	m.second, m.address = serving(t, Config{Node: "n2", Peers: nodes("n2"), Endpoint: func(string, string) (string, func(), bool) {
+		m.asked.Add(1)
 		return ip, func() {}, m.up.Load()
 	}})
 	m.at("n1")
@@ -124,7 +125,15 @@ func TestRequestsWaitForAMove(t *testing.T) {
 		})
 	}
 	m.waits(3)
-	m.at("n2") // which is not ready yet, and says so
+	m.at("n2")
+	m.at("n2") // a change of something else
+	for deadline := time.After(2 * time.Minute); m.asked.Load() < 4; {
+		select {
+		case <-deadline:
+			t.Fatal("n2 is not asked again") // it is not ready yet, and says so
+		case <-time.After(time.Millisecond):
+		}
+	}
 	if seen := m.seen.Load(); seen != 0 {
 		t.Errorf("%d requests have arrived", seen)
 	}
@@ -234,7 +243,7 @@ func TestPatience(t *testing.T) {
 
 // TestNotAllWait: when many requests wait, others are answered at once.
 func TestNotAllWait(t *testing.T) {
-	m := newMoving(t, time.Minute, echoBody)
+	m := newMoving(t, time.Hour, echoBody)
 	m.at("")
 	m.first.waiting.Store(maxWaiting)
 	if status, text, _, err := m.send("x"); err != nil || status != 503 {
@@ -266,6 +275,55 @@ func TestEachAttemptEndsItsHold(t *testing.T) {
 	}
 	if n := attempts.Load(); n != 4 {
 		t.Errorf("%d attempts, want 4", n)
+	}
+}
+
+// TestABodyThatWasNotKeptIsNotSentAgain: that of a request to a service on this node, which usually accepts connections.
+func TestABodyThatWasNotKeptIsNotSentAgain(t *testing.T) {
+	var attempts atomic.Int32
+	i, addr := serving(t, Config{Node: "n1", Limits: Limits{Hold: time.Second}, Endpoint: func(string, string) (string, func(), bool) {
+		attempts.Add(1)
+		return "127.0.0.2", func() {}, true
+	}})
+	for _, node := range []string{"n2", "n1"} {
+		i.Apply(&carav1.Routes{Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: 9, Node: node}}})
+	}
+	m := &movingProject{T: t, first: i, entry: addr}
+	if status, text, _, err := m.send("x"); err != nil || status != 502 || attempts.Load() != 1 {
+		t.Errorf("got %d %q after %d attempts, %v", status, text, attempts.Load(), err)
+	}
+}
+
+// TestAClosedBody: a transport that closes a body before it reads it leaves it for the next attempt; later, its rest is lost.
+func TestAClosedBody(t *testing.T) {
+	var all atomic.Int64
+	stopped := false
+	rec := &recording{body: strings.NewReader("body"), all: &all, stop: func() error {
+		stopped = true
+		return nil
+	}}
+	unread := &recorded{from: rec}
+	if err := unread.Close(); err != nil || rec.gone() || stopped {
+		t.Errorf("it is gone before it was read: %v", err)
+	}
+	if _, err := unread.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := unread.Close(); err != nil || !rec.gone() || !stopped || all.Load() != 0 {
+		t.Errorf("it is not gone, although its rest is: %v", err)
+	}
+}
+
+// TestAServiceDoesNotLearnTheScope: also if the attempt before went to another agent, which must.
+func TestAServiceDoesNotLearnTheScope(t *testing.T) {
+	h, x := http.Header{}, &exchange{public: true}
+	claimScope(h, x, true)
+	if h.Get(headerScope) == "" {
+		t.Error("the other agent does not learn it")
+	}
+	claimScope(h, x, false)
+	if h.Get(headerScope) != "" {
+		t.Error("the service learns it")
 	}
 }
 
