@@ -23,8 +23,9 @@ const (
 	scheme      = "cara" // of the targets whose addresses are those of servers
 )
 
-// servers are the addresses of the cluster's servers: those of the command line, and those that a server has told. The agent
-// is connected to the first one that answers, and gives its turn to the next when that one is of no use.
+// servers are the addresses of the cluster's servers: those of the command line, and those that a server has told. Servers of
+// this version tell none. The agent is connected to the first one that answers, and gives its turn to the next when that one is
+// of no use.
 type servers struct {
 	file string
 
@@ -35,8 +36,8 @@ type servers struct {
 	open  []*manual.Resolver
 }
 
-// newServers returns the servers of the command line and those in the data directory. Addresses that a server has told are
-// not needed, so a file that cannot be read is an error only if it is there.
+// newServers returns the servers of the command line and those in the data directory. A file that is missing or damaged is no
+// error: the addresses of the command line suffice.
 func newServers(given, dir string) (*servers, error) {
 	s := &servers{file: filepath.Join(dir, serversFile)}
 	var err error

@@ -4707,7 +4707,8 @@ type ConnectResponse_Credentials struct {
 }
 
 type ConnectResponse_Servers struct {
-	// Servers are the addresses of all servers, after the welcome and when they change.
+	// Servers are the addresses of all servers, after the welcome and when they change. Servers of this version do not send it, but
+	// agents of this version know it.
 	Servers *Servers `protobuf:"bytes,11,opt,name=servers,proto3,oneof"`
 }
 
