@@ -379,3 +379,14 @@ func until(t *testing.T, what string, holds func() bool) {
 		}
 	}
 }
+
+// TestAgentsLeaveAServerThatStops: an agent hears at once that the server stops, and connects to another one.
+func TestAgentsLeaveAServerThatStops(t *testing.T) {
+	c := newCluster(t, nil)
+	agent := connectAgent(t, c.node(t, "n1"), "a")
+	agent.synced()
+	go c.stop()
+	if err, want := agent.ended(), api.ProblemOf(state.ErrDraining()).GetDetail(); api.ProblemOf(err).GetDetail() != want {
+		t.Errorf("the stream ended with %v, want %q", err, want)
+	}
+}
