@@ -132,6 +132,25 @@ func TestRevoked(t *testing.T) {
 	}
 }
 
+// advised waits until the stored time for the renewal of a host is after a time.
+func (r *rig) advised(host string, after time.Time) {
+	r.Helper()
+	conn, err := r.server.Client(api.RoleCerts)
+	r.must(err)
+	r.await("the advice about "+host+" is stored", func() error {
+		orders, err := carav1.NewCertificateServiceClient(conn).ListCertificateOrders(r.Context(), &carav1.ListRequest{})
+		if err != nil {
+			return err
+		}
+		for _, o := range orders.GetItems() {
+			if o.GetMetadata().GetName() == host && o.GetRenewAt().AsTime().After(after) {
+				return nil
+			}
+		}
+		return errSame
+	})
+}
+
 // TestAuthorityAdvises: a certificate is renewed when its authority says. While that fails, the condition says why it matters.
 func TestAuthorityAdvises(t *testing.T) {
 	r := newRig(t, nil)
@@ -151,6 +170,7 @@ func TestAuthorityAdvises(t *testing.T) {
 	r.ready("early", api.StatusTrue, "the authority wants this certificate to be replaced now; it has probably revoked it")
 	r.ready("early", api.StatusTrue, "the authority explains: https://ca.example/incident; it could not be renewed: early.test leads to 198.51.100.7")
 	r.Lead("early.test", "127.0.0.1")
+	r.advised("late.test", time.Now().Add(69*day)) // it is asked about beside early.test, in any order
 	r.pass(61 * day)
 	r.await("the certificate is renewed", func() error {
 		if again := r.shows(https, "early.test"); again.SerialNumber.Cmp(early.SerialNumber) == 0 {
