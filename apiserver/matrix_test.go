@@ -29,7 +29,7 @@ var matrix = map[string]string{
 	"DeleteProject": "ADPGR", "UpdateProjectStatus": "N", "ScheduleProject": "S", "RemoveProject": "G", "RetryProject": "ADP",
 	"MoveProject": "ADPS", "RestoreProject": "ADPS", "CancelMove": "ADP",
 	"RestartProject": "ADP", "BackupProject": "ADP", "ExtendProject": "ADP", "OverrideProject": "ADPGR", "ListOverrides": "ADPVSGRFC", "Logs": "ADPV",
-	"Exec": "ADP", "PortForward": "ADP", "Top": "ADPV", "ListTombstones": "ADPVSGRFC", "AdoptProject": "ADP", "ReleaseProject": "ADP",
+	"Exec": "ADP", "PortForward": "ADP", "Top": "ADPV", "GetUsageHistory": "ADPV", "ListTombstones": "ADPVSGRFC", "AdoptProject": "ADP", "ReleaseProject": "ADP",
 	"RollbackProject": "ADP", "GetProjectHistory": "ADPVSGRFC", "NoticeExpiry": "G",
 	"Apply":      "ADPR",
 	"CreateNode": "A", "PutNode": "A", "GetNode": "ADPVSGRFC", "ListNodes": "ADPVSGRFC", "WatchNodes": "ADPVSGRFC", "DeleteNode": "A",

@@ -66,6 +66,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.ProjectService/Exec":                writes(deployers...),
 	"/cara.v1.ProjectService/PortForward":         writes(deployers...),
 	"/cara.v1.ProjectService/Top":                 reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
+	"/cara.v1.ProjectService/GetUsageHistory":     reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
 	"/cara.v1.ProjectService/ListTombstones":      reads(readers...),
 	"/cara.v1.ProjectService/AdoptProject":        writes(deployers...),
 	"/cara.v1.ProjectService/ReleaseProject":      writes(deployers...),

@@ -1,5 +1,5 @@
-// Package relay carries streams between callers and agents: exec, logs, port-forward and top. It has no part in the
-// processing of a push; people use it to look at running projects.
+// Package relay carries streams between callers and agents: exec, logs, port-forward, top and the usage history. It has no
+// part in the processing of a push; people use it to look at running projects.
 //
 // Invariants:
 //

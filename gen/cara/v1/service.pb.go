@@ -3386,6 +3386,219 @@ func (x *ServiceUsage) GetPids() int64 {
 	return 0
 }
 
+// UsageHistoryRequest selects services of a project.
+type UsageHistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Services whose usage to return. Empty means all services.
+	Services      []string `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageHistoryRequest) Reset() {
+	*x = UsageHistoryRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageHistoryRequest) ProtoMessage() {}
+
+func (x *UsageHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageHistoryRequest.ProtoReflect.Descriptor instead.
+func (*UsageHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *UsageHistoryRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UsageHistoryRequest) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// UsageHistory is the resource usage of services in the last hour.
+type UsageHistory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Services that were measured, in the order of the manifest.
+	Services      []*ServiceUsageHistory `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageHistory) Reset() {
+	*x = UsageHistory{}
+	mi := &file_cara_v1_service_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageHistory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageHistory) ProtoMessage() {}
+
+func (x *UsageHistory) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageHistory.ProtoReflect.Descriptor instead.
+func (*UsageHistory) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *UsageHistory) GetServices() []*ServiceUsageHistory {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// ServiceUsageHistory is the resource usage of one service. All lists have the same length, and one value for each interval,
+// the oldest first. A value is -1 if nothing was measured in its interval: the service did not run, or has just started. A
+// service that restarts goes on in the same lists. If several containers of the service run, a value is their sum.
+type ServiceUsageHistory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Service is the name of the service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Time is the end of the last interval.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// Interval is the time between two values.
+	Interval *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
+	// CpuMillis is the use of processors, in thousandths of a core.
+	CpuMillis []float32 `protobuf:"fixed32,4,rep,packed,name=cpu_millis,json=cpuMillis,proto3" json:"cpu_millis,omitempty"`
+	// MemoryBytes is the used memory in bytes at the end of the interval, without page cache that the kernel can drop.
+	MemoryBytes []float32 `protobuf:"fixed32,5,rep,packed,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// ReceivedBytesPerSecond is what the service received over its network.
+	ReceivedBytesPerSecond []float32 `protobuf:"fixed32,6,rep,packed,name=received_bytes_per_second,json=receivedBytesPerSecond,proto3" json:"received_bytes_per_second,omitempty"`
+	// SentBytesPerSecond is what the service sent over its network.
+	SentBytesPerSecond []float32 `protobuf:"fixed32,7,rep,packed,name=sent_bytes_per_second,json=sentBytesPerSecond,proto3" json:"sent_bytes_per_second,omitempty"`
+	// RequestsPerSecond is the number of requests that the ingress of the service's node passed to it. It is -1 if no route
+	// leads to the service, or if the node has no ingress.
+	RequestsPerSecond []float32 `protobuf:"fixed32,8,rep,packed,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *ServiceUsageHistory) Reset() {
+	*x = ServiceUsageHistory{}
+	mi := &file_cara_v1_service_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceUsageHistory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceUsageHistory) ProtoMessage() {}
+
+func (x *ServiceUsageHistory) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceUsageHistory.ProtoReflect.Descriptor instead.
+func (*ServiceUsageHistory) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ServiceUsageHistory) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ServiceUsageHistory) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ServiceUsageHistory) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *ServiceUsageHistory) GetCpuMillis() []float32 {
+	if x != nil {
+		return x.CpuMillis
+	}
+	return nil
+}
+
+func (x *ServiceUsageHistory) GetMemoryBytes() []float32 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return nil
+}
+
+func (x *ServiceUsageHistory) GetReceivedBytesPerSecond() []float32 {
+	if x != nil {
+		return x.ReceivedBytesPerSecond
+	}
+	return nil
+}
+
+func (x *ServiceUsageHistory) GetSentBytesPerSecond() []float32 {
+	if x != nil {
+		return x.SentBytesPerSecond
+	}
+	return nil
+}
+
+func (x *ServiceUsageHistory) GetRequestsPerSecond() []float32 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return nil
+}
+
 // LogLine is one line of a container's log.
 type LogLine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3405,7 +3618,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3417,7 +3630,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3430,7 +3643,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *LogLine) GetService() string {
@@ -3490,7 +3703,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3502,7 +3715,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3515,7 +3728,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ApplyRequest) GetObjects() []*Object {
@@ -3571,7 +3784,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3583,7 +3796,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3596,7 +3809,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -3629,7 +3842,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3641,7 +3854,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3654,7 +3867,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ApplyResult) GetKind() string {
@@ -3717,7 +3930,7 @@ type CreateNodeRequest struct {
 
 func (x *CreateNodeRequest) Reset() {
 	*x = CreateNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3729,7 +3942,7 @@ func (x *CreateNodeRequest) String() string {
 func (*CreateNodeRequest) ProtoMessage() {}
 
 func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3742,7 +3955,7 @@ func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNodeRequest.ProtoReflect.Descriptor instead.
 func (*CreateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CreateNodeRequest) GetNode() *Node {
@@ -3763,7 +3976,7 @@ type PutNodeRequest struct {
 
 func (x *PutNodeRequest) Reset() {
 	*x = PutNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3775,7 +3988,7 @@ func (x *PutNodeRequest) String() string {
 func (*PutNodeRequest) ProtoMessage() {}
 
 func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3788,7 +4001,7 @@ func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNodeRequest.ProtoReflect.Descriptor instead.
 func (*PutNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PutNodeRequest) GetNode() *Node {
@@ -3815,7 +4028,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3827,7 +4040,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3840,7 +4053,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListNodesResponse) GetItems() []*Node {
@@ -3885,7 +4098,7 @@ type WatchObjectsRequest struct {
 
 func (x *WatchObjectsRequest) Reset() {
 	*x = WatchObjectsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3897,7 +4110,7 @@ func (x *WatchObjectsRequest) String() string {
 func (*WatchObjectsRequest) ProtoMessage() {}
 
 func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3910,7 +4123,7 @@ func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchObjectsRequest.ProtoReflect.Descriptor instead.
 func (*WatchObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *WatchObjectsRequest) GetLabelSelector() string {
@@ -3942,7 +4155,7 @@ type NodeEvent struct {
 
 func (x *NodeEvent) Reset() {
 	*x = NodeEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3954,7 +4167,7 @@ func (x *NodeEvent) String() string {
 func (*NodeEvent) ProtoMessage() {}
 
 func (x *NodeEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3967,7 +4180,7 @@ func (x *NodeEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
 func (*NodeEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *NodeEvent) GetType() string {
@@ -4004,7 +4217,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4016,7 +4229,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4029,7 +4242,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *HeartbeatRequest) GetName() string {
@@ -4062,7 +4275,7 @@ type MarkNodeNotReadyRequest struct {
 
 func (x *MarkNodeNotReadyRequest) Reset() {
 	*x = MarkNodeNotReadyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4074,7 +4287,7 @@ func (x *MarkNodeNotReadyRequest) String() string {
 func (*MarkNodeNotReadyRequest) ProtoMessage() {}
 
 func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4087,7 +4300,7 @@ func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeNotReadyRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeNotReadyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *MarkNodeNotReadyRequest) GetName() string {
@@ -4129,7 +4342,7 @@ type MarkNodeDrainedRequest struct {
 
 func (x *MarkNodeDrainedRequest) Reset() {
 	*x = MarkNodeDrainedRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4141,7 +4354,7 @@ func (x *MarkNodeDrainedRequest) String() string {
 func (*MarkNodeDrainedRequest) ProtoMessage() {}
 
 func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4154,7 +4367,7 @@ func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeDrainedRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeDrainedRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *MarkNodeDrainedRequest) GetName() string {
@@ -4204,7 +4417,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4216,7 +4429,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4229,7 +4442,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -4282,7 +4495,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4294,7 +4507,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4307,7 +4520,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -4342,7 +4555,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4354,7 +4567,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4367,7 +4580,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -4409,7 +4622,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4421,7 +4634,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4434,7 +4647,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ConnectRequest) GetHeartbeat() *Heartbeat {
@@ -4518,7 +4731,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4530,7 +4743,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4543,7 +4756,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -4745,7 +4958,7 @@ type Servers struct {
 
 func (x *Servers) Reset() {
 	*x = Servers{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4757,7 +4970,7 @@ func (x *Servers) String() string {
 func (*Servers) ProtoMessage() {}
 
 func (x *Servers) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4770,7 +4983,7 @@ func (x *Servers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Servers.ProtoReflect.Descriptor instead.
 func (*Servers) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Servers) GetAddresses() []string {
@@ -4797,7 +5010,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4809,7 +5022,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4822,7 +5035,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -4868,7 +5081,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4880,7 +5093,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4893,7 +5106,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Unassigned) GetName() string {
@@ -4937,7 +5150,7 @@ type RemoveVolume struct {
 
 func (x *RemoveVolume) Reset() {
 	*x = RemoveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4949,7 +5162,7 @@ func (x *RemoveVolume) String() string {
 func (*RemoveVolume) ProtoMessage() {}
 
 func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4962,7 +5175,7 @@ func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolume.ProtoReflect.Descriptor instead.
 func (*RemoveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RemoveVolume) GetUid() string {
@@ -5013,7 +5226,7 @@ type ReceiveVolume struct {
 
 func (x *ReceiveVolume) Reset() {
 	*x = ReceiveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5025,7 +5238,7 @@ func (x *ReceiveVolume) String() string {
 func (*ReceiveVolume) ProtoMessage() {}
 
 func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5038,7 +5251,7 @@ func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveVolume.ProtoReflect.Descriptor instead.
 func (*ReceiveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ReceiveVolume) GetUid() string {
@@ -5105,7 +5318,7 @@ type RestoreVolume struct {
 
 func (x *RestoreVolume) Reset() {
 	*x = RestoreVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5117,7 +5330,7 @@ func (x *RestoreVolume) String() string {
 func (*RestoreVolume) ProtoMessage() {}
 
 func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5130,7 +5343,7 @@ func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVolume.ProtoReflect.Descriptor instead.
 func (*RestoreVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RestoreVolume) GetUid() string {
@@ -5211,7 +5424,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5223,7 +5436,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5236,7 +5449,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Released) GetName() string {
@@ -5269,7 +5482,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5281,7 +5494,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5294,7 +5507,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 // Routes is a change of the routing table, or the whole table. The table of an agent with the capability `RoutesOnDemand` has
@@ -5330,7 +5543,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5342,7 +5555,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5355,7 +5568,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Routes) GetFull() bool {
@@ -5435,7 +5648,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5447,7 +5660,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5460,7 +5673,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Peer) GetNode() string {
@@ -5490,6 +5703,7 @@ type OpenStream struct {
 	//	*OpenStream_Exec
 	//	*OpenStream_PortForward
 	//	*OpenStream_Top
+	//	*OpenStream_UsageHistory
 	Kind isOpenStream_Kind `protobuf_oneof:"kind"`
 	// Window is the maximum number of bytes in each direction that the receiver has not yet acknowledged. 0 means no limit.
 	Window        int64 `protobuf:"varint,6,opt,name=window,proto3" json:"window,omitempty"`
@@ -5499,7 +5713,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5511,7 +5725,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5524,7 +5738,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -5577,6 +5791,15 @@ func (x *OpenStream) GetTop() *TopRequest {
 	return nil
 }
 
+func (x *OpenStream) GetUsageHistory() *UsageHistoryRequest {
+	if x != nil {
+		if x, ok := x.Kind.(*OpenStream_UsageHistory); ok {
+			return x.UsageHistory
+		}
+	}
+	return nil
+}
+
 func (x *OpenStream) GetWindow() int64 {
 	if x != nil {
 		return x.Window
@@ -5608,6 +5831,11 @@ type OpenStream_Top struct {
 	Top *TopRequest `protobuf:"bytes,5,opt,name=top,proto3,oneof"`
 }
 
+type OpenStream_UsageHistory struct {
+	// UsageHistory asks for the resource usage of services in the last hour.
+	UsageHistory *UsageHistoryRequest `protobuf:"bytes,7,opt,name=usage_history,json=usageHistory,proto3,oneof"`
+}
+
 func (*OpenStream_Logs) isOpenStream_Kind() {}
 
 func (*OpenStream_Exec) isOpenStream_Kind() {}
@@ -5615,6 +5843,8 @@ func (*OpenStream_Exec) isOpenStream_Kind() {}
 func (*OpenStream_PortForward) isOpenStream_Kind() {}
 
 func (*OpenStream_Top) isOpenStream_Kind() {}
+
+func (*OpenStream_UsageHistory) isOpenStream_Kind() {}
 
 // AttachRequest is one message of an agent on a stream.
 type AttachRequest struct {
@@ -5634,14 +5864,16 @@ type AttachRequest struct {
 	// Code is the gRPC code of the error. 0 means an unknown code.
 	Code int32 `protobuf:"varint,7,opt,name=code,proto3" json:"code,omitempty"`
 	// Taken is the number of bytes from the server that the agent has processed since its last acknowledgement.
-	Taken         int64 `protobuf:"varint,8,opt,name=taken,proto3" json:"taken,omitempty"`
+	Taken int64 `protobuf:"varint,8,opt,name=taken,proto3" json:"taken,omitempty"`
+	// UsageHistory is the resource usage of one service in the last hour.
+	UsageHistory  *ServiceUsageHistory `protobuf:"bytes,9,opt,name=usage_history,json=usageHistory,proto3" json:"usage_history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5653,7 +5885,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5666,7 +5898,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -5725,6 +5957,13 @@ func (x *AttachRequest) GetTaken() int64 {
 	return 0
 }
 
+func (x *AttachRequest) GetUsageHistory() *ServiceUsageHistory {
+	if x != nil {
+		return x.UsageHistory
+	}
+	return nil
+}
+
 // AttachResponse is one message of the server to an agent on a stream. The server closes the stream to end it.
 type AttachResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5740,7 +5979,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5752,7 +5991,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5765,7 +6004,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -5800,7 +6039,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5812,7 +6051,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5825,7 +6064,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -5846,7 +6085,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5858,7 +6097,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5871,7 +6110,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -5898,7 +6137,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5910,7 +6149,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5923,7 +6162,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -5969,7 +6208,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5981,7 +6220,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5994,7 +6233,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -6032,7 +6271,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6044,7 +6283,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6057,7 +6296,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -6087,7 +6326,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6099,7 +6338,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6112,7 +6351,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -6142,7 +6381,7 @@ type PlanSourceRequest struct {
 
 func (x *PlanSourceRequest) Reset() {
 	*x = PlanSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6154,7 +6393,7 @@ func (x *PlanSourceRequest) String() string {
 func (*PlanSourceRequest) ProtoMessage() {}
 
 func (x *PlanSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6167,7 +6406,7 @@ func (x *PlanSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanSourceRequest.ProtoReflect.Descriptor instead.
 func (*PlanSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *PlanSourceRequest) GetName() string {
@@ -6203,7 +6442,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6215,7 +6454,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6228,7 +6467,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -6294,7 +6533,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6306,7 +6545,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6319,7 +6558,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -6402,7 +6641,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6414,7 +6653,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6427,7 +6666,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -6475,7 +6714,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6487,7 +6726,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6500,7 +6739,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -6561,7 +6800,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6573,7 +6812,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6586,7 +6825,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -6686,7 +6925,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6698,7 +6937,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6711,7 +6950,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -6785,7 +7024,7 @@ type DeclaredSecret struct {
 
 func (x *DeclaredSecret) Reset() {
 	*x = DeclaredSecret{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6797,7 +7036,7 @@ func (x *DeclaredSecret) String() string {
 func (*DeclaredSecret) ProtoMessage() {}
 
 func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6810,7 +7049,7 @@ func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclaredSecret.ProtoReflect.Descriptor instead.
 func (*DeclaredSecret) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *DeclaredSecret) GetSecret() *Secret {
@@ -6845,7 +7084,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6857,7 +7096,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6870,7 +7109,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -6893,7 +7132,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6905,7 +7144,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6918,7 +7157,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -6950,7 +7189,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6962,7 +7201,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6975,7 +7214,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -7010,7 +7249,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7022,7 +7261,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7035,7 +7274,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -7058,7 +7297,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7070,7 +7309,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7083,7 +7322,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -7111,7 +7350,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7123,7 +7362,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7136,7 +7375,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -7157,7 +7396,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7169,7 +7408,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7182,7 +7421,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -7209,7 +7448,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7221,7 +7460,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7234,7 +7473,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -7284,7 +7523,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7296,7 +7535,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7309,7 +7548,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -7364,7 +7603,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7376,7 +7615,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7389,7 +7628,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *ListVolumesResponse) GetItems() []*Volume {
@@ -7431,7 +7670,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7443,7 +7682,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7456,7 +7695,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -7485,7 +7724,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7497,7 +7736,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7510,7 +7749,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -7565,7 +7804,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7577,7 +7816,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7590,7 +7829,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -7636,7 +7875,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7648,7 +7887,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7661,7 +7900,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *EventEvent) GetType() string {
@@ -7699,7 +7938,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7711,7 +7950,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7724,7 +7963,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -7756,7 +7995,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7768,7 +8007,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7781,7 +8020,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -7819,7 +8058,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7831,7 +8070,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7844,7 +8083,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -7876,7 +8115,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7888,7 +8127,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7901,7 +8140,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -7938,7 +8177,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7950,7 +8189,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7963,7 +8202,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -7992,7 +8231,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8004,7 +8243,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8017,7 +8256,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -8041,7 +8280,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8053,7 +8292,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8066,7 +8305,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -8100,7 +8339,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8112,7 +8351,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8125,7 +8364,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -8169,7 +8408,7 @@ type CreateLoginResponse struct {
 
 func (x *CreateLoginResponse) Reset() {
 	*x = CreateLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[114]
+	mi := &file_cara_v1_service_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8181,7 +8420,7 @@ func (x *CreateLoginResponse) String() string {
 func (*CreateLoginResponse) ProtoMessage() {}
 
 func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[114]
+	mi := &file_cara_v1_service_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8194,7 +8433,7 @@ func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLoginResponse.ProtoReflect.Descriptor instead.
 func (*CreateLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{114}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *CreateLoginResponse) GetPath() string {
@@ -8228,7 +8467,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[115]
+	mi := &file_cara_v1_service_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8240,7 +8479,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[115]
+	mi := &file_cara_v1_service_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8253,7 +8492,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{115}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *ListSessionsResponse) GetItems() []*Session {
@@ -8305,7 +8544,7 @@ type StartDeviceLoginResponse struct {
 
 func (x *StartDeviceLoginResponse) Reset() {
 	*x = StartDeviceLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[116]
+	mi := &file_cara_v1_service_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8317,7 +8556,7 @@ func (x *StartDeviceLoginResponse) String() string {
 func (*StartDeviceLoginResponse) ProtoMessage() {}
 
 func (x *StartDeviceLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[116]
+	mi := &file_cara_v1_service_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8330,7 +8569,7 @@ func (x *StartDeviceLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDeviceLoginResponse.ProtoReflect.Descriptor instead.
 func (*StartDeviceLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{116}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *StartDeviceLoginResponse) GetCode() string {
@@ -8390,7 +8629,7 @@ type FinishLoginRequest struct {
 
 func (x *FinishLoginRequest) Reset() {
 	*x = FinishLoginRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[117]
+	mi := &file_cara_v1_service_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8402,7 +8641,7 @@ func (x *FinishLoginRequest) String() string {
 func (*FinishLoginRequest) ProtoMessage() {}
 
 func (x *FinishLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[117]
+	mi := &file_cara_v1_service_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8415,7 +8654,7 @@ func (x *FinishLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishLoginRequest.ProtoReflect.Descriptor instead.
 func (*FinishLoginRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{117}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *FinishLoginRequest) GetHandle() string {
@@ -8456,7 +8695,7 @@ type FinishLoginResponse struct {
 
 func (x *FinishLoginResponse) Reset() {
 	*x = FinishLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[118]
+	mi := &file_cara_v1_service_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8468,7 +8707,7 @@ func (x *FinishLoginResponse) String() string {
 func (*FinishLoginResponse) ProtoMessage() {}
 
 func (x *FinishLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[118]
+	mi := &file_cara_v1_service_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8481,7 +8720,7 @@ func (x *FinishLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishLoginResponse.ProtoReflect.Descriptor instead.
 func (*FinishLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{118}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *FinishLoginResponse) GetPending() bool {
@@ -8523,7 +8762,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[119]
+	mi := &file_cara_v1_service_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8535,7 +8774,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[119]
+	mi := &file_cara_v1_service_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8548,7 +8787,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{119}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -8802,7 +9041,22 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x0ereceived_bytes\x18\x05 \x01(\x03R\rreceivedBytes\x12\x1d\n" +
 	"\n" +
 	"sent_bytes\x18\x06 \x01(\x03R\tsentBytes\x12\x12\n" +
-	"\x04pids\x18\a \x01(\x03R\x04pids\"\x93\x01\n" +
+	"\x04pids\x18\a \x01(\x03R\x04pids\"W\n" +
+	"\x13UsageHistoryRequest\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12$\n" +
+	"\bservices\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\bservices\"H\n" +
+	"\fUsageHistory\x128\n" +
+	"\bservices\x18\x01 \x03(\v2\x1c.cara.v1.ServiceUsageHistoryR\bservices\"\xf6\x02\n" +
+	"\x13ServiceUsageHistory\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x125\n" +
+	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x1d\n" +
+	"\n" +
+	"cpu_millis\x18\x04 \x03(\x02R\tcpuMillis\x12!\n" +
+	"\fmemory_bytes\x18\x05 \x03(\x02R\vmemoryBytes\x129\n" +
+	"\x19received_bytes_per_second\x18\x06 \x03(\x02R\x16receivedBytesPerSecond\x121\n" +
+	"\x15sent_bytes_per_second\x18\a \x03(\x02R\x12sentBytesPerSecond\x12.\n" +
+	"\x13requests_per_second\x18\b \x03(\x02R\x11requestsPerSecond\"\x93\x01\n" +
 	"\aLogLine\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
@@ -8962,16 +9216,17 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04Peer\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x129\n" +
 	"\n" +
-	"not_before\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\"\x88\x02\n" +
+	"not_before\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\"\xcd\x02\n" +
 	"\n" +
 	"OpenStream\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\tR\bstreamId\x12*\n" +
 	"\x04logs\x18\x02 \x01(\v2\x14.cara.v1.LogsRequestH\x00R\x04logs\x12(\n" +
 	"\x04exec\x18\x03 \x01(\v2\x12.cara.v1.ExecStartH\x00R\x04exec\x12>\n" +
 	"\fport_forward\x18\x04 \x01(\v2\x19.cara.v1.PortForwardStartH\x00R\vportForward\x12'\n" +
-	"\x03top\x18\x05 \x01(\v2\x13.cara.v1.TopRequestH\x00R\x03top\x12\x16\n" +
+	"\x03top\x18\x05 \x01(\v2\x13.cara.v1.TopRequestH\x00R\x03top\x12C\n" +
+	"\rusage_history\x18\a \x01(\v2\x1c.cara.v1.UsageHistoryRequestH\x00R\fusageHistory\x12\x16\n" +
 	"\x06window\x18\x06 \x01(\x03R\x06windowB\x06\n" +
-	"\x04kind\"\xb7\x02\n" +
+	"\x04kind\"\xfa\x02\n" +
 	"\rAttachRequest\x12$\n" +
 	"\tstream_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bstreamId\x12\"\n" +
 	"\x03log\x18\x02 \x01(\v2\x10.cara.v1.LogLineR\x03log\x12\x1e\n" +
@@ -8980,7 +9235,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\fport_forward\x18\x05 \x01(\v2\x1c.cara.v1.PortForwardResponseR\vportForward\x12&\n" +
 	"\x03top\x18\x06 \x01(\v2\x14.cara.v1.TopResponseR\x03top\x12\x12\n" +
 	"\x04code\x18\a \x01(\x05R\x04code\x12\x14\n" +
-	"\x05taken\x18\b \x01(\x03R\x05taken\"\x90\x01\n" +
+	"\x05taken\x18\b \x01(\x03R\x05taken\x12A\n" +
+	"\rusage_history\x18\t \x01(\v2\x1c.cara.v1.ServiceUsageHistoryR\fusageHistory\"\x90\x01\n" +
 	"\x0eAttachResponse\x12(\n" +
 	"\x04exec\x18\x01 \x01(\v2\x14.cara.v1.ExecRequestR\x04exec\x12>\n" +
 	"\fport_forward\x18\x02 \x01(\v2\x1b.cara.v1.PortForwardRequestR\vportForward\x12\x14\n" +
@@ -9199,7 +9455,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12*\n" +
 	"\asession\x18\x04 \x01(\v2\x10.cara.v1.SessionR\asession\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xfb\x15\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xea\x16\n" +
 	"\x0eProjectService\x12c\n" +
 	"\rCreateProject\x12\x1d.cara.v1.CreateProjectRequest\x1a\x10.cara.v1.Project\"!\x82\xd3\xe4\x93\x02\x1b:\aproject\"\x10/api/v1/projects\x12u\n" +
 	"\n" +
@@ -9230,7 +9486,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04Logs\x12\x14.cara.v1.LogsRequest\x1a\x10.cara.v1.LogLine\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/projects/{name}/logs0\x01\x127\n" +
 	"\x04Exec\x12\x14.cara.v1.ExecRequest\x1a\x15.cara.v1.ExecResponse(\x010\x01\x12L\n" +
 	"\vPortForward\x12\x1b.cara.v1.PortForwardRequest\x1a\x1c.cara.v1.PortForwardResponse(\x010\x01\x12W\n" +
-	"\x03Top\x12\x13.cara.v1.TopRequest\x1a\x14.cara.v1.TopResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/projects/{name}/top0\x01\x12c\n" +
+	"\x03Top\x12\x13.cara.v1.TopRequest\x1a\x14.cara.v1.TopResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/projects/{name}/top0\x01\x12m\n" +
+	"\x0fGetUsageHistory\x12\x1c.cara.v1.UsageHistoryRequest\x1a\x15.cara.v1.UsageHistory\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/api/v1/projects/{name}/usage\x12c\n" +
 	"\x0eListTombstones\x12\x14.cara.v1.ListRequest\x1a\x1f.cara.v1.ListTombstonesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/tombstones2`\n" +
 	"\fApplyService\x12P\n" +
 	"\x05Apply\x12\x15.cara.v1.ApplyRequest\x1a\x16.cara.v1.ApplyResponse\"\x18\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/apply2\x9c\b\n" +
@@ -9333,7 +9590,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 124)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 127)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*MissingBlobsRequest)(nil),           // 0: cara.v1.MissingBlobsRequest
 	(*MissingBlobsResponse)(nil),          // 1: cara.v1.MissingBlobsResponse
@@ -9383,447 +9640,457 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*TopRequest)(nil),                    // 45: cara.v1.TopRequest
 	(*TopResponse)(nil),                   // 46: cara.v1.TopResponse
 	(*ServiceUsage)(nil),                  // 47: cara.v1.ServiceUsage
-	(*LogLine)(nil),                       // 48: cara.v1.LogLine
-	(*ApplyRequest)(nil),                  // 49: cara.v1.ApplyRequest
-	(*ApplyResponse)(nil),                 // 50: cara.v1.ApplyResponse
-	(*ApplyResult)(nil),                   // 51: cara.v1.ApplyResult
-	(*CreateNodeRequest)(nil),             // 52: cara.v1.CreateNodeRequest
-	(*PutNodeRequest)(nil),                // 53: cara.v1.PutNodeRequest
-	(*ListNodesResponse)(nil),             // 54: cara.v1.ListNodesResponse
-	(*WatchObjectsRequest)(nil),           // 55: cara.v1.WatchObjectsRequest
-	(*NodeEvent)(nil),                     // 56: cara.v1.NodeEvent
-	(*HeartbeatRequest)(nil),              // 57: cara.v1.HeartbeatRequest
-	(*MarkNodeNotReadyRequest)(nil),       // 58: cara.v1.MarkNodeNotReadyRequest
-	(*MarkNodeDrainedRequest)(nil),        // 59: cara.v1.MarkNodeDrainedRequest
-	(*JoinRequest)(nil),                   // 60: cara.v1.JoinRequest
-	(*JoinResponse)(nil),                  // 61: cara.v1.JoinResponse
-	(*RenewCertificateRequest)(nil),       // 62: cara.v1.RenewCertificateRequest
-	(*ConnectRequest)(nil),                // 63: cara.v1.ConnectRequest
-	(*ConnectResponse)(nil),               // 64: cara.v1.ConnectResponse
-	(*Servers)(nil),                       // 65: cara.v1.Servers
-	(*Welcome)(nil),                       // 66: cara.v1.Welcome
-	(*Unassigned)(nil),                    // 67: cara.v1.Unassigned
-	(*RemoveVolume)(nil),                  // 68: cara.v1.RemoveVolume
-	(*ReceiveVolume)(nil),                 // 69: cara.v1.ReceiveVolume
-	(*RestoreVolume)(nil),                 // 70: cara.v1.RestoreVolume
-	(*Released)(nil),                      // 71: cara.v1.Released
-	(*Synced)(nil),                        // 72: cara.v1.Synced
-	(*Routes)(nil),                        // 73: cara.v1.Routes
-	(*Peer)(nil),                          // 74: cara.v1.Peer
-	(*OpenStream)(nil),                    // 75: cara.v1.OpenStream
-	(*AttachRequest)(nil),                 // 76: cara.v1.AttachRequest
-	(*AttachResponse)(nil),                // 77: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),           // 78: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),              // 79: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),           // 80: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                   // 81: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),       // 82: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),          // 83: cara.v1.ConfirmSourceRequest
-	(*PlanSourceRequest)(nil),             // 84: cara.v1.PlanSourceRequest
-	(*SourcePlan)(nil),                    // 85: cara.v1.SourcePlan
-	(*PlanStep)(nil),                      // 86: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),             // 87: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),            // 88: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),     // 89: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),        // 90: cara.v1.PublishSnapshotRequest
-	(*DeclaredSecret)(nil),                // 91: cara.v1.DeclaredSecret
-	(*PublishSnapshotResponse)(nil),       // 92: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),           // 93: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                   // 94: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),        // 95: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),       // 96: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),           // 97: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),              // 98: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),           // 99: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),            // 100: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),           // 101: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),            // 102: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),             // 103: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),            // 104: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                    // 105: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),            // 106: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),           // 107: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),                  // 108: cara.v1.WatchRequest
-	(*WatchResponse)(nil),                 // 109: cara.v1.WatchResponse
-	(*Change)(nil),                        // 110: cara.v1.Change
-	(*CreateTokenRequest)(nil),            // 111: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),           // 112: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),            // 113: cara.v1.ListTokensResponse
-	(*CreateLoginResponse)(nil),           // 114: cara.v1.CreateLoginResponse
-	(*ListSessionsResponse)(nil),          // 115: cara.v1.ListSessionsResponse
-	(*StartDeviceLoginResponse)(nil),      // 116: cara.v1.StartDeviceLoginResponse
-	(*FinishLoginRequest)(nil),            // 117: cara.v1.FinishLoginRequest
-	(*FinishLoginResponse)(nil),           // 118: cara.v1.FinishLoginResponse
-	(*BackupChunk)(nil),                   // 119: cara.v1.BackupChunk
-	nil,                                   // 120: cara.v1.JoinRequest.LabelsEntry
-	nil,                                   // 121: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                   // 122: cara.v1.GetSourceSecretResponse.GitEntry
-	nil,                                   // 123: cara.v1.GetSourceSecretResponse.DecryptionEntry
-	(*timestamppb.Timestamp)(nil),         // 124: google.protobuf.Timestamp
-	(*Project)(nil),                       // 125: cara.v1.Project
-	(*ListMeta)(nil),                      // 126: cara.v1.ListMeta
-	(*Condition)(nil),                     // 127: cara.v1.Condition
-	(*ServiceStatus)(nil),                 // 128: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),                  // 129: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),           // 130: google.protobuf.Duration
-	(*Revision)(nil),                      // 131: cara.v1.Revision
-	(*Delivery)(nil),                      // 132: cara.v1.Delivery
-	(*Override)(nil),                      // 133: cara.v1.Override
-	(*Tombstone)(nil),                     // 134: cara.v1.Tombstone
-	(*Object)(nil),                        // 135: cara.v1.Object
-	(*FieldDiff)(nil),                     // 136: cara.v1.FieldDiff
-	(*Problem)(nil),                       // 137: cara.v1.Problem
-	(*Node)(nil),                          // 138: cara.v1.Node
-	(*Heartbeat)(nil),                     // 139: cara.v1.Heartbeat
-	(*Assignment)(nil),                    // 140: cara.v1.Assignment
-	(*Credentials)(nil),                   // 141: cara.v1.Credentials
-	(*Route)(nil),                         // 142: cara.v1.Route
-	(*HostRoutes)(nil),                    // 143: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),                  // 144: cara.v1.ProjectPorts
-	(*Source)(nil),                        // 145: cara.v1.Source
-	(*Claim)(nil),                         // 146: cara.v1.Claim
-	(*PollStatus)(nil),                    // 147: cara.v1.PollStatus
-	(*Run)(nil),                           // 148: cara.v1.Run
-	(*Snapshot)(nil),                      // 149: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                     // 150: cara.v1.ClaimSpec
-	(*Secret)(nil),                        // 151: cara.v1.Secret
-	(*ClaimStatus)(nil),                   // 152: cara.v1.ClaimStatus
-	(*Volume)(nil),                        // 153: cara.v1.Volume
-	(*Event)(nil),                         // 154: cara.v1.Event
-	(*Token)(nil),                         // 155: cara.v1.Token
-	(*Session)(nil),                       // 156: cara.v1.Session
-	(*emptypb.Empty)(nil),                 // 157: google.protobuf.Empty
-	(*UpdateCertificateRequest)(nil),      // 158: cara.v1.UpdateCertificateRequest
-	(*DeleteCertificateRequest)(nil),      // 159: cara.v1.DeleteCertificateRequest
-	(*AcmeAccount)(nil),                   // 160: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 161: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 162: cara.v1.RemoveChallengeRequest
-	(*BlobContent)(nil),                   // 163: cara.v1.BlobContent
-	(*ListCertificateOrdersResponse)(nil), // 164: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 165: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 166: cara.v1.PresentChallengeResponse
+	(*UsageHistoryRequest)(nil),           // 48: cara.v1.UsageHistoryRequest
+	(*UsageHistory)(nil),                  // 49: cara.v1.UsageHistory
+	(*ServiceUsageHistory)(nil),           // 50: cara.v1.ServiceUsageHistory
+	(*LogLine)(nil),                       // 51: cara.v1.LogLine
+	(*ApplyRequest)(nil),                  // 52: cara.v1.ApplyRequest
+	(*ApplyResponse)(nil),                 // 53: cara.v1.ApplyResponse
+	(*ApplyResult)(nil),                   // 54: cara.v1.ApplyResult
+	(*CreateNodeRequest)(nil),             // 55: cara.v1.CreateNodeRequest
+	(*PutNodeRequest)(nil),                // 56: cara.v1.PutNodeRequest
+	(*ListNodesResponse)(nil),             // 57: cara.v1.ListNodesResponse
+	(*WatchObjectsRequest)(nil),           // 58: cara.v1.WatchObjectsRequest
+	(*NodeEvent)(nil),                     // 59: cara.v1.NodeEvent
+	(*HeartbeatRequest)(nil),              // 60: cara.v1.HeartbeatRequest
+	(*MarkNodeNotReadyRequest)(nil),       // 61: cara.v1.MarkNodeNotReadyRequest
+	(*MarkNodeDrainedRequest)(nil),        // 62: cara.v1.MarkNodeDrainedRequest
+	(*JoinRequest)(nil),                   // 63: cara.v1.JoinRequest
+	(*JoinResponse)(nil),                  // 64: cara.v1.JoinResponse
+	(*RenewCertificateRequest)(nil),       // 65: cara.v1.RenewCertificateRequest
+	(*ConnectRequest)(nil),                // 66: cara.v1.ConnectRequest
+	(*ConnectResponse)(nil),               // 67: cara.v1.ConnectResponse
+	(*Servers)(nil),                       // 68: cara.v1.Servers
+	(*Welcome)(nil),                       // 69: cara.v1.Welcome
+	(*Unassigned)(nil),                    // 70: cara.v1.Unassigned
+	(*RemoveVolume)(nil),                  // 71: cara.v1.RemoveVolume
+	(*ReceiveVolume)(nil),                 // 72: cara.v1.ReceiveVolume
+	(*RestoreVolume)(nil),                 // 73: cara.v1.RestoreVolume
+	(*Released)(nil),                      // 74: cara.v1.Released
+	(*Synced)(nil),                        // 75: cara.v1.Synced
+	(*Routes)(nil),                        // 76: cara.v1.Routes
+	(*Peer)(nil),                          // 77: cara.v1.Peer
+	(*OpenStream)(nil),                    // 78: cara.v1.OpenStream
+	(*AttachRequest)(nil),                 // 79: cara.v1.AttachRequest
+	(*AttachResponse)(nil),                // 80: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),           // 81: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),              // 82: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),           // 83: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                   // 84: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),       // 85: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),          // 86: cara.v1.ConfirmSourceRequest
+	(*PlanSourceRequest)(nil),             // 87: cara.v1.PlanSourceRequest
+	(*SourcePlan)(nil),                    // 88: cara.v1.SourcePlan
+	(*PlanStep)(nil),                      // 89: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),             // 90: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),            // 91: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),     // 92: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),        // 93: cara.v1.PublishSnapshotRequest
+	(*DeclaredSecret)(nil),                // 94: cara.v1.DeclaredSecret
+	(*PublishSnapshotResponse)(nil),       // 95: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),           // 96: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                   // 97: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),        // 98: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),       // 99: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),           // 100: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),              // 101: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),           // 102: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),            // 103: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),           // 104: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),            // 105: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),             // 106: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),            // 107: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                    // 108: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),            // 109: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),           // 110: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),                  // 111: cara.v1.WatchRequest
+	(*WatchResponse)(nil),                 // 112: cara.v1.WatchResponse
+	(*Change)(nil),                        // 113: cara.v1.Change
+	(*CreateTokenRequest)(nil),            // 114: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),           // 115: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),            // 116: cara.v1.ListTokensResponse
+	(*CreateLoginResponse)(nil),           // 117: cara.v1.CreateLoginResponse
+	(*ListSessionsResponse)(nil),          // 118: cara.v1.ListSessionsResponse
+	(*StartDeviceLoginResponse)(nil),      // 119: cara.v1.StartDeviceLoginResponse
+	(*FinishLoginRequest)(nil),            // 120: cara.v1.FinishLoginRequest
+	(*FinishLoginResponse)(nil),           // 121: cara.v1.FinishLoginResponse
+	(*BackupChunk)(nil),                   // 122: cara.v1.BackupChunk
+	nil,                                   // 123: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 124: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 125: cara.v1.GetSourceSecretResponse.GitEntry
+	nil,                                   // 126: cara.v1.GetSourceSecretResponse.DecryptionEntry
+	(*timestamppb.Timestamp)(nil),         // 127: google.protobuf.Timestamp
+	(*Project)(nil),                       // 128: cara.v1.Project
+	(*ListMeta)(nil),                      // 129: cara.v1.ListMeta
+	(*Condition)(nil),                     // 130: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 131: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 132: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),           // 133: google.protobuf.Duration
+	(*Revision)(nil),                      // 134: cara.v1.Revision
+	(*Delivery)(nil),                      // 135: cara.v1.Delivery
+	(*Override)(nil),                      // 136: cara.v1.Override
+	(*Tombstone)(nil),                     // 137: cara.v1.Tombstone
+	(*Object)(nil),                        // 138: cara.v1.Object
+	(*FieldDiff)(nil),                     // 139: cara.v1.FieldDiff
+	(*Problem)(nil),                       // 140: cara.v1.Problem
+	(*Node)(nil),                          // 141: cara.v1.Node
+	(*Heartbeat)(nil),                     // 142: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 143: cara.v1.Assignment
+	(*Credentials)(nil),                   // 144: cara.v1.Credentials
+	(*Route)(nil),                         // 145: cara.v1.Route
+	(*HostRoutes)(nil),                    // 146: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 147: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 148: cara.v1.Source
+	(*Claim)(nil),                         // 149: cara.v1.Claim
+	(*PollStatus)(nil),                    // 150: cara.v1.PollStatus
+	(*Run)(nil),                           // 151: cara.v1.Run
+	(*Snapshot)(nil),                      // 152: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 153: cara.v1.ClaimSpec
+	(*Secret)(nil),                        // 154: cara.v1.Secret
+	(*ClaimStatus)(nil),                   // 155: cara.v1.ClaimStatus
+	(*Volume)(nil),                        // 156: cara.v1.Volume
+	(*Event)(nil),                         // 157: cara.v1.Event
+	(*Token)(nil),                         // 158: cara.v1.Token
+	(*Session)(nil),                       // 159: cara.v1.Session
+	(*emptypb.Empty)(nil),                 // 160: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 161: cara.v1.UpdateCertificateRequest
+	(*DeleteCertificateRequest)(nil),      // 162: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 163: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 164: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 165: cara.v1.RemoveChallengeRequest
+	(*BlobContent)(nil),                   // 166: cara.v1.BlobContent
+	(*ListCertificateOrdersResponse)(nil), // 167: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 168: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 169: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	124, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
-	124, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	124, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
-	125, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	125, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	125, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	126, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	125, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	127, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
+	127, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	127, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
+	128, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	128, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	128, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	129, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	128, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	32,  // 8: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	127, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	128, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	130, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	131, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
 	18,  // 11: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	129, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	124, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	130, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	132, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	127, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	133, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	32,  // 15: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	131, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	132, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	124, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	130, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	134, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	135, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	127, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	133, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	32,  // 20: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	133, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	126, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	134, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	126, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	124, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	136, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	129, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	137, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	129, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	127, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	39,  // 26: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	40,  // 27: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	40,  // 28: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	43,  // 29: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	47,  // 30: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	124, // 31: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	135, // 32: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
-	32,  // 33: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
-	51,  // 34: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	136, // 35: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	137, // 36: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	138, // 37: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	138, // 38: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	138, // 39: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	126, // 40: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	138, // 41: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	139, // 42: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	124, // 43: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	120, // 44: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	139, // 45: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	71,  // 46: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
-	66,  // 47: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	140, // 48: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	67,  // 49: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	72,  // 50: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	73,  // 51: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	75,  // 52: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	68,  // 53: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
-	69,  // 54: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
-	70,  // 55: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
-	141, // 56: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
-	65,  // 57: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
-	130, // 58: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	124, // 59: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	121, // 60: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
-	142, // 61: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	74,  // 62: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	143, // 63: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
-	143, // 64: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	144, // 65: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
-	124, // 66: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	37,  // 67: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	39,  // 68: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	43,  // 69: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	45,  // 70: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	48,  // 71: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	41,  // 72: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	44,  // 73: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	46,  // 74: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	38,  // 75: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	42,  // 76: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	145, // 77: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	145, // 78: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	145, // 79: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	126, // 80: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	145, // 81: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	145, // 82: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	86,  // 83: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	136, // 84: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	146, // 85: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	126, // 86: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	127, // 87: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	147, // 88: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	148, // 89: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	149, // 90: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	150, // 91: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	127, // 92: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	91,  // 93: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
-	151, // 94: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
-	94,  // 95: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	152, // 96: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	122, // 97: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	123, // 98: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
-	151, // 99: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	151, // 100: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	151, // 101: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	126, // 102: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	153, // 103: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	126, // 104: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	154, // 105: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	154, // 106: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	126, // 107: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	154, // 108: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	124, // 109: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	124, // 110: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	110, // 111: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	135, // 112: cara.v1.Change.object:type_name -> cara.v1.Object
-	155, // 113: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	155, // 114: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	155, // 115: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	126, // 116: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	124, // 117: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	156, // 118: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
-	126, // 119: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
-	130, // 120: cara.v1.StartDeviceLoginResponse.interval:type_name -> google.protobuf.Duration
-	124, // 121: cara.v1.StartDeviceLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	156, // 122: cara.v1.FinishLoginResponse.session:type_name -> cara.v1.Session
-	9,   // 123: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	10,  // 124: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	6,   // 125: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	11,  // 126: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	13,  // 127: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	15,  // 128: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	17,  // 129: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	19,  // 130: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	20,  // 131: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	21,  // 132: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	22,  // 133: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	23,  // 134: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	24,  // 135: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	33,  // 136: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	34,  // 137: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListOverridesRequest
-	25,  // 138: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	28,  // 139: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	27,  // 140: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	26,  // 141: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
-	6,   // 142: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	29,  // 143: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	6,   // 144: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	20,  // 145: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	37,  // 146: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	38,  // 147: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	42,  // 148: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	45,  // 149: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	8,   // 150: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	49,  // 151: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	52,  // 152: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	53,  // 153: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	6,   // 154: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	8,   // 155: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	55,  // 156: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 157: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	57,  // 158: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	58,  // 159: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	59,  // 160: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	60,  // 161: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	62,  // 162: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	63,  // 163: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	76,  // 164: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	78,  // 165: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	79,  // 166: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	6,   // 167: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	8,   // 168: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	55,  // 169: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 170: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	6,   // 171: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	6,   // 172: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	6,   // 173: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	83,  // 174: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	84,  // 175: cara.v1.SourceService.PlanSource:input_type -> cara.v1.PlanSourceRequest
-	87,  // 176: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	89,  // 177: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	90,  // 178: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	93,  // 179: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	7,   // 180: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	157, // 181: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	95,  // 182: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	97,  // 183: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	98,  // 184: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	6,   // 185: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	8,   // 186: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	7,   // 187: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	6,   // 188: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	100, // 189: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	7,   // 190: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	6,   // 191: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	6,   // 192: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	102, // 193: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	103, // 194: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	55,  // 195: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	106, // 196: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	108, // 197: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	111, // 198: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	8,   // 199: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	7,   // 200: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	157, // 201: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
-	8,   // 202: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
-	7,   // 203: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
-	157, // 204: cara.v1.SessionService.StartDeviceLogin:input_type -> google.protobuf.Empty
-	117, // 205: cara.v1.SessionService.FinishLogin:input_type -> cara.v1.FinishLoginRequest
-	8,   // 206: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
-	158, // 207: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	159, // 208: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
-	6,   // 209: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	160, // 210: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	161, // 211: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	162, // 212: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
-	0,   // 213: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
-	163, // 214: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
-	6,   // 215: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
-	3,   // 216: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
-	157, // 217: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	157, // 218: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	125, // 219: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	125, // 220: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	125, // 221: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	12,  // 222: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	14,  // 223: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	16,  // 224: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	157, // 225: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	125, // 226: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	157, // 227: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	125, // 228: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	125, // 229: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	125, // 230: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	125, // 231: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	133, // 232: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	35,  // 233: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	125, // 234: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	125, // 235: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	125, // 236: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	125, // 237: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	125, // 238: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	125, // 239: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	30,  // 240: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	157, // 241: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	48,  // 242: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	41,  // 243: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	44,  // 244: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	46,  // 245: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	36,  // 246: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	50,  // 247: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	138, // 248: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	138, // 249: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	138, // 250: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	54,  // 251: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	56,  // 252: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	157, // 253: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	157, // 254: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	138, // 255: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	138, // 256: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	61,  // 257: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	61,  // 258: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	64,  // 259: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	77,  // 260: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	145, // 261: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	145, // 262: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	145, // 263: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	80,  // 264: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	81,  // 265: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	157, // 266: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	82,  // 267: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	145, // 268: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	145, // 269: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	145, // 270: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	85,  // 271: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	88,  // 272: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	145, // 273: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	92,  // 274: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	157, // 275: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	157, // 276: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	31,  // 277: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	96,  // 278: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	151, // 279: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	151, // 280: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	151, // 281: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	99,  // 282: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	157, // 283: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	153, // 284: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	101, // 285: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	153, // 286: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	153, // 287: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	153, // 288: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	154, // 289: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	104, // 290: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	105, // 291: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	107, // 292: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	109, // 293: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	112, // 294: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	113, // 295: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	157, // 296: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	114, // 297: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
-	115, // 298: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
-	157, // 299: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
-	116, // 300: cara.v1.SessionService.StartDeviceLogin:output_type -> cara.v1.StartDeviceLoginResponse
-	118, // 301: cara.v1.SessionService.FinishLogin:output_type -> cara.v1.FinishLoginResponse
-	164, // 302: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	165, // 303: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
-	157, // 304: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	160, // 305: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	160, // 306: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	166, // 307: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
-	157, // 308: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
-	1,   // 309: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
-	2,   // 310: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
-	163, // 311: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
-	4,   // 312: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
-	5,   // 313: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	119, // 314: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	219, // [219:315] is the sub-list for method output_type
-	123, // [123:219] is the sub-list for method input_type
-	123, // [123:123] is the sub-list for extension type_name
-	123, // [123:123] is the sub-list for extension extendee
-	0,   // [0:123] is the sub-list for field type_name
+	50,  // 31: cara.v1.UsageHistory.services:type_name -> cara.v1.ServiceUsageHistory
+	127, // 32: cara.v1.ServiceUsageHistory.time:type_name -> google.protobuf.Timestamp
+	133, // 33: cara.v1.ServiceUsageHistory.interval:type_name -> google.protobuf.Duration
+	127, // 34: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	138, // 35: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	32,  // 36: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
+	54,  // 37: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
+	139, // 38: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	140, // 39: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	141, // 40: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	141, // 41: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	141, // 42: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	129, // 43: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	141, // 44: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	142, // 45: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	127, // 46: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	123, // 47: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	142, // 48: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	74,  // 49: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	69,  // 50: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	143, // 51: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	70,  // 52: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	75,  // 53: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	76,  // 54: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	78,  // 55: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	71,  // 56: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	72,  // 57: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
+	73,  // 58: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
+	144, // 59: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
+	68,  // 60: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
+	133, // 61: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	127, // 62: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	124, // 63: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	145, // 64: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	77,  // 65: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	146, // 66: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
+	146, // 67: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
+	147, // 68: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	127, // 69: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	37,  // 70: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	39,  // 71: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	43,  // 72: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	45,  // 73: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	48,  // 74: cara.v1.OpenStream.usage_history:type_name -> cara.v1.UsageHistoryRequest
+	51,  // 75: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	41,  // 76: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	44,  // 77: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	46,  // 78: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	50,  // 79: cara.v1.AttachRequest.usage_history:type_name -> cara.v1.ServiceUsageHistory
+	38,  // 80: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	42,  // 81: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	148, // 82: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	148, // 83: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	148, // 84: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	129, // 85: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	148, // 86: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	148, // 87: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	89,  // 88: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	139, // 89: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	149, // 90: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	129, // 91: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	130, // 92: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	150, // 93: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	151, // 94: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	152, // 95: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	153, // 96: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	130, // 97: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	94,  // 98: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
+	154, // 99: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
+	97,  // 100: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	155, // 101: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	125, // 102: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	126, // 103: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
+	154, // 104: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	154, // 105: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	154, // 106: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	129, // 107: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	156, // 108: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	129, // 109: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	157, // 110: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	157, // 111: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	129, // 112: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	157, // 113: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	127, // 114: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	127, // 115: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	113, // 116: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	138, // 117: cara.v1.Change.object:type_name -> cara.v1.Object
+	158, // 118: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	158, // 119: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	158, // 120: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	129, // 121: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	127, // 122: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	159, // 123: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
+	129, // 124: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
+	133, // 125: cara.v1.StartDeviceLoginResponse.interval:type_name -> google.protobuf.Duration
+	127, // 126: cara.v1.StartDeviceLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	159, // 127: cara.v1.FinishLoginResponse.session:type_name -> cara.v1.Session
+	9,   // 128: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	10,  // 129: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	6,   // 130: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	11,  // 131: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	13,  // 132: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	15,  // 133: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	17,  // 134: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	19,  // 135: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	20,  // 136: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	21,  // 137: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	22,  // 138: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	23,  // 139: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	24,  // 140: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	33,  // 141: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	34,  // 142: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListOverridesRequest
+	25,  // 143: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	28,  // 144: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	27,  // 145: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	26,  // 146: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	6,   // 147: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	29,  // 148: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	6,   // 149: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	20,  // 150: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	37,  // 151: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	38,  // 152: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	42,  // 153: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	45,  // 154: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	48,  // 155: cara.v1.ProjectService.GetUsageHistory:input_type -> cara.v1.UsageHistoryRequest
+	8,   // 156: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	52,  // 157: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	55,  // 158: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	56,  // 159: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	6,   // 160: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	8,   // 161: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	58,  // 162: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 163: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	60,  // 164: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	61,  // 165: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	62,  // 166: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	63,  // 167: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	65,  // 168: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	66,  // 169: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	79,  // 170: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	81,  // 171: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	82,  // 172: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	6,   // 173: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	8,   // 174: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	58,  // 175: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 176: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	6,   // 177: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	6,   // 178: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	6,   // 179: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	86,  // 180: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	87,  // 181: cara.v1.SourceService.PlanSource:input_type -> cara.v1.PlanSourceRequest
+	90,  // 182: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	92,  // 183: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	93,  // 184: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	96,  // 185: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	7,   // 186: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	160, // 187: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	98,  // 188: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	100, // 189: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	101, // 190: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	6,   // 191: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	8,   // 192: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	7,   // 193: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	6,   // 194: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	103, // 195: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	7,   // 196: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	6,   // 197: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	6,   // 198: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	105, // 199: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	106, // 200: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	58,  // 201: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	109, // 202: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	111, // 203: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	114, // 204: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	8,   // 205: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	7,   // 206: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	160, // 207: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
+	8,   // 208: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
+	7,   // 209: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
+	160, // 210: cara.v1.SessionService.StartDeviceLogin:input_type -> google.protobuf.Empty
+	120, // 211: cara.v1.SessionService.FinishLogin:input_type -> cara.v1.FinishLoginRequest
+	8,   // 212: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
+	161, // 213: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	162, // 214: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
+	6,   // 215: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
+	163, // 216: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	164, // 217: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	165, // 218: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	0,   // 219: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
+	166, // 220: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
+	6,   // 221: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
+	3,   // 222: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
+	160, // 223: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	160, // 224: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	128, // 225: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	128, // 226: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	128, // 227: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	12,  // 228: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	14,  // 229: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	16,  // 230: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	160, // 231: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	128, // 232: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	160, // 233: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	128, // 234: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	128, // 235: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	128, // 236: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	128, // 237: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	136, // 238: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	35,  // 239: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	128, // 240: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	128, // 241: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	128, // 242: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	128, // 243: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	128, // 244: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	128, // 245: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	30,  // 246: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	160, // 247: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	51,  // 248: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	41,  // 249: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	44,  // 250: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	46,  // 251: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	49,  // 252: cara.v1.ProjectService.GetUsageHistory:output_type -> cara.v1.UsageHistory
+	36,  // 253: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	53,  // 254: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	141, // 255: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	141, // 256: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	141, // 257: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	57,  // 258: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	59,  // 259: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	160, // 260: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	160, // 261: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	141, // 262: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	141, // 263: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	64,  // 264: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	64,  // 265: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	67,  // 266: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	80,  // 267: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	148, // 268: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	148, // 269: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	148, // 270: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	83,  // 271: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	84,  // 272: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	160, // 273: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	85,  // 274: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	148, // 275: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	148, // 276: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	148, // 277: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	88,  // 278: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	91,  // 279: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	148, // 280: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	95,  // 281: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	160, // 282: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	160, // 283: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	31,  // 284: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	99,  // 285: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	154, // 286: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	154, // 287: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	154, // 288: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	102, // 289: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	160, // 290: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	156, // 291: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	104, // 292: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	156, // 293: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	156, // 294: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	156, // 295: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	157, // 296: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	107, // 297: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	108, // 298: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	110, // 299: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	112, // 300: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	115, // 301: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	116, // 302: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	160, // 303: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	117, // 304: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
+	118, // 305: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
+	160, // 306: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
+	119, // 307: cara.v1.SessionService.StartDeviceLogin:output_type -> cara.v1.StartDeviceLoginResponse
+	121, // 308: cara.v1.SessionService.FinishLogin:output_type -> cara.v1.FinishLoginResponse
+	167, // 309: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	168, // 310: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	160, // 311: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	163, // 312: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	163, // 313: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	169, // 314: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	160, // 315: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	1,   // 316: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
+	2,   // 317: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
+	166, // 318: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
+	4,   // 319: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
+	5,   // 320: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	122, // 321: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	225, // [225:322] is the sub-list for method output_type
+	128, // [128:225] is the sub-list for method input_type
+	128, // [128:128] is the sub-list for extension type_name
+	128, // [128:128] is the sub-list for extension extendee
+	0,   // [0:128] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -9859,7 +10126,7 @@ func file_cara_v1_service_proto_init() {
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[64].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[67].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Unassigned)(nil),
@@ -9872,20 +10139,21 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Credentials)(nil),
 		(*ConnectResponse_Servers)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[75].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[78].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
+		(*OpenStream_UsageHistory)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[89].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[92].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   124,
+			NumMessages:   127,
 			NumExtensions: 0,
 			NumServices:   13,
 		},

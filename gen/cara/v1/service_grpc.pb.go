@@ -47,6 +47,7 @@ const (
 	ProjectService_Exec_FullMethodName                = "/cara.v1.ProjectService/Exec"
 	ProjectService_PortForward_FullMethodName         = "/cara.v1.ProjectService/PortForward"
 	ProjectService_Top_FullMethodName                 = "/cara.v1.ProjectService/Top"
+	ProjectService_GetUsageHistory_FullMethodName     = "/cara.v1.ProjectService/GetUsageHistory"
 	ProjectService_ListTombstones_FullMethodName      = "/cara.v1.ProjectService/ListTombstones"
 )
 
@@ -126,6 +127,10 @@ type ProjectServiceClient interface {
 	PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error)
 	// Top streams the resource usage of a project's services about once a second.
 	Top(ctx context.Context, in *TopRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TopResponse], error)
+	// GetUsageHistory returns what the project's services used in the last hour. The agent of the project's node measures it and
+	// keeps it in memory: it begins again with the agent, and does not follow a project to another node. The status is 501 if
+	// the agent is of a version that does not keep it.
+	GetUsageHistory(ctx context.Context, in *UsageHistoryRequest, opts ...grpc.CallOption) (*UsageHistory, error)
 	// ListTombstones returns the records of deleted projects.
 	ListTombstones(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListTombstonesResponse, error)
 }
@@ -441,6 +446,16 @@ func (c *projectServiceClient) Top(ctx context.Context, in *TopRequest, opts ...
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ProjectService_TopClient = grpc.ServerStreamingClient[TopResponse]
 
+func (c *projectServiceClient) GetUsageHistory(ctx context.Context, in *UsageHistoryRequest, opts ...grpc.CallOption) (*UsageHistory, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UsageHistory)
+	err := c.cc.Invoke(ctx, ProjectService_GetUsageHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *projectServiceClient) ListTombstones(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListTombstonesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListTombstonesResponse)
@@ -527,6 +542,10 @@ type ProjectServiceServer interface {
 	PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error
 	// Top streams the resource usage of a project's services about once a second.
 	Top(*TopRequest, grpc.ServerStreamingServer[TopResponse]) error
+	// GetUsageHistory returns what the project's services used in the last hour. The agent of the project's node measures it and
+	// keeps it in memory: it begins again with the agent, and does not follow a project to another node. The status is 501 if
+	// the agent is of a version that does not keep it.
+	GetUsageHistory(context.Context, *UsageHistoryRequest) (*UsageHistory, error)
 	// ListTombstones returns the records of deleted projects.
 	ListTombstones(context.Context, *ListRequest) (*ListTombstonesResponse, error)
 	mustEmbedUnimplementedProjectServiceServer()
@@ -619,6 +638,9 @@ func (UnimplementedProjectServiceServer) PortForward(grpc.BidiStreamingServer[Po
 }
 func (UnimplementedProjectServiceServer) Top(*TopRequest, grpc.ServerStreamingServer[TopResponse]) error {
 	return status.Error(codes.Unimplemented, "method Top not implemented")
+}
+func (UnimplementedProjectServiceServer) GetUsageHistory(context.Context, *UsageHistoryRequest) (*UsageHistory, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetUsageHistory not implemented")
 }
 func (UnimplementedProjectServiceServer) ListTombstones(context.Context, *ListRequest) (*ListTombstonesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTombstones not implemented")
@@ -1087,6 +1109,24 @@ func _ProjectService_Top_Handler(srv interface{}, stream grpc.ServerStream) erro
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ProjectService_TopServer = grpc.ServerStreamingServer[TopResponse]
 
+func _ProjectService_GetUsageHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UsageHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectServiceServer).GetUsageHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectService_GetUsageHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectServiceServer).GetUsageHistory(ctx, req.(*UsageHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ProjectService_ListTombstones_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListRequest)
 	if err := dec(in); err != nil {
@@ -1199,6 +1239,10 @@ var ProjectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "NoticeExpiry",
 			Handler:    _ProjectService_NoticeExpiry_Handler,
+		},
+		{
+			MethodName: "GetUsageHistory",
+			Handler:    _ProjectService_GetUsageHistory_Handler,
 		},
 		{
 			MethodName: "ListTombstones",
@@ -1397,7 +1441,7 @@ type NodeServiceClient interface {
 	// Connect is the stream between an agent and the server. The agent sends heartbeats. The server sends assignments,
 	// routes and requests to open streams.
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectRequest, ConnectResponse], error)
-	// Attach carries one stream (logs, exec, a forwarded port, top) that the server has requested on Connect.
+	// Attach carries one stream (logs, exec, a forwarded port, top, the usage history) that the server has requested on Connect.
 	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error)
 }
 
@@ -1588,7 +1632,7 @@ type NodeServiceServer interface {
 	// Connect is the stream between an agent and the server. The agent sends heartbeats. The server sends assignments,
 	// routes and requests to open streams.
 	Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error
-	// Attach carries one stream (logs, exec, a forwarded port, top) that the server has requested on Connect.
+	// Attach carries one stream (logs, exec, a forwarded port, top, the usage history) that the server has requested on Connect.
 	Attach(grpc.BidiStreamingServer[AttachRequest, AttachResponse]) error
 	mustEmbedUnimplementedNodeServiceServer()
 }
