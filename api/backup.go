@@ -10,6 +10,7 @@ import (
 	"time"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Keys of a Secret of type backup. The others are environment variables, see BackupVariables.
@@ -203,7 +204,7 @@ func (e projectErrors) backup(s *carav1.ProjectSpec, x specIndex) {
 		}
 		at := "spec.backup.hooks." + name
 		if _, ok := x.services[hook.GetService()]; !ok && hook.GetService() != "" {
-			e.add(at+".service", "no service is named %q; name one of %s", clip(hook.GetService()), known(x.services))
+			e.add(at+".service", "no service is named %q; name one of %s", text.Short(hook.GetService()), known(x.services))
 		}
 		e.duration(at+".timeout", hook.GetTimeout(), time.Second, maxHookTimeout)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/robfig/cron/v3"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Schedule is a parsed BackupSchedule.
@@ -24,30 +25,30 @@ func (e *ScheduleError) Error() string { return e.Field + " " + e.Problem }
 
 // ParseSchedule parses a schedule.
 func ParseSchedule(s *carav1.BackupSchedule) (Schedule, *ScheduleError) {
-	text := strings.TrimSpace(s.GetCron())
+	line := strings.TrimSpace(s.GetCron())
 	problem := func(field, format string, args ...any) (Schedule, *ScheduleError) {
 		return Schedule{}, &ScheduleError{Field: field, Problem: fmt.Sprintf(format, args...)}
 	}
 	const want = "it must be MINUTE HOUR DAY MONTH WEEKDAY, such as 30 3 * * *, or @hourly, @daily, @weekly or @monthly"
-	if strings.Contains(text, "=") { // the parser would take TZ=Europe/Berlin for a time zone
-		return problem("cron", "is %q; %s. The time zone belongs into timeZone", clip(text), want)
+	if strings.Contains(line, "=") { // the parser would take TZ=Europe/Berlin for a time zone
+		return problem("cron", "is %q; %s. The time zone belongs into timeZone", text.Short(line), want)
 	}
 	const fields = cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor
-	parsed, err := cron.NewParser(fields).Parse(text)
+	parsed, err := cron.NewParser(fields).Parse(line)
 	times, ok := parsed.(*cron.SpecSchedule) // @every has no time of day
 	if err != nil || !ok {
-		return problem("cron", "is %q; %s", clip(text), want)
+		return problem("cron", "is %q; %s", text.Short(line), want)
 	}
 	times.Location = time.UTC
 	zone := time.UTC
 	if name := s.GetTimeZone(); name != "" {
 		if zone, err = time.LoadLocation(name); err != nil || name == "Local" {
-			return problem("timeZone", "is %q; it must be a time zone such as Europe/Berlin or UTC", clip(name))
+			return problem("timeZone", "is %q; it must be a time zone such as Europe/Berlin or UTC", text.Short(name))
 		}
 	}
 	out := Schedule{times: times, zone: zone}
 	if out.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return problem("cron", "is %q, a time that never comes; correct the day or the month", clip(text))
+		return problem("cron", "is %q, a time that never comes; correct the day or the month", text.Short(line))
 	}
 	return out, nil
 }

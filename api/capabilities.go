@@ -6,19 +6,20 @@ import (
 	"strings"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // allCapabilities means every capability. It can be dropped but not added.
 const allCapabilities = "ALL"
 
 // ParseCapability parses a capability that a node's operator allows, and returns it as Docker spells it.
-func ParseCapability(text string) (string, error) {
-	name := canonCap(strings.TrimSpace(text))
+func ParseCapability(s string) (string, error) {
+	name := canonCap(strings.TrimSpace(s))
 	switch {
 	case name == allCapabilities:
 		return "", fmt.Errorf("ALL is refused: name each capability that projects may add, such as NET_ADMIN")
 	case !slices.Contains(knownCapabilities(), name):
-		return "", fmt.Errorf("%q is no Linux capability; name one such as NET_ADMIN", clip(text))
+		return "", fmt.Errorf("%q is no Linux capability; name one such as NET_ADMIN", text.Short(s))
 	}
 	return name, nil
 }
@@ -45,8 +46,8 @@ func CapabilityViolations(p *carav1.Project, more []string) []*carav1.FieldError
 	for i, s := range p.GetSpec().GetServices() {
 		for j, c := range s.GetCapAdd() {
 			if !slices.Contains(allowed, canonCap(c)) {
-				e.add(elem(elem("spec.services", i)+".capAdd", j), "policy \"capabilities\" does not allow %q; allowed are %s; "+
-					"a node's operator can allow more with cara-agent --allow-cap", clip(c), strings.Join(slices.Compact(allowed), ", "))
+				e.add(Element(Element("spec.services", i)+".capAdd", j), "policy \"capabilities\" does not allow %q; allowed are %s; "+
+					"a node's operator can allow more with cara-agent --allow-cap", text.Short(c), strings.Join(slices.Compact(allowed), ", "))
 			}
 		}
 	}
@@ -58,9 +59,9 @@ func (e serviceErrors) added(at string, caps []string) {
 	for i, c := range caps {
 		switch name := canonCap(c); {
 		case name == allCapabilities:
-			e.add(elem(at, i), "policy \"capabilities\" does not allow ALL; name each capability that the service needs")
+			e.add(Element(at, i), "policy \"capabilities\" does not allow ALL; name each capability that the service needs")
 		case !slices.Contains(knownCapabilities(), name):
-			e.add(elem(at, i), "%q is no Linux capability; write one such as NET_BIND_SERVICE", clip(c))
+			e.add(Element(at, i), "%q is no Linux capability; write one such as NET_BIND_SERVICE", text.Short(c))
 		}
 	}
 }

@@ -157,7 +157,7 @@ func (d *differ) places(path string, fd protoreflect.FieldDescriptor, a, b proto
 		return
 	}
 	for i := range max(a.Len(), b.Len()) {
-		at := elem(path, i)
+		at := Element(path, i)
 		switch {
 		case i >= a.Len():
 			d.add(at, "", valueText(fd, b.Get(i)))

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Limits of `files[].from`.
@@ -110,9 +111,9 @@ func targets(f *carav1.File) []string {
 func (e serviceErrors) from(at string, s *carav1.Service) {
 	files, bytes := 0, int64(0)
 	for i, f := range s.GetFiles() {
-		field := elem(at+".files", i)
+		field := Element(at+".files", i)
 		if bad := fromProblem(f.GetFrom()); bad != "" {
-			e.add(field+".from", "%q %s; write a path relative to the manifest, such as ./nginx.conf", clip(f.GetFrom()), bad)
+			e.add(field+".from", "%q %s; write a path relative to the manifest, such as ./nginx.conf", text.Short(f.GetFrom()), bad)
 		}
 		if f.GetFrom() == "" && len(f.GetEntries()) > 0 {
 			e.add(field+".entries", "belongs to from; set from, and leave entries to Cara")
@@ -134,11 +135,11 @@ func (e serviceErrors) entries(field string, f *carav1.File) {
 		p := entry.GetPath()
 		switch {
 		case seen[p]:
-			e.add(elem(field+".entries", j)+".path", "%q is there twice", clip(p))
+			e.add(Element(field+".entries", j)+".path", "%q is there twice", text.Short(p))
 		case p == "" && len(f.GetEntries()) > 1, p != "" && (path.Clean("/"+p) != "/"+p || pathProblem(p) != ""):
-			e.add(elem(field+".entries", j)+".path", "%q is not the path of a file in a directory", clip(p))
+			e.add(Element(field+".entries", j)+".path", "%q is not the path of a file in a directory", text.Short(p))
 		case entry.GetDigest() == "":
-			e.add(elem(field+".entries", j)+".digest", "is required")
+			e.add(Element(field+".entries", j)+".digest", "is required")
 		}
 		seen[p] = true
 	}

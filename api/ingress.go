@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // DefaultIngressPath is the path of an ingress rule that applies to all paths of its host.
@@ -92,7 +93,7 @@ const (
 func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {
 	names, hosts, certified := map[string]int{}, map[string]int{}, map[string]int{}
 	for i, in := range rules {
-		at := elem("spec.ingress", i)
+		at := Element("spec.ingress", i)
 		e.dnsLabel(at+".name", in.GetName())
 		e.unique(names, in.GetName(), "ingress name", "spec.ingress", i, ".name")
 		e.host(at+".host", in.GetHost())
@@ -109,7 +110,7 @@ func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {
 		e.passedTLS(at, rules, i)
 		for j, network := range in.GetAccess().GetAllow() {
 			if why := networkProblem(network); why != "" {
-				e.add(elem(at+".access.allow", j), "%s", why)
+				e.add(Element(at+".access.allow", j), "%s", why)
 			}
 		}
 	}
@@ -120,7 +121,7 @@ func networkProblem(network string) string {
 	p, err := netip.ParsePrefix(network)
 	switch {
 	case err != nil:
-		return fmt.Sprintf("is %q; it must be a network such as 10.0.0.0/8, 192.0.2.7/32 or 2001:db8::/32", clip(network))
+		return fmt.Sprintf("is %q; it must be a network such as 10.0.0.0/8, 192.0.2.7/32 or 2001:db8::/32", text.Short(network))
 	case p.Addr().Is4In6():
 		return fmt.Sprintf("is %s; write IPv4 networks without ::ffff:", network)
 	case p != p.Masked():
@@ -139,7 +140,7 @@ func (e projectErrors) destination(at string, in *carav1.Ingress, x specIndex) {
 	}
 	if svc := in.GetTarget().GetService(); svc != "" {
 		if _, ok := x.services[svc]; !ok {
-			e.add(at+".target.service", "no service is named %q; name one of %s", clip(svc), known(x.services))
+			e.add(at+".target.service", "no service is named %q; name one of %s", text.Short(svc), known(x.services))
 		}
 	}
 	if to := in.GetRedirect().GetTo(); to != "" {
@@ -159,13 +160,13 @@ func (e projectErrors) ingressPath(field, path string) {
 	}
 	switch {
 	case !strings.HasPrefix(path, "/"):
-		e.add(field, "is %q; it must begin with /", clip(path))
+		e.add(field, "is %q; it must begin with /", text.Short(path))
 	case strings.Trim(path, pathCharacters) != "":
-		e.add(field, "is %q; it must be a path of letters, digits and -._~!$&'()*+,=:@, without query and escapes", clip(path))
+		e.add(field, "is %q; it must be a path of letters, digits and -._~!$&'()*+,=:@, without query and escapes", text.Short(path))
 	default:
 		for segment := range strings.SplitSeq(strings.TrimSuffix(path[1:], "/"), "/") {
 			if segment == "" || segment == "." || segment == ".." {
-				e.add(field, "is %q; it must have no empty segment and no segment . or ..", clip(path))
+				e.add(field, "is %q; it must have no empty segment and no segment . or ..", text.Short(path))
 			}
 		}
 	}
@@ -204,15 +205,15 @@ func (e projectErrors) host(field, host string) {
 	switch {
 	case host == "":
 	case full && !strings.Contains(host, "."):
-		e.add(field, "is %q, which names a whole top-level domain; leave out the dot for a short host", clip(host+"."))
+		e.add(field, "is %q, which names a whole top-level domain; leave out the dot for a short host", text.Short(host+"."))
 	case strings.ContainsAny(host, "/:"):
-		e.add(field, "is %q; it must be a host name alone, without scheme, port or path", clip(host))
+		e.add(field, "is %q; it must be a host name alone, without scheme, port or path", text.Short(host))
 	case strings.Contains(host, "*"):
-		e.add(field, "is %q; wildcards are not supported, name each host", clip(host))
+		e.add(field, "is %q; wildcards are not supported, name each host", text.Short(host))
 	case net.ParseIP(host) != nil:
 		e.add(field, "is the address %s; it must be a host name", host)
 	case len(validation.IsDNS1123Subdomain(host)) > 0:
-		e.add(field, "is %q; it must be a host name: labels of letters, digits and -, separated by dots", clip(host))
+		e.add(field, "is %q; it must be a host name: labels of letters, digits and -, separated by dots", text.Short(host))
 	default:
 		for label := range strings.SplitSeq(host, ".") {
 			if len(label) > validation.DNS1123LabelMaxLength {

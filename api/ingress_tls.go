@@ -75,7 +75,7 @@ func (e projectErrors) passedTLS(at string, rules []*carav1.Ingress, i int) {
 	host := (HostTemplate{}).Host(in.GetHost())
 	for j, other := range rules {
 		if j != i && host != "" && (HostTemplate{}).Host(other.GetHost()) == host && IngressPath(other.GetPath()) != IngressPath(in.GetPath()) {
-			e.add(elem("spec.ingress", j)+".host", "is also that of %s, which has the host alone because its target.protocol is %s; choose another host", at, TargetTLS)
+			e.add(Element("spec.ingress", j)+".host", "is also that of %s, which has the host alone because its target.protocol is %s; choose another host", at, TargetTLS)
 		}
 	}
 }
@@ -93,7 +93,7 @@ func (e projectErrors) sameTLS(first map[string]int, rules []*carav1.Ingress, i 
 		return
 	}
 	if a, b := comparableTLS(in), comparableTLS(rules[other]); !proto.Equal(a, b) {
-		e.add(elem("spec.ingress", i)+".tls", "differs from %s.tls, which is for the same host; write the same tls in both", elem("spec.ingress", other))
+		e.add(Element("spec.ingress", i)+".tls", "differs from %s.tls, which is for the same host; write the same tls in both", Element("spec.ingress", other))
 	}
 }
 

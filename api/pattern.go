@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Limits of one pattern. The number of stars limits the cost of a match.
@@ -72,7 +73,7 @@ func NamePattern(p string) string {
 	case len(p) > maxNamePattern:
 		return longPattern(p, maxNamePattern)
 	case p == "" || strings.Trim(p, "abcdefghijklmnopqrstuvwxyz0123456789-*") != "" || !plainEnds(p):
-		return "is " + strconv.Quote(clip(p)) + "; write a name or a pattern of names: lower-case letters, digits and -, and * for any run of characters, such as shop-*"
+		return "is " + strconv.Quote(text.Short(p)) + "; write a name or a pattern of names: lower-case letters, digits and -, and * for any run of characters, such as shop-*"
 	}
 	return stars(p)
 }
@@ -83,11 +84,11 @@ func HostPattern(p string) string {
 	case len(p) > maxHostPattern:
 		return longPattern(p, maxHostPattern)
 	case p == "" || strings.Trim(p, "abcdefghijklmnopqrstuvwxyz0123456789-.*") != "" || !plainEnds(p):
-		return "is " + strconv.Quote(clip(p)) + "; write a host or a pattern of hosts: lower-case letters, digits, - and dots, and * for any run of characters, such as *.example.com"
+		return "is " + strconv.Quote(text.Short(p)) + "; write a host or a pattern of hosts: lower-case letters, digits, - and dots, and * for any run of characters, such as *.example.com"
 	}
 	for label := range strings.SplitSeq(p, ".") {
 		if label == "" || !plainEnds(label) || len(label) > validation.DNS1123LabelMaxLength {
-			return "is " + strconv.Quote(clip(p)) + "; between two dots write 1 to 63 letters, digits, - and *, without - at either end"
+			return "is " + strconv.Quote(text.Short(p)) + "; between two dots write 1 to 63 letters, digits, - and *, without - at either end"
 		}
 	}
 	return stars(p)
@@ -104,7 +105,7 @@ func longPattern(p string, most int) string {
 
 func stars(p string) string {
 	if n := strings.Count(p, "*"); n > maxPatternStars {
-		return fmt.Sprintf("is %q; at most %d * are allowed in one pattern", clip(p), maxPatternStars)
+		return fmt.Sprintf("is %q; at most %d * are allowed in one pattern", text.Short(p), maxPatternStars)
 	}
 	return ""
 }
@@ -112,7 +113,7 @@ func stars(p string) string {
 func (e *fieldErrors) patterns(field string, patterns []string, wrong func(string) string) {
 	for i, p := range patterns {
 		if why := wrong(p); why != "" {
-			e.add(elem(field, i), "%s", why)
+			e.add(Element(field, i), "%s", why)
 		}
 	}
 }

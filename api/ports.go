@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Protocols of ports. TCP is the default.
@@ -69,12 +70,12 @@ func PortRangeProblem(entry string) string {
 	if _, _, ok := portRange(head); ok {
 		switch strings.ToLower(tail) {
 		case "tcp":
-			return fmt.Sprintf("is %q; TCP ports have no suffix: write %s", clip(entry), head)
+			return fmt.Sprintf("is %q; TCP ports have no suffix: write %s", text.Short(entry), head)
 		case "udp":
-			return fmt.Sprintf("is %q; write %s%s", clip(entry), head, udpSuffix)
+			return fmt.Sprintf("is %q; write %s%s", text.Short(entry), head, udpSuffix)
 		}
 	}
-	return fmt.Sprintf("is %q; write a port from 1 to 65535 or a range such as 25565-25570, with /udp for UDP", clip(entry))
+	return fmt.Sprintf("is %q; write a port from 1 to 65535 or a range such as 25565-25570, with /udp for UDP", text.Short(entry))
 }
 
 // portRange parses `5432` or `25565-25570`.
@@ -153,18 +154,18 @@ func PortAllowed(allow *carav1.SourceAllow, k PortKey) bool {
 func (e projectErrors) ports(ports []*carav1.ProjectPort, x specIndex) {
 	names, keys := map[string]int{}, map[PortKey]int{}
 	for i, p := range ports {
-		at := elem("spec.ports", i)
+		at := Element("spec.ports", i)
 		e.dnsLabel(at+".name", p.GetName())
 		e.unique(names, p.GetName(), "port name", "spec.ports", i, ".name")
 		k := KeyOfPort(p)
 		if first, twice := keys[k]; twice {
-			e.add(at+".port", "%s appears twice: %s and %s; take one of them away", k, elem("ports", first), elem("ports", i))
+			e.add(at+".port", "%s appears twice: %s and %s; take one of them away", k, Element("ports", first), Element("ports", i))
 		} else {
 			keys[k] = i
 		}
 		if svc := p.GetTarget().GetService(); svc != "" {
 			if _, ok := x.services[svc]; !ok {
-				e.add(at+".target.service", "no service is named %q; name one of %s", clip(svc), known(x.services))
+				e.add(at+".target.service", "no service is named %q; name one of %s", text.Short(svc), known(x.services))
 			}
 		}
 		if p.GetTarget().GetProtocol() != "" {
@@ -172,7 +173,7 @@ func (e projectErrors) ports(ports []*carav1.ProjectPort, x specIndex) {
 		}
 		for j, network := range p.GetAllow() {
 			if why := networkProblem(network); why != "" {
-				e.add(elem(at+".allow", j), "%s", why)
+				e.add(Element(at+".allow", j), "%s", why)
 			}
 		}
 	}

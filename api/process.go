@@ -52,7 +52,7 @@ func WordsProblem(s *carav1.Service, secrets int) string {
 func (e serviceErrors) words(at string, s *carav1.Service) {
 	for field, words := range map[string][]string{".command": s.GetCommand(), ".args": s.GetArgs(), ".healthcheck.exec.command": s.GetHealthcheck().GetExec().GetCommand()} {
 		for i, w := range words {
-			e.word(elem(at+field, i), w)
+			e.word(Element(at+field, i), w)
 		}
 	}
 	if bad := WordsProblem(s, 0); bad != "" {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // SecretUse is one field in a project's spec that refers to a Secret.
@@ -19,28 +20,28 @@ type SecretUse struct {
 func SecretUses(spec *carav1.ProjectSpec) []SecretUse {
 	var uses []SecretUse
 	for i, service := range spec.GetServices() {
-		at := elem("spec.services", i)
+		at := Element("spec.services", i)
 		for j, env := range service.GetEnv() {
 			if ref := env.GetValueFrom().GetSecretKeyRef(); ref != nil {
-				uses = append(uses, SecretUse{ref.GetName(), ref.GetKey(), elem(at+".env", j) + ".valueFrom.secretKeyRef"})
+				uses = append(uses, SecretUse{ref.GetName(), ref.GetKey(), Element(at+".env", j) + ".valueFrom.secretKeyRef"})
 			}
-			uses = append(uses, varUses(elem(at+".env", j), env.GetSecretVars())...)
+			uses = append(uses, varUses(Element(at+".env", j), env.GetSecretVars())...)
 		}
 		for j, file := range service.GetFiles() {
 			if ref := file.GetSecretKeyRef(); ref != nil {
-				uses = append(uses, SecretUse{ref.GetName(), ref.GetKey(), elem(at+".files", j) + ".secretKeyRef"})
+				uses = append(uses, SecretUse{ref.GetName(), ref.GetKey(), Element(at+".files", j) + ".secretKeyRef"})
 			}
-			uses = append(uses, varUses(elem(at+".files", j), file.GetSecretVars())...)
+			uses = append(uses, varUses(Element(at+".files", j), file.GetSecretVars())...)
 		}
 	}
 	for i, name := range spec.GetImagePullSecrets() {
-		uses = append(uses, SecretUse{Name: name, Field: elem("spec.imagePullSecrets", i)})
+		uses = append(uses, SecretUse{Name: name, Field: Element("spec.imagePullSecrets", i)})
 	}
 	if name := spec.GetBackup().GetSecretRef(); name != "" {
 		uses = append(uses, SecretUse{Name: name, Field: "spec.backup.secretRef"})
 	}
 	for i, in := range spec.GetIngress() {
-		at := elem("spec.ingress", i)
+		at := Element("spec.ingress", i)
 		if name := in.GetTls().GetSecretRef(); name != "" {
 			uses = append(uses, SecretUse{Name: name, Field: at + ".tls.secretRef"})
 		}
@@ -54,7 +55,7 @@ func SecretUses(spec *carav1.ProjectSpec) []SecretUse {
 func varUses(at string, vars []*carav1.SecretVar) (uses []SecretUse) {
 	for i, v := range vars {
 		ref := v.GetSecretKeyRef()
-		uses = append(uses, SecretUse{ref.GetName(), ref.GetKey(), elem(at+".secretVars", i) + ".secretKeyRef"})
+		uses = append(uses, SecretUse{ref.GetName(), ref.GetKey(), Element(at+".secretVars", i) + ".secretKeyRef"})
 	}
 	return uses
 }
@@ -102,6 +103,6 @@ func (e *fieldErrors) secretRollout(m *carav1.ObjectMeta) {
 	switch value := m.GetAnnotations()[AnnotationSecretRollout]; value {
 	case "", SecretRolloutAutomatic, SecretRolloutManual:
 	default:
-		e.add("metadata.annotations["+AnnotationSecretRollout+"]", "is %q; it must be %s or %s", clip(value), SecretRolloutManual, SecretRolloutAutomatic)
+		e.add("metadata.annotations["+AnnotationSecretRollout+"]", "is %q; it must be %s or %s", text.Short(value), SecretRolloutManual, SecretRolloutAutomatic)
 	}
 }

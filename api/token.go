@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // joinVersion begins every join token.
@@ -79,11 +80,11 @@ func ValidateToken(t *carav1.Token) []*carav1.FieldError {
 		v := t.GetLabels()[k]
 		switch {
 		case len(validation.IsQualifiedName(k)) > 0:
-			e.add("labels["+clip(k)+"]", "the key is not a label key: %s", labelKeyForm)
+			e.add("labels["+text.Short(k)+"]", "the key is not a label key: %s", labelKeyForm)
 		case len(validation.IsValidLabelValue(strings.ReplaceAll(v, Everything, "x"))) > 0:
-			e.add("labels["+clip(k)+"]", "the value %q is not a label value or a pattern of label values: %s, and * for any run of characters", clip(v), labelForm)
+			e.add("labels["+text.Short(k)+"]", "the value %q is not a label value or a pattern of label values: %s, and * for any run of characters", text.Short(v), labelForm)
 		case strings.Count(v, Everything) > maxPatternStars:
-			e.add("labels["+clip(k)+"]", "%s", stars(v))
+			e.add("labels["+text.Short(k)+"]", "%s", stars(v))
 		}
 	}
 	return e.list

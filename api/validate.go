@@ -67,7 +67,7 @@ func (e *fieldErrors) quote(s string) string {
 	if e.unquoted {
 		return ""
 	}
-	return fmt.Sprintf("%q ", clip(s))
+	return fmt.Sprintf("%q ", text.Short(s))
 }
 
 // at returns the path of the value of a map key. In a Secret it leaves out a text that cannot be a key.
@@ -183,7 +183,7 @@ func (e *fieldErrors) is(s string) string {
 	if e.unquoted {
 		return ""
 	}
-	return fmt.Sprintf("is %q; it ", clip(s))
+	return fmt.Sprintf("is %q; it ", text.Short(s))
 }
 
 // plainBounds shortens `must be greater than or equal to 1` to `must be at least 1`.
@@ -282,9 +282,6 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// clip truncates a value for an error message.
-func clip(s string) string { return text.Clip(s, 83) }
-
 // MaxItems returns the contract's limit for a list, or 0. It can be checked before the elements are read.
 func MaxItems(fd protoreflect.FieldDescriptor) int {
 	rules, ok := proto.GetExtension(fd.Options(), validate.E_Field).(*validate.FieldRules)
@@ -309,7 +306,7 @@ func (e *fieldErrors) bounds(path string, m protoreflect.Message, size *int) {
 			}
 			*size += n
 			for i := 0; i < n && fd.Message() != nil; i++ {
-				e.bounds(elem(at, i), v.List().Get(i).Message(), size)
+				e.bounds(Element(at, i), v.List().Get(i).Message(), size)
 			}
 		case fd.Message() != nil:
 			e.bounds(at, v.Message(), size)

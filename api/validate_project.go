@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // MaxProject limits a project's spec, in bytes of protobuf. The store accepts values up to 512 KiB, which must also hold
@@ -19,7 +20,7 @@ func (e projectErrors) project(s *carav1.ProjectSpec) {
 	}
 	x := specIndex{services: map[string]int{}, volumes: map[string]int{}, specs: map[string]*carav1.Service{}}
 	for i, svc := range s.GetServices() {
-		at := elem("spec.services", i)
+		at := Element("spec.services", i)
 		e.dnsLabel(at+".name", svc.GetName())
 		e.unique(x.services, svc.GetName(), "service name", "spec.services", i, ".name")
 		x.specs[svc.GetName()] = svc
@@ -28,15 +29,15 @@ func (e projectErrors) project(s *carav1.ProjectSpec) {
 		}
 	}
 	for i, v := range s.GetVolumes() {
-		e.dnsLabel(elem("spec.volumes", i)+".name", v.GetName())
+		e.dnsLabel(Element("spec.volumes", i)+".name", v.GetName())
 		e.unique(x.volumes, v.GetName(), "volume name", "spec.volumes", i, ".name")
-		e.volume(elem("spec.volumes", i), v)
+		e.volume(Element("spec.volumes", i), v)
 	}
 	if n := len(ManagedVolumes(s)); n > MaxManaged {
 		e.add("spec.volumes", "has %d volumes of type %s, at most %d are allowed; put directories that belong together into one volume", n, VolumeManaged, MaxManaged)
 	}
 	for i, svc := range s.GetServices() {
-		serviceErrors(e).service(elem("spec.services", i), svc, x)
+		serviceErrors(e).service(Element("spec.services", i), svc, x)
 	}
 	e.cycles(s.GetServices(), x)
 	e.ingress(s.GetIngress(), x)
@@ -51,7 +52,7 @@ func (e projectErrors) project(s *carav1.ProjectSpec) {
 	}
 	names := map[string]int{}
 	for i, n := range s.GetImagePullSecrets() {
-		at := elem("spec.imagePullSecrets", i)
+		at := Element("spec.imagePullSecrets", i)
 		if n == "" {
 			e.add(at, "is empty; name a Secret of type registry")
 		}
@@ -80,7 +81,7 @@ func (e *fieldErrors) unique(seen map[string]int, name, what, list string, i int
 	}
 	if first, ok := seen[name]; ok {
 		short := list[strings.LastIndexByte(list, '.')+1:]
-		e.add(elem(list, i)+suffix, "%s %q appears twice: %s and %s; rename one of them", what, clip(name), elem(short, first), elem(short, i))
+		e.add(Element(list, i)+suffix, "%s %q appears twice: %s and %s; rename one of them", what, text.Short(name), Element(short, first), Element(short, i))
 		return
 	}
 	seen[name] = i
@@ -116,7 +117,7 @@ func (e projectErrors) cycles(services []*carav1.Service, x specIndex) {
 			continue
 		}
 		if c := visit(i); c != nil {
-			at := elem("spec.services", x.services[c[0]]) + ".dependsOn"
+			at := Element("spec.services", x.services[c[0]]) + ".dependsOn"
 			e.add(at, "services wait for each other in a circle: %s; take one of these dependencies away", strings.Join(c, " -> "))
 			return
 		}

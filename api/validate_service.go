@@ -3,7 +3,6 @@ package api
 import (
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 func (e serviceErrors) service(at string, s *carav1.Service, x specIndex) {
@@ -27,7 +27,7 @@ func (e serviceErrors) service(at string, s *carav1.Service, x specIndex) {
 	e.resources(at+".resources", s.GetResources())
 	e.duration(at+".stopGracePeriod", s.GetStopGracePeriod(), 0, time.Hour)
 	if sig := s.GetStopSignal(); sig != "" && !knownSignal(sig) {
-		e.add(at+".stopSignal", "%q is no signal; write one such as SIGTERM, SIGINT or SIGQUIT", clip(sig))
+		e.add(at+".stopSignal", "%q is no signal; write one such as SIGTERM, SIGINT or SIGQUIT", text.Short(sig))
 	}
 	e.ulimits(at+".ulimits", s.GetUlimits())
 	e.policy(at, s)
@@ -51,20 +51,20 @@ func (e serviceErrors) image(field, image string) {
 		return
 	}
 	if _, err := reference.ParseNormalizedNamed(image); err != nil {
-		e.add(field, "%q is no image reference: %v; write one such as postgres:15 or registry.example.com/team/app:1.2", clip(image), err)
+		e.add(field, "%q is no image reference: %v; write one such as postgres:15 or registry.example.com/team/app:1.2", text.Short(image), err)
 	}
 }
 
 func (e serviceErrors) env(at string, vars []*carav1.EnvVar) {
 	seen := map[string]int{}
 	for i, v := range vars {
-		field := elem(at, i)
+		field := Element(at, i)
 		if bad := envName(v.GetName()); bad != "" {
-			e.add(field+".name", "%q is no variable name: %s", clip(v.GetName()), bad)
+			e.add(field+".name", "%q is no variable name: %s", text.Short(v.GetName()), bad)
 		}
 		e.unique(seen, v.GetName(), "variable", at, i, ".name")
 		if bad := EnvProblem(v.GetName(), []byte(v.GetValue())); bad != "" {
-			e.add(field+".value", "the value of %s %s", clip(v.GetName()), bad)
+			e.add(field+".value", "the value of %s %s", text.Short(v.GetName()), bad)
 		}
 		if v.GetValue() != "" && v.GetValueFrom() != nil {
 			e.add(field, "has both value and valueFrom; keep one of them")
@@ -107,16 +107,16 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 		if p == "/" {
 			e.add(field, "is the root of the container; choose a path below it")
 		} else if fs := kernelPath(p); fs != "" && !belowDevShm(p) {
-			e.add(field, "%s lies in %s, which the engine and the kernel provide; choose another path", clip(p), fs)
+			e.add(field, "%s lies in %s, which the engine and the kernel provide; choose another path", text.Short(p), fs)
 		} else if other, ok := taken[p]; ok {
-			e.add(field, "%s is taken by %s already; choose another path", clip(p), other)
+			e.add(field, "%s is taken by %s already; choose another path", text.Short(p), other)
 		}
 		taken[p] = strings.TrimPrefix(field, at+".")
 	}
 	for i, m := range s.GetVolumeMounts() {
-		field := elem(at+".volumeMounts", i)
+		field := Element(at+".volumeMounts", i)
 		if _, ok := x.volumes[m.GetName()]; !ok && m.GetName() != "" {
-			e.add(field+".name", "no volume is named %q; declare it under spec.volumes", clip(m.GetName()))
+			e.add(field+".name", "no volume is named %q; declare it under spec.volumes", text.Short(m.GetName()))
 		}
 		take(field+".mountPath", m.GetMountPath())
 		if strings.Contains(m.GetMountPath(), ":") {
@@ -125,14 +125,14 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 	}
 	for i, t := range s.GetTmpfs() {
 		p, _, _ := strings.Cut(t, ":")
-		field := elem(at+".tmpfs", i)
+		field := Element(at+".tmpfs", i)
 		if p == "" {
 			e.add(field, "names no path; write one such as /run or /run:size=64m")
 		}
 		take(field, p)
 	}
 	for i, f := range s.GetFiles() {
-		field := elem(at+".files", i)
+		field := Element(at+".files", i)
 		for _, target := range targets(f) {
 			take(field+".path", target)
 		}
@@ -142,7 +142,7 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 		e.secretKey(field+".secretKeyRef", f.GetSecretKeyRef())
 		e.secretVars(field+".secretVars", field+".content", f.GetContent(), f.GetSecretVars())
 		if s.GetReadOnly() && !writable(s.GetVolumeMounts(), f.GetPath()) {
-			e.add(field+".path", "%s cannot be written: the service is readOnly; put the file below the mountPath of a volume, or take readOnly away", clip(f.GetPath()))
+			e.add(field+".path", "%s cannot be written: the service is readOnly; put the file below the mountPath of a volume, or take readOnly away", text.Short(f.GetPath()))
 		}
 		if m := f.GetMode(); m != "" && (!octal(m) || len(m) < 3 || len(m) > 4) {
 			e.add(field+".mode", "%q is no mode; write three or four octal digits in quotes, such as \"0444\"", m)
@@ -203,11 +203,11 @@ func (e *fieldErrors) absolute(field, p string) bool {
 	case p == "":
 		return true
 	case !path.IsAbs(p):
-		e.add(field, "%q is not absolute; begin it with /", clip(p))
+		e.add(field, "%q is not absolute; begin it with /", text.Short(p))
 	case slices.Contains(strings.Split(p, "/"), ".."):
-		e.add(field, "%q contains ..; write where it leads", clip(p))
+		e.add(field, "%q contains ..; write where it leads", text.Short(p))
 	case strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		e.add(field, "%q contains a control character", clip(p))
+		e.add(field, "%q contains a control character", text.Short(p))
 	default:
 		return true
 	}
@@ -217,7 +217,7 @@ func (e *fieldErrors) absolute(field, p string) bool {
 // user validates `user[:group]`, which the engine looks up in the image's /etc/passwd.
 func (e serviceErrors) user(field, user string) {
 	if strings.ContainsFunc(user, func(r rune) bool { return r <= ' ' || r == 0x7f || unicode.IsControl(r) || unicode.IsSpace(r) }) {
-		e.add(field, "%q contains white space or a control character; write a name or a number, such as 1000:1000", clip(user))
+		e.add(field, "%q contains white space or a control character; write a name or a number, such as 1000:1000", text.Short(user))
 	}
 }
 
@@ -252,7 +252,7 @@ func (e serviceErrors) healthcheck(at string, h *carav1.Healthcheck) {
 		e.add(at, "has %s; keep one of them", strings.Join(have, " and "))
 	}
 	if p := h.GetHttp().GetPath(); p != "" && (!strings.HasPrefix(p, "/") || strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r == 0x7f })) {
-		e.add(at+".http.path", "%q is no path; begin it with / and escape white space", clip(p))
+		e.add(at+".http.path", "%q is no path; begin it with / and escape white space", text.Short(p))
 	}
 	e.duration(at+".interval", h.GetInterval(), 100*time.Millisecond, time.Hour)
 	e.duration(at+".timeout", h.GetTimeout(), 100*time.Millisecond, time.Hour)
@@ -262,16 +262,16 @@ func (e serviceErrors) healthcheck(at string, h *carav1.Healthcheck) {
 func (e serviceErrors) dependsOn(at string, s *carav1.Service, x specIndex) {
 	seen := map[string]int{}
 	for i, d := range s.GetDependsOn() {
-		field := elem(at, i) + ".service"
+		field := Element(at, i) + ".service"
 		if d.GetService() == "" {
 			continue
 		}
 		if d.GetService() == s.GetName() {
 			e.add(field, "is the service itself; take it away")
 		} else if _, ok := x.services[d.GetService()]; !ok {
-			e.add(field, "no service is named %q; name one of %s", clip(d.GetService()), known(x.services))
+			e.add(field, "no service is named %q; name one of %s", text.Short(d.GetService()), known(x.services))
 		} else {
-			e.condition(elem(at, i)+".condition", d, x.specs[d.GetService()])
+			e.condition(Element(at, i)+".condition", d, x.specs[d.GetService()])
 		}
 		e.unique(seen, d.GetService(), "service", at, i, ".service")
 	}
@@ -337,9 +337,9 @@ func (e *fieldErrors) duration(field, s string, least, most time.Duration) {
 func (e serviceErrors) ulimits(at string, all []*carav1.Ulimit) {
 	seen := map[string]int{}
 	for i, u := range all {
-		field := elem(at, i)
+		field := Element(at, i)
 		if u.GetName() != "" && !slices.Contains(ulimits(), u.GetName()) {
-			e.add(field+".name", "%q is no limit; use one of %s", clip(u.GetName()), oneOf(ulimits()))
+			e.add(field+".name", "%q is no limit; use one of %s", text.Short(u.GetName()), oneOf(ulimits()))
 		}
 		e.unique(seen, u.GetName(), "limit", at, i, ".name")
 		soft, hard := u.GetSoft(), u.GetHard()
@@ -357,13 +357,10 @@ func (e serviceErrors) ulimits(at string, all []*carav1.Ulimit) {
 func (e serviceErrors) dropped(at string, caps []string) {
 	for i, c := range caps {
 		if !slices.Contains(knownCapabilities(), canonCap(c)) {
-			e.add(elem(at, i), "%q is no Linux capability; write one such as NET_RAW, or ALL", clip(c))
+			e.add(Element(at, i), "%q is no Linux capability; write one such as NET_RAW, or ALL", text.Short(c))
 		}
 	}
 }
-
-// elem returns the path of a list element: `spec.services[0]`.
-func elem(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
 
 // known joins existing names for a message.
 func known(names map[string]int) string {

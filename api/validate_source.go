@@ -12,6 +12,7 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 func (e sourceErrors) source(s *carav1.SourceSpec) {
@@ -87,7 +88,7 @@ func (e sourceErrors) schemeURL(field, raw string) {
 	_, password := u.User.Password()
 	switch {
 	case !slices.Contains([]string{"https", "http", "ssh", "file"}, u.Scheme):
-		e.add(field, "has the scheme %q; %s", clip(u.Scheme), urlForms)
+		e.add(field, "has the scheme %q; %s", text.Short(u.Scheme), urlForms)
 	case password || (u.User != nil && u.Scheme != "ssh"):
 		e.add(field, "holds credentials; put them into a Secret and name it in spec.git.secretRef")
 	case u.Scheme == "file" && (u.Host != "" || !path.IsAbs(u.Path)):
@@ -120,11 +121,11 @@ func (e sourceErrors) gitRef(at string, r *carav1.GitRef) {
 	e.refName(at+".tag", r.GetTag())
 	if v := r.GetSemver(); v != "" {
 		if _, err := semver.NewConstraint(v); err != nil {
-			e.add(at+".semver", "%q is no range of versions; write one such as >=1.2 <2", clip(v))
+			e.add(at+".semver", "%q is no range of versions; write one such as >=1.2 <2", text.Short(v))
 		}
 	}
 	if c := r.GetCommit(); c != "" && !fullHash(c) {
-		e.add(at+".commit", "%q is no full commit hash; write all 40 (or 64) hexadecimal digits in lower case", clip(c))
+		e.add(at+".commit", "%q is no full commit hash; write all 40 (or 64) hexadecimal digits in lower case", text.Short(c))
 	}
 }
 
@@ -151,9 +152,9 @@ func (e sourceErrors) refName(field, name string) {
 	}
 	switch {
 	case bad:
-		e.add(field, "%q is no name that git allows; write it as git does, such as main or release/1.2", clip(name))
+		e.add(field, "%q is no name that git allows; write it as git does, such as main or release/1.2", text.Short(name))
 	case strings.HasPrefix(name, "refs/"):
-		e.add(field, "%q is a full ref name; write the short one, such as main", clip(name))
+		e.add(field, "%q is a full ref name; write the short one, such as main", text.Short(name))
 	}
 }
 
@@ -163,28 +164,28 @@ func (e sourceErrors) subtree(field, p string) {
 	switch {
 	case p == "" || p == "." || p == "./":
 	case path.IsAbs(p):
-		e.add(field, "%q is absolute; write it relative to the root of the source", clip(p))
+		e.add(field, "%q is absolute; write it relative to the root of the source", text.Short(p))
 	case strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }):
-		e.add(field, "%q contains a backslash or a control character; separate folders with /", clip(p))
+		e.add(field, "%q contains a backslash or a control character; separate folders with /", text.Short(p))
 	case slices.Contains(strings.Split(p, "/"), ".."):
-		e.add(field, "%q leaves the source with ..; write a path inside it", clip(p))
+		e.add(field, "%q leaves the source with ..; write a path inside it", text.Short(p))
 	case path.Clean(trimmed) != trimmed:
-		e.add(field, "%q is not clean; write %q", clip(p), path.Clean(trimmed))
+		e.add(field, "%q is not clean; write %q", text.Short(p), path.Clean(trimmed))
 	}
 }
 
 func (e sourceErrors) globs(at string, all []string) {
 	for i, g := range all {
-		field := elem(at, i)
+		field := Element(at, i)
 		switch {
 		case g == "":
 			e.add(field, "is empty; write a glob such as apps/**/*.yaml")
 		case len(g) > 1024:
 			e.add(field, "has %d bytes, at most 1024 are allowed; shorten it", len(g))
 		case path.IsAbs(g):
-			e.add(field, "%q is absolute; write it relative to spec.path", clip(g))
+			e.add(field, "%q is absolute; write it relative to spec.path", text.Short(g))
 		case !doublestar.ValidatePattern(g):
-			e.add(field, "%q is no glob; write one such as apps/**/*.yaml", clip(g))
+			e.add(field, "%q is no glob; write one such as apps/**/*.yaml", text.Short(g))
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // FeatureSecretVars means that an agent replaces `secretVars`. An older agent would use the text as it is.
@@ -35,20 +36,20 @@ type VarUse struct {
 }
 
 // VarUses splits a text at `${NAME}` and `${NAME:-default}`. A `$` that is not followed by `{` is literal.
-func VarUses(text string) ([]VarUse, *VarError) {
+func VarUses(s string) ([]VarUse, *VarError) {
 	var all []VarUse
 	start := 0
-	for i := 0; i < len(text); {
+	for i := 0; i < len(s); {
 		switch {
-		case strings.HasPrefix(text[i:], "$$"):
+		case strings.HasPrefix(s[i:], "$$"):
 			i += 2
-		case strings.HasPrefix(text[i:], "${"):
-			use, length, err := varUse(text[i:], i)
+		case strings.HasPrefix(s[i:], "${"):
+			use, length, err := varUse(s[i:], i)
 			if err != nil {
 				return nil, err
 			}
 			if i > start {
-				all = append(all, VarUse{Literal: text[start:i], Offset: start})
+				all = append(all, VarUse{Literal: s[start:i], Offset: start})
 			}
 			all = append(all, use)
 			i += length
@@ -57,21 +58,21 @@ func VarUses(text string) ([]VarUse, *VarError) {
 			i++
 		}
 	}
-	if start < len(text) {
-		all = append(all, VarUse{Literal: text[start:], Offset: start})
+	if start < len(s) {
+		all = append(all, VarUse{Literal: s[start:], Offset: start})
 	}
 	return all, nil
 }
 
 // varUse parses the variable at the start of a text.
-func varUse(text string, offset int) (use VarUse, length int, err *VarError) {
-	end := strings.IndexByte(text, '}')
+func varUse(s string, offset int) (use VarUse, length int, err *VarError) {
+	end := strings.IndexByte(s, '}')
 	if end < 0 {
 		return use, 0, &VarError{offset, "${", "begins with ${ and does not end with }; write ${NAME}, or $$ for a dollar sign"}
 	}
-	name, value, has := strings.Cut(text[2:end], ":-")
+	name, value, has := strings.Cut(s[2:end], ":-")
 	if !varName.MatchString(name) {
-		return use, 0, &VarError{offset, "${", fmt.Sprintf("%q is not a variable; write ${NAME} or ${NAME:-default}, or $$ for a dollar sign", clip(text[:end+1]))}
+		return use, 0, &VarError{offset, "${", fmt.Sprintf("%q is not a variable; write ${NAME} or ${NAME:-default}, or $$ for a dollar sign", text.Short(s[:end+1]))}
 	}
 	if strings.Contains(value, "${") {
 		return use, 0, &VarError{offset, "${" + name, fmt.Sprintf("the default of the variable %s contains a variable; a default is plain text", name)}
@@ -81,11 +82,11 @@ func varUse(text string, offset int) (use VarUse, length int, err *VarError) {
 
 // Expand replaces the variables in a text, and `$$` by `$`. lookup returns the value of a variable. A default is used if the
 // variable is not defined or empty.
-func Expand(text string, lookup func(name string) (string, bool)) (string, *VarError) {
-	if !strings.Contains(text, "$") {
-		return text, nil
+func Expand(s string, lookup func(name string) (string, bool)) (string, *VarError) {
+	if !strings.Contains(s, "$") {
+		return s, nil
 	}
-	uses, err := VarUses(text)
+	uses, err := VarUses(s)
 	if err != nil {
 		return "", err
 	}
@@ -108,11 +109,11 @@ func Expand(text string, lookup func(name string) (string, bool)) (string, *VarE
 }
 
 // ExpandSecrets replaces the variables of Secrets in a text. secrets are the values by NAME/KEY.
-func ExpandSecrets(text string, vars []*carav1.SecretVar, secrets map[string][]byte) string {
+func ExpandSecrets(s string, vars []*carav1.SecretVar, secrets map[string][]byte) string {
 	if len(vars) == 0 {
-		return text
+		return s
 	}
-	out, err := Expand(text, func(name string) (string, bool) {
+	out, err := Expand(s, func(name string) (string, bool) {
 		i := slices.IndexFunc(vars, func(v *carav1.SecretVar) bool { return v.GetName() == name })
 		if i < 0 {
 			return "", false
@@ -121,26 +122,26 @@ func ExpandSecrets(text string, vars []*carav1.SecretVar, secrets map[string][]b
 		return string(secrets[ref.GetName()+"/"+ref.GetKey()]), true
 	})
 	if err != nil {
-		return text // the server rejects such a text
+		return s // the server rejects such a text
 	}
 	return out
 }
 
 // secretVars validates the variables of Secrets in a text.
-func (e serviceErrors) secretVars(at, textField, text string, vars []*carav1.SecretVar) {
+func (e serviceErrors) secretVars(at, textField, s string, vars []*carav1.SecretVar) {
 	if len(vars) == 0 {
 		return
 	}
 	seen := map[string]int{}
 	for i, v := range vars {
-		field := elem(at, i)
+		field := Element(at, i)
 		if !varName.MatchString(v.GetName()) {
-			e.add(field+".name", "%q is not the name of a variable; use letters, digits and _", clip(v.GetName()))
+			e.add(field+".name", "%q is not the name of a variable; use letters, digits and _", text.Short(v.GetName()))
 		}
 		e.unique(seen, v.GetName(), "variable", at, i, ".name")
 		e.secretKey(field+".secretKeyRef", v.GetSecretKeyRef())
 	}
-	_, err := Expand(text, func(name string) (string, bool) { _, ok := seen[name]; return "", ok })
+	_, err := Expand(s, func(name string) (string, bool) { _, ok := seen[name]; return "", ok })
 	if err != nil {
 		e.add(textField, "%s; secretVars defines %s, and $$ is a dollar sign", err.Message, strings.Join(sortedKeys(seen), ", "))
 	}
@@ -150,9 +151,9 @@ func (e serviceErrors) secretVars(at, textField, text string, vars []*carav1.Sec
 func (e sourceErrors) vars(s *carav1.SourceSpec) {
 	seen := map[string]int{}
 	for i, v := range s.GetVars() {
-		field := elem("spec.vars", i)
+		field := Element("spec.vars", i)
 		if v.GetName() != "" && !varName.MatchString(v.GetName()) {
-			e.add(field+".name", "%q is not the name of a variable; use letters, digits and _", clip(v.GetName()))
+			e.add(field+".name", "%q is not the name of a variable; use letters, digits and _", text.Short(v.GetName()))
 		}
 		e.unique(seen, v.GetName(), "variable", "spec.vars", i, ".name")
 		ref := v.GetSecretKeyRef()
@@ -165,7 +166,7 @@ func (e sourceErrors) vars(s *carav1.SourceSpec) {
 		e.dnsLabel(field+".secretKeyRef.name", ref.GetName())
 		e.secretKeyName(field+".secretKeyRef.key", ref.GetKey())
 		if ref.GetName() != "" && !MatchAny(s.GetAllow().GetSecrets(), ref.GetName()) {
-			e.add(field+".secretKeyRef.name", "projects of the source may not use Secret %q; add it to spec.allow.secrets", clip(ref.GetName()))
+			e.add(field+".secretKeyRef.name", "projects of the source may not use Secret %q; add it to spec.allow.secrets", text.Short(ref.GetName()))
 		}
 	}
 }

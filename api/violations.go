@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // ReasonPolicyViolation means that an agent rejected a project because of Violations.
@@ -32,16 +33,16 @@ func Violations(p *carav1.Project, capabilities []string) []*carav1.FieldError {
 	e := &fieldErrors{seen: map[string]bool{}, list: CapabilityViolations(p, capabilities)}
 	e.dnsLabel("metadata.name", p.GetMetadata().GetName())
 	for i, v := range p.GetSpec().GetVolumes() {
-		at := elem("spec.volumes", i)
+		at := Element("spec.volumes", i)
 		e.dnsLabel(at+".name", v.GetName())
 		switch t := v.GetType(); t {
 		case "", VolumeEphemeral, VolumeManaged, VolumeHost:
 		default:
-			e.add(at+".type", "policy \"host-paths\" allows no volume of type %q", clip(t))
+			e.add(at+".type", "policy \"host-paths\" allows no volume of type %q", text.Short(t))
 		}
 	}
 	for i, s := range p.GetSpec().GetServices() {
-		at := elem("spec.services", i)
+		at := Element("spec.services", i)
 		e.dnsLabel(at+".name", s.GetName())
 		serviceErrors{e}.policy(at, s)
 	}
@@ -60,12 +61,12 @@ func IsHost(host string) bool {
 func (e serviceErrors) policy(at string, s *carav1.Service) {
 	for i, t := range s.GetTmpfs() {
 		_, options, _ := strings.Cut(t, ":")
-		e.tmpfsOptions(elem(at+".tmpfs", i), options)
+		e.tmpfsOptions(Element(at+".tmpfs", i), options)
 	}
 	for i, u := range s.GetUlimits() {
 		for j, n := range []int32{u.GetSoft(), u.GetHard()} {
 			if u.GetName() == "nofile" && (n > maxOpenFiles || n == -1) {
-				e.add(elem(at+".ulimits", i)+[]string{".soft", ".hard"}[j], "policy \"bounds\" allows at most %d open files", maxOpenFiles)
+				e.add(Element(at+".ulimits", i)+[]string{".soft", ".hard"}[j], "policy \"bounds\" allows at most %d open files", maxOpenFiles)
 			}
 		}
 	}
@@ -86,13 +87,13 @@ func (e serviceErrors) tmpfsOptions(field, options string) {
 		name, value, given := strings.Cut(o, "=")
 		switch {
 		case !slices.Contains(words, name):
-			e.add(field, "%q is no option of a tmpfs; use %s", clip(o), oneOf(words))
+			e.add(field, "%q is no option of a tmpfs; use %s", text.Short(o), oneOf(words))
 		case name == "size":
 			if why := tmpfsSize(value); why != "" {
 				e.add(field, "size: %s", why)
 			}
 		case given != slices.Contains([]string{"mode", "uid", "gid", "nr_inodes"}, name):
-			e.add(field, "%q is not how the option is written; give mode, uid, gid and nr_inodes a value, the others none", clip(o))
+			e.add(field, "%q is not how the option is written; give mode, uid, gid and nr_inodes a value, the others none", text.Short(o))
 		}
 	}
 }
@@ -105,7 +106,7 @@ func tmpfsSize(value string) string {
 	scale, known := map[string]int64{"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "%": maxShared / 100}[unit]
 	switch {
 	case err != nil || !known || n <= 0:
-		return fmt.Sprintf("%q is no size; write bytes, or a number with k, m, g or %%, such as 64m", clip(value))
+		return fmt.Sprintf("%q is no size; write bytes, or a number with k, m, g or %%, such as 64m", text.Short(value))
 	case n > maxShared/scale:
 		return "policy \"bounds\" allows at most 64g, or 100%"
 	}

@@ -21,6 +21,9 @@ func Clip(s string, n int) string {
 	return strings.ToValidUTF8(s[:max(n-len(dots), 0)], "") + dots
 }
 
+// Short truncates a value that a message quotes.
+func Short(s string) string { return Clip(s, 83) }
+
 // Printable returns the printable characters of a text from outside, at most the given number of bytes.
 func Printable(s string, most int) string {
 	s = s[:min(len(s), 4*most)] // first, because it may be megabytes long
