@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -15,7 +16,7 @@ func SourceDenials(source string, allow *carav1.SourceAllow, project *carav1.Pro
 	deny := func(what, value, list string) {
 		denials = append(denials, fmt.Sprintf("source %q may not %s %q; add it to spec.allow.%s of the source", source, what, value, list))
 	}
-	if name := project.GetMetadata().GetName(); len(allow.GetNames()) > 0 && !MatchAny(allow.GetNames(), name) {
+	if name := project.GetMetadata().GetName(); len(allow.GetNames()) > 0 && !syntax.MatchAny(allow.GetNames(), name) {
 		deny("declare project", name, "names")
 	}
 	for _, host := range hosts {
@@ -33,7 +34,7 @@ func SourceDenials(source string, allow *carav1.SourceAllow, project *carav1.Pro
 		}
 	}
 	for _, secret := range SecretNames(project.GetSpec()) {
-		if !MatchAny(allow.GetSecrets(), secret) {
+		if !syntax.MatchAny(allow.GetSecrets(), secret) {
 			deny("use Secret", secret, "secrets")
 		}
 	}
@@ -77,4 +78,18 @@ func (t HostTemplate) Host(short string) string {
 		}
 	}
 	return host
+}
+
+// MatchHost reports whether a full host name matches one of the patterns. A pattern without a dot is expanded by the
+// template like a short host in a manifest: `pr-*` means `pr-*.prod.example.com`. Only `*` alone is not expanded.
+func (t HostTemplate) MatchHost(patterns []string, host string) bool {
+	for _, p := range patterns {
+		if p != syntax.Everything {
+			p = t.Host(p)
+		}
+		if syntax.MatchPattern(p, host) {
+			return true
+		}
+	}
+	return false
 }

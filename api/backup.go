@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -191,7 +192,7 @@ func (e projectErrors) backup(s *carav1.ProjectSpec, x specIndex) {
 	}
 	e.dnsLabel("spec.backup.secretRef", b.GetSecretRef())
 	if sch := b.GetSchedule(); sch != nil {
-		if _, err := ParseSchedule(sch); err != nil {
+		if _, err := syntax.ParseSchedule(sch); err != nil {
 			e.add("spec.backup.schedule."+err.Field, "%s", err.Problem)
 		}
 	}
@@ -249,7 +250,7 @@ func BackupPauses(b *carav1.Backup) bool { return b.Pause == nil || b.GetPause()
 
 // HookTimeout returns how long the command of a hook may take.
 func HookTimeout(h *carav1.BackupHook) time.Duration {
-	d, err := ParseDuration(h.GetTimeout(), 0)
+	d, err := syntax.ParseDuration(h.GetTimeout(), 0)
 	if err != nil {
 		return DefaultHookTimeout
 	}

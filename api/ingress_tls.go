@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -13,7 +14,7 @@ const maxHSTSAge = 2 * 365 * 24 * time.Hour
 
 // HSTSMaxAge returns how long browsers remember that a host uses only HTTPS.
 func HSTSMaxAge(h *carav1.IngressHSTS) time.Duration {
-	age, err := ParseDuration(h.GetMaxAge(), DefaultHSTSMaxAge)
+	age, err := syntax.ParseDuration(h.GetMaxAge(), DefaultHSTSMaxAge)
 	if err != nil {
 		return DefaultHSTSMaxAge // validated
 	}
@@ -48,7 +49,7 @@ func (e projectErrors) ingressTLS(at string, in *carav1.Ingress) {
 	if tls.GetMode() == TLSOff {
 		e.add(at+".tls.hsts", "tells browsers to use HTTPS, but tls.mode is %s; remove one of them", TLSOff)
 	}
-	switch age, err := ParseDuration(tls.GetHsts().GetMaxAge(), DefaultHSTSMaxAge); {
+	switch age, err := syntax.ParseDuration(tls.GetHsts().GetMaxAge(), DefaultHSTSMaxAge); {
 	case err != nil:
 		e.add(at+".tls.hsts.maxAge", "%v", err)
 	case age < 0 || age > maxHSTSAge:

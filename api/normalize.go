@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -163,7 +164,7 @@ func canonService(svc *carav1.Service) {
 	canonDuration(&svc.StopGracePeriod)
 	canonQuantity(&svc.ShmSize)
 	if svc.StopSignal != "" {
-		svc.StopSignal = canonSignal(svc.StopSignal)
+		svc.StopSignal = syntax.CanonSignal(svc.StopSignal)
 	}
 	svc.CapAdd = canonCaps(svc.CapAdd)
 	svc.CapDrop = canonCaps(svc.CapDrop)
@@ -187,20 +188,20 @@ func canonService(svc *carav1.Service) {
 }
 
 func canonDuration(field *string) {
-	if d, err := ParseDuration(*field, 0); err == nil && *field != "" {
+	if d, err := syntax.ParseDuration(*field, 0); err == nil && *field != "" {
 		*field = d.String()
 	}
 }
 
 func canonQuantity(field *string) {
-	if q, err := parseQuantity(*field, ""); err == nil && *field != "" {
+	if q, err := syntax.ParseQuantity(*field, ""); err == nil && *field != "" {
 		*field = q.String()
 	}
 }
 
 // canonMode writes an octal mode with four digits: `644` and `0644` are the same mode.
 func canonMode(field *string) {
-	if !octal(*field) || len(*field) >= 5 {
+	if !syntax.IsOctal(*field) || len(*field) >= 5 {
 		return
 	}
 	trimmed := strings.TrimLeft(*field, "0")
@@ -213,7 +214,7 @@ func canonCaps(caps []string) []string {
 	}
 	out := make([]string, 0, len(caps))
 	for _, c := range caps {
-		out = append(out, canonCap(c))
+		out = append(out, syntax.CanonCapability(c))
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

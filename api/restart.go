@@ -3,7 +3,9 @@ package api
 import (
 	"maps"
 	"slices"
+	"time"
 
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -54,4 +56,13 @@ func IsJob(spec *carav1.ProjectSpec, s *carav1.Service) bool {
 	serves = serves || slices.ContainsFunc(spec.GetPorts(), func(p *carav1.ProjectPort) bool { return p.GetTarget().GetService() == s.GetName() })
 	check := s.GetHealthcheck()
 	return !serves && (check == nil || check.GetDisable())
+}
+
+// RescheduleAfter parses spec.rescheduleAfter: how long to wait for a lost node (60 s if empty), or never.
+func RescheduleAfter(s string) (wait time.Duration, never bool, err error) {
+	if s == Never {
+		return 0, true, nil
+	}
+	wait, err = syntax.ParseDuration(s, time.Minute)
+	return wait, false, err
 }

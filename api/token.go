@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -74,17 +75,17 @@ func isAlnum(c byte) bool {
 // ValidateToken validates the patterns and labels that limit a token.
 func ValidateToken(t *carav1.Token) []*carav1.FieldError {
 	e := &fieldErrors{seen: map[string]bool{}}
-	e.patterns("hosts", t.GetHosts(), HostPattern)
-	e.patterns("nodeNames", t.GetNodeNames(), NamePattern)
+	e.patterns("hosts", t.GetHosts(), syntax.HostPattern)
+	e.patterns("nodeNames", t.GetNodeNames(), syntax.NamePattern)
 	for _, k := range sortedKeys(t.GetLabels()) {
 		v := t.GetLabels()[k]
 		switch {
 		case len(validation.IsQualifiedName(k)) > 0:
 			e.add("labels["+text.Short(k)+"]", "the key is not a label key: %s", labelKeyForm)
-		case len(validation.IsValidLabelValue(strings.ReplaceAll(v, Everything, "x"))) > 0:
+		case len(validation.IsValidLabelValue(strings.ReplaceAll(v, syntax.Everything, "x"))) > 0:
 			e.add("labels["+text.Short(k)+"]", "the value %q is not a label value or a pattern of label values: %s, and * for any run of characters", text.Short(v), labelForm)
-		case strings.Count(v, Everything) > maxPatternStars:
-			e.add("labels["+text.Short(k)+"]", "%s", stars(v))
+		case syntax.Stars(v) != "":
+			e.add("labels["+text.Short(k)+"]", "%s", syntax.Stars(v))
 		}
 	}
 	return e.list

@@ -10,6 +10,7 @@ import (
 	"github.com/distribution/reference"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -26,7 +27,7 @@ func (e serviceErrors) service(at string, s *carav1.Service, x specIndex) {
 	e.dependsOn(at+".dependsOn", s, x)
 	e.resources(at+".resources", s.GetResources())
 	e.duration(at+".stopGracePeriod", s.GetStopGracePeriod(), 0, time.Hour)
-	if sig := s.GetStopSignal(); sig != "" && !knownSignal(sig) {
+	if sig := s.GetStopSignal(); sig != "" && !syntax.IsSignal(sig) {
 		e.add(at+".stopSignal", "%q is no signal; write one such as SIGTERM, SIGINT or SIGQUIT", text.Short(sig))
 	}
 	e.ulimits(at+".ulimits", s.GetUlimits())
@@ -144,7 +145,7 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 		if s.GetReadOnly() && !writable(s.GetVolumeMounts(), f.GetPath()) {
 			e.add(field+".path", "%s cannot be written: the service is readOnly; put the file below the mountPath of a volume, or take readOnly away", text.Short(f.GetPath()))
 		}
-		if m := f.GetMode(); m != "" && (!octal(m) || len(m) < 3 || len(m) > 4) {
+		if m := f.GetMode(); m != "" && (!syntax.IsOctal(m) || len(m) < 3 || len(m) > 4) {
 			e.add(field+".mode", "%q is no mode; write three or four octal digits in quotes, such as \"0444\"", m)
 		}
 	}
@@ -288,16 +289,16 @@ func (e serviceErrors) condition(field string, d *carav1.Dependency, on *carav1.
 }
 
 func (e serviceErrors) resources(at string, r *carav1.Resources) {
-	e.quantity(at+".requests.cpu", r.GetRequests().GetCpu(), MilliCPU)
-	e.quantity(at+".requests.memory", r.GetRequests().GetMemory(), Bytes)
-	e.quantity(at+".limits.cpu", r.GetLimits().GetCpu(), MilliCPU)
-	e.quantity(at+".limits.memory", r.GetLimits().GetMemory(), Bytes)
-	e.within(at+".requests.cpu", r.GetRequests().GetCpu(), r.GetLimits().GetCpu(), MilliCPU)
-	e.within(at+".requests.memory", r.GetRequests().GetMemory(), r.GetLimits().GetMemory(), Bytes)
+	e.quantity(at+".requests.cpu", r.GetRequests().GetCpu(), syntax.MilliCPU)
+	e.quantity(at+".requests.memory", r.GetRequests().GetMemory(), syntax.Bytes)
+	e.quantity(at+".limits.cpu", r.GetLimits().GetCpu(), syntax.MilliCPU)
+	e.quantity(at+".limits.memory", r.GetLimits().GetMemory(), syntax.Bytes)
+	e.within(at+".requests.cpu", r.GetRequests().GetCpu(), r.GetLimits().GetCpu(), syntax.MilliCPU)
+	e.within(at+".requests.memory", r.GetRequests().GetMemory(), r.GetLimits().GetMemory(), syntax.Bytes)
 	if r.GetRequests().GetPids() != 0 {
 		e.add(at+".requests.pids", "processes are not counted against a node; set it under limits")
 	}
-	if n, err := Bytes(r.GetLimits().GetMemory()); err == nil && n > 0 && n < minMemory {
+	if n, err := syntax.Bytes(r.GetLimits().GetMemory()); err == nil && n > 0 && n < minMemory {
 		e.add(at+".limits.memory", "%q is less than the engine's minimum of 6Mi; a plain number counts bytes", r.GetLimits().GetMemory())
 	}
 }
@@ -323,7 +324,7 @@ func (e *fieldErrors) duration(field, s string, least, most time.Duration) {
 	if s == "" {
 		return
 	}
-	d, err := ParseDuration(s, 0)
+	d, err := syntax.ParseDuration(s, 0)
 	switch {
 	case err != nil:
 		e.add(field, "%v", err)
@@ -338,8 +339,8 @@ func (e serviceErrors) ulimits(at string, all []*carav1.Ulimit) {
 	seen := map[string]int{}
 	for i, u := range all {
 		field := Element(at, i)
-		if u.GetName() != "" && !slices.Contains(ulimits(), u.GetName()) {
-			e.add(field+".name", "%q is no limit; use one of %s", text.Short(u.GetName()), oneOf(ulimits()))
+		if u.GetName() != "" && !slices.Contains(syntax.Ulimits(), u.GetName()) {
+			e.add(field+".name", "%q is no limit; use one of %s", text.Short(u.GetName()), oneOf(syntax.Ulimits()))
 		}
 		e.unique(seen, u.GetName(), "limit", at, i, ".name")
 		soft, hard := u.GetSoft(), u.GetHard()
@@ -356,7 +357,7 @@ func (e serviceErrors) ulimits(at string, all []*carav1.Ulimit) {
 
 func (e serviceErrors) dropped(at string, caps []string) {
 	for i, c := range caps {
-		if !slices.Contains(knownCapabilities(), canonCap(c)) {
+		if !slices.Contains(syntax.Capabilities(), syntax.CanonCapability(c)) {
 			e.add(Element(at, i), "%q is no Linux capability; write one such as NET_RAW, or ALL", text.Short(c))
 		}
 	}

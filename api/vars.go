@@ -1,131 +1,15 @@
 package api
 
 import (
-	"fmt"
-	"regexp"
-	"slices"
 	"strings"
 
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
 
 // FeatureSecretVars means that an agent replaces `secretVars`. An older agent would use the text as it is.
 const FeatureSecretVars = "secretVars"
-
-var varName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// VarError is why a text with variables cannot be used.
-type VarError struct {
-	// Offset of the variable in the text, in bytes, and the text that begins there, such as `${NAME`.
-	Offset  int
-	Token   string
-	Message string
-}
-
-func (e *VarError) Error() string { return e.Message }
-
-// VarUse is one variable in a text, or the literal text before it.
-type VarUse struct {
-	Literal string // with `$$` as it is
-	Name    string // empty for a literal
-	Default string
-	// HasDefault is true for `${NAME:-default}`.
-	HasDefault bool
-	Offset     int
-}
-
-// VarUses splits a text at `${NAME}` and `${NAME:-default}`. A `$` that is not followed by `{` is literal.
-func VarUses(s string) ([]VarUse, *VarError) {
-	var all []VarUse
-	start := 0
-	for i := 0; i < len(s); {
-		switch {
-		case strings.HasPrefix(s[i:], "$$"):
-			i += 2
-		case strings.HasPrefix(s[i:], "${"):
-			use, length, err := varUse(s[i:], i)
-			if err != nil {
-				return nil, err
-			}
-			if i > start {
-				all = append(all, VarUse{Literal: s[start:i], Offset: start})
-			}
-			all = append(all, use)
-			i += length
-			start = i
-		default:
-			i++
-		}
-	}
-	if start < len(s) {
-		all = append(all, VarUse{Literal: s[start:], Offset: start})
-	}
-	return all, nil
-}
-
-// varUse parses the variable at the start of a text.
-func varUse(s string, offset int) (use VarUse, length int, err *VarError) {
-	end := strings.IndexByte(s, '}')
-	if end < 0 {
-		return use, 0, &VarError{offset, "${", "begins with ${ and does not end with }; write ${NAME}, or $$ for a dollar sign"}
-	}
-	name, value, has := strings.Cut(s[2:end], ":-")
-	if !varName.MatchString(name) {
-		return use, 0, &VarError{offset, "${", fmt.Sprintf("%q is not a variable; write ${NAME} or ${NAME:-default}, or $$ for a dollar sign", text.Short(s[:end+1]))}
-	}
-	if strings.Contains(value, "${") {
-		return use, 0, &VarError{offset, "${" + name, fmt.Sprintf("the default of the variable %s contains a variable; a default is plain text", name)}
-	}
-	return VarUse{Name: name, Default: value, HasDefault: has, Offset: offset}, end + 1, nil
-}
-
-// Expand replaces the variables in a text, and `$$` by `$`. lookup returns the value of a variable. A default is used if the
-// variable is not defined or empty.
-func Expand(s string, lookup func(name string) (string, bool)) (string, *VarError) {
-	if !strings.Contains(s, "$") {
-		return s, nil
-	}
-	uses, err := VarUses(s)
-	if err != nil {
-		return "", err
-	}
-	var out strings.Builder
-	for _, u := range uses {
-		if u.Name == "" {
-			out.WriteString(strings.ReplaceAll(u.Literal, "$$", "$"))
-			continue
-		}
-		value, ok := lookup(u.Name)
-		switch {
-		case u.HasDefault && value == "":
-			value = u.Default
-		case !ok:
-			return "", &VarError{u.Offset, "${" + u.Name, fmt.Sprintf("the variable %s is not defined", u.Name)}
-		}
-		out.WriteString(value)
-	}
-	return out.String(), nil
-}
-
-// ExpandSecrets replaces the variables of Secrets in a text. secrets are the values by NAME/KEY.
-func ExpandSecrets(s string, vars []*carav1.SecretVar, secrets map[string][]byte) string {
-	if len(vars) == 0 {
-		return s
-	}
-	out, err := Expand(s, func(name string) (string, bool) {
-		i := slices.IndexFunc(vars, func(v *carav1.SecretVar) bool { return v.GetName() == name })
-		if i < 0 {
-			return "", false
-		}
-		ref := vars[i].GetSecretKeyRef()
-		return string(secrets[ref.GetName()+"/"+ref.GetKey()]), true
-	})
-	if err != nil {
-		return s // the server rejects such a text
-	}
-	return out
-}
 
 // secretVars validates the variables of Secrets in a text.
 func (e serviceErrors) secretVars(at, textField, s string, vars []*carav1.SecretVar) {
@@ -135,13 +19,13 @@ func (e serviceErrors) secretVars(at, textField, s string, vars []*carav1.Secret
 	seen := map[string]int{}
 	for i, v := range vars {
 		field := Element(at, i)
-		if !varName.MatchString(v.GetName()) {
+		if !syntax.IsVariable(v.GetName()) {
 			e.add(field+".name", "%q is not the name of a variable; use letters, digits and _", text.Short(v.GetName()))
 		}
 		e.unique(seen, v.GetName(), "variable", at, i, ".name")
 		e.secretKey(field+".secretKeyRef", v.GetSecretKeyRef())
 	}
-	_, err := Expand(s, func(name string) (string, bool) { _, ok := seen[name]; return "", ok })
+	_, err := syntax.Expand(s, func(name string) (string, bool) { _, ok := seen[name]; return "", ok })
 	if err != nil {
 		e.add(textField, "%s; secretVars defines %s, and $$ is a dollar sign", err.Message, strings.Join(sortedKeys(seen), ", "))
 	}
@@ -152,7 +36,7 @@ func (e sourceErrors) vars(s *carav1.SourceSpec) {
 	seen := map[string]int{}
 	for i, v := range s.GetVars() {
 		field := Element("spec.vars", i)
-		if v.GetName() != "" && !varName.MatchString(v.GetName()) {
+		if v.GetName() != "" && !syntax.IsVariable(v.GetName()) {
 			e.add(field+".name", "%q is not the name of a variable; use letters, digits and _", text.Short(v.GetName()))
 		}
 		e.unique(seen, v.GetName(), "variable", "spec.vars", i, ".name")
@@ -165,7 +49,7 @@ func (e sourceErrors) vars(s *carav1.SourceSpec) {
 		}
 		e.dnsLabel(field+".secretKeyRef.name", ref.GetName())
 		e.secretKeyName(field+".secretKeyRef.key", ref.GetKey())
-		if ref.GetName() != "" && !MatchAny(s.GetAllow().GetSecrets(), ref.GetName()) {
+		if ref.GetName() != "" && !syntax.MatchAny(s.GetAllow().GetSecrets(), ref.GetName()) {
 			e.add(field+".secretKeyRef.name", "projects of the source may not use Secret %q; add it to spec.allow.secrets", text.Short(ref.GetName()))
 		}
 	}

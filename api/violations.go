@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -70,7 +71,7 @@ func (e serviceErrors) policy(at string, s *carav1.Service) {
 			}
 		}
 	}
-	if size, err := Bytes(s.GetShmSize()); err != nil {
+	if size, err := syntax.Bytes(s.GetShmSize()); err != nil {
 		e.add(at+".shmSize", "%v", err)
 	} else if size > maxShared {
 		e.add(at+".shmSize", "policy \"bounds\" allows at most 64Gi, this is %s", s.GetShmSize())

@@ -3,6 +3,7 @@ package api
 import (
 	"slices"
 
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -72,7 +73,7 @@ func DataNodes(p *carav1.Project) []string {
 // OfferedTo returns the host volume of a name that is offered to a project, or nil.
 func OfferedTo(offers []*carav1.HostVolume, name, project string) *carav1.HostVolume {
 	for _, o := range offers {
-		if o.GetName() == name && (len(o.GetProjects()) == 0 || MatchAny(o.GetProjects(), project)) {
+		if o.GetName() == name && (len(o.GetProjects()) == 0 || syntax.MatchAny(o.GetProjects(), project)) {
 			return o
 		}
 	}

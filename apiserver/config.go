@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/oidc"
 	"github.com/caravanserai/cara/store"
@@ -100,7 +101,7 @@ func (c Config) Validate() error {
 		return errors.New("apiserver: BookmarkInterval, DrainTimeout and DeleteWait must be 0 (default) or more")
 	}
 	for _, pattern := range c.ReservedHosts {
-		if why := api.HostPattern(pattern); why != "" {
+		if why := syntax.HostPattern(pattern); why != "" {
 			return fmt.Errorf("apiserver: the reserved host %s", why)
 		}
 	}

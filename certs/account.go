@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -89,7 +90,7 @@ func (a *accounts) open(ctx context.Context, client *acme.Client) (acme.Account,
 	case err == nil, api.IsNotFound(err):
 	case api.Code(err) == codes.DataLoss: // its key cannot be opened: a new account serves as well
 		a.log.Warn(unreadableKey, "directory", a.directory, "error", err)
-		stored = &carav1.AcmeAccount{Metadata: &carav1.ObjectMeta{Name: name, ResourceVersion: api.Everything}}
+		stored = &carav1.AcmeAccount{Metadata: &carav1.ObjectMeta{Name: name, ResourceVersion: syntax.Everything}}
 	default:
 		return acme.Account{}, fmt.Errorf("read the account: %w", err)
 	}

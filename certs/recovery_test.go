@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testacme"
@@ -50,7 +51,7 @@ func TestAccountLost(t *testing.T) {
 			conn, err := r.server.Client(api.RoleCerts)
 			r.must(err)
 			again := proto.CloneOf(kept)
-			again.Metadata.ResourceVersion, again.Key = api.Everything, []byte("no key")
+			again.Metadata.ResourceVersion, again.Key = syntax.Everything, []byte("no key")
 			_, err = carav1.NewCertificateServiceClient(conn).PutAcmeAccount(r.Context(), again)
 			r.must(err)
 			kv, err := r.db.Get(r.Context(), state.Key(state.KindAcmeAccount, kept.GetMetadata().GetName()))

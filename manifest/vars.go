@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -34,12 +34,12 @@ func (p scalars) expand(n *yaml.Node, field string, fd protoreflect.FieldDescrip
 		return n
 	}
 	out := *n
-	uses, bad := api.VarUses(n.Value)
+	uses, bad := syntax.VarUses(n.Value)
 	if bad == nil {
 		p.secretVars = p.secretsOf(uses)
 		if len(p.secretVars) > 0 && !takesSecrets(fd) {
 			name := p.secretVars[0].GetName()
-			bad = &api.VarError{Token: "${" + name, Message: fmt.Sprintf("the variable %s is from a Secret; it can be used in the values of env and the content of files only", name)}
+			bad = &syntax.VarError{Token: "${" + name, Message: fmt.Sprintf("the variable %s is from a Secret; it can be used in the values of env and the content of files only", name)}
 		} else {
 			out.Value, bad = p.replaced(n.Value, uses)
 		}
@@ -64,9 +64,9 @@ func (p scalars) expand(n *yaml.Node, field string, fd protoreflect.FieldDescrip
 
 // replaced returns a text with its variables replaced. If it has variables of Secrets, these stay, and the agent replaces them:
 // then a dollar sign is doubled everywhere else.
-func (p scalars) replaced(text string, uses []api.VarUse) (string, *api.VarError) {
+func (p scalars) replaced(text string, uses []syntax.VarUse) (string, *syntax.VarError) {
 	if len(p.secretVars) == 0 {
-		return api.Expand(text, p.value)
+		return syntax.Expand(text, p.value)
 	}
 	var out strings.Builder
 	for i, u := range uses {
@@ -78,7 +78,7 @@ func (p scalars) replaced(text string, uses []api.VarUse) (string, *api.VarError
 			out.WriteString(part)
 			continue
 		}
-		value, bad := api.Expand(part, p.value)
+		value, bad := syntax.Expand(part, p.value)
 		if bad != nil {
 			bad.Offset += u.Offset
 			return "", bad
@@ -96,7 +96,7 @@ func (p scalars) value(name string) (string, bool) {
 }
 
 // secretsOf returns the variables of Secrets among uses, each once.
-func (p scalars) secretsOf(uses []api.VarUse) []*carav1.SecretVar {
+func (p scalars) secretsOf(uses []syntax.VarUse) []*carav1.SecretVar {
 	var all []*carav1.SecretVar
 	seen := map[string]bool{}
 	for _, u := range uses {
@@ -128,7 +128,7 @@ func (p *parser) setSecretVars(m protoreflect.Message) {
 }
 
 // unknownVar adds a similar name to the message about a variable that is not defined.
-func (p scalars) unknownVar(bad *api.VarError) string {
+func (p scalars) unknownVar(bad *syntax.VarError) string {
 	name, isName := strings.CutPrefix(bad.Token, "${")
 	if _, known := p.vars[name]; !isName || name == "" || known {
 		return bad.Message
@@ -145,7 +145,7 @@ func (p scalars) unknownVar(bad *api.VarError) string {
 
 // placeOf returns the position of a variable in the file. A tree has only the position of the whole value, so placeOf looks for
 // the same use of the variable after it.
-func (p *parser) placeOf(n *yaml.Node, bad *api.VarError) (line, column int) {
+func (p *parser) placeOf(n *yaml.Node, bad *syntax.VarError) (line, column int) {
 	earlier := strings.Count(n.Value[:min(bad.Offset, len(n.Value))], bad.Token)
 	at := offsetOf(p.text, n.Line, n.Column)
 	for ; ; earlier-- {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -50,11 +51,11 @@ func demand(p *carav1.Project) (Demand, error) {
 		d.HostVolumes = append(d.HostVolumes, v.GetHost())
 	}
 	for _, s := range p.GetSpec().GetServices() {
-		cpu, err := quantity(s.GetResources().GetRequests().GetCpu(), api.MilliCPU)
+		cpu, err := quantity(s.GetResources().GetRequests().GetCpu(), syntax.MilliCPU)
 		if err != nil {
 			return d, fmt.Errorf("service %s: cpu request: %w", s.GetName(), err)
 		}
-		memory, err := quantity(s.GetResources().GetRequests().GetMemory(), api.Bytes)
+		memory, err := quantity(s.GetResources().GetRequests().GetMemory(), syntax.Bytes)
 		if err != nil {
 			return d, fmt.Errorf("service %s: memory request: %w", s.GetName(), err)
 		}
@@ -89,8 +90,8 @@ func (l *ledger) setNode(name string, n *carav1.Node) {
 	c.Capabilities, c.HostVolumes = n.GetStatus().GetInfo().GetAllowedCapabilities(), n.GetStatus().GetInfo().GetHostVolumes()
 	c.Features = n.GetStatus().GetInfo().GetFeatures()
 	capacity := n.GetStatus().GetInfo().GetCapacity()
-	c.CPU, _ = quantity(capacity.GetCpu(), api.MilliCPU) // a quantity that does not parse is ignored
-	c.Memory, _ = quantity(capacity.GetMemory(), api.Bytes)
+	c.CPU, _ = quantity(capacity.GetCpu(), syntax.MilliCPU) // a quantity that does not parse is ignored
+	c.Memory, _ = quantity(capacity.GetMemory(), syntax.Bytes)
 	c.Subnets = int64(capacity.GetSubnets())
 }
 

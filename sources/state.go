@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -68,7 +69,7 @@ func (st *state) asked(src *carav1.Source) string {
 
 // interval returns the time between polls of a source.
 func interval(src *carav1.Source, d Driver) time.Duration {
-	every, err := api.ParseDuration(src.GetSpec().GetInterval(), api.DefaultSourceInterval)
+	every, err := syntax.ParseDuration(src.GetSpec().GetInterval(), api.DefaultSourceInterval)
 	if err != nil || every < time.Second {
 		every = api.DefaultSourceInterval // the server rejects such a spec
 	}

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -41,9 +42,9 @@ func Decide(v View) (kind string, status *carav1.BackupStatus, again time.Time) 
 	status = begin(v)
 	var due bool
 	status.NextRun = nil
-	if s, err := api.ParseSchedule(v.Spec.GetSchedule()); err == nil && v.Spec.GetSchedule() != nil {
+	if s, err := syntax.ParseSchedule(v.Spec.GetSchedule()); err == nil && v.Spec.GetSchedule() != nil {
 		var from, next time.Time
-		due, from, next = api.BackupDue(status.GetLastDue().AsTime(), v.Now, s)
+		due, from, next = syntax.BackupDue(status.GetLastDue().AsTime(), v.Now, s)
 		status.LastDue = timestamppb.New(from)
 		if !next.IsZero() {
 			status.NextRun, again = timestamppb.New(next), next
@@ -132,7 +133,7 @@ func Blocked(spec *carav1.Backup, node string, problem *Failure) *carav1.Conditi
 
 // Stale returns the condition of a project whose backups have not succeeded for two intervals of the schedule, or nil.
 func Stale(spec *carav1.Backup, status *carav1.BackupStatus, now time.Time) *carav1.Condition {
-	s, err := api.ParseSchedule(spec.GetSchedule())
+	s, err := syntax.ParseSchedule(spec.GetSchedule())
 	if err != nil || spec.GetSchedule() == nil || status.GetSince() == nil {
 		return nil
 	}
@@ -140,7 +141,7 @@ func Stale(spec *carav1.Backup, status *carav1.BackupStatus, now time.Time) *car
 	if status.GetLastSuccess() != nil {
 		last, said = status.GetLastSuccess().AsTime(), "the last successful backup is of "
 	}
-	if !api.BackupIsStale(last, now, s) {
+	if !syntax.BackupIsStale(last, now, s) {
 		return nil
 	}
 	message := said + last.UTC().Format(time.RFC3339)

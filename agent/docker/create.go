@@ -14,6 +14,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -75,7 +76,7 @@ func ours(labels, want map[string]string) bool {
 
 func containerConfig(spec engine.ContainerSpec) (*container.Config, error) {
 	s := spec.Service
-	grace, err := api.ParseDuration(s.GetStopGracePeriod(), api.DefaultStopGracePeriod)
+	grace, err := syntax.ParseDuration(s.GetStopGracePeriod(), api.DefaultStopGracePeriod)
 	if err != nil {
 		return nil, fmt.Errorf("stopGracePeriod: %w", err)
 	}
@@ -147,7 +148,7 @@ func limit(host *container.HostConfig, s *carav1.Service) error {
 	if err != nil {
 		return err
 	}
-	shm, err := api.Bytes(s.GetShmSize())
+	shm, err := syntax.Bytes(s.GetShmSize())
 	if err != nil {
 		return fmt.Errorf("shmSize: %w", err)
 	}

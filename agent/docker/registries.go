@@ -9,7 +9,7 @@ import (
 	"github.com/distribution/reference"
 
 	"github.com/caravanserai/cara/agent/engine"
-	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 )
 
 // mayPull returns an error for an image of a registry that the node's operator does not allow. The engine follows any
@@ -23,7 +23,7 @@ func (c Config) mayPull(ref string) error {
 		return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrInvalid, err)
 	}
 	registry := strings.ToLower(reference.Domain(named))
-	if api.MatchAny(c.AllowRegistries, registry) || api.MatchAny(hubs(c.AllowRegistries...), hubs(registry)[0]) {
+	if syntax.MatchAny(c.AllowRegistries, registry) || syntax.MatchAny(hubs(c.AllowRegistries...), hubs(registry)[0]) {
 		return nil
 	}
 	return fmt.Errorf("pull image %s: %w: this node pulls from %s only; use such an image, or run cara-agent with --allow-registry %s",
@@ -34,7 +34,7 @@ func (c Config) mayPull(ref string) error {
 func hubs(names ...string) []string {
 	out := slices.Clone(names)
 	for i, name := range out {
-		if hub := api.Registry("docker.io"); api.Registry(name) == hub {
+		if hub := syntax.Registry("docker.io"); syntax.Registry(name) == hub {
 			out[i] = hub
 		}
 	}
@@ -45,8 +45,8 @@ func hubs(names ...string) []string {
 // port.
 func RegistryPattern(p string) string {
 	host, port, found := strings.Cut(p, ":")
-	if n, err := strconv.ParseUint(port, 10, 16); found && port != api.Everything && (err != nil || n == 0) {
+	if n, err := strconv.ParseUint(port, 10, 16); found && port != syntax.Everything && (err != nil || n == 0) {
 		return fmt.Sprintf("is %q; write a registry with its port as in an image, such as registry.example.com:5000", p)
 	}
-	return api.HostPattern(host)
+	return syntax.HostPattern(host)
 }

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"fmt"
 
-	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -18,11 +18,11 @@ type Limits struct {
 // LimitsOf parses a service's limits.
 func LimitsOf(s *carav1.Service) (Limits, error) {
 	limits := s.GetResources().GetLimits()
-	cpu, err := api.MilliCPU(limits.GetCpu())
+	cpu, err := syntax.MilliCPU(limits.GetCpu())
 	if err != nil {
 		return Limits{}, fmt.Errorf("resources.limits.cpu: %w", err)
 	}
-	memory, err := api.Bytes(limits.GetMemory())
+	memory, err := syntax.Bytes(limits.GetMemory())
 	if err != nil {
 		return Limits{}, fmt.Errorf("resources.limits.memory: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -65,7 +66,7 @@ func addHostVolume(out []step.HostVolume, part string) ([]step.HostVolume, error
 	case patterns:
 		offer := out[len(out)-1].Offer
 		for p := range strings.SplitSeq(value, ";") {
-			if why := api.NamePattern(p); why != "" {
+			if why := syntax.NamePattern(p); why != "" {
 				return nil, fmt.Errorf("projects of host volume %s: %s", offer.GetName(), why)
 			}
 			offer.Projects = append(offer.Projects, p)

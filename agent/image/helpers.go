@@ -18,6 +18,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -51,7 +52,7 @@ func ParseHelpers(specs []string) (*Helpers, error) {
 	h := &Helpers{programs: map[string]string{}, now: time.Now, kept: map[string]login{}}
 	for _, spec := range specs {
 		server, helper, found := strings.Cut(spec, "=")
-		registry := api.Registry(server)
+		registry := syntax.Registry(server)
 		switch {
 		case !found || registry == "" || helper == "" || strings.Contains(registry, "/"):
 			return nil, fmt.Errorf("%q is not REGISTRY=HELPER, such as 123.dkr.ecr.eu-west-1.amazonaws.com=ecr-login", spec)
@@ -110,7 +111,7 @@ func (h *Helpers) registryOf(ref string) string {
 	if h == nil || len(h.programs) == 0 {
 		return ""
 	}
-	for _, registry := range api.RegistriesOf(ref) {
+	for _, registry := range syntax.RegistriesOf(ref) {
 		if h.programs[registry] != "" {
 			return registry
 		}
@@ -146,7 +147,7 @@ func ask(ctx context.Context, program, registry string) (*carav1.RegistryAuth, e
 	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
 	defer cancel()
 	server := registry
-	if registry == api.Registry("docker.io") {
+	if registry == syntax.Registry("docker.io") {
 		server = "https://index.docker.io/v1/" // as docker login stores it
 	}
 	out := &bounded{left: helperOutput}

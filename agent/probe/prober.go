@@ -20,6 +20,7 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -130,7 +131,7 @@ type timing struct {
 
 func timingOf(c *carav1.Healthcheck) timing {
 	parse := func(s string, def time.Duration) time.Duration {
-		d, err := api.ParseDuration(s, def)
+		d, err := syntax.ParseDuration(s, def)
 		if err != nil || d == 0 && def != 0 {
 			return def // the server rejects such a value
 		}

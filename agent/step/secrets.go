@@ -8,6 +8,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/scrub"
 )
@@ -181,7 +182,7 @@ func (w *SecretValues) missingValue(s *carav1.Service) string {
 	size := 0
 	for _, e := range s.GetEnv() {
 		if vars := e.GetSecretVars(); len(vars) > 0 {
-			value := []byte(api.ExpandSecrets(e.GetValue(), vars, w.Secrets))
+			value := []byte(syntax.ExpandSecrets(e.GetValue(), vars, w.Secrets))
 			if bad := api.EnvProblem(e.GetName(), value); bad != "" {
 				return fmt.Sprintf("the value of the variable %s, with %s of Secret %s, %s", e.GetName(), vars[0].GetSecretKeyRef().GetKey(), vars[0].GetSecretKeyRef().GetName(), bad)
 			}
@@ -227,7 +228,7 @@ func (w *Want) unusedPullSecrets() string {
 		case p.GetProblem() != "":
 			said = append(said, fmt.Sprintf("the Secret %s of imagePullSecrets is not used: it %s", p.GetName(), p.GetProblem()))
 		case !slices.ContainsFunc(w.Spec.GetServices(), func(s *carav1.Service) bool {
-			return slices.Contains(api.RegistriesOf(s.GetImage()), p.GetRegistry())
+			return slices.Contains(syntax.RegistriesOf(s.GetImage()), p.GetRegistry())
 		}):
 			said = append(said, fmt.Sprintf("the Secret %s of imagePullSecrets is not used: no image comes from the registry in its key server", p.GetName()))
 		}
@@ -237,7 +238,7 @@ func (w *Want) unusedPullSecrets() string {
 
 // AuthFor returns the credentials for an image's registry, or nil.
 func (w *SecretValues) AuthFor(ref string) *carav1.RegistryAuth {
-	for _, registry := range api.RegistriesOf(ref) {
+	for _, registry := range syntax.RegistriesOf(ref) {
 		if auth := w.Auth[registry]; auth != nil {
 			return auth
 		}

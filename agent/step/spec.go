@@ -6,6 +6,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -16,7 +17,7 @@ func (w *Want) ContainerSpec(name string, s *carav1.Service) engine.ContainerSpe
 		Service: s, Volumes: map[string]engine.Source{},
 	}
 	for _, e := range s.GetEnv() {
-		value := api.ExpandSecrets(e.GetValue(), e.GetSecretVars(), w.Secrets)
+		value := syntax.ExpandSecrets(e.GetValue(), e.GetSecretVars(), w.Secrets)
 		if r := e.GetValueFrom().GetSecretKeyRef(); r != nil {
 			value = string(w.Secrets[r.GetName()+"/"+r.GetKey()])
 		}
@@ -48,7 +49,7 @@ func (w *Want) Files(s *carav1.Service, read func(digest string) ([]byte, error)
 		case r != nil:
 			add(f.GetPath(), f.GetMode(), w.Secrets[r.GetName()+"/"+r.GetKey()])
 		default:
-			add(f.GetPath(), f.GetMode(), []byte(api.ExpandSecrets(f.GetContent(), f.GetSecretVars(), w.Secrets)))
+			add(f.GetPath(), f.GetMode(), []byte(syntax.ExpandSecrets(f.GetContent(), f.GetSecretVars(), w.Secrets)))
 		}
 	}
 	return out, nil

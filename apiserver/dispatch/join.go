@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/rules"
@@ -226,7 +227,7 @@ func PeerTLS(ctx context.Context) *tls.ConnectionState {
 // joinsAs returns an error if the join token does not allow the node's name.
 func joinsAs(token *carav1.Token, node string) error {
 	patterns := token.GetNodeNames()
-	if len(patterns) == 0 || api.MatchAny(patterns, node) {
+	if len(patterns) == 0 || syntax.MatchAny(patterns, node) {
 		return nil
 	}
 	return api.Forbidden("join token %q is for nodes named %s, not %q; use such a --node-name, or make a token with --node-name %s",
@@ -238,14 +239,14 @@ func joinLabels(token *carav1.Token, asked map[string]string) (map[string]string
 	labels := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(asked)) {
 		value := asked[key]
-		if pattern, ok := token.GetLabels()[key]; !ok || !api.MatchPattern(pattern, value) {
+		if pattern, ok := token.GetLabels()[key]; !ok || !syntax.MatchPattern(pattern, value) {
 			return nil, api.Forbidden("join token %q does not allow the label %s=%s; make a token with --label %s=%s, or take the label away from cara-agent",
 				token.GetMetadata().GetName(), key, value, key, value)
 		}
 		labels[key] = value
 	}
 	for key, pattern := range token.GetLabels() {
-		if !strings.Contains(pattern, api.Everything) {
+		if !strings.Contains(pattern, syntax.Everything) {
 			labels[key] = pattern
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -86,7 +87,7 @@ func (s Values) pullSecret(out *carav1.Assignment, name string) {
 	server, okServer := s.value(name, "server")
 	user, okUser := s.value(name, "username")
 	password, okPassword := s.value(name, "password")
-	registry := api.Registry(string(server))
+	registry := syntax.Registry(string(server))
 	switch {
 	case !okServer || !okUser || !okPassword:
 		said.Problem = "needs the keys server, username and password, as a Secret of type registry has them"

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -99,11 +100,11 @@ func (a Actor) MayClaim(hosts []string, t api.HostTemplate) error {
 	patterns := a.Hosts
 	if len(patterns) == 0 {
 		for _, prefix := range a.NamePrefixes {
-			patterns = append(patterns, prefix+api.Everything)
+			patterns = append(patterns, prefix+syntax.Everything)
 		}
 	}
 	if len(patterns) == 0 {
-		patterns = []string{api.Everything}
+		patterns = []string{syntax.Everything}
 	}
 	for _, host := range hosts {
 		if !t.MatchHost(patterns, host) {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -117,7 +118,7 @@ func tellCertificate(t *state.Tx, old, now *carav1.CertificateOrder, issued bool
 // object, so that a late write of a former leader changes nothing. `*` replaces any version.
 func replaced[T proto.Message](t *state.Tx, name, want string) (T, error) {
 	old, ok := state.Read[T](t, name)
-	if want == api.Everything || want == api.Meta(old).GetResourceVersion() && ok == (want != "") {
+	if want == syntax.Everything || want == api.Meta(old).GetResourceVersion() && ok == (want != "") {
 		return old, nil
 	}
 	var none T

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -69,7 +70,7 @@ func declareForSource(t *state.Tx, in *published, d *carav1.DeclaredSecret) erro
 	if err := validateObject(secret); err != nil {
 		return err
 	}
-	if names := src.GetSpec().GetAllow().GetNames(); len(names) > 0 && !api.MatchAny(names, name) {
+	if names := src.GetSpec().GetAllow().GetNames(); len(names) > 0 && !syntax.MatchAny(names, name) {
 		return api.NotAllowed("source %q may not declare Secret %q: add the name to spec.allow.names of the source", in.source, name)
 	}
 	if user, used := rules.SourceSecrets(t.Seen)[name]; used {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -42,5 +43,5 @@ func (h Hosts) Paths(spec *carav1.ProjectSpec) map[string][]string {
 
 // Reserves reports whether a full host name is the server's own or reserved by its operator.
 func (h Hosts) Reserves(host string) bool {
-	return api.MatchAny(h.Own, host) || h.Template.MatchHost(h.Reserved, host)
+	return syntax.MatchAny(h.Own, host) || h.Template.MatchHost(h.Reserved, host)
 }

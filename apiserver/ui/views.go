@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -147,20 +148,20 @@ func nodeOf(n *carav1.Node, projects []*carav1.Project) node {
 	var cpu, memory int64
 	for _, p := range projects {
 		for _, s := range p.GetSpec().GetServices() {
-			c, _ := api.MilliCPU(s.GetResources().GetRequests().GetCpu()) // validated when it was stored; 0 if it is not set
-			m, _ := api.Bytes(s.GetResources().GetRequests().GetMemory())
+			c, _ := syntax.MilliCPU(s.GetResources().GetRequests().GetCpu()) // validated when it was stored; 0 if it is not set
+			m, _ := syntax.Bytes(s.GetResources().GetRequests().GetMemory())
 			cpu, memory = cpu+c, memory+m
 		}
 	}
 	capacity := n.GetStatus().GetInfo().GetCapacity()
-	if all, err := api.MilliCPU(capacity.GetCpu()); err == nil && all > 0 {
+	if all, err := syntax.MilliCPU(capacity.GetCpu()); err == nil && all > 0 {
 		out.Bars = append(out.Bars, bar{"CPU requested", cpuText(cpu) + " of " + cpuText(all), cpu, all})
 	}
-	if all, err := api.Bytes(capacity.GetMemory()); err == nil && all > 0 {
+	if all, err := syntax.Bytes(capacity.GetMemory()); err == nil && all > 0 {
 		out.Bars = append(out.Bars, bar{"Memory requested", bytesText(memory) + " of " + bytesText(all), memory, all})
 	}
-	if all, err := api.Bytes(capacity.GetDisk()); err == nil && all > 0 {
-		free, _ := api.Bytes(capacity.GetDiskFree())
+	if all, err := syntax.Bytes(capacity.GetDisk()); err == nil && all > 0 {
+		free, _ := syntax.Bytes(capacity.GetDiskFree())
 		out.Bars = append(out.Bars, bar{"Disk used", bytesText(all-free) + " of " + bytesText(all), all - free, all})
 	}
 	for _, c := range n.GetStatus().GetConditions() {

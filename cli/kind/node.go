@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -142,7 +143,7 @@ func StateCell(n *carav1.Node) term.Cell {
 
 // Quantity formats a quantity of bytes. It does not change an invalid quantity.
 func Quantity(s string) term.Cell {
-	n, err := api.Bytes(s)
+	n, err := syntax.Bytes(s)
 	if s == "" || err != nil {
 		return term.Text(s)
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/cmd/internal/devlog"
 	"github.com/caravanserai/cara/cmd/internal/program"
@@ -74,7 +75,7 @@ func (s *session) run(asked, running context.Context) error {
 func (s *session) watchDirectory(ctx context.Context, conn *grpc.ClientConn) error {
 	_, err := carav1.NewSourceServiceClient(conn).PutSource(ctx, &carav1.PutSourceRequest{Source: &carav1.Source{
 		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: devSource},
-		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: s.dir}, Format: s.format, AllowEmpty: true, Allow: &carav1.SourceAllow{Secrets: []string{api.Everything}}},
+		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: s.dir}, Format: s.format, AllowEmpty: true, Allow: &carav1.SourceAllow{Secrets: []string{syntax.Everything}}},
 	}})
 	if err != nil && (ctx.Err() == nil || status.Code(err) != codes.Canceled) {
 		return fmt.Errorf("watch %s: %w", s.dir, err)

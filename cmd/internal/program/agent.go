@@ -30,6 +30,7 @@ import (
 	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
 )
@@ -133,7 +134,7 @@ func (c *AgentConfig) Validate() error {
 		}
 	}
 	for i, name := range c.Hardening.AllowCaps {
-		capability, err := api.ParseCapability(name)
+		capability, err := syntax.ParseCapability(name)
 		if err != nil {
 			return fmt.Errorf("--allow-cap %w", err)
 		}

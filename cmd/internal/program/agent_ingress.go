@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/agent/ingress"
-	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 )
 
 const maxPublicAddresses = 16
@@ -23,7 +23,7 @@ func publicAddress(text string) string {
 		}
 		return ""
 	}
-	if why := api.HostPattern(text); why != "" || strings.Contains(text, api.Everything) {
+	if why := syntax.HostPattern(text); why != "" || strings.Contains(text, syntax.Everything) {
 		return "is neither an IP address nor a host name: give it without a port, such as 203.0.113.5"
 	}
 	return ""

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/gc"
@@ -97,7 +98,7 @@ func (c *ServerConfig) Validate() error {
 		return err
 	}
 	for _, pattern := range c.ReserveHosts {
-		if why := api.HostPattern(pattern); why != "" {
+		if why := syntax.HostPattern(pattern); why != "" {
 			return fmt.Errorf("--reserve-host %s", why)
 		}
 	}

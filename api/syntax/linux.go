@@ -1,4 +1,4 @@
-package api
+package syntax
 
 import (
 	"slices"
@@ -15,8 +15,8 @@ func AllowedCapabilities() []string {
 	}
 }
 
-// knownCapabilities returns all capabilities of Linux, and ALL.
-func knownCapabilities() []string {
+// Capabilities returns all capabilities of Linux, and ALL.
+func Capabilities() []string {
 	return append(AllowedCapabilities(),
 		"ALL", "AUDIT_CONTROL", "AUDIT_READ", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "DAC_READ_SEARCH",
 		"IPC_OWNER", "LEASE", "LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE", "NET_ADMIN", "NET_BROADCAST", "PERFMON",
@@ -25,8 +25,8 @@ func knownCapabilities() []string {
 	)
 }
 
-// canonCap spells a capability as Docker's API does: upper case, without CAP_.
-func canonCap(c string) string { return strings.TrimPrefix(strings.ToUpper(c), "CAP_") }
+// CanonCapability spells a capability as Docker's API does: upper case, without CAP_.
+func CanonCapability(c string) string { return strings.TrimPrefix(strings.ToUpper(c), "CAP_") }
 
 func signals() []string {
 	return []string{
@@ -36,9 +36,9 @@ func signals() []string {
 	}
 }
 
-// canonSignal spells a signal as `SIGTERM`. Numbers and unknown names do not change.
-func canonSignal(s string) string {
-	if !knownSignal(s) {
+// CanonSignal spells a signal as `SIGTERM`. Numbers and unknown names do not change.
+func CanonSignal(s string) string {
+	if !IsSignal(s) {
 		return s
 	}
 	if _, err := strconv.Atoi(s); err == nil {
@@ -47,7 +47,8 @@ func canonSignal(s string) string {
 	return "SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")
 }
 
-func knownSignal(s string) bool {
+// IsSignal reports whether s is the name or the number of a signal.
+func IsSignal(s string) bool {
 	if n, err := strconv.Atoi(s); err == nil {
 		return n >= 1 && n <= 64
 	}
@@ -67,14 +68,16 @@ func realTime(n string) bool {
 	return err == nil && v >= 0 && v <= 30 && !strings.HasPrefix(n, "+")
 }
 
-func ulimits() []string {
+// Ulimits returns the names of the limits that a service can set.
+func Ulimits() []string {
 	return []string{
 		"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
 		"rttime", "sigpending", "stack",
 	}
 }
 
-func octal(s string) bool {
+// IsOctal reports whether s consists of octal digits.
+func IsOctal(s string) bool {
 	for _, c := range []byte(s) {
 		if c < '0' || c > '7' {
 			return false

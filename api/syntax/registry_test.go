@@ -1,10 +1,10 @@
-package api_test
+package syntax_test
 
 import (
 	"slices"
 	"testing"
 
-	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 )
 
 func TestRegistry(t *testing.T) {
@@ -17,7 +17,7 @@ func TestRegistry(t *testing.T) {
 		"registry.example.com.": "registry.example.com", "127.0.0.1:5000": "127.0.0.1:5000", "[::1]:5000": "[::1]:5000",
 		"": "", " \n": "", "https://": "", "not a host": "", "user:pass@host": "", "h\x00st": "", "höst": "",
 	} {
-		if got := api.Registry(server); got != want {
+		if got := syntax.Registry(server); got != want {
 			t.Errorf("Registry(%q) = %q, want %q", server, got, want)
 		}
 	}
@@ -32,7 +32,7 @@ func TestRegistriesOf(t *testing.T) {
 		"host:443/a":                  {"host/a", "host"},
 		"a b":                         nil,
 	} {
-		if got := api.RegistriesOf(image); !slices.Equal(got, want) {
+		if got := syntax.RegistriesOf(image); !slices.Equal(got, want) {
 			t.Errorf("RegistriesOf(%q) = %q, want %q", image, got, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package api
+package syntax
 
 import (
 	"strconv"
@@ -55,24 +55,6 @@ func TestExpandSecrets(t *testing.T) {
 	}
 	if got := ExpandSecrets("$$ ${P}", nil, nil); got != "$$ ${P}" {
 		t.Errorf("got %q: without variables a dollar sign has no meaning", got)
-	}
-}
-
-// TestSecretVarsAreUses: a Secret in a variable counts wherever Secrets count.
-func TestSecretVarsAreUses(t *testing.T) {
-	vars := func(secret string) []*carav1.SecretVar {
-		return []*carav1.SecretVar{{Name: "P", SecretKeyRef: &carav1.SecretKeyRef{Name: secret, Key: "k"}}}
-	}
-	spec := &carav1.ProjectSpec{Services: []*carav1.Service{{
-		Name: "web", Env: []*carav1.EnvVar{{Name: "A", Value: "${P}", SecretVars: vars("env")}}, Files: []*carav1.File{{Path: "/f", Content: "${P}", SecretVars: vars("file")}},
-	}}}
-	uses := SecretUses(spec)
-	if len(uses) != 2 || uses[0] != (SecretUse{"env", "k", "spec.services[0].env[0].secretVars[0].secretKeyRef"}) ||
-		uses[1] != (SecretUse{"file", "k", "spec.services[0].files[0].secretVars[0].secretKeyRef"}) {
-		t.Errorf("uses %v", uses)
-	}
-	if got := ProjectFeatures(spec); len(got) != 1 || got[0] != FeatureSecretVars {
-		t.Errorf("features %v", got)
 	}
 }
 

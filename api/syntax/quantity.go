@@ -1,4 +1,4 @@
-package api
+package syntax
 
 import (
 	"fmt"
@@ -24,18 +24,9 @@ func ParseDuration(s string, def time.Duration) (time.Duration, error) {
 	return d, nil
 }
 
-// RescheduleAfter parses spec.rescheduleAfter: how long to wait for a lost node (60 s if empty), or never.
-func RescheduleAfter(s string) (wait time.Duration, never bool, err error) {
-	if s == Never {
-		return 0, true, nil
-	}
-	wait, err = ParseDuration(s, time.Minute)
-	return wait, false, err
-}
-
 // MilliCPU parses a CPU quantity, such as `500m` or `2`, as thousandths of a core, rounded up; 0 if q is empty.
 func MilliCPU(q string) (int64, error) {
-	v, err := parseQuantity(q, "500m or 2")
+	v, err := ParseQuantity(q, "500m or 2")
 	if err != nil {
 		return 0, err
 	}
@@ -47,7 +38,7 @@ func MilliCPU(q string) (int64, error) {
 
 // Bytes parses a quantity of memory or disk, such as `128Mi` or `1G`, as bytes, rounded up; 0 if q is empty.
 func Bytes(q string) (int64, error) {
-	v, err := parseQuantity(q, "128Mi or 1G")
+	v, err := ParseQuantity(q, "128Mi or 1G")
 	if err != nil {
 		return 0, err
 	}
@@ -60,7 +51,8 @@ func Bytes(q string) (int64, error) {
 // maxQuantity limits the length that the quantity parser accepts. No valid quantity is longer.
 const maxQuantity = 32
 
-func parseQuantity(q, example string) (resource.Quantity, error) {
+// ParseQuantity parses a quantity of 0 or more. The error of another text gives the example.
+func ParseQuantity(q, example string) (resource.Quantity, error) {
 	if q == "" {
 		return resource.Quantity{}, nil
 	}
