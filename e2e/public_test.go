@@ -20,6 +20,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testca"
 	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
@@ -29,10 +30,12 @@ type internet struct {
 	ca          *testca.Authority
 	roots       *x509.CertPool // that the client trusts
 	http, https string
+	second      *testdocker.Second // where n2 is
 }
 
-// publicNodes is a cluster of two nodes with public addresses. The projects run on n2, and the clients come to n1.
-func publicNodes(t *testing.T) *internet {
+// publicNodes is a cluster of two nodes with public addresses, and further flags of their agents. The projects run on n2, and the
+// clients come to n1.
+func publicNodes(t *testing.T, flags ...string) *internet {
 	t.Helper()
 	ca, err := testca.New()
 	if err != nil {
@@ -44,8 +47,8 @@ func publicNodes(t *testing.T) *internet {
 			t.Fatal(err)
 		}
 	}
-	w, _ := twoNodesWith(t, []string{"--public-http", i.http, "--public-https", i.https})
-	i.testCluster = w
+	w, second := twoNodesWith(t, append([]string{"--public-http", i.http, "--public-https", i.https}, flags...))
+	i.testCluster, i.second = w, second
 	if r := w.ctl("", "cordon", "n1"); r.Code != 0 {
 		t.Fatal(r.Stderr)
 	}

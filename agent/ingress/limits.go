@@ -132,8 +132,8 @@ func (c *conn) CloseWrite() error {
 
 // SetLinger makes Close reset the connection, so that the peer does not take the data that it has for all of it.
 func (c *conn) SetLinger(seconds int) error {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
-		return tcp.SetLinger(seconds)
+	if lingers, ok := c.Conn.(interface{ SetLinger(seconds int) error }); ok {
+		return lingers.SetLinger(seconds)
 	}
 	return nil
 }

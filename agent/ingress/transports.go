@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caravanserai/cara/agent/peer"
 	"github.com/caravanserai/cara/api"
 )
 
@@ -108,7 +109,7 @@ func (i *Ingress) dialPeer(ctx context.Context, node string, protocols ...string
 	}
 	ctx, cancel := context.WithTimeout(ctx, i.cfg.Limits.Dial)
 	defer cancel()
-	raw, err := (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext(ctx, "tcp", address)
+	raw, err := peer.Connect(ctx, address)
 	if err != nil {
 		return nil, &unreachable{node: node, address: address, err: err}
 	}

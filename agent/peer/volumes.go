@@ -12,8 +12,9 @@ import (
 // from forwarded HTTP by the handshake alone, so no request of a client can become such a connection.
 const VolumeProtocol = "cara-volume/1"
 
-// dialPatience is how long a connection may take.
-const dialPatience = 10 * time.Second
+// dialPatience is how long a connection may take to open. It leaves time for another attempt, to another node perhaps, while a client
+// waits for a port.
+const dialPatience = 5 * time.Second
 
 // PortProtocol is the TLS application protocol of a connection that carries a client's connection to a port.
 const PortProtocol = "cara-port/1"
@@ -31,7 +32,7 @@ func (t *TLS) DialPort(ctx context.Context, node, address string) (*tls.Conn, er
 func (t *TLS) dial(ctx context.Context, node, address, protocol, what string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialPatience)
 	defer cancel()
-	raw, err := (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext(ctx, "tcp", address)
+	raw, err := Connect(ctx, address)
 	if err != nil {
 		return nil, fmt.Errorf("reach the agent of node %s at %s: %w", node, address, err)
 	}
