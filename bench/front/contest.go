@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caravanserai/cara/internal/test/testcluster"
 )
@@ -23,7 +25,7 @@ type contest struct {
 func (c *contest) plain(p *process) client  { return client{p.at["http"], plainHost, nil} }
 func (c *contest) secure(p *process) client { return client{p.at["https"], host, c.roots} }
 
-// requests measures rates, delays and throughput.
+// requests measures rates, processor time, delays and throughput.
 func (c *contest) requests(ctx context.Context) error {
 	all, err := c.proxies(ctx, 0)
 	if err != nil {
@@ -31,9 +33,18 @@ func (c *contest) requests(ctx context.Context) error {
 	}
 	defer endAll(all)
 	for range c.rounds {
-		for _, measure := range []func(context.Context, *process) error{c.http, c.https, c.tcp} {
+		for _, part := range []struct {
+			row     string
+			address string // the kind of address that a proxy needs for it
+			measure func(context.Context, *process) error
+		}{
+			{"http", "http", c.http}, {"https", "https", c.https}, {"http2", "https", c.http2}, {"handshakes", "https", c.handshakes}, {"body", "https", c.body}, {"tcp", "tcp", c.tcp},
+		} {
 			for _, p := range all {
-				if err := measure(ctx, p); err != nil {
+				if !c.measured(part.row) || p.at[part.address] == "" {
+					continue
+				}
+				if err := part.measure(ctx, p); err != nil {
 					return fmt.Errorf("%s: %w", p.name, err)
 				}
 			}
@@ -43,56 +54,55 @@ func (c *contest) requests(ctx context.Context) error {
 }
 
 func (c *contest) http(ctx context.Context, p *process) error {
-	if p.at["http"] == "" {
-		return nil
-	}
 	return c.rates(ctx, "HTTP", p, c.plain(p))
+}
+
+func (c *contest) https(ctx context.Context, p *process) error {
+	return c.rates(ctx, "HTTPS", p, c.secure(p))
 }
 
 func (c *contest) rates(ctx context.Context, what string, p *process, by client) error {
 	for _, clients := range []int{16, 256} {
+		before, err := processor(p)
+		if err != nil {
+			return err
+		}
 		rate, p99, err := by.press(ctx, clients, c.long)
 		if err != nil {
 			return err
 		}
+		after, err := processor(p)
+		if err != nil {
+			return err
+		}
+		c.table.add(fmt.Sprintf("%s by %d clients, processor time of a request in µs", what, clients), p.name, (after-before).Seconds()*1e6/(rate*c.long.Seconds()))
 		c.table.add(fmt.Sprintf("%s by %d clients, requests/s", what, clients), p.name, rate)
 		c.table.add(fmt.Sprintf("%s by %d clients, p99 in ms", what, clients), p.name, p99.Seconds()*1000)
 	}
 	return nil
 }
 
-func (c *contest) https(ctx context.Context, p *process) error {
-	if p.at["https"] == "" {
-		return nil
-	}
-	by := c.secure(p)
-	if err := c.rates(ctx, "HTTPS", p, by); err != nil {
-		return err
-	}
-	rate, ok, err := by.h2load(ctx, c.long)
-	if err != nil {
-		return err
-	}
-	if ok {
+func (c *contest) http2(ctx context.Context, p *process) error {
+	rate, ok, err := c.secure(p).h2load(ctx, c.long)
+	if err == nil && ok {
 		c.table.add("HTTP/2 by 16 x 10 streams, requests/s", p.name, rate)
 	}
-	handshakes, err := by.connects(ctx, c.long, func(net.Conn) error { return nil })
-	if err != nil {
-		return err
-	}
-	c.table.add("new TLS handshakes/s", p.name, handshakes)
-	speed, err := by.big(ctx, c.size)
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+func (c *contest) handshakes(ctx context.Context, p *process) error {
+	rate, err := c.secure(p).connects(ctx, c.long, func(net.Conn) error { return nil })
+	c.table.add("new TLS handshakes/s", p.name, rate)
+	return err
+}
+
+func (c *contest) body(ctx context.Context, p *process) error {
+	speed, err := c.secure(p).big(ctx, c.size)
 	c.table.add("large body over TLS, MiB/s", p.name, speed)
-	return nil
+	return err
 }
 
 func (c *contest) tcp(ctx context.Context, p *process) error {
-	if p.at["tcp"] == "" {
-		return nil
-	}
 	by := client{p.at["tcp"], "", nil}
 	speed, err := by.bigTCP(ctx, c.size)
 	if err != nil {
@@ -111,23 +121,31 @@ func (c *contest) tcp(ctx context.Context, p *process) error {
 	return err
 }
 
-// connections measures the memory of idle connections, each of which has had one request.
+// connections measures the memory of idle connections, each of which has had one request. Each kind of them has a process of its
+// own, since one that has served others uses their memory again.
 func (c *contest) connections(ctx context.Context) error {
-	all, err := c.proxies(ctx, 0)
-	if err != nil {
-		return err
+	if !c.measured("idle") {
+		return nil
 	}
-	defer endAll(all)
-	for _, p := range all {
-		for kind, by := range map[string]client{"HTTP": c.plain(p), "HTTPS": c.secure(p)} {
-			if by.address == "" {
+	for kind, by := range map[string]func(*process) client{"HTTP": c.plain, "HTTPS": c.secure} {
+		all, err := c.proxies(ctx, 0)
+		if err != nil {
+			return err
+		}
+		for _, p := range all {
+			if p.at[strings.ToLower(kind)] == "" {
 				continue
 			}
-			grown, err := c.idleMemory(ctx, p, by)
-			if err != nil {
-				return fmt.Errorf("%s: idle connections: %w", p.name, err)
+			grown, failed := c.idleMemory(ctx, p, by(p))
+			if failed != nil {
+				err = fmt.Errorf("%s: idle connections: %w", p.name, failed)
+				break
 			}
 			c.table.add(fmt.Sprintf("%d idle connections of %s, MiB more", c.idle, kind), p.name, grown)
+		}
+		endAll(all)
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -155,11 +173,17 @@ func (c *contest) idleMemory(ctx context.Context, p *process, by client) (float6
 		}
 	}
 	after, err := memory(p.cmd.Process.Pid)
+	if err == nil && c.profiles != "" {
+		err = p.writeHeap(ctx, c.profiles)
+	}
 	return after - before, err
 }
 
 // manyHosts measures the memory of many hosts, and requests for the last of them.
 func (c *contest) manyHosts(ctx context.Context) error {
+	if !c.measured("hosts") {
+		return nil
+	}
 	all, err := c.proxies(ctx, c.hosts)
 	if err != nil {
 		return err
@@ -187,25 +211,43 @@ func (c *contest) manyHosts(ctx context.Context) error {
 
 // memory returns the resident memory of a process and its children, in MiB.
 func memory(pid int) (float64, error) {
-	used, err := testcluster.UsageOf(pid)
+	used, err := usage(pid)
+	return float64(used.Resident) / (1 << 20), err
+}
+
+// processor returns the processor time of a proxy and its children.
+func processor(p *process) (time.Duration, error) {
+	used, err := usage(p.cmd.Process.Pid)
+	return used.Processor, err
+}
+
+// usage adds up what a process and its children take.
+func usage(pid int) (testcluster.Usage, error) {
+	total, err := testcluster.UsageOf(pid)
 	if err != nil {
-		return 0, err
+		return total, err
 	}
-	total := float64(used.Resident) / (1 << 20)
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
-		return 0, err
+		return total, err
 	}
-	for child := range strings.FieldsSeq(string(children)) {
-		id, err := strconv.Atoi(child)
+	for _, task := range tasks {
+		children, err := os.ReadFile(task)
 		if err != nil {
-			return 0, err
+			continue // the thread has ended
 		}
-		more, err := memory(id)
-		if err != nil {
-			return 0, err
+		for child := range strings.FieldsSeq(string(children)) {
+			id, err := strconv.Atoi(child)
+			if err != nil {
+				return total, err
+			}
+			more, err := usage(id)
+			if err != nil {
+				return total, err
+			}
+			total.Resident += more.Resident
+			total.Processor += more.Processor
 		}
-		total += more
 	}
 	return total, nil
 }

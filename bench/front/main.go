@@ -31,6 +31,8 @@ type options struct {
 	only        string
 	role, dir   string
 	many        int
+	rows        string
+	profiles    string
 }
 
 const (
@@ -50,6 +52,8 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "proxies to measure, separated by commas (default: all that are installed)")
 	flag.StringVar(&o.role, "role", "", "be one of the processes of a run and nothing else")
 	flag.StringVar(&o.dir, "dir", "", "directory of a run, for -role")
+	flag.StringVar(&o.rows, "rows", "", "what to measure, of http, https, http2, handshakes, body, tcp, idle and hosts, separated by commas (default: all)")
+	flag.StringVar(&o.profiles, "profiles", "", "directory for profiles of the processor and the memory of cara and bare; choose one of -rows for each run")
 	flag.IntVar(&o.many, "many", 0, "further hosts, for -role")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -106,10 +110,12 @@ func (o options) run(ctx context.Context) (err error) {
 	return err
 }
 
-// wanted reports whether a proxy is to be measured.
-func (o options) wanted(name string) bool {
-	return o.only == "" || slices.Contains(strings.Split(o.only, ","), name)
-}
+// wanted reports whether a proxy is to be measured, and measured whether a row is.
+func (o options) wanted(name string) bool { return listed(o.only, name) }
+
+func (o options) measured(row string) bool { return listed(o.rows, row) }
+
+func listed(all, one string) bool { return all == "" || slices.Contains(strings.Split(all, ","), one) }
 
 // table collects figures by row and column.
 type table struct {

@@ -22,7 +22,7 @@ type process struct {
 	name string
 	at   map[string]string // addresses by kind: http, https, tcp
 	cmd  *exec.Cmd
-	in   io.Closer // its end ends the processes of this program; nil for others
+	in   io.WriteCloser // its end ends the processes of this program; nil for others
 }
 
 // end ends the process and those that it has started.
@@ -41,7 +41,8 @@ func (o options) start(ctx context.Context, role string, many int) (*process, er
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-role", role, "-dir", o.dir, "-many", strconv.Itoa(many), "-idle", strconv.Itoa(o.idle), "-big", strconv.FormatInt(o.size, 10))
+	cmd := exec.CommandContext(ctx, self, "-role", role, "-dir", o.dir, "-many", strconv.Itoa(many), "-idle", strconv.Itoa(o.idle), "-big", strconv.FormatInt(o.size, 10),
+		"-profiles", o.profiles)
 	cmd.Stderr = os.Stderr
 	in, inErr := cmd.StdinPipe()
 	out, outErr := cmd.StdoutPipe()

@@ -30,15 +30,24 @@ import (
 // be is one process of a run. It prints its addresses, and ends when its standard input does.
 func (o options) be(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	profiled, err := o.profile()
+	if err != nil {
+		return err
+	}
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // until the parent ends, however it does
-		cancel()
+		defer cancel() // when the parent ends, however it does
+		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+			if err := o.heap(); err != nil {
+				fmt.Fprintln(os.Stderr, "front:", err)
+			}
+		}
 	}()
 	role, ok := map[string]func(context.Context) error{"backend": o.backend, "bare": o.bare, "cara": o.cara}[o.role]
 	if !ok {
 		return fmt.Errorf("there is no role %q", o.role)
 	}
-	return role(ctx)
+	return errors.Join(role(ctx), profiled())
 }
 
 func listen(ctx context.Context) (net.Listener, error) {
