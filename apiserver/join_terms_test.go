@@ -1,11 +1,16 @@
 package apiserver
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/agent/join"
@@ -13,6 +18,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testproblem"
+	"github.com/caravanserai/cara/store"
 )
 
 func TestJoinTokensHaveAnEndAndUses(t *testing.T) {
@@ -85,6 +91,55 @@ func TestAJoinTokenBoundsNamesAndLabels(t *testing.T) {
 	left, _ := state.Get[*carav1.Token](c.db.Cache, "rack7")
 	if left.GetUsesLeft() != 9 {
 		t.Errorf("%d uses left: a refused join must not cost one", left.GetUsesLeft())
+	}
+}
+
+// oneCommit finds out whether transactions of a token meet in the store.
+type oneCommit struct {
+	store.Store
+	token string
+	now   *atomic.Int32
+	met   *atomic.Bool
+}
+
+func (s oneCommit) Commit(ctx context.Context, tx store.Txn) (int64, error) {
+	if slices.ContainsFunc(tx.Do, func(op store.Op) bool { return strings.HasSuffix(op.Key, "/"+s.token) }) {
+		if s.now.Add(1) > 1 {
+			s.met.Store(true)
+		}
+		defer s.now.Add(-1)
+	}
+	return s.Store.Commit(ctx, tx)
+}
+
+// TestManyNodesJoinTogether: each of them changes the token. If they ran at once, some would conflict more often than a transaction tries.
+func TestManyNodesJoinTogether(t *testing.T) {
+	const nodes = 48
+	watched := oneCommit{token: "rack", now: new(atomic.Int32), met: new(atomic.Bool)}
+	c := newCluster(t, func(cfg *Config) { watched.Store, cfg.Store = cfg.Store, &watched })
+	made, err := carav1.NewTokenServiceClient(c.admin(t)).CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: &carav1.Token{
+		Metadata: &carav1.ObjectMeta{Name: "rack"}, Role: api.RoleJoin, UsesLeft: nodes,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all errgroup.Group
+	for i := range nodes {
+		cfg := c.joinConfig(t, fmt.Sprintf("n%d", i))
+		cfg.Token = made.GetSecret()
+		all.Go(func() error {
+			_, err := join.Join(t.Context(), cfg)
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+	if watched.met.Load() {
+		t.Error("two joins were in the store at the same time")
+	}
+	if left, _ := state.Get[*carav1.Token](c.db.Cache, "rack"); left.GetUsesLeft() >= 0 {
+		t.Errorf("%d uses left", left.GetUsesLeft())
 	}
 }
 

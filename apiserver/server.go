@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/fullstorydev/grpchan/inprocgrpc"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
@@ -66,7 +67,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.objects = objects.New(objects.Service{DB: s.db, Guard: s.guard, Identity: cfg.Identity, DeleteWait: cfg.DeleteWait, MayCall: authorise, SessionActor: sessions{s}.actor})
 	s.live = s.objects.Live
-	s.agents = &dispatch.Dispatcher{DB: s.db, Objects: s.objects, Guard: s.guard, Identity: cfg.Identity, ClusterID: cfg.ClusterID, Authenticate: s.network, Routes: dispatch.NewRouteIndex()}
+	s.agents = &dispatch.Dispatcher{DB: s.db, Objects: s.objects, Guard: s.guard, Identity: cfg.Identity, Joins: semaphore.NewWeighted(1), ClusterID: cfg.ClusterID, Authenticate: s.network, Routes: dispatch.NewRouteIndex()}
 	s.streams = &relay.Relay{DB: s.db, Guard: s.guard, Sessions: &s.agents.Sessions, MaxPerCaller: cfg.MaxStreamsPerCaller}
 	return s, nil
 }

@@ -18,6 +18,8 @@ package dispatch
 import (
 	"context"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
@@ -31,6 +33,9 @@ type Dispatcher struct {
 	Guard   guard.Guard
 	// Identity signs the certificates of nodes. Without it no node can join.
 	Identity *identity.Identity
+	// Joins lets one join at a time write, because each one counts a use of its token: many nodes that join together would conflict until
+	// their transactions give up.
+	Joins *semaphore.Weighted
 	// ClusterID is a label of every container.
 	ClusterID string
 	// Authenticate returns the caller from the network, from the credentials in ctx.

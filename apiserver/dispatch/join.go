@@ -43,6 +43,13 @@ func (d *Dispatcher) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 	if fields := api.Validate(asked); len(fields) > 0 {
 		return nil, api.Invalid(rules.Describe(asked), fields)
 	}
+	if _, err := useJoinToken(d.DB.Begin(ctx), req.GetTokenId(), req.GetSecret()); err != nil {
+		return nil, err // a caller without a token must not wait behind those that have one
+	}
+	if err := d.Joins.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer d.Joins.Release(1)
 	var certificate []byte
 	err := d.DB.Transact(ctx, func(t *state.Tx) error {
 		token, err := useJoinToken(t, req.GetTokenId(), req.GetSecret())
