@@ -15,6 +15,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -44,10 +45,11 @@ type Options struct {
 	// Environ has variables as NAME=VALUE. They have precedence over EnvFiles.
 	Environ []string
 
-	// tree is the source of the files, and root the directory with copies of those that the library reads. Nil and empty for
-	// files on disk.
-	tree Tree
-	root string
+	// tree is the source of the files, root the directory with copies of those that the library reads, and others are the included and
+	// extended ones. Not for files on disk.
+	tree   Tree
+	root   string
+	others []*source
 }
 
 // Result is a converted project.
@@ -150,22 +152,35 @@ func (c *converter) say(s Severity, key, message string) {
 	c.findings = append(c.findings, Finding{Severity: s, File: at.file, Line: at.line, Column: at.column, Key: key, Message: message})
 }
 
+// keysOfFields maps fields of a service to the keys that they come from.
+var keysOfFields = map[string]string{ //nolint:gochecknoglobals // a table
+	"image": "image", "env": "environment", "volumeMounts": "volumes", "files": "volumes", "tmpfs": "tmpfs", "dependsOn": "depends_on",
+	"healthcheck": "healthcheck", "workingDir": "working_dir", "user": "user", "stopGracePeriod": "stop_grace_period",
+	"stopSignal": "stop_signal", "capAdd": "cap_add", "capDrop": "cap_drop", "labels": "labels", "ulimits": "ulimits", "shmSize": "shm_size",
+}
+
 // validate adds the problems that the server would find. Their causes are values that Compose accepts and Cara does not.
 func (c *converter) validate() {
 	for _, e := range api.Validate(c.to) {
-		key, s := "services", e.GetField()
+		key, message := "services", e.GetField()+" "+e.GetMessage()
 		for i, svc := range c.to.GetSpec().GetServices() {
-			prefix := "spec.services[" + itoa(i) + "]"
-			if s == prefix+".image" && svc.GetImage() == "" {
+			field, ok := strings.CutPrefix(e.GetField(), "spec.services["+itoa(i)+"]")
+			if !ok {
+				continue
+			}
+			key = "services." + c.original(svc.GetName())
+			first := regexp.MustCompile(`\w+`).FindString(field)
+			if from := keysOfFields[first]; from != "" {
+				key += "." + from
+				message = strings.TrimPrefix(strings.TrimPrefix(field, "."), "image") + " " + e.GetMessage()
+			}
+			if first == "image" && svc.GetImage() == "" {
 				key = "" // process has said it
-			} else if strings.HasPrefix(s, prefix) {
-				key = "services." + c.original(svc.GetName())
 			}
 		}
-		if key == "" {
-			continue
+		if key != "" {
+			c.say(Refusal, key, strings.TrimSpace(message))
 		}
-		c.say(Refusal, key, s+" "+e.GetMessage())
 	}
 }
 

@@ -24,6 +24,7 @@ type input struct {
 	project *types.Project
 	model   map[string]any // the merged files, without the defaults of Compose
 	files   []*source
+	others  []*source // files of a source that these include or extend
 	dir     string
 	tree    Tree // nil for files on disk
 	root    string
@@ -53,7 +54,7 @@ func load(ctx context.Context, o Options) (*input, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &input{tree: o.tree, root: o.root}
+	in := &input{tree: o.tree, root: o.root, others: o.others}
 	if o.ManifestDir != "" {
 		if in.manifestDir, err = filepath.Abs(o.ManifestDir); err != nil {
 			return nil, err
@@ -107,15 +108,21 @@ func (o *Options) directory() error {
 	return nil
 }
 
-// explain adds the names of the files to an error that does not have them.
+// explain adds the place in the files to an error of the library. In a source, about does it, because included files are known there.
 func (in *input) explain(err error) error {
-	if len(in.files) == 1 {
-		if f := in.files[0]; strings.Contains(err.Error(), "additional properties") && len(f.keysOf("services")) == 0 {
-			return fmt.Errorf("%s: %w. A file of the first version of Compose lists its services at the top: write services: above them, and indent them", f.name, err)
-		}
-		return fmt.Errorf("%s: %w", in.files[0].name, err)
+	if in.tree != nil || len(in.files) == 0 {
+		return err
 	}
-	return err
+	main := in.files[0]
+	f := about(err.Error(), in.files, nil, main.name)
+	where := fmt.Sprintf("%s:%d:%d: ", f.File, f.Line, f.Column)
+	if f.Key != "" {
+		where += f.Key + ": "
+	}
+	if strings.Contains(err.Error(), "additional properties") && len(in.files) == 1 && len(main.keysOf("services")) == 0 {
+		f.Message += ". A file of the first version of Compose lists its services at the top: write services: above them, and indent them"
+	}
+	return errors.New(where + f.Message)
 }
 
 func readSource(name string, o Options) (*source, error) {

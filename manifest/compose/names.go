@@ -41,8 +41,12 @@ func (c *converter) rename() {
 			c.say(severity, "services."+name, text)
 		}
 	}
-	if name := c.to.GetMetadata().GetName(); !api.IsName(name) {
+	written, _ := c.model["name"].(string)
+	switch name := c.to.GetMetadata().GetName(); {
+	case !api.IsName(name):
 		c.say(Refusal, "name", "the project's name "+quoteOr(c.project.Name, "")+" is not a DNS label: use --name")
+	case written != "" && written != name:
+		c.say(Note, "name", "the project is named "+name)
 	}
 }
 

@@ -2,9 +2,6 @@ package compose
 
 import (
 	"fmt"
-	"path"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -35,16 +32,24 @@ func newSource(name string, data []byte) (*source, error) {
 }
 
 // locate returns the position of a key, such as `services.web.ports.0`, or of its nearest existing parent. If several files
-// have the key, the last one decides its value.
+// have the key, the last one decides its value. An included or extended file counts if it has more of the key.
 func (in *input) locate(key string) place {
-	best, deepest := place{}, -1
-	for _, f := range in.files {
-		node, depth := f.find(strings.Split(key, "."))
-		if depth >= deepest {
-			deepest, best = depth, place{f.name, node.Line, node.Column}
+	at, depth := deepest(in.files, key)
+	if other, more := deepest(in.others, key); more > depth {
+		return other
+	}
+	return at
+}
+
+// deepest is locate. It also returns how many parts of the key exist; -1 without files.
+func deepest(files []*source, key string) (best place, depth int) {
+	depth = -1
+	for _, f := range files {
+		if node, here := f.find(strings.Split(key, ".")); here >= depth {
+			depth, best = here, place{f.name, node.Line, node.Column}
 		}
 	}
-	return best
+	return best, depth
 }
 
 // find returns the node of a key, and how many of its parts exist.
@@ -117,60 +122,4 @@ func (s *source) keysOf(name string) []string {
 		out = append(out, m.Content[i].Value)
 	}
 	return out
-}
-
-// near moves a finding about an error of the library without a key to what the text quotes: a line, or a value in a service.
-func (g *gatherer) near(f *Finding, text string) {
-	for _, main := range g.mains {
-		scope := main.root
-		if m := regexp.MustCompile(`service "([^"]+)"`).FindStringSubmatch(text); m != nil {
-			key, service := serviceOf(main, m[1])
-			if service == nil {
-				continue
-			}
-			f.File, f.Line, f.Column = main.name, key.Line, key.Column
-			scope = service
-		}
-		var at *yaml.Node
-		if m := regexp.MustCompile(`line (\d+): mapping key`).FindStringSubmatch(text); m != nil {
-			at = firstNode(scope, func(n *yaml.Node) bool { return strconv.Itoa(n.Line) == m[1] })
-		}
-		words := regexp.MustCompile("[^\\s\"'`,:]{2,}").FindAllString(text, 50)
-		for _, word := range slices.Backward(words) { // the value comes last
-			if at == nil {
-				at = firstNode(scope, func(n *yaml.Node) bool { return names(word, n) })
-			}
-		}
-		if at != nil {
-			f.File, f.Line, f.Column = main.name, at.Line, at.Column
-			return
-		}
-	}
-}
-
-func serviceOf(main *source, name string) (key, value *yaml.Node) {
-	_, services := child(main.root, "services")
-	if services == nil {
-		return nil, nil
-	}
-	return child(services, name)
-}
-
-// names reports whether a word of a message is a value, the part of it before a colon, or its path in the source.
-func names(word string, n *yaml.Node) bool {
-	before, _, _ := strings.Cut(n.Value, ":")
-	return n.Kind == yaml.ScalarNode && before != "" && (word == n.Value || word == before || path.Base(word) == path.Base(n.Value) && strings.Contains(word, "/"))
-}
-
-// firstNode returns the first node in the order of the file that fits.
-func firstNode(n *yaml.Node, fits func(*yaml.Node) bool) *yaml.Node {
-	if n.Kind != yaml.MappingNode && n.Kind != yaml.SequenceNode && fits(n) {
-		return n
-	}
-	for _, c := range n.Content {
-		if found := firstNode(c, fits); found != nil {
-			return found
-		}
-	}
-	return nil
 }

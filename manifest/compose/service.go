@@ -167,6 +167,9 @@ func (s *service) restart() {
 			return
 		}
 		s.restarted = append(s.restarted, s.in.Name)
+	case "always", "unless-stopped":
+	default:
+		s.say(Refusal, "restart", "%q is not known: use no, on-failure, always or unless-stopped", policy)
 	}
 }
 

@@ -62,7 +62,10 @@ func ConvertTree(ctx context.Context, o TreeOptions) (*Result, error) {
 	}
 	g := &gatherer{ctx: ctx, tree: o.Tree, root: root, seen: map[string]bool{}}
 	for _, name := range o.Files {
-		g.compose(path.Join(o.Dir, name), []string{o.Dir})
+		g.names = append(g.names, path.Join(o.Dir, name))
+	}
+	for _, name := range g.names {
+		g.compose(name, []string{o.Dir})
 	}
 	g.env(path.Join(o.Dir, ".env"), place{file: path.Join(o.Dir, ".env"), line: 1, column: 1})
 	if g.err != nil {
@@ -72,7 +75,7 @@ func ConvertTree(ctx context.Context, o TreeOptions) (*Result, error) {
 	if len(g.findings) > 0 {
 		return &Result{Findings: g.findings}, nil
 	}
-	opts := Options{Dir: filepath.Join(root, filepath.FromSlash(o.Dir)), Profiles: o.Profiles, tree: o.Tree, root: root}
+	opts := Options{Dir: filepath.Join(root, filepath.FromSlash(o.Dir)), Profiles: o.Profiles, tree: o.Tree, root: root, others: g.others}
 	if o.Dir == "" && !slices.ContainsFunc(g.mains, func(s *source) bool { _, v := child(s.root, "name"); return v != nil }) {
 		opts.Name = o.Name
 	}
@@ -111,24 +114,7 @@ func convertSafely(ctx context.Context, o Options) (r *Result, err error) {
 func (g *gatherer) failed(o TreeOptions, err error) *Result {
 	text := strings.ReplaceAll(err.Error(), g.root+"/", "")
 	text = markers.ReplaceAllString(strings.ReplaceAll(text, g.root, "the source"), "$${$1}")
-	text = regexp.MustCompile(`validating \S+: `).ReplaceAllString(text, "")
-	text = strings.ReplaceAll(text, "false schema", "is not a key of the Compose specification")
-	main := path.Join(o.Dir, o.Files[0])
-	f := Finding{Severity: Refusal, File: main, Line: 1, Column: 1, Message: strings.TrimPrefix(text, main+": ")}
-	if len(g.mains) > 0 {
-		in := &input{files: g.mains}
-		for _, key := range regexp.MustCompile(`[A-Za-z_][\w-]*(\.[\w-]+)+`).FindAllString(regexp.MustCompile(`(\w)\[([\w-]+)\]`).ReplaceAllString(text, "$1.$2"), 10) {
-			if at := in.locate(key); at.line > f.Line {
-				f.File, f.Line, f.Column, f.Key = at.file, at.line, at.column, key
-				f.Message = strings.TrimPrefix(f.Message, key+" ")
-				break
-			}
-		}
-	}
-	if f.Key == "" {
-		g.near(&f, text)
-	}
-	return &Result{Findings: []Finding{f}}
+	return &Result{Findings: []Finding{about(text, g.mains, g.others, path.Join(o.Dir, o.Files[0]))}}
 }
 
 // gatherer copies the files that the library reads.
@@ -138,10 +124,12 @@ type gatherer struct {
 	root     string
 	seen     map[string]bool
 	bytes    int
-	full     bool // the limit of files or bytes is reached
-	dollars  int  // dollar signs in the Compose files
-	longest  int  // value of a variable
+	full     bool     // the limit of files or bytes is reached
+	dollars  int      // dollar signs in the Compose files
+	longest  int      // value of a variable
+	names    []string // of the Compose files of the project
 	mains    []*source
+	others   []*source // included and extended files
 	findings []Finding
 	err      error // of the tree, not of a file
 }
@@ -207,8 +195,10 @@ func (g *gatherer) compose(name string, bases []string) {
 		g.refuse(place{name, int(p.GetLine()), int(p.GetColumn())}, "%s", p.GetMessage())
 	}
 	g.dollars += strings.Count(string(data), "$")
-	if len(roots) > 0 && len(bases) == 1 && path.Dir(name) == path.Clean(bases[0]) {
+	if len(roots) > 0 && slices.Contains(g.names, name) {
 		g.mains = append(g.mains, &source{name: name, root: roots[0]})
+	} else if len(roots) > 0 {
+		g.others = append(g.others, &source{name: name, root: roots[0]})
 	}
 	if !slices.Contains(bases, path.Dir(name)) {
 		bases = append(slices.Clone(bases), path.Dir(name))

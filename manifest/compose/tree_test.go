@@ -210,20 +210,38 @@ func TestTreeErrors(t *testing.T) {
 		many[fmt.Sprintf("%02d.env", i)] = "A=1\n"
 	}
 	for name, c := range map[string]struct{ yaml, want string }{
-		"a key of the schema": {"services:\n  web:\n    image: a\n    portz: []\n", "apps/shop/compose.yaml:4:5: refused: services.web.portz: is not a key of the Compose specification\n"},
-		"refused":             {"services:\n  web:\n    image: a\n    restart: always\n    privileged: true\n", "apps/shop/compose.yaml:5:5: refused: services.web.privileged: has no equivalent: containers have no access to the machine; add single capabilities with cap_add\n"},
-		"a missing file":      {"services:\n  web:\n    image: a\n    restart: always\n    volumes:\n    - ./x.conf:/x\n", "apps/shop/compose.yaml:6:7: refused: services.web.volumes.0: apps/shop/x.conf does not exist in the source\n"},
-		"a value":             {"services:\n  web:\n    image: a\n    ports:\n    - 99999:80\n", "apps/shop/compose.yaml:5:7: refused: : invalid hostPort: 99999\n"},
-		"a bad size":          {"services:\n  web:\n    image: a\n    mem_limit: 12q\n", "apps/shop/compose.yaml:4:5: refused: services.web.mem_limit: decoding failed due to the following error(s):\n\n'services[web].mem_limit' invalid suffix: 'q'\n"},
-		"a missing service":   {"services:\n  web:\n    image: a\n    depends_on: [nope]\n", "apps/shop/compose.yaml:4:18: refused: : service \"web\" depends on undefined service \"nope\": invalid compose project\n"},
-		"a missing volume":    {"services:\n  web:\n    image: a\n    volumes: ['data:/x']\n", "apps/shop/compose.yaml:4:15: refused: : service \"web\" refers to undefined volume data: invalid compose project\n"},
-		"a missing env file":  {"services:\n  web:\n    image: a\n    env_file: nope.env\n", "apps/shop/compose.yaml:4:15: refused: : env file apps/shop/nope.env not found: stat apps/shop/nope.env: no such file or directory\n"},
-		"a duplicate key":     {"services:\n  web:\n    image: a\n    image: b\n", "apps/shop/compose.yaml:4:5: refused: : failed to parse apps/shop/compose.yaml: yaml: construct errors:\n  line 1: line 4: mapping key \"image\" already defined at line 3\n"},
-		"too many files":      {"services:\n  web:\n    image: a\n    env_file: [" + strings.Join(slices.Sorted(maps.Keys(many)), ", ") + "]\n", "apps/shop/compose.yaml:4:15: refused: : the project reads more than 50 files or 4 MiB; make it smaller\n"},
-		"not YAML":            {"services:\n\tweb: {}\n", "apps/shop/compose.yaml:2:1: refused: : not YAML: a tab where spaces are wanted; indent with spaces\n"},
+		"a key of the schema":          {"services:\n  web:\n    image: a\n    portz: []\n", "apps/shop/compose.yaml:4:5: refused: services.web.portz: is not a key of the Compose specification\n"},
+		"refused":                      {"services:\n  web:\n    image: a\n    restart: always\n    privileged: true\n", "apps/shop/compose.yaml:5:5: refused: services.web.privileged: has no equivalent: containers have no access to the machine; add single capabilities with cap_add\n"},
+		"a missing file":               {"services:\n  web:\n    image: a\n    restart: always\n    volumes:\n    - ./x.conf:/x\n", "apps/shop/compose.yaml:6:7: refused: services.web.volumes.0: apps/shop/x.conf does not exist in the source\n"},
+		"a value":                      {"services:\n  web:\n    image: a\n    ports:\n    - 99999:80\n", "apps/shop/compose.yaml:5:7: refused: : invalid hostPort: 99999\n"},
+		"a bad size":                   {"services:\n  web:\n    image: a\n    mem_limit: 12q\n", "apps/shop/compose.yaml:4:5: refused: services.web.mem_limit: invalid suffix: 'q'\n"},
+		"a missing service":            {"services:\n  web:\n    image: a\n    depends_on: [nope]\n", "apps/shop/compose.yaml:4:18: refused: : service \"web\" depends on undefined service \"nope\"\n"},
+		"a missing volume":             {"services:\n  web:\n    image: a\n    volumes: ['data:/x']\n", "apps/shop/compose.yaml:4:15: refused: : service \"web\" refers to undefined volume data\n"},
+		"a missing env file":           {"services:\n  web:\n    image: a\n    env_file: nope.env\n", "apps/shop/compose.yaml:4:15: refused: : apps/shop/nope.env does not exist\n"},
+		"a duplicate key":              {"services:\n  web:\n    image: a\n    image: b\n", "apps/shop/compose.yaml:4:5: refused: : the key \"image\" is already defined at line 3\n"},
+		"too many files":               {"services:\n  web:\n    image: a\n    env_file: [" + strings.Join(slices.Sorted(maps.Keys(many)), ", ") + "]\n", "apps/shop/compose.yaml:4:15: refused: : the project reads more than 50 files or 4 MiB; make it smaller\n"},
+		"not YAML":                     {"services:\n\tweb: {}\n", "apps/shop/compose.yaml:2:1: refused: : not YAML: a tab where spaces are wanted; indent with spaces\n"},
+		"an extended service":          {"services:\n  web:\n    image: a\n    extends: nope\n", "apps/shop/compose.yaml:4:14: refused: : cannot extend service \"web\" in apps/shop/compose.yaml: service \"nope\" not found\n"},
+		"extends in a circle":          {"services:\n  a: {image: a, extends: c}\n  b:\n    extends: b\n  c: {image: c}\n", "apps/shop/compose.yaml:4:5: refused: services.b.extends: extends leads back to this service: b in apps/shop/compose.yaml extends b in apps/shop/compose.yaml\n"},
+		"includes in a circle":         {"# first\nservices: {}\ninclude:\n- loop.yaml\n", "apps/shop/compose.yaml:4:3: refused: : include leads back to a file that includes it: apps/shop/compose.yaml include apps/shop/loop.yaml include apps/shop/compose.yaml\n"},
+		"depends in a circle":          {"services:\n  z: {image: z, depends_on: [a]}\n  a:\n    image: a\n    depends_on: [b]\n  b:\n    image: b\n    depends_on: [a]\n", "apps/shop/compose.yaml:5:5: refused: services.a.depends_on: depends_on leads back to this service: a -> b -> a\n"},
+		"a key of an included":         {"include: [wrong.yaml]\nservices: {}\n", "apps/shop/wrong.yaml:1:26: refused: services.b.portz: is not a key of the Compose specification\n"},
+		"a refused key of an included": {"include: [strong.yaml]\nservices: {}\n", "apps/shop/strong.yaml:1:43: refused: services.b.privileged: has no equivalent: containers have no access to the machine; add single capabilities with cap_add\n"},
+		"an image":                     {"services:\n  web:\n    restart: always\n    image: Upper\n", "apps/shop/compose.yaml:4:5: refused: services.web.image: \"Upper\" is no image reference: invalid reference format: repository name (library/Upper) must be lowercase; write one such as postgres:15 or registry.example.com/team/app:1.2\n"},
+		"no image":                     {"services:\n  web:\n    labels: {context: image}\n", "apps/shop/compose.yaml:2:3: refused: : service \"web\" has neither an image nor a build context specified\n"},
+		"a restart":                    {"services:\n  web:\n    image: a\n    restart: sometimes\n", "apps/shop/compose.yaml:4:5: refused: services.web.restart: \"sometimes\" is not known: use no, on-failure, always or unless-stopped\n"},
+		"a secret":                     {"services:\n  web:\n    image: a\n    secrets: [x]\n", "apps/shop/compose.yaml:4:15: refused: : service \"web\" refers to undefined secret x\n"},
+		"a file of variables":          {"services:\n  web:\n    image: a\n    env_file: open.env\n", "apps/shop/open.env:3:1: refused: : a value has no closing quote, here or above\n"},
+		"a comment above":              {"# first\nservices:\n  web:\n    image: a\n    env_file: nope.env\n", "apps/shop/compose.yaml:5:15: refused: : apps/shop/nope.env does not exist\n"},
+		"a required variable":          {"services:\n  web:\n    image: ${NOPE:?set it}\n", "apps/shop/compose.yaml:3:5: refused: services.web.image: required variable NOPE is missing a value: set it\n"},
+		"a name":                       {"name: My Shop\nservices: {web: {image: a, restart: always}}\n", "apps/shop/compose.yaml:1:1: note: name: the project is named myshop\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tree := texts{"apps/shop/compose.yaml": c.yaml}
+			tree := texts{
+				"apps/shop/compose.yaml": c.yaml, "apps/shop/loop.yaml": "include: [compose.yaml]\n", "apps/shop/open.env": "A=1\nB=\"hidden\n",
+				"apps/shop/strong.yaml": "services: {b: {image: b, restart: always, privileged: true}}\n",
+				"apps/shop/wrong.yaml":  "services: {b: {image: b, portz: []}}\n",
+			}
 			for name, data := range many {
 				tree["apps/shop/"+name] = data
 			}
