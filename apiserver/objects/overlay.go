@@ -16,8 +16,8 @@ func (s *Service) overlayProject(p *carav1.Project) *carav1.Project {
 	if ref == "" {
 		return p
 	}
-	node, ok := state.Get[*carav1.Node](s.DB.Cache, ref)
-	if ok && node.GetStatus().GetState() != api.NodeNotReady {
+	node, lost := s.lostNode(ref)
+	if !lost {
 		return p
 	}
 	seen := s.Live.Beats.Of(ref)
@@ -30,6 +30,28 @@ func (s *Service) overlayProject(p *carav1.Project) *carav1.Project {
 	out := proto.CloneOf(p)
 	out.Status.LastSeen = timestamppb.New(seen)
 	return out
+}
+
+// overlayProjects is overlayProject for a list, in place. It looks each node up once.
+func (s *Service) overlayProjects(list []*carav1.Project) {
+	lost := map[string]bool{}
+	for i, p := range list {
+		ref := p.GetStatus().GetNodeRef()
+		is, known := lost[ref]
+		if !known && ref != "" {
+			_, is = s.lostNode(ref)
+			lost[ref] = is
+		}
+		if is {
+			list[i] = s.overlayProject(p)
+		}
+	}
+}
+
+// lostNode returns a node, and whether it is NotReady or gone.
+func (s *Service) lostNode(name string) (n *carav1.Node, lost bool) {
+	n, ok := state.Get[*carav1.Node](s.DB.Cache, name)
+	return n, !ok || n.GetStatus().GetState() == api.NodeNotReady
 }
 
 // overlaySource adds the last poll and the last webhook delivery to a source.

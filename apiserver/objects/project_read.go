@@ -28,9 +28,7 @@ func (s Projects) ListProjects(_ context.Context, req *carav1.ListProjectsReques
 		return nil, err
 	}
 	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
-	for i, p := range items {
-		items[i] = s.overlayProject(p)
-	}
+	s.overlayProjects(items)
 	return &carav1.ListProjectsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindProject), Items: items, Metadata: meta}, nil
 }
 
