@@ -20,13 +20,15 @@ PEERS    ?=
 FLEET    ?=
 # Packages share one engine and a couple of cores: two at a time keeps their time-outs honest.
 TESTFLAGS ?= -p 2 -timeout 40m
+# For bench-page: how long each measurement lasts.
+FIGURES  ?= 10s
 # For robustness: how long the traffic lasts, and how many runs of each scenario. SEED, SCENARIO, FAULTS and REPORT choose more.
 LENGTH   ?= 2m
 RUNS     ?= 3
 # The rooms whose goroutines share memory. e2e runs the programs as processes of their own, which -race does not reach.
 RACED    ?= ./agent/... ./apiserver/... ./certs/... ./gc/... ./internal/... ./plan/... ./reconciler/... ./scheduler/... ./sources/... ./store/...
 
-.PHONY: help build generate fmt lint test race e2e soak robustness fuzz bench bench-fleet bench-front demo screenshots check verify
+.PHONY: help build generate fmt lint test race e2e soak robustness fuzz bench bench-fleet bench-front bench-page demo screenshots check verify
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -69,6 +71,9 @@ bench-fleet: ## one server with many simulated agents
 
 bench-front: ## the agent's ingress and ports beside Caddy, nginx and HAProxy, where they are installed
 	go run ./bench/front $(FRONT)
+
+bench-page: ## what open pages cost the server and the browser, FIGURES=10m for each measurement
+	CARA_PAGE_FIGURES='$(FIGURES)' E2E=1 go test -count=1 -v -timeout 6h -run 'TestOpenPages|TestTabMemory|TestManyProjects' ./apiserver/ui
 
 demo: build ## from a git push to running containers, told step by step; KEEP=1 leaves it up
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST KEEP="$(KEEP)" && go run ./e2e/demo -bin bin

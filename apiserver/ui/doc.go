@@ -14,8 +14,9 @@
 //     It has no rights of its own. The recent changes of the cache only say when to render again: changes are hints.
 //   - A stream carries whole views, never differences. So a stream that was broken needs no catching up: the first view that
 //     it sends again is the current one, and a view that has not changed is not sent.
-//   - All streams together render for a twentieth of the time, as long as that leaves no page more than 5 s behind: the more
-//     pages are open and the longer a view takes, the longer the pause between two renderings.
+//   - All who look at one view with the same rights get the same renderings. All views together use a fortieth of the time, as long
+//     as that leaves no page more than 5 s behind: the more is open and the longer a view takes, the longer the pause between two
+//     renderings.
 //   - A session is a cookie that scripts cannot read. Its secret is stored as a hash, and it ends with its token.
 //   - A shell is one request whose answer is the output. What is typed comes in requests of its own, which only the session
 //     that opened the shell may send, and each is checked as every change is.

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -20,30 +19,15 @@ import (
 
 const (
 	eventStream = "text/event-stream"
-	// A stream renders at most every minPause, and at least every maxPause if something has changed.
-	minPause = 200 * time.Millisecond
-	maxPause = 5 * time.Second
-	// share is the part of the time that all streams together may render: one of so many parts.
-	share = 20
 	// refreshAfter is when a view is rendered again without a change, because heartbeats and polls are not changes.
 	refreshAfter = 15 * time.Second
 	// writeWithin is how long the browser may take to read a view.
 	writeWithin = 30 * time.Second
 )
 
-// budget shares the time for rendering among the open streams.
-type budget struct{ open atomic.Int64 }
-
-// pause returns how long a stream waits after a rendering that took this long.
-func (b *budget) pause(took time.Duration) time.Duration {
-	return min(max(minPause, took*share*time.Duration(b.open.Load())), maxPause)
-}
-
 // live serves a view as a stream. It sends the view when it differs from the one that the browser has.
-func (u *UI) live(show show) handler {
+func (u *UI) live(show show, own bool) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		u.streams.open.Add(1)
-		defer u.streams.open.Add(-1)
 		s := openStream(w)
 		defer s.close()
 		seen := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("seen"))
@@ -51,32 +35,37 @@ func (u *UI) live(show show) handler {
 			s.send("reload", "", nil) // a newer server has other assets
 			return nil
 		}
-		for s.err == nil {
-			at, began := u.Cache.Revision(), time.Now()
-			v, err := show(r.Context(), requestOf(r))
-			if err == nil {
-				seen = u.sendView(s, v, seen)
-			} else if seen = u.sendProblem(s, err, seen); seen == "" {
-				return nil
+		v := u.watched.join(keyOf(r, own))
+		defer u.watched.leave(v)
+		render := func() (*rendered, error) { return u.renderAt(r, show) }
+		var got *rendered
+		for at := u.Cache.Revision(); at >= 0 && s.err == nil; at = u.wait(s, r, v, got) {
+			next, err := u.watched.get(v, at, got, render)
+			switch {
+			case err != nil:
+				if seen = u.sendProblem(s, err, seen); seen == "" {
+					return nil
+				}
+				next = &rendered{at: at}
+			case next.id != seen:
+				seen = next.id
+				s.send("view", next.id, next.body)
 			}
-			if !u.wait(s, r, v, at, u.streams.pause(time.Since(began))) {
-				return nil
-			}
+			got = next
 		}
 		return nil
 	}
 }
 
-// sendView sends a view if it differs from the one with the id seen, and returns its id.
-func (u *UI) sendView(s *stream, v view, seen string) string {
-	body, id, err := u.render(v)
-	switch {
-	case err != nil:
-		return u.sendProblem(s, err, seen)
-	case id != seen:
-		s.send("view", id, body)
+// renderAt renders a view as the person who asks sees it now.
+func (u *UI) renderAt(r *http.Request, show show) (*rendered, error) {
+	at := u.Cache.Revision()
+	v, err := show(r.Context(), requestOf(r))
+	if err != nil {
+		return nil, err
 	}
-	return id
+	body, id, err := u.render(v)
+	return &rendered{view: v, at: at, body: body, id: id}, err
 }
 
 // sendProblem sends an error in the place of the view. It returns "" if the stream must end because the caller's login has.
@@ -93,60 +82,45 @@ func (u *UI) sendProblem(s *stream, err error, seen string) string {
 	return id
 }
 
-// wait returns true when the view must be rendered again, and false when the stream must end.
-func (u *UI) wait(s *stream, r *http.Request, v view, at int64, pause time.Duration) bool {
+// wait waits until the view must be shown again, and returns of which revision at least; -1 when the stream must end.
+func (u *UI) wait(s *stream, r *http.Request, v *watchedView, got *rendered) int64 {
 	var over <-chan struct{}
 	if visit := admission.VisitOf(r.Context()); visit != nil {
 		over = visit.Over.Done()
 	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
+	pause := time.NewTimer(v.rest())
+	defer pause.Stop()
 	refresh := time.NewTimer(refreshAfter)
 	defer refresh.Stop()
-	paused, wake := timer.C, (<-chan struct{})(nil)
+	at, wake := got.at, (<-chan struct{})(nil) // wake is nil during a pause
 	for {
+		woken := false
 		select {
-		case <-paused:
-			paused = nil
+		case <-pause.C:
 		case <-wake:
+			woken = true
 		case <-refresh.C:
 			s.ping()
-			return s.err == nil
+			return got.at
 		case <-over:
 			s.send("over", "", nil)
-			return false
+			return -1
 		case <-u.Draining:
-			return false // the browser connects again
+			return -1 // the browser connects again
 		case <-r.Context().Done():
-			return false
-		}
-		if paused != nil {
-			continue
+			return -1
 		}
 		var changed bool
-		if changed, at, wake = v.changed(u.Cache, at); changed {
-			return true
+		switch changed, at, wake = got.view.changed(u.Cache, at); {
+		case changed && v.ready(at):
+			return at
+		case changed: // another stream has just rendered the view
+			at--
+			pause.Reset(v.rest())
+		case woken: // by changes that the view does not show, and more may follow
+			wake = nil
+			pause.Reset(minPause)
 		}
-	}
-}
-
-// changed reports whether an object that the view shows has changed after a revision. If none has, it returns the revision up
-// to which that is known, and what to wait for.
-func (v view) changed(cache *state.Cache, at int64) (changed bool, upTo int64, wake <-chan struct{}) {
-	for {
-		txs, wake, ok := cache.After(at)
-		switch {
-		case !ok:
-			return true, at, nil // too far behind
-		case len(txs) == 0:
-			return false, at, wake
-		}
-		for _, tx := range txs {
-			if slices.ContainsFunc(tx.Changes, v.shows) {
-				return true, tx.Rev, nil
-			}
-		}
-		at = txs[len(txs)-1].Rev
 	}
 }
 

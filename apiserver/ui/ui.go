@@ -77,7 +77,7 @@ type UI struct {
 	mux      *http.ServeMux
 	origin   *http.CrossOriginProtection
 	sent     *onceOnly
-	streams  budget
+	watched  watched
 	shells   shells
 }
 
@@ -136,7 +136,7 @@ func (u *UI) routes() {
 	u.mux.Handle("POST /ui/logout", u.known(u.entrance.logout))
 	for at, show := range (views{u.api, u.MayCall}).byPath() {
 		u.mux.Handle("GET /ui/"+at, u.known(u.page(show)))
-		u.mux.Handle("GET /ui/live/"+at, u.known(u.live(show)))
+		u.mux.Handle("GET /ui/live/"+at, u.known(u.live(show, at == pathSessions)))
 	}
 	u.mux.Handle("GET /ui/logs/{name}", u.known(u.followLogs))
 	u.mux.Handle("GET /ui/logs/{name}/download", u.known(u.downloadLogs))

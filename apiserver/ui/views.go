@@ -13,6 +13,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
+// pathSessions is the view that differs for people with the same rights. The others depend on the address and on rights alone, so
+// that all who look at one can share its renderings.
+const pathSessions = "sessions"
+
 const methodListTokens = carav1.TokenService_ListTokens_FullMethodName
 
 // views computes what the page shows, as the person who asks.
@@ -37,7 +41,7 @@ func (vs views) byPath() map[string]show {
 		"volumes":               vs.volumes,
 		"secrets":               vs.secrets,
 		"tokens":                vs.tokens,
-		"sessions":              vs.sessions,
+		pathSessions:            vs.sessions,
 		"search":                vs.search,
 	}
 }
