@@ -15,6 +15,7 @@ import (
 	"github.com/caravanserai/cara/agent/endpoints"
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/image"
+	"github.com/caravanserai/cara/agent/meter"
 	"github.com/caravanserai/cara/agent/probe"
 	"github.com/caravanserai/cara/agent/slots"
 	"github.com/caravanserai/cara/agent/stream"
@@ -43,6 +44,7 @@ type Agent struct {
 	server      *connection
 	collector   *image.Collector
 	endpoints   *endpoints.Table
+	usage       *meter.Sampler
 }
 
 // New returns an Agent. It does nothing until Run.
@@ -54,6 +56,7 @@ func New(cfg Config) (*Agent, error) {
 	beat, relist := make(chan struct{}, 1), make(chan struct{}, 1)
 	a := &Agent{log: log, disk: &disk{dir: cfg.DataDir}, images: image.NewBook(cfg.DataDir), assignments: newAssignments(cfg, log)}
 	a.endpoints = endpoints.New(a.assignments.hint)
+	a.usage = meter.NewSampler(cfg.Engine, cfg.Requests, cfg.UsageEvery)
 	a.pulls = image.NewPuller(cfg.Engine, a.images, log, cfg.Pulls, a.assignments.hint)
 	a.pulls.Helpers = cfg.Helpers
 	a.probes = probe.New(cfg.Engine, cfg.ProbeEvery, a.assignments.hint)
@@ -74,13 +77,13 @@ func New(cfg Config) (*Agent, error) {
 		observer: &observer{node: cfg.node(), engine: cfg.Engine, pulls: a.pulls, probes: a.probes, files: files},
 		actor:    &actor{log: log, engine: cfg.Engine, pulls: a.pulls, kept: kept, files: files, slots: slots.New(cfg.EngineCalls, cfg.Stops), volume: a.inventory.look},
 	})
-	a.watcher = &watcher{cfg: cfg, log: log, assignments: a.assignments, machine: a.machine, events: events, relist: relist}
+	a.watcher = &watcher{cfg: cfg, log: log, assignments: a.assignments, machine: a.machine, events: events, usage: a.usage, relist: relist}
 	a.server = &connection{
 		cfg: cfg, log: log, nodes: nodes, instance: uuid.NewString(), assignments: a.assignments, machine: a.machine, inventory: a.inventory, receiving: a.receiving, restoring: a.restoring, backups: a.backups,
 		reports: a.reports, released: released, relist: relist, beat: beat, confirm: beat,
 		streams: &stream.Server{
 			Nodes: nodes, Engine: cfg.Engine, Node: cfg.node(), Log: log, Kept: kept,
-			Want: a.assignments.wanted, Listen: a.assignments.listeners.listen, Endpoint: a.endpoints.IP,
+			Want: a.assignments.wanted, Listen: a.assignments.listeners.listen, Endpoint: a.endpoints.IP, Usage: a.usage.Of,
 		},
 	}
 	a.collector = &image.Collector{
@@ -128,7 +131,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, run := range []func(context.Context) error{
 		a.assignments.queue.Run, a.assignments.releaseHeld, a.reports.run, a.pulls.Run, a.probes.Run, a.machine.run, a.watcher.listen,
 		a.watcher.relistLoop, a.server.run, a.collector.Run, a.backups.run, a.inventory.run, a.inventory.measure,
-		a.receiving.run, a.restoring.run, a.mover.queue.Run, a.machine.watchTools,
+		a.receiving.run, a.restoring.run, a.mover.queue.Run, a.machine.watchTools, a.usage.Run,
 	} {
 		g.Go(func() error { return run(ctx) })
 	}

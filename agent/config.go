@@ -66,6 +66,8 @@ type Config struct {
 	Capabilities []string
 	// Ports are the ports of projects that this node opens. Optional.
 	Ports Ports
+	// Requests returns how many requests the ingress has passed to a service of this node, and false if no route leads to it. Optional.
+	Requests func(project, service string) (count uint64, ok bool)
 	// DialVolumes connects to another node's agent to copy a volume. Without it, this node moves no data.
 	DialVolumes func(ctx context.Context, node, address string) (net.Conn, error)
 	// Tools returns the versions of the programs for data on this machine. The default is volume.Tools.
@@ -115,6 +117,8 @@ type Config struct {
 	Restic string
 	// MeasureEvery is how often the size of a Managed volume is measured. The default is 10 min.
 	MeasureEvery time.Duration
+	// UsageEvery is how often the containers are measured for plots. The default is meter.Interval.
+	UsageEvery time.Duration
 	// Limits define when the node is short of disk or memory.
 	Limits Limits
 }

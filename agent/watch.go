@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/meter"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/internal/loop"
 )
@@ -24,9 +25,10 @@ type watcher struct {
 	assignments *assignments
 	machine     *machine
 	events      *events
-	relist      chan struct{} // requests a listing of the engine
-	containers  atomic.Int64  // with our labels, at the last look
-	swept       atomic.Int64  // projects without an owner that were removed
+	usage       *meter.Sampler // learns which containers there are
+	relist      chan struct{}  // requests a listing of the engine
+	containers  atomic.Int64   // with our labels, at the last look
+	swept       atomic.Int64   // projects without an owner that were removed
 }
 
 // listen receives the engine's events, which are hints to look at a project now. After each subscription it looks at
@@ -101,6 +103,7 @@ func (w *watcher) fingerprints(ctx context.Context) (map[string]string, error) {
 		return nil, err
 	}
 	w.containers.Store(int64(len(containers)))
+	w.usage.Saw(containers)
 	for _, c := range containers {
 		project := c.Labels[api.LabelProject]
 		parts[project] = append(parts[project], c.ID+" "+c.Name+" "+c.State+" "+strings.Join(slices.Sorted(maps.Keys(c.Networks)), ","))

@@ -65,7 +65,7 @@ func (e *containers) InspectContainer(ctx context.Context, id string) (engine.Co
 func inspected(c *container.InspectResponse) engine.Container {
 	out := engine.Container{
 		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Labels: c.Config.Labels,
-		State: c.State.Status, ExitCode: int32(c.State.ExitCode), OOMKilled: c.State.OOMKilled,
+		State: c.State.Status, PID: c.State.Pid, ExitCode: int32(c.State.ExitCode), OOMKilled: c.State.OOMKilled,
 		StartError: c.State.Error, StartedAt: parseTime(c.State.StartedAt), FinishedAt: parseTime(c.State.FinishedAt),
 		CreatedAt: parseTime(c.Created), Image: c.Config.Image, ImageID: c.Image,
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 
@@ -47,7 +48,7 @@ func (e *streams) Stats(ctx context.Context, id string, follow bool, emit func(e
 func usageOf(s *container.StatsResponse) engine.ContainerUsage {
 	u := engine.ContainerUsage{
 		MemoryLimit: int64(s.MemoryStats.Limit), PIDs: int64(s.PidsStats.Current),
-		Memory: int64(s.MemoryStats.Usage - droppable(s.MemoryStats)),
+		Memory: int64(s.MemoryStats.Usage - droppable(s.MemoryStats)), CPUTime: time.Duration(s.CPUStats.CPUUsage.TotalUsage),
 	}
 	if now, before := s.CPUStats.CPUUsage.TotalUsage, s.PreCPUStats.CPUUsage.TotalUsage; now > before {
 		u.CPUMillis = int64(float64(now-before) / float64(s.Read.Sub(s.PreRead)) * 1000)

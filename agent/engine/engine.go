@@ -188,7 +188,9 @@ type Container struct {
 	// CreatedAt never changes, unlike StartedAt. A list returns it in whole seconds.
 	CreatedAt time.Time
 	State     string
-	ExitCode  int32
+	// PID is the main process on the engine's machine, or 0 if it does not run.
+	PID      int
+	ExitCode int32
 	// OOMKilled is true if the kernel killed it because it ran out of memory.
 	OOMKilled bool
 	// StartError is the engine's error from a failed start.
@@ -319,11 +321,12 @@ type Size struct{ Rows, Columns int }
 
 // ContainerUsage is the resource usage of a container.
 type ContainerUsage struct {
-	CPUMillis      int64 // thousandths of a core over the last second
-	Memory         int64 // bytes, without page cache that can be reclaimed
-	MemoryLimit    int64 // bytes; the machine's memory if there is no limit
-	Received, Sent int64 // bytes over its network since it started
-	PIDs           int64 // processes and threads
+	CPUMillis      int64         // thousandths of a core over the last second
+	CPUTime        time.Duration // of all processors together since it started
+	Memory         int64         // bytes, without page cache that can be reclaimed
+	MemoryLimit    int64         // bytes; the machine's memory if there is no limit
+	Received, Sent int64         // bytes over its network since it started
+	PIDs           int64         // processes and threads
 }
 
 // Event is something that happened in the engine. It is only a hint to look.

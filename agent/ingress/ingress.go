@@ -157,6 +157,12 @@ func (i *Ingress) Run(ctx context.Context, on Listeners) error {
 	return all.Wait()
 }
 
+// Requests returns how many requests for a service this ingress has handled, and false if no route leads to the service. The count
+// begins again when the service gets its first route.
+func (i *Ingress) Requests(project, service string) (count uint64, ok bool) {
+	return i.metrics.passed(target{project, service})
+}
+
 // connected returns the number of open connections of clients.
 func (i *Ingress) connected() float64 {
 	n := i.internal.clients.count()

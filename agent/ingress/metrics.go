@@ -2,13 +2,15 @@ package ingress
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // metrics counts requests by project and service. There are never more series than routed services: the series of a service
-// appear with its first request, and disappear when no host leads to it. A nil *metrics counts nothing.
+// appear with its first request, and disappear when no host leads to it. They are counted for the plots of the usage, too, so
+// also without Prometheus.
 type metrics struct {
 	requests *prometheus.CounterVec
 	inFlight *prometheus.GaugeVec
@@ -34,6 +36,7 @@ type seriesKey struct {
 // series are the metrics of one key, looked up once. A nil *series counts nothing.
 type series struct {
 	classes        [6]prometheus.Counter // by the first digit of the status; 0 is unused
+	total          atomic.Uint64
 	inFlight       prometheus.Gauge
 	seconds        prometheus.Observer
 	sent, received prometheus.Counter
@@ -46,7 +49,7 @@ const (
 
 func newMetrics(into prometheus.Registerer, connections, hosts, lost func() float64) *metrics {
 	if into == nil {
-		return nil
+		into = prometheus.NewRegistry() // that nobody reads
 	}
 	by := []string{"project", "service", "from"}
 	f := &metrics{
@@ -111,6 +114,18 @@ func (f *metrics) route(hosts map[string]site) {
 	}
 }
 
+// passed returns how many requests for a service are over, from clients and from other agents. ok is false if no host leads to it.
+func (f *metrics) passed(of target) (n uint64, ok bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, from := range []string{fromClient, fromPeer} {
+		if s := f.series[seriesKey{of, from}]; s != nil {
+			n += s.total.Load()
+		}
+	}
+	return n, f.routed[of]
+}
+
 // of returns the series of a request, or nil if its service lost its last host meanwhile.
 func (f *metrics) of(x *exchange) *series {
 	if f == nil {
@@ -165,6 +180,7 @@ func (f *metrics) count(x *exchange, took time.Duration) {
 		return
 	}
 	s.inFlight.Dec()
+	s.total.Add(1)
 	if class := x.status / 100; class > 0 && class < len(s.classes) {
 		s.classes[class].Inc()
 	}

@@ -154,3 +154,39 @@ func TestAcrossAgentsBothCount(t *testing.T) {
 		}
 	}
 }
+
+// TestRequestsOfAService: requests of clients and of other agents are counted by service, also without metrics.
+func TestRequestsOfAService(t *testing.T) {
+	ip, port := service(t, echo("web"))
+	nodes := cluster(t)
+	second, addr2 := serving(t, Config{Node: "n2", Endpoint: up(ip), Peers: nodes("n2")})
+	first, addr1 := serving(t, Config{Node: "n1", Endpoint: down, Peers: nodes("n1")})
+	table := &carav1.Routes{Full: true, Upserts: []*carav1.Route{
+		{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n2", IngressAddress: addr2},
+	}}
+	first.Apply(table)
+	second.Apply(table)
+	for _, addr := range []string{addr1, addr2, addr2} {
+		if status, _ := get(t, addr, "a.b", nil); status != http.StatusOK {
+			t.Fatalf("got %d, want 200", status)
+		}
+	}
+	for within := time.After(time.Minute); ; { // a request is counted after its answer
+		n, ok := second.Requests("p", "w")
+		if n == 3 && ok {
+			break
+		}
+		select {
+		case <-within:
+			t.Fatalf("%d requests, routed: %t; want 3", n, ok)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	if n, ok := second.Requests("p", "other"); n != 0 || ok {
+		t.Errorf("of a service without a route: %d, %t", n, ok)
+	}
+	second.Apply(&carav1.Routes{RemovedHosts: []string{"a.b"}})
+	if n, ok := second.Requests("p", "w"); n != 0 || ok {
+		t.Errorf("without a route: %d, %t", n, ok)
+	}
+}

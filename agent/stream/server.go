@@ -1,4 +1,4 @@
-// Package stream serves requests of users to the containers of a node: exec, logs, port-forward and top. The server requests
+// Package stream serves requests of users to the containers of a node: exec, logs, port-forward, top and the usage history. The server requests
 // a stream over the agent's connection and the agent opens it, so that a node needs no open port. Server then serves it.
 //
 // A stream changes nothing about a project. A slow client delays only its own stream. When a client leaves, everything that
@@ -40,6 +40,8 @@ type Server struct {
 	Listen func(project string) (wake <-chan struct{}, stop func())
 	// Endpoint returns the address of a service that may receive requests.
 	Endpoint func(project, service string) (ip string, ok bool)
+	// Usage returns what some services of a project used in the last hour, or all if none is named.
+	Usage func(project, uid string, services []string) []*carav1.ServiceUsageHistory
 }
 
 // Serve serves one requested stream until it ends or the server closes it. The cleanup of the stream uses outer, which
@@ -95,6 +97,10 @@ func (s *Server) handler(open *carav1.OpenStream) (project string, serve func(ct
 		}
 	case *carav1.OpenStream_Top:
 		return kind.Top.GetName(), func(ctx, _ context.Context, server *serverEnd) error { return s.top(ctx, kind.Top, server) }
+	case *carav1.OpenStream_UsageHistory:
+		return kind.UsageHistory.GetName(), func(ctx, _ context.Context, server *serverEnd) error {
+			return s.usageHistory(ctx, kind.UsageHistory, server)
+		}
 	}
 	return "", func(context.Context, context.Context, *serverEnd) error {
 		return streamError{codes.Unimplemented, errors.New("this agent does not know that kind of stream: it is older than the server")}

@@ -29,7 +29,7 @@ func (e *Engine) Stats(ctx context.Context, id string, follow bool, emit func(en
 			return ctx.Err()
 		}
 		if running {
-			emit(engine.ContainerUsage{CPUMillis: 250, Memory: 64 << 20, MemoryLimit: 8 << 30, Received: 1000, Sent: 2000, PIDs: 3})
+			emit(engine.ContainerUsage{CPUMillis: 250, CPUTime: time.Minute, Memory: 64 << 20, MemoryLimit: 8 << 30, Received: 1000, Sent: 2000, PIDs: 3})
 		}
 		if !follow {
 			return nil

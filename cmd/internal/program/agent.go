@@ -277,6 +277,7 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 			open.Apply(change)
 		}
 		cfg.OnCredentials, cfg.Capabilities, cfg.Entry = in.ApplyCredentials, in.Capabilities(on), c.IngressAll
+		cfg.Requests = in.Requests
 		if onDemand != nil {
 			cfg.Hosts = in.Hosts()
 		}
