@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,8 +13,11 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
+	"github.com/caravanserai/cara/apiserver/forward"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/oidc"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/connlimit"
 	"github.com/caravanserai/cara/store"
 )
 
@@ -72,6 +76,12 @@ type Config struct {
 	RecentChanges int
 	// BookmarkInterval is how often a watch without events gets the newest revision; 0 is 30 s.
 	BookmarkInterval time.Duration
+	// Servers returns the servers of the cluster. The default is a server that knows only its version.
+	Servers func(context.Context) ([]*carav1.Server, error)
+	// Forwarded receives the connections that standbys pass on, with ForwardedLimits. nil without standbys. The TLS
+	// configuration of the listener must offer forward.Protocol.
+	Forwarded       *forward.Receiver
+	ForwardedLimits connlimit.Config
 	// DrainTimeout is how long Run waits for open calls when it ends; 0 is 10 s.
 	DrainTimeout time.Duration
 	// DeleteWait is how long DeleteProject waits until the project is gone; 0 is 2 s.
@@ -119,6 +129,11 @@ func (c Config) withDefaults() Config {
 		c.ClusterID = cmp.Or(c.ClusterID, c.Identity.ClusterID())
 		for _, name := range c.Identity.ServerNames() {
 			c.ownHosts = append(c.ownHosts, strings.ToLower(name))
+		}
+	}
+	if c.Servers == nil {
+		c.Servers = func(context.Context) ([]*carav1.Server, error) {
+			return []*carav1.Server{{Version: c.Version, State: api.ServerActive}}, nil
 		}
 	}
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, defaultMaxBody)

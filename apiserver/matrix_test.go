@@ -48,7 +48,7 @@ var matrix = map[string]string{
 	"ListCertificateOrders": "ADPVC", "UpdateCertificate": "C", "DeleteCertificate": "C", "GetAcmeAccount": "C", "PutAcmeAccount": "C",
 	"PresentChallenge": "C", "RemoveChallenge": "C",
 	"MissingBlobs": "ADPF", "PutBlob": "ADPF", "GetBlob": "N", "TrimBlobs": "G",
-	"GetInfo": "ADPVNSGRFC", "Backup": "A",
+	"GetInfo": "ADPVNSGRFC", "ListServers": "ADPVSGRFC", "Backup": "A",
 }
 
 // column is one caller of the matrix.

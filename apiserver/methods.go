@@ -152,8 +152,9 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.FileService/GetBlob":      reads(nodes...),
 	"/cara.v1.FileService/TrimBlobs":    writes(api.RoleGC),
 
-	"/cara.v1.InfoService/GetInfo": reads(append(slices.Clone(readers), api.RoleNode)...),
-	"/cara.v1.InfoService/Backup":  writes(admins...),
+	"/cara.v1.InfoService/ListServers": reads(readers...),
+	"/cara.v1.InfoService/GetInfo":     reads(append(slices.Clone(readers), api.RoleNode)...),
+	"/cara.v1.InfoService/Backup":      writes(admins...),
 }
 
 // authorise returns an error if the actor may not call the method.

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log"
@@ -16,6 +17,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/dispatch"
+	"github.com/caravanserai/cara/apiserver/forward"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
@@ -53,6 +55,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error { return dispatch.Conditions{DB: s.db}.Keep(workCtx) })
 	work.Go(func() error { return sessions{s}.keepFresh(workCtx) })
 	work.Go(func() error { return s.agents.KeepRoutes(workCtx) })
+	work.Go(func() error { return s.keepServers(workCtx) })
 	work.Go(func() error {
 		select {
 		case <-s.db.Cache.Loaded: // a killed server may have left staged claims
@@ -72,13 +75,17 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	hs := httpServer(handler, s.cfg.Logger)
+	hs := httpServer(s.fromStandby(handler), s.cfg.Logger)
+	if s.cfg.Forwarded != nil {
+		hs.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){forward.Protocol: s.cfg.Forwarded.Serve}
+	}
 	work.Go(func() error {
 		if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", l.Addr(), err)
 		}
 		return nil
 	})
+	s.serveForwarded(work, hs)
 	select {
 	case <-ctx.Done():
 	case <-workCtx.Done(): // the cache or the listener failed: pending calls end, and Run returns the cause
@@ -98,6 +105,9 @@ func serverLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(
 // drain ends the open calls: long streams immediately, other calls when they are done or the timeout is over.
 func (s *Server) drain(ctx context.Context, hs *http.Server) error {
 	close(s.db.Draining)
+	if s.cfg.Forwarded != nil {
+		s.cfg.Forwarded.Drain()
+	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 	defer cancel()
 	err := hs.Shutdown(bounded)

@@ -106,7 +106,7 @@ func newRoot(a *app) *cobra.Command {
 	root.Version = a.version
 	root.SetVersionTemplate("caractrl {{.Version}}\n")
 	flags := root.PersistentFlags()
-	flags.StringSliceVar(&a.servers, "server", nil, "address of cara-server, such as http://127.0.0.1:8080; with several servers, repeat it for each one, and the first one that can be reached is used, also if it is a standby (default: the current context's)")
+	flags.StringSliceVar(&a.servers, "server", nil, "address of cara-server, such as http://127.0.0.1:8080; with several servers, repeat it for each one, and the first that answers is used (default: the current context's)")
 	flags.StringVar(&a.tokenFile, "token-file", "", "file with the token")
 	flags.StringVar(&a.caFile, "ca-file", "", "file with the certificate authority in PEM: ca.crt in the server's data directory")
 	flags.StringVar(&a.context, "context", "", "context to use instead of the current one")

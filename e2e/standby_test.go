@@ -28,6 +28,12 @@ type pair struct {
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
+	return newServers(t, true)
+}
+
+// newServers starts two servers. Without a balancer, the verbs of the cluster use the address of the second one.
+func newServers(t *testing.T, balanced bool) *pair {
+	t.Helper()
 	p := &pair{etcd: testetcd.Start(t, testetcd.Config{Members: 3, TLS: true})}
 	front, err := testcluster.FreeAddress()
 	if err != nil {
@@ -38,8 +44,12 @@ func newPair(t *testing.T) *pair {
 		t.Fatal(err)
 	}
 	flags := append(etcdFlags(p.etcd), "--cluster-key-file", filepath.Join(cluster.Dir, "cluster.key"))
-	for _, dir := range []string{cluster.Dir, t.TempDir()} {
-		s, err := testcluster.New(testcluster.Config{Dir: dir, Bin: cluster.Bin, ServerFlags: flags})
+	for i, dir := range []string{cluster.Dir, t.TempDir()} {
+		cfg := testcluster.Config{Dir: dir, Bin: cluster.Bin, ServerFlags: flags}
+		if i == 1 && !balanced {
+			cfg.Listen = front
+		}
+		s, err := testcluster.New(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +60,9 @@ func newPair(t *testing.T) *pair {
 			}
 		})
 	}
-	balance(t, front, p.servers) // before the cluster, so that it ends after it
+	if balanced {
+		balance(t, front, p.servers) // before the cluster, so that it ends after it
+	}
 	p.testCluster = worldOf(t, cluster)
 	ctx, cancel := p.patience()
 	defer cancel()
@@ -71,7 +83,7 @@ func etcdFlags(c *testetcd.Cluster) []string {
 // balance starts HAProxy in front of the servers.
 func balance(t *testing.T, front string, servers []*testcluster.Cluster) {
 	t.Helper()
-	config := "defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 10m\n  timeout server 10m\n" +
+	config := "defaults\n  mode tcp\n  timeout connect 10s\n  timeout check 3s\n  timeout client 10m\n  timeout server 10m\n" +
 		"listen cara\n  bind " + front + "\n  option httpchk GET /readyz\n  default-server check inter 200ms fall 1 rise 1 on-marked-down shutdown-sessions\n"
 	for i, s := range servers {
 		config += fmt.Sprintf("  server s%d %s\n", i, s.Listen)

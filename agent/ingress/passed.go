@@ -5,10 +5,10 @@ import (
 	"net"
 	"strings"
 
-	"github.com/caravanserai/cara/agent/ingress/tlsfront"
 	"github.com/caravanserai/cara/agent/networks"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/sni"
 )
 
 // maxGreeting limits what is read of a client's first TLS message to find out which host it names. Those of browsers have about 2 KiB.
@@ -55,7 +55,7 @@ func (e *entrance) peek(ctx context.Context, c *conn) {
 	if e.ingress.cfg.ProxyProtocolFrom.Has(c.Conn.RemoteAddr()) && !c.balanced {
 		return // only another agent needs no PROXY header
 	}
-	host, read := tlsfront.Peek(ctx, c, maxGreeting)
+	host, read := sni.Peek(ctx, c, maxGreeting)
 	c.first = read
 	c.named = strings.TrimSuffix(host, ".")
 }

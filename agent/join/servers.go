@@ -23,9 +23,8 @@ const (
 	scheme      = "cara" // of the targets whose addresses are those of servers
 )
 
-// servers are the addresses of the cluster's servers: those of the command line, and those that a server has told. Servers of
-// this version tell none. The agent is connected to the first one that answers, and gives its turn to the next when that one is
-// of no use.
+// servers are the addresses of the cluster's servers: those of the command line, and those that a server has told. The agent
+// is connected to the first one that answers, and gives its turn to the next when that one is of no use.
 type servers struct {
 	file string
 

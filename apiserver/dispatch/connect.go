@@ -38,7 +38,7 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 		return err
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
-	me := &Session{Node: node, Instance: hello.GetInstanceId(), here: admission.OnThisHost(ctx), capabilities: hello.GetCapabilities(), End: end, Ended: ctx.Done(), Stream: stream}
+	me := &Session{Node: node, Instance: hello.GetInstanceId(), via: admission.Via(ctx), here: admission.OnThisHost(ctx), capabilities: hello.GetCapabilities(), End: end, Ended: ctx.Done(), Stream: stream}
 	d.Sessions.Enter(me)
 	defer d.Sessions.leave(me)
 	if hello.GetConfirms() {
@@ -78,6 +78,9 @@ func (d *Dispatcher) listen(ctx context.Context, me *Session, routes *routeFeed)
 		}
 		if req.GetConfirms() {
 			d.Sessions.confirm(me, req.GetAnswering())
+		}
+		if err := d.tellServers(me); err != nil {
+			return err
 		}
 		if err := d.Routes.serves(routes, req.GetForgetHosts(), req.GetAskHosts()); err != nil {
 			return err

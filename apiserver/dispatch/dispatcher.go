@@ -17,6 +17,7 @@ package dispatch
 
 import (
 	"context"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Dispatcher serves the agents. It begins without connected agents.
@@ -47,6 +49,7 @@ type Dispatcher struct {
 	Sessions Sessions
 
 	deliveries deliveries
+	servers    atomic.Pointer[carav1.Servers] // the addresses that agents are told; nil until they are known
 }
 
 // Values returns what reads the values of Secrets for agents.

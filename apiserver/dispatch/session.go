@@ -19,11 +19,14 @@ type Sessions struct {
 // Session is one agent's connection. All senders must use Send, because gRPC allows one sender at a time.
 type Session struct {
 	Node, Instance string
-	here           bool // the agent runs on the server's host
+	via            string // the server that has passed the connection on; empty if the agent is connected to this one
+	here           bool   // the agent runs on the server's host
 	capabilities   []string
 	answers        []string // tokens of the challenges that the agent answers; guarded by Sessions.mu
 	End            context.CancelCauseFunc
 	Ended          <-chan struct{} // closed when the session is over
+
+	told *carav1.Servers // what the agent was told about servers; only listen uses it
 
 	Sending sync.Mutex // guards sends on Stream
 	Stream  carav1.NodeService_ConnectServer
@@ -78,6 +81,17 @@ func (s *Sessions) Of(node string) *Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.node[node]
+}
+
+// Through counts the sessions by the server that has passed them on; "" is this one.
+func (s *Sessions) Through() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	count := map[string]int{}
+	for _, n := range s.node {
+		count[n.via]++
+	}
+	return count
 }
 
 // end ends a node's session and sends the reason to the agent.

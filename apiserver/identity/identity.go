@@ -48,6 +48,7 @@ func (c Config) Validate() error {
 type Identity struct {
 	ca        *authority
 	leaf      *serverCertificate
+	peer      *serverCertificate // with which this server connects to others
 	vault     *Vault
 	clusterID string
 	dir       string
@@ -90,7 +91,8 @@ func Open(cfg Config) (*Identity, error) {
 	}
 	return &Identity{
 		ca:        ca,
-		leaf:      &serverCertificate{ca: ca, names: names, now: cfg.Now, logger: cfg.Logger},
+		leaf:      &serverCertificate{ca: ca, names: names, usage: x509.ExtKeyUsageServerAuth, now: cfg.Now, logger: cfg.Logger},
+		peer:      &serverCertificate{ca: ca, usage: x509.ExtKeyUsageClientAuth, now: cfg.Now, logger: cfg.Logger},
 		vault:     vault,
 		clusterID: clusterID,
 		dir:       cfg.DataDir,

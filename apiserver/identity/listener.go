@@ -69,7 +69,7 @@ func (l *Listener) acceptAll() {
 	for {
 		conn, err := l.inner.Accept()
 		if err != nil {
-			if l.pause(err) {
+			if Passing(l.ctx, err) {
 				continue
 			}
 			l.cancel(err)
@@ -79,8 +79,8 @@ func (l *Listener) acceptAll() {
 	}
 }
 
-// pause waits after a temporary error, such as too many open files, and reports whether to go on.
-func (l *Listener) pause(err error) bool {
+// Passing waits after a temporary error of a listener, such as too many open files, and reports whether to accept again.
+func Passing(ctx context.Context, err error) bool {
 	var passing interface{ Temporary() bool }
 	if errors.Is(err, net.ErrClosed) || !errors.As(err, &passing) || !passing.Temporary() {
 		return false
@@ -88,7 +88,7 @@ func (l *Listener) pause(err error) bool {
 	select {
 	case <-time.After(100 * time.Millisecond):
 		return true
-	case <-l.ctx.Done():
+	case <-ctx.Done():
 		return false
 	}
 }
@@ -106,7 +106,7 @@ func (l *Listener) greet(raw net.Conn) {
 	switch {
 	case first == tlsRecord:
 		conn = tls.Server(conn, l.config)
-	case !local(raw):
+	case !Local(raw):
 		refusePlaintext(conn)
 		stop()
 		return
@@ -130,8 +130,8 @@ func readFirst(conn net.Conn) (byte, error) {
 	return first[0], conn.SetReadDeadline(time.Time{})
 }
 
-// local reports whether both ends are on this machine's loopback interface or on a Unix socket.
-func local(conn net.Conn) bool {
+// Local reports whether both ends are on this machine's loopback interface or on a Unix socket.
+func Local(conn net.Conn) bool {
 	return loopback(conn.RemoteAddr()) && loopback(conn.LocalAddr())
 }
 

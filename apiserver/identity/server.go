@@ -30,6 +30,7 @@ const (
 type serverCertificate struct {
 	ca     *authority
 	names  []string
+	usage  x509.ExtKeyUsage
 	now    func() time.Time
 	logger *slog.Logger
 
@@ -64,7 +65,7 @@ func (s *serverCertificate) issue(now time.Time) (*tls.Certificate, error) {
 		NotBefore:   now.Add(-skew),
 		NotAfter:    now.Add(serverLifetime),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage: []x509.ExtKeyUsage{s.usage},
 	}
 	for _, name := range s.names {
 		if ip := net.ParseIP(name); ip != nil {

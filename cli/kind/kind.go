@@ -57,7 +57,7 @@ type Change struct {
 
 // All returns all kinds, in the order of completion.
 func All() []Kind {
-	return []Kind{Project(), Node(), Source(), Secret(), Volume(), Backup(), Route(), Event(), Override(), Tombstone(), Token(), Session()}
+	return []Kind{Project(), Node(), Source(), Secret(), Volume(), Backup(), Route(), Event(), Override(), Tombstone(), Token(), Session(), Server()}
 }
 
 // Deletable reports whether users can delete objects of the kind.

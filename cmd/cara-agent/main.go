@@ -43,7 +43,7 @@ func newCommand() *cobra.Command {
 	cmd.AddCommand(program.Hidden()...)
 	log.Add(cmd)
 	f := cmd.Flags()
-	f.StringSliceVar(&servers, "server", nil, "address of cara-server, such as https://cara.example.com:8080; with several servers, repeat it for each one: the agent is connected to one, and tries the next when that connection ends")
+	f.StringSliceVar(&servers, "server", nil, "address of cara-server, such as https://cara.example.com:8080; with several servers, repeat it for each one: the agent is connected to one and learns the addresses of the others from it")
 	f.StringVar(&cfg.JoinTokenFile, "join-token-file", "", "file with the join token")
 	f.StringVar(&cfg.NodeName, "node-name", "", "name of this node (default: the host name)")
 	f.StringVar(&cfg.DataDir, "data-dir", "", "directory for the node's certificate and assignments")

@@ -44,6 +44,7 @@ func newCommand() *cobra.Command {
 	p := cmd.PersistentFlags()
 	p.StringVar(&f.DataDir, "data-dir", "", "directory for the cluster's state")
 	p.StringVar(&f.Listen, "listen", "127.0.0.1:8080", "address that serves gRPC and REST; clients that are not on loopback must use TLS")
+	p.StringVar(&f.Advertise, "advertise", "", "address, host:port, at which agents and other servers reach this one (default: that of --listen, unless it is 0.0.0.0 or ::)")
 	p.StringSliceVar(&f.Names, "tls-name", nil, "additional host names and addresses for the server's certificate")
 	p.StringSliceVar(&f.cidrs, "allow-source-cidr", nil, "ranges of loopback and private addresses that sources may be fetched from")
 	p.StringVar(&f.proxy, "source-proxy", "", "proxy for http and https sources: http://, https:// or socks5://; the proxy variables of the environment are ignored")

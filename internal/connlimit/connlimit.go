@@ -62,6 +62,7 @@ type Conn struct {
 
 	// The listener's mu guards these fields.
 	closed  bool
+	peer    bool          // of another server: not counted for its address
 	oldest  *list.Element // in listener.unknown; nil when the connection is known
 	sibling *list.Element // in the unknown list of its address
 }
@@ -135,6 +136,13 @@ func (l *Listener) forget(c *Conn) {
 	c.closed = true
 	l.vouch(c)
 	l.total--
+	if !c.peer {
+		l.leave(c)
+	}
+}
+
+// leave stops counting a connection against the limit of its address. mu must be held.
+func (l *Listener) leave(c *Conn) {
 	a := l.addresses[c.from]
 	if a.total--; a.total == 0 {
 		delete(l.addresses, c.from)
@@ -172,6 +180,19 @@ func (c *Conn) Known() {
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
 	c.listener.vouch(c)
+}
+
+// Peer marks the connection as one of another server, which passes on the connections of many clients. It is known, and does not
+// count against the limit of its address.
+func (c *Conn) Peer() {
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	if c.closed || c.peer {
+		return
+	}
+	c.listener.vouch(c)
+	c.listener.leave(c)
+	c.peer = true
 }
 
 // Of returns the counted connection that conn wraps, for example in a *tls.Conn, or nil.

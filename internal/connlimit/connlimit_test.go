@@ -110,3 +110,32 @@ func TestClosedConnectionsDoNotCount(t *testing.T) {
 		t.Errorf("%d connections, %d unknown, %d addresses are left", l.total, l.unknown.Len(), len(l.addresses))
 	}
 }
+
+// TestPeer: a connection of another server does not count against the limit of its address, and is not closed for others.
+func TestPeer(t *testing.T) {
+	inner := &fakeListener{}
+	l := New(inner, Config{Max: 4, PerAddress: 1, Unknown: 2})
+	var peers []*Conn
+	for range 3 {
+		inner.conns = append(inner.conns, &fakeConn{from: "192.0.2.1:1"})
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer := Of(conn)
+		peer.Peer()
+		peer.Peer()
+		peers = append(peers, peer)
+	}
+	for i, p := range peers {
+		if p.Conn.(*fakeConn).closed {
+			t.Errorf("connection %d was closed", i)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if l.total != 0 || len(l.addresses) != 0 || l.unknown.Len() != 0 {
+		t.Errorf("%d connections of %d addresses are counted", l.total, len(l.addresses))
+	}
+}

@@ -8,6 +8,7 @@
 //
 //	PREFIX format    the version of this layout; a newer one than ours is an error
 //	PREFIX lock      the server that may write, bound to its etcd lease: see Lock
+//	PREFIX servers/  what each running server says about itself, bound to its etcd lease: see Announce
 //	PREFIX importing exists while an import is not complete: see Import
 //	PREFIX shared    what all servers of the cluster need, sealed by the caller: see Shared
 //	PREFIX o/ KEY    an object: the value as it is

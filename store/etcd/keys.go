@@ -7,6 +7,7 @@ const (
 	lockName    = "lock"
 	sharedName  = "shared"
 	partialName = "importing"
+	serverSpace = "servers/"
 	objectSpace = "o/"
 )
 
@@ -17,6 +18,7 @@ func (k keys) format() string           { return k.prefix + formatName }
 func (k keys) lock() string             { return k.prefix + lockName }
 func (k keys) shared() string           { return k.prefix + sharedName }
 func (k keys) partial() string          { return k.prefix + partialName }
+func (k keys) server(id string) string  { return k.prefix + serverSpace + id }
 func (k keys) object(key string) string { return k.prefix + objectSpace + key }
 
 // name returns the key of an object, from its key in etcd. The result has memory of its own: the reader may keep it.

@@ -14,9 +14,10 @@ import (
 // Store is an opened store.
 type Store struct {
 	*connection
-	lock  *lock
-	first int64        // no object is older than this revision
-	seen  atomic.Int64 // the newest revision of an object that was read or written
+	lock      *lock
+	first     int64        // no object is older than this revision
+	announced atomic.Int64 // the lease of this server's description
+	seen      atomic.Int64 // the newest revision of an object that was read or written
 }
 
 var _ store.Store = (*Store)(nil)
@@ -75,6 +76,7 @@ func (s *Store) claim(ctx context.Context) error {
 
 // Close releases the lock, so that another server takes over at once, and ends all watches.
 func (s *Store) Close() error {
+	s.withdraw()
 	s.lock.release()
 	return s.disconnect()
 }

@@ -21,8 +21,10 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver"
+	"github.com/caravanserai/cara/apiserver/forward"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/gc"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/access"
 	"github.com/caravanserai/cara/internal/connlimit"
 	"github.com/caravanserai/cara/internal/loop"
@@ -45,6 +47,8 @@ type ServerConfig struct {
 	Etcd EtcdConfig
 	// Listen is the address of gRPC and REST.
 	Listen string
+	// Advertise is the host:port at which agents and other servers reach this one; empty is Listen, if that is one address.
+	Advertise string
 	// Names are additional host names and addresses for the server's certificate.
 	Names []string
 	// AllowSourceCIDRs are the loopback and private addresses from which sources may be fetched.
@@ -73,7 +77,8 @@ type ServerConfig struct {
 	// Serving is called with the URL when the address is bound. It may be nil.
 	Serving func(url string)
 
-	contextToName string // the context that caractrl must name to reach this server; "" if none
+	self          *carav1.Server // what this start of the server says about itself
+	contextToName string         // the context that caractrl must name to reach this server; "" if none
 }
 
 // ContextToName returns the context that the local user's caractrl must name with --context to reach this server, or "" if
@@ -105,7 +110,7 @@ func (c *ServerConfig) Validate() error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		return fmt.Errorf("--listen %q: %w", c.Listen, err)
 	}
-	return nil
+	return c.checkAdvertise()
 }
 
 // Run serves until ctx ends or a part of the server fails.
@@ -113,6 +118,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if err := c.Validate(); err != nil {
 		return err
 	}
+	c.self = c.describe()
 	if c.Store == storeEtcd {
 		return c.runOnEtcd(ctx)
 	}
@@ -125,7 +131,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return c.runActive(ctx, db, id)
+	return c.runActive(ctx, db, id, cluster{servers: c.alone})
 }
 
 // storeDir returns the directory of a store on disk.
@@ -136,16 +142,23 @@ func (c *ServerConfig) identity() identity.Config {
 }
 
 // runActive serves with an opened store until ctx ends or a part of the server or the store fails.
-func (c *ServerConfig) runActive(ctx context.Context, db openStore, id *identity.Identity) error {
+func (c *ServerConfig) runActive(ctx context.Context, db openStore, id *identity.Identity, peers cluster) error {
 	openID, err := c.OpenID.config()
 	if err != nil {
 		return err
 	}
 	queues := loop.NewMetrics()
+	var received *forward.Receiver
+	secure := id.TLSConfig()
+	if peers.forwards {
+		received = forward.NewReceiver(c.Listen, c.Logger)
+		secure.NextProtos = append(secure.NextProtos, forward.Protocol)
+	}
 	server, err := apiserver.New(apiserver.Config{
 		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, ReservedHosts: c.ReserveHosts, Version: c.Version, Logger: c.Logger,
 		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller, Figures: c.ACME.figures(queues), ObtainCertificates: c.ACME.on(), Wildcard: c.ACME.wildcard(c.Hosts),
-		OpenID: openID,
+		OpenID:  openID,
+		Servers: peers.servers, Forwarded: received, ForwardedLimits: c.Connections,
 	})
 	if err != nil {
 		return err
@@ -163,7 +176,7 @@ func (c *ServerConfig) runActive(ctx context.Context, db openStore, id *identity
 	if c.Serving != nil {
 		c.Serving(url)
 	}
-	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), id.TLSConfig()), db, queues)
+	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), secure), db, queues)
 }
 
 // stoppable is a store that may fail permanently.

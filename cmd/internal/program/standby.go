@@ -1,19 +1,25 @@
 package program
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caravanserai/cara/apiserver"
+	"github.com/caravanserai/cara/apiserver/forward"
 	"github.com/caravanserai/cara/apiserver/identity"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/connlimit"
 	"github.com/caravanserai/cara/store/etcd"
 )
+
+// maxUnknown is how many connections a standby passes on by default, whose clients have not authenticated yet.
+const maxUnknown = 4096
 
 // reopenEvery is how often a server that has lost etcd tries to connect again.
 const reopenEvery = time.Second
@@ -42,6 +48,7 @@ func (c *ServerConfig) runOnEtcd(ctx context.Context) error {
 // turn waits for the lock and serves as long as this server holds it. A nil db is opened first.
 func (c *ServerConfig) turn(ctx context.Context, db *etcd.Store, id *identity.Identity) (err error) {
 	w := &wait{c: c, id: id}
+	w.forwarder = forward.New(forward.Config{ID: c.self.GetId(), Identity: id, Logger: c.Logger, Gone: func(holder string) { w.depose(ctx, holder) }})
 	db, err = w.run(ctx, db)
 	if db != nil {
 		defer func() { err = errors.Join(err, db.Close()) }() //nolint:contextcheck // it closes also when ctx has ended
@@ -49,13 +56,17 @@ func (c *ServerConfig) turn(ctx context.Context, db *etcd.Store, id *identity.Id
 	if err != nil {
 		return err
 	}
-	return c.runActive(ctx, onEtcd{db}, id)
+	servers := func(ctx context.Context) ([]*carav1.Server, error) { return c.others(ctx, db) }
+	return c.runActive(ctx, onEtcd{db}, id, cluster{servers: servers, forwards: true})
 }
 
-// wait is the time as a standby. While it lasts, the address answers why.
+// wait is the time as a standby. While it lasts, connections to the address are passed on to the active server. If that is not
+// possible, they are answered why.
 type wait struct {
-	c  *ServerConfig
-	id *identity.Identity
+	c         *ServerConfig
+	id        *identity.Identity
+	forwarder *forward.Forwarder
+	db        atomic.Pointer[etcd.Store] // for depose
 
 	mu  sync.Mutex
 	why string
@@ -67,6 +78,7 @@ type wait struct {
 // run returns a store that holds the lock. It returns the store also with an error, if it is open.
 func (w *wait) run(ctx context.Context, db *etcd.Store) (*etcd.Store, error) {
 	bounded, cancel := context.WithCancelCause(ctx)
+	defer w.forwarder.Close()
 	defer cancel(nil)
 	tell := func(why string) { w.tell(bounded, why, cancel) }
 	var err error
@@ -84,7 +96,14 @@ func (w *wait) run(ctx context.Context, db *etcd.Store) (*etcd.Store, error) {
 		}
 	}
 	if bounded.Err() == nil {
-		err = db.Lock(bounded, []byte(w.c.describe()), func(holder []byte, err error) { tell(reason(holder, err)) })
+		w.db.Store(db)
+		db.Announce(w.c.self.GetId(), encode(w.c.self)) //nolint:contextcheck // it lasts as long as the store
+		err = db.Lock(bounded, encode(w.c.self), func(holder []byte, err error) {
+			if err == nil {
+				w.forwarder.Point(bounded, string(holder), decode(holder).GetAddress())
+			}
+			tell(reason(holder, err))
+		})
 	}
 	if w.stop != nil {
 		w.stop()
@@ -96,20 +115,22 @@ func (w *wait) run(ctx context.Context, db *etcd.Store) (*etcd.Store, error) {
 	return db, err
 }
 
-// describe tells other servers who this one is. Anybody who can connect to them may read it.
-func (c *ServerConfig) describe() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown host"
-	}
-	return fmt.Sprintf("%s, listening on %s", host, c.Listen)
-}
-
 func reason(holder []byte, err error) string {
 	if err != nil {
 		return fmt.Sprintf("this server is a standby and cannot ask for its turn: %v", err)
 	}
-	return fmt.Sprintf("this server is a standby; the active one is %.300q", holder)
+	s := decode(holder)
+	if s.GetAddress() == "" {
+		return fmt.Sprintf("this server is a standby; the active one is on %.300q, and this server cannot pass calls on to it: it has no --advertise address", s.GetHost())
+	}
+	return fmt.Sprintf("this server is a standby; the active one is %s on %.300q", s.GetAddress(), s.GetHost())
+}
+
+// depose takes the lock from an active server that has ended, so that the next one need not wait for the end of its lease.
+func (w *wait) depose(ctx context.Context, holder string) {
+	if err := w.db.Load().Depose(ctx, []byte(holder)); err != nil && ctx.Err() == nil {
+		w.c.Logger.Warn("the lock of the active server, which has ended, was not released: it ends with its lease", "error", err)
+	}
 }
 
 // tell makes a reason known, and serves the address with it. It is called from one goroutine. fail ends the wait if the address
@@ -130,7 +151,9 @@ func (w *wait) tell(ctx context.Context, why string, fail context.CancelCauseFun
 		fail(fmt.Errorf("listen on %s: %w", w.c.Listen, err))
 		return
 	}
-	l := identity.NewListener(connlimit.New(inner, w.c.Connections), w.id.TLSConfig())
+	limits := w.c.Connections
+	limits.Unknown = cmp.Or(limits.Max, maxUnknown) // the active server authenticates their clients
+	l := identity.NewListener(w.forwarder.Listen(ctx, connlimit.New(inner, limits)), w.id.TLSConfig())
 	ctx, w.stop = context.WithCancel(ctx)
 	w.served = make(chan error, 1)
 	go func() {

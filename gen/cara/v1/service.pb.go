@@ -4920,8 +4920,7 @@ type ConnectResponse_Credentials struct {
 }
 
 type ConnectResponse_Servers struct {
-	// Servers are the addresses of all servers, after the welcome and when they change. Servers of this version do not send it, but
-	// agents of this version know it.
+	// Servers are the addresses of all servers, after the welcome and when they change.
 	Servers *Servers `protobuf:"bytes,11,opt,name=servers,proto3,oneof"`
 }
 
@@ -4947,6 +4946,161 @@ func (*ConnectResponse_Credentials) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Servers) isConnectResponse_Message() {}
 
+// Server is a running cara-server of the cluster.
+type Server struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id tells this start of the server from all others.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Address at which agents and other servers reach it, as host:port. Empty if the server does not know one.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Host is the name of its machine.
+	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	// Version of the program.
+	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	// StartedAt is when the program has started.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// State is Active or Standby. A standby passes connections on to the active server.
+	State string `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	// Agents is the number of agents that are connected to it, or through it to the active server.
+	Agents int32 `protobuf:"varint,7,opt,name=agents,proto3" json:"agents,omitempty"`
+	// Loops that run on it.
+	Loops         []string `protobuf:"bytes,8,rep,name=loops,proto3" json:"loops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Server) Reset() {
+	*x = Server{}
+	mi := &file_cara_v1_service_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Server) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Server) ProtoMessage() {}
+
+func (x *Server) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Server.ProtoReflect.Descriptor instead.
+func (*Server) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *Server) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Server) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Server) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Server) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Server) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Server) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Server) GetAgents() int32 {
+	if x != nil {
+		return x.Agents
+	}
+	return 0
+}
+
+func (x *Server) GetLoops() []string {
+	if x != nil {
+		return x.Loops
+	}
+	return nil
+}
+
+// ListServersResponse has the servers of the cluster.
+type ListServersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Items are the servers: first the active one, then by address.
+	Items         []*Server `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServersResponse) Reset() {
+	*x = ListServersResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServersResponse) ProtoMessage() {}
+
+func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServersResponse.ProtoReflect.Descriptor instead.
+func (*ListServersResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *ListServersResponse) GetItems() []*Server {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
 // Servers are the servers that an agent may connect to.
 type Servers struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4958,7 +5112,7 @@ type Servers struct {
 
 func (x *Servers) Reset() {
 	*x = Servers{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4970,7 +5124,7 @@ func (x *Servers) String() string {
 func (*Servers) ProtoMessage() {}
 
 func (x *Servers) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4983,7 +5137,7 @@ func (x *Servers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Servers.ProtoReflect.Descriptor instead.
 func (*Servers) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Servers) GetAddresses() []string {
@@ -5010,7 +5164,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5022,7 +5176,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5035,7 +5189,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -5081,7 +5235,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5093,7 +5247,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5106,7 +5260,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Unassigned) GetName() string {
@@ -5150,7 +5304,7 @@ type RemoveVolume struct {
 
 func (x *RemoveVolume) Reset() {
 	*x = RemoveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5162,7 +5316,7 @@ func (x *RemoveVolume) String() string {
 func (*RemoveVolume) ProtoMessage() {}
 
 func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5175,7 +5329,7 @@ func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolume.ProtoReflect.Descriptor instead.
 func (*RemoveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RemoveVolume) GetUid() string {
@@ -5226,7 +5380,7 @@ type ReceiveVolume struct {
 
 func (x *ReceiveVolume) Reset() {
 	*x = ReceiveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5238,7 +5392,7 @@ func (x *ReceiveVolume) String() string {
 func (*ReceiveVolume) ProtoMessage() {}
 
 func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5251,7 +5405,7 @@ func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveVolume.ProtoReflect.Descriptor instead.
 func (*ReceiveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ReceiveVolume) GetUid() string {
@@ -5318,7 +5472,7 @@ type RestoreVolume struct {
 
 func (x *RestoreVolume) Reset() {
 	*x = RestoreVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5330,7 +5484,7 @@ func (x *RestoreVolume) String() string {
 func (*RestoreVolume) ProtoMessage() {}
 
 func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5343,7 +5497,7 @@ func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVolume.ProtoReflect.Descriptor instead.
 func (*RestoreVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *RestoreVolume) GetUid() string {
@@ -5424,7 +5578,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5436,7 +5590,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5449,7 +5603,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Released) GetName() string {
@@ -5482,7 +5636,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5494,7 +5648,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5507,7 +5661,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 // Routes is a change of the routing table, or the whole table. The table of an agent with the capability `RoutesOnDemand` has
@@ -5543,7 +5697,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5555,7 +5709,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5568,7 +5722,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Routes) GetFull() bool {
@@ -5648,7 +5802,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5660,7 +5814,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5673,7 +5827,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Peer) GetNode() string {
@@ -5713,7 +5867,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5725,7 +5879,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5738,7 +5892,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -5873,7 +6027,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5885,7 +6039,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5898,7 +6052,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -5979,7 +6133,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5991,7 +6145,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6004,7 +6158,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -6039,7 +6193,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6051,7 +6205,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6064,7 +6218,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -6085,7 +6239,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6097,7 +6251,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6110,7 +6264,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -6137,7 +6291,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6149,7 +6303,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6162,7 +6316,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -6208,7 +6362,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6220,7 +6374,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6233,7 +6387,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -6271,7 +6425,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6283,7 +6437,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6296,7 +6450,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -6326,7 +6480,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6338,7 +6492,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6351,7 +6505,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -6381,7 +6535,7 @@ type PlanSourceRequest struct {
 
 func (x *PlanSourceRequest) Reset() {
 	*x = PlanSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6393,7 +6547,7 @@ func (x *PlanSourceRequest) String() string {
 func (*PlanSourceRequest) ProtoMessage() {}
 
 func (x *PlanSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6406,7 +6560,7 @@ func (x *PlanSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanSourceRequest.ProtoReflect.Descriptor instead.
 func (*PlanSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *PlanSourceRequest) GetName() string {
@@ -6442,7 +6596,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6454,7 +6608,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6467,7 +6621,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -6533,7 +6687,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6545,7 +6699,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6558,7 +6712,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -6641,7 +6795,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6653,7 +6807,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6666,7 +6820,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -6714,7 +6868,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6726,7 +6880,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6739,7 +6893,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -6800,7 +6954,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6812,7 +6966,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6825,7 +6979,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -6925,7 +7079,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6937,7 +7091,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6950,7 +7104,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -7024,7 +7178,7 @@ type DeclaredSecret struct {
 
 func (x *DeclaredSecret) Reset() {
 	*x = DeclaredSecret{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7036,7 +7190,7 @@ func (x *DeclaredSecret) String() string {
 func (*DeclaredSecret) ProtoMessage() {}
 
 func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7049,7 +7203,7 @@ func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclaredSecret.ProtoReflect.Descriptor instead.
 func (*DeclaredSecret) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *DeclaredSecret) GetSecret() *Secret {
@@ -7084,7 +7238,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7096,7 +7250,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7109,7 +7263,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -7132,7 +7286,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7144,7 +7298,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7157,7 +7311,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -7189,7 +7343,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7201,7 +7355,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7214,7 +7368,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -7249,7 +7403,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7261,7 +7415,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7274,7 +7428,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -7297,7 +7451,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7309,7 +7463,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7322,7 +7476,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -7350,7 +7504,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7362,7 +7516,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7375,7 +7529,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -7396,7 +7550,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7408,7 +7562,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7421,7 +7575,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -7448,7 +7602,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7460,7 +7614,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7473,7 +7627,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -7523,7 +7677,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7535,7 +7689,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7548,7 +7702,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -7603,7 +7757,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7615,7 +7769,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7628,7 +7782,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ListVolumesResponse) GetItems() []*Volume {
@@ -7670,7 +7824,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7682,7 +7836,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7695,7 +7849,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -7724,7 +7878,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7736,7 +7890,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7749,7 +7903,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -7804,7 +7958,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7816,7 +7970,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7829,7 +7983,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -7875,7 +8029,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7887,7 +8041,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7900,7 +8054,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *EventEvent) GetType() string {
@@ -7938,7 +8092,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7950,7 +8104,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7963,7 +8117,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -7995,7 +8149,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8007,7 +8161,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8020,7 +8174,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -8058,7 +8212,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8070,7 +8224,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8083,7 +8237,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -8115,7 +8269,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8127,7 +8281,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8140,7 +8294,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -8177,7 +8331,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8189,7 +8343,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8202,7 +8356,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -8231,7 +8385,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[114]
+	mi := &file_cara_v1_service_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8243,7 +8397,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[114]
+	mi := &file_cara_v1_service_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8256,7 +8410,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{114}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -8280,7 +8434,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[115]
+	mi := &file_cara_v1_service_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8292,7 +8446,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[115]
+	mi := &file_cara_v1_service_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8305,7 +8459,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{115}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -8339,7 +8493,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[116]
+	mi := &file_cara_v1_service_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8351,7 +8505,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[116]
+	mi := &file_cara_v1_service_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8364,7 +8518,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{116}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -8408,7 +8562,7 @@ type CreateLoginResponse struct {
 
 func (x *CreateLoginResponse) Reset() {
 	*x = CreateLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[117]
+	mi := &file_cara_v1_service_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8420,7 +8574,7 @@ func (x *CreateLoginResponse) String() string {
 func (*CreateLoginResponse) ProtoMessage() {}
 
 func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[117]
+	mi := &file_cara_v1_service_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8433,7 +8587,7 @@ func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLoginResponse.ProtoReflect.Descriptor instead.
 func (*CreateLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{117}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *CreateLoginResponse) GetPath() string {
@@ -8467,7 +8621,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[118]
+	mi := &file_cara_v1_service_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8479,7 +8633,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[118]
+	mi := &file_cara_v1_service_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8492,7 +8646,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{118}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *ListSessionsResponse) GetItems() []*Session {
@@ -8544,7 +8698,7 @@ type StartDeviceLoginResponse struct {
 
 func (x *StartDeviceLoginResponse) Reset() {
 	*x = StartDeviceLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[119]
+	mi := &file_cara_v1_service_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8556,7 +8710,7 @@ func (x *StartDeviceLoginResponse) String() string {
 func (*StartDeviceLoginResponse) ProtoMessage() {}
 
 func (x *StartDeviceLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[119]
+	mi := &file_cara_v1_service_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8569,7 +8723,7 @@ func (x *StartDeviceLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDeviceLoginResponse.ProtoReflect.Descriptor instead.
 func (*StartDeviceLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{119}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *StartDeviceLoginResponse) GetCode() string {
@@ -8629,7 +8783,7 @@ type FinishLoginRequest struct {
 
 func (x *FinishLoginRequest) Reset() {
 	*x = FinishLoginRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[120]
+	mi := &file_cara_v1_service_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8641,7 +8795,7 @@ func (x *FinishLoginRequest) String() string {
 func (*FinishLoginRequest) ProtoMessage() {}
 
 func (x *FinishLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[120]
+	mi := &file_cara_v1_service_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8654,7 +8808,7 @@ func (x *FinishLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishLoginRequest.ProtoReflect.Descriptor instead.
 func (*FinishLoginRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{120}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *FinishLoginRequest) GetHandle() string {
@@ -8695,7 +8849,7 @@ type FinishLoginResponse struct {
 
 func (x *FinishLoginResponse) Reset() {
 	*x = FinishLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[121]
+	mi := &file_cara_v1_service_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8707,7 +8861,7 @@ func (x *FinishLoginResponse) String() string {
 func (*FinishLoginResponse) ProtoMessage() {}
 
 func (x *FinishLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[121]
+	mi := &file_cara_v1_service_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8720,7 +8874,7 @@ func (x *FinishLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishLoginResponse.ProtoReflect.Descriptor instead.
 func (*FinishLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{121}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *FinishLoginResponse) GetPending() bool {
@@ -8762,7 +8916,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[122]
+	mi := &file_cara_v1_service_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8774,7 +8928,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[122]
+	mi := &file_cara_v1_service_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8787,7 +8941,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{122}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -9158,7 +9312,19 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\vcredentials\x18\n" +
 	" \x01(\v2\x14.cara.v1.CredentialsH\x00R\vcredentials\x12,\n" +
 	"\aservers\x18\v \x01(\v2\x10.cara.v1.ServersH\x00R\aserversB\t\n" +
-	"\amessage\"8\n" +
+	"\amessage\"\xdf\x01\n" +
+	"\x06Server\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x129\n" +
+	"\n" +
+	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12\x16\n" +
+	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x14\n" +
+	"\x05loops\x18\b \x03(\tR\x05loops\"<\n" +
+	"\x13ListServersResponse\x12%\n" +
+	"\x05items\x18\x01 \x03(\v2\x0f.cara.v1.ServerR\x05items\"8\n" +
 	"\aServers\x12-\n" +
 	"\taddresses\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x10\"\x05r\x03\x18\xac\x02R\taddresses\"\xd9\x01\n" +
 	"\aWelcome\x12\x1d\n" +
@@ -9573,9 +9739,10 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\fMissingBlobs\x12\x1c.cara.v1.MissingBlobsRequest\x1a\x1d.cara.v1.MissingBlobsResponse\x129\n" +
 	"\aPutBlob\x12\x14.cara.v1.BlobContent\x1a\x18.cara.v1.PutBlobResponse\x124\n" +
 	"\aGetBlob\x12\x13.cara.v1.GetRequest\x1a\x14.cara.v1.BlobContent\x12B\n" +
-	"\tTrimBlobs\x12\x19.cara.v1.TrimBlobsRequest\x1a\x1a.cara.v1.TrimBlobsResponse2\x8f\x01\n" +
+	"\tTrimBlobs\x12\x19.cara.v1.TrimBlobsRequest\x1a\x1a.cara.v1.TrimBlobsResponse2\xed\x01\n" +
 	"\vInfoService\x12F\n" +
-	"\aGetInfo\x12\x16.google.protobuf.Empty\x1a\r.cara.v1.Info\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/info\x128\n" +
+	"\aGetInfo\x12\x16.google.protobuf.Empty\x1a\r.cara.v1.Info\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/info\x12\\\n" +
+	"\vListServers\x12\x16.google.protobuf.Empty\x1a\x1c.cara.v1.ListServersResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/servers\x128\n" +
 	"\x06Backup\x12\x16.google.protobuf.Empty\x1a\x14.cara.v1.BackupChunk0\x01B1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
@@ -9590,7 +9757,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 127)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 129)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*MissingBlobsRequest)(nil),           // 0: cara.v1.MissingBlobsRequest
 	(*MissingBlobsResponse)(nil),          // 1: cara.v1.MissingBlobsResponse
@@ -9660,437 +9827,443 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*RenewCertificateRequest)(nil),       // 65: cara.v1.RenewCertificateRequest
 	(*ConnectRequest)(nil),                // 66: cara.v1.ConnectRequest
 	(*ConnectResponse)(nil),               // 67: cara.v1.ConnectResponse
-	(*Servers)(nil),                       // 68: cara.v1.Servers
-	(*Welcome)(nil),                       // 69: cara.v1.Welcome
-	(*Unassigned)(nil),                    // 70: cara.v1.Unassigned
-	(*RemoveVolume)(nil),                  // 71: cara.v1.RemoveVolume
-	(*ReceiveVolume)(nil),                 // 72: cara.v1.ReceiveVolume
-	(*RestoreVolume)(nil),                 // 73: cara.v1.RestoreVolume
-	(*Released)(nil),                      // 74: cara.v1.Released
-	(*Synced)(nil),                        // 75: cara.v1.Synced
-	(*Routes)(nil),                        // 76: cara.v1.Routes
-	(*Peer)(nil),                          // 77: cara.v1.Peer
-	(*OpenStream)(nil),                    // 78: cara.v1.OpenStream
-	(*AttachRequest)(nil),                 // 79: cara.v1.AttachRequest
-	(*AttachResponse)(nil),                // 80: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),           // 81: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),              // 82: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),           // 83: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                   // 84: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),       // 85: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),          // 86: cara.v1.ConfirmSourceRequest
-	(*PlanSourceRequest)(nil),             // 87: cara.v1.PlanSourceRequest
-	(*SourcePlan)(nil),                    // 88: cara.v1.SourcePlan
-	(*PlanStep)(nil),                      // 89: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),             // 90: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),            // 91: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),     // 92: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),        // 93: cara.v1.PublishSnapshotRequest
-	(*DeclaredSecret)(nil),                // 94: cara.v1.DeclaredSecret
-	(*PublishSnapshotResponse)(nil),       // 95: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),           // 96: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                   // 97: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),        // 98: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),       // 99: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),           // 100: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),              // 101: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),           // 102: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),            // 103: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),           // 104: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),            // 105: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),             // 106: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),            // 107: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                    // 108: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),            // 109: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),           // 110: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),                  // 111: cara.v1.WatchRequest
-	(*WatchResponse)(nil),                 // 112: cara.v1.WatchResponse
-	(*Change)(nil),                        // 113: cara.v1.Change
-	(*CreateTokenRequest)(nil),            // 114: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),           // 115: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),            // 116: cara.v1.ListTokensResponse
-	(*CreateLoginResponse)(nil),           // 117: cara.v1.CreateLoginResponse
-	(*ListSessionsResponse)(nil),          // 118: cara.v1.ListSessionsResponse
-	(*StartDeviceLoginResponse)(nil),      // 119: cara.v1.StartDeviceLoginResponse
-	(*FinishLoginRequest)(nil),            // 120: cara.v1.FinishLoginRequest
-	(*FinishLoginResponse)(nil),           // 121: cara.v1.FinishLoginResponse
-	(*BackupChunk)(nil),                   // 122: cara.v1.BackupChunk
-	nil,                                   // 123: cara.v1.JoinRequest.LabelsEntry
-	nil,                                   // 124: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                   // 125: cara.v1.GetSourceSecretResponse.GitEntry
-	nil,                                   // 126: cara.v1.GetSourceSecretResponse.DecryptionEntry
-	(*timestamppb.Timestamp)(nil),         // 127: google.protobuf.Timestamp
-	(*Project)(nil),                       // 128: cara.v1.Project
-	(*ListMeta)(nil),                      // 129: cara.v1.ListMeta
-	(*Condition)(nil),                     // 130: cara.v1.Condition
-	(*ServiceStatus)(nil),                 // 131: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),                  // 132: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),           // 133: google.protobuf.Duration
-	(*Revision)(nil),                      // 134: cara.v1.Revision
-	(*Delivery)(nil),                      // 135: cara.v1.Delivery
-	(*Override)(nil),                      // 136: cara.v1.Override
-	(*Tombstone)(nil),                     // 137: cara.v1.Tombstone
-	(*Object)(nil),                        // 138: cara.v1.Object
-	(*FieldDiff)(nil),                     // 139: cara.v1.FieldDiff
-	(*Problem)(nil),                       // 140: cara.v1.Problem
-	(*Node)(nil),                          // 141: cara.v1.Node
-	(*Heartbeat)(nil),                     // 142: cara.v1.Heartbeat
-	(*Assignment)(nil),                    // 143: cara.v1.Assignment
-	(*Credentials)(nil),                   // 144: cara.v1.Credentials
-	(*Route)(nil),                         // 145: cara.v1.Route
-	(*HostRoutes)(nil),                    // 146: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),                  // 147: cara.v1.ProjectPorts
-	(*Source)(nil),                        // 148: cara.v1.Source
-	(*Claim)(nil),                         // 149: cara.v1.Claim
-	(*PollStatus)(nil),                    // 150: cara.v1.PollStatus
-	(*Run)(nil),                           // 151: cara.v1.Run
-	(*Snapshot)(nil),                      // 152: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                     // 153: cara.v1.ClaimSpec
-	(*Secret)(nil),                        // 154: cara.v1.Secret
-	(*ClaimStatus)(nil),                   // 155: cara.v1.ClaimStatus
-	(*Volume)(nil),                        // 156: cara.v1.Volume
-	(*Event)(nil),                         // 157: cara.v1.Event
-	(*Token)(nil),                         // 158: cara.v1.Token
-	(*Session)(nil),                       // 159: cara.v1.Session
-	(*emptypb.Empty)(nil),                 // 160: google.protobuf.Empty
-	(*UpdateCertificateRequest)(nil),      // 161: cara.v1.UpdateCertificateRequest
-	(*DeleteCertificateRequest)(nil),      // 162: cara.v1.DeleteCertificateRequest
-	(*AcmeAccount)(nil),                   // 163: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 164: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 165: cara.v1.RemoveChallengeRequest
-	(*BlobContent)(nil),                   // 166: cara.v1.BlobContent
-	(*ListCertificateOrdersResponse)(nil), // 167: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 168: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 169: cara.v1.PresentChallengeResponse
+	(*Server)(nil),                        // 68: cara.v1.Server
+	(*ListServersResponse)(nil),           // 69: cara.v1.ListServersResponse
+	(*Servers)(nil),                       // 70: cara.v1.Servers
+	(*Welcome)(nil),                       // 71: cara.v1.Welcome
+	(*Unassigned)(nil),                    // 72: cara.v1.Unassigned
+	(*RemoveVolume)(nil),                  // 73: cara.v1.RemoveVolume
+	(*ReceiveVolume)(nil),                 // 74: cara.v1.ReceiveVolume
+	(*RestoreVolume)(nil),                 // 75: cara.v1.RestoreVolume
+	(*Released)(nil),                      // 76: cara.v1.Released
+	(*Synced)(nil),                        // 77: cara.v1.Synced
+	(*Routes)(nil),                        // 78: cara.v1.Routes
+	(*Peer)(nil),                          // 79: cara.v1.Peer
+	(*OpenStream)(nil),                    // 80: cara.v1.OpenStream
+	(*AttachRequest)(nil),                 // 81: cara.v1.AttachRequest
+	(*AttachResponse)(nil),                // 82: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),           // 83: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),              // 84: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),           // 85: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                   // 86: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),       // 87: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),          // 88: cara.v1.ConfirmSourceRequest
+	(*PlanSourceRequest)(nil),             // 89: cara.v1.PlanSourceRequest
+	(*SourcePlan)(nil),                    // 90: cara.v1.SourcePlan
+	(*PlanStep)(nil),                      // 91: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),             // 92: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),            // 93: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),     // 94: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),        // 95: cara.v1.PublishSnapshotRequest
+	(*DeclaredSecret)(nil),                // 96: cara.v1.DeclaredSecret
+	(*PublishSnapshotResponse)(nil),       // 97: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),           // 98: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                   // 99: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),        // 100: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),       // 101: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),           // 102: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),              // 103: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),           // 104: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),            // 105: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),           // 106: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),            // 107: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),             // 108: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),            // 109: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                    // 110: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),            // 111: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),           // 112: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),                  // 113: cara.v1.WatchRequest
+	(*WatchResponse)(nil),                 // 114: cara.v1.WatchResponse
+	(*Change)(nil),                        // 115: cara.v1.Change
+	(*CreateTokenRequest)(nil),            // 116: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),           // 117: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),            // 118: cara.v1.ListTokensResponse
+	(*CreateLoginResponse)(nil),           // 119: cara.v1.CreateLoginResponse
+	(*ListSessionsResponse)(nil),          // 120: cara.v1.ListSessionsResponse
+	(*StartDeviceLoginResponse)(nil),      // 121: cara.v1.StartDeviceLoginResponse
+	(*FinishLoginRequest)(nil),            // 122: cara.v1.FinishLoginRequest
+	(*FinishLoginResponse)(nil),           // 123: cara.v1.FinishLoginResponse
+	(*BackupChunk)(nil),                   // 124: cara.v1.BackupChunk
+	nil,                                   // 125: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 126: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 127: cara.v1.GetSourceSecretResponse.GitEntry
+	nil,                                   // 128: cara.v1.GetSourceSecretResponse.DecryptionEntry
+	(*timestamppb.Timestamp)(nil),         // 129: google.protobuf.Timestamp
+	(*Project)(nil),                       // 130: cara.v1.Project
+	(*ListMeta)(nil),                      // 131: cara.v1.ListMeta
+	(*Condition)(nil),                     // 132: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 133: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 134: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),           // 135: google.protobuf.Duration
+	(*Revision)(nil),                      // 136: cara.v1.Revision
+	(*Delivery)(nil),                      // 137: cara.v1.Delivery
+	(*Override)(nil),                      // 138: cara.v1.Override
+	(*Tombstone)(nil),                     // 139: cara.v1.Tombstone
+	(*Object)(nil),                        // 140: cara.v1.Object
+	(*FieldDiff)(nil),                     // 141: cara.v1.FieldDiff
+	(*Problem)(nil),                       // 142: cara.v1.Problem
+	(*Node)(nil),                          // 143: cara.v1.Node
+	(*Heartbeat)(nil),                     // 144: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 145: cara.v1.Assignment
+	(*Credentials)(nil),                   // 146: cara.v1.Credentials
+	(*Route)(nil),                         // 147: cara.v1.Route
+	(*HostRoutes)(nil),                    // 148: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 149: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 150: cara.v1.Source
+	(*Claim)(nil),                         // 151: cara.v1.Claim
+	(*PollStatus)(nil),                    // 152: cara.v1.PollStatus
+	(*Run)(nil),                           // 153: cara.v1.Run
+	(*Snapshot)(nil),                      // 154: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 155: cara.v1.ClaimSpec
+	(*Secret)(nil),                        // 156: cara.v1.Secret
+	(*ClaimStatus)(nil),                   // 157: cara.v1.ClaimStatus
+	(*Volume)(nil),                        // 158: cara.v1.Volume
+	(*Event)(nil),                         // 159: cara.v1.Event
+	(*Token)(nil),                         // 160: cara.v1.Token
+	(*Session)(nil),                       // 161: cara.v1.Session
+	(*emptypb.Empty)(nil),                 // 162: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 163: cara.v1.UpdateCertificateRequest
+	(*DeleteCertificateRequest)(nil),      // 164: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 165: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 166: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 167: cara.v1.RemoveChallengeRequest
+	(*BlobContent)(nil),                   // 168: cara.v1.BlobContent
+	(*ListCertificateOrdersResponse)(nil), // 169: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 170: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 171: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	127, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
-	127, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	127, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
-	128, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	128, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	128, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	129, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	128, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	129, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
+	129, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	129, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
+	130, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	130, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	130, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	131, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	130, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	32,  // 8: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	130, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	131, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	132, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	133, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
 	18,  // 11: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	132, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	127, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	133, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	134, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	129, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	135, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	32,  // 15: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	134, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	135, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	127, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	133, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	136, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	137, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	129, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	135, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	32,  // 20: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	136, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	129, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	137, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	129, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	127, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	138, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	131, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	139, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	131, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	129, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	39,  // 26: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	40,  // 27: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	40,  // 28: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	43,  // 29: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	47,  // 30: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
 	50,  // 31: cara.v1.UsageHistory.services:type_name -> cara.v1.ServiceUsageHistory
-	127, // 32: cara.v1.ServiceUsageHistory.time:type_name -> google.protobuf.Timestamp
-	133, // 33: cara.v1.ServiceUsageHistory.interval:type_name -> google.protobuf.Duration
-	127, // 34: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	138, // 35: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	129, // 32: cara.v1.ServiceUsageHistory.time:type_name -> google.protobuf.Timestamp
+	135, // 33: cara.v1.ServiceUsageHistory.interval:type_name -> google.protobuf.Duration
+	129, // 34: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	140, // 35: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	32,  // 36: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	54,  // 37: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	139, // 38: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	140, // 39: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	141, // 40: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	141, // 41: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	141, // 42: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	129, // 43: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	141, // 44: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	142, // 45: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	127, // 46: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	123, // 47: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	142, // 48: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	74,  // 49: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
-	69,  // 50: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	143, // 51: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	70,  // 52: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	75,  // 53: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	76,  // 54: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	78,  // 55: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	71,  // 56: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
-	72,  // 57: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
-	73,  // 58: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
-	144, // 59: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
-	68,  // 60: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
-	133, // 61: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	127, // 62: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	124, // 63: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
-	145, // 64: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	77,  // 65: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	146, // 66: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
-	146, // 67: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	147, // 68: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
-	127, // 69: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	37,  // 70: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	39,  // 71: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	43,  // 72: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	45,  // 73: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	48,  // 74: cara.v1.OpenStream.usage_history:type_name -> cara.v1.UsageHistoryRequest
-	51,  // 75: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	41,  // 76: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	44,  // 77: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	46,  // 78: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	50,  // 79: cara.v1.AttachRequest.usage_history:type_name -> cara.v1.ServiceUsageHistory
-	38,  // 80: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	42,  // 81: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	148, // 82: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	148, // 83: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	148, // 84: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	129, // 85: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	148, // 86: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	148, // 87: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	89,  // 88: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	139, // 89: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	149, // 90: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	129, // 91: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	130, // 92: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	150, // 93: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	151, // 94: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	152, // 95: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	153, // 96: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	130, // 97: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	94,  // 98: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
-	154, // 99: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
-	97,  // 100: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	155, // 101: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	125, // 102: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	126, // 103: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
-	154, // 104: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	154, // 105: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	154, // 106: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	129, // 107: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	156, // 108: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	129, // 109: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	157, // 110: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	157, // 111: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	129, // 112: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	157, // 113: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	127, // 114: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	127, // 115: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	113, // 116: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	138, // 117: cara.v1.Change.object:type_name -> cara.v1.Object
-	158, // 118: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	158, // 119: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	158, // 120: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	129, // 121: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	127, // 122: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	159, // 123: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
-	129, // 124: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
-	133, // 125: cara.v1.StartDeviceLoginResponse.interval:type_name -> google.protobuf.Duration
-	127, // 126: cara.v1.StartDeviceLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	159, // 127: cara.v1.FinishLoginResponse.session:type_name -> cara.v1.Session
-	9,   // 128: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	10,  // 129: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	6,   // 130: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	11,  // 131: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	13,  // 132: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	15,  // 133: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	17,  // 134: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	19,  // 135: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	20,  // 136: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	21,  // 137: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	22,  // 138: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	23,  // 139: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	24,  // 140: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	33,  // 141: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	34,  // 142: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListOverridesRequest
-	25,  // 143: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	28,  // 144: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	27,  // 145: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	26,  // 146: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
-	6,   // 147: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	29,  // 148: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	6,   // 149: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	20,  // 150: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	37,  // 151: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	38,  // 152: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	42,  // 153: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	45,  // 154: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	48,  // 155: cara.v1.ProjectService.GetUsageHistory:input_type -> cara.v1.UsageHistoryRequest
-	8,   // 156: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	52,  // 157: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	55,  // 158: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	56,  // 159: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	6,   // 160: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	8,   // 161: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	58,  // 162: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 163: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	60,  // 164: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	61,  // 165: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	62,  // 166: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	63,  // 167: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	65,  // 168: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	66,  // 169: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	79,  // 170: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	81,  // 171: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	82,  // 172: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	6,   // 173: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	8,   // 174: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	58,  // 175: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 176: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	6,   // 177: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	6,   // 178: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	6,   // 179: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	86,  // 180: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	87,  // 181: cara.v1.SourceService.PlanSource:input_type -> cara.v1.PlanSourceRequest
-	90,  // 182: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	92,  // 183: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	93,  // 184: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	96,  // 185: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	7,   // 186: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	160, // 187: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	98,  // 188: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	100, // 189: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	101, // 190: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	6,   // 191: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	8,   // 192: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	7,   // 193: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	6,   // 194: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	103, // 195: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	7,   // 196: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	6,   // 197: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	6,   // 198: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	105, // 199: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	106, // 200: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	58,  // 201: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	109, // 202: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	111, // 203: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	114, // 204: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	8,   // 205: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	7,   // 206: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	160, // 207: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
-	8,   // 208: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
-	7,   // 209: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
-	160, // 210: cara.v1.SessionService.StartDeviceLogin:input_type -> google.protobuf.Empty
-	120, // 211: cara.v1.SessionService.FinishLogin:input_type -> cara.v1.FinishLoginRequest
-	8,   // 212: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
-	161, // 213: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	162, // 214: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
-	6,   // 215: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	163, // 216: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	164, // 217: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	165, // 218: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
-	0,   // 219: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
-	166, // 220: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
-	6,   // 221: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
-	3,   // 222: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
-	160, // 223: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	160, // 224: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	128, // 225: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	128, // 226: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	128, // 227: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	12,  // 228: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	14,  // 229: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	16,  // 230: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	160, // 231: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	128, // 232: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	160, // 233: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	128, // 234: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	128, // 235: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	128, // 236: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	128, // 237: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	136, // 238: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	35,  // 239: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	128, // 240: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	128, // 241: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	128, // 242: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	128, // 243: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	128, // 244: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	128, // 245: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	30,  // 246: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	160, // 247: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	51,  // 248: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	41,  // 249: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	44,  // 250: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	46,  // 251: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	49,  // 252: cara.v1.ProjectService.GetUsageHistory:output_type -> cara.v1.UsageHistory
-	36,  // 253: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	53,  // 254: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	141, // 255: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	141, // 256: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	141, // 257: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	57,  // 258: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	59,  // 259: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	160, // 260: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	160, // 261: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	141, // 262: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	141, // 263: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	64,  // 264: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	64,  // 265: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	67,  // 266: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	80,  // 267: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	148, // 268: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	148, // 269: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	148, // 270: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	83,  // 271: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	84,  // 272: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	160, // 273: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	85,  // 274: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	148, // 275: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	148, // 276: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	148, // 277: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	88,  // 278: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	91,  // 279: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	148, // 280: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	95,  // 281: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	160, // 282: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	160, // 283: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	31,  // 284: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	99,  // 285: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	154, // 286: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	154, // 287: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	154, // 288: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	102, // 289: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	160, // 290: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	156, // 291: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	104, // 292: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	156, // 293: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	156, // 294: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	156, // 295: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	157, // 296: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	107, // 297: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	108, // 298: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	110, // 299: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	112, // 300: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	115, // 301: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	116, // 302: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	160, // 303: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	117, // 304: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
-	118, // 305: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
-	160, // 306: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
-	119, // 307: cara.v1.SessionService.StartDeviceLogin:output_type -> cara.v1.StartDeviceLoginResponse
-	121, // 308: cara.v1.SessionService.FinishLogin:output_type -> cara.v1.FinishLoginResponse
-	167, // 309: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	168, // 310: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
-	160, // 311: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	163, // 312: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	163, // 313: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	169, // 314: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
-	160, // 315: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
-	1,   // 316: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
-	2,   // 317: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
-	166, // 318: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
-	4,   // 319: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
-	5,   // 320: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	122, // 321: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	225, // [225:322] is the sub-list for method output_type
-	128, // [128:225] is the sub-list for method input_type
-	128, // [128:128] is the sub-list for extension type_name
-	128, // [128:128] is the sub-list for extension extendee
-	0,   // [0:128] is the sub-list for field type_name
+	141, // 38: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	142, // 39: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	143, // 40: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	143, // 41: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	143, // 42: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	131, // 43: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	143, // 44: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	144, // 45: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	129, // 46: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	125, // 47: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	144, // 48: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	76,  // 49: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	71,  // 50: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	145, // 51: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	72,  // 52: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	77,  // 53: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	78,  // 54: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	80,  // 55: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	73,  // 56: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	74,  // 57: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
+	75,  // 58: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
+	146, // 59: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
+	70,  // 60: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
+	129, // 61: cara.v1.Server.started_at:type_name -> google.protobuf.Timestamp
+	68,  // 62: cara.v1.ListServersResponse.items:type_name -> cara.v1.Server
+	135, // 63: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	129, // 64: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	126, // 65: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	147, // 66: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	79,  // 67: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	148, // 68: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
+	148, // 69: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
+	149, // 70: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	129, // 71: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	37,  // 72: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	39,  // 73: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	43,  // 74: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	45,  // 75: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	48,  // 76: cara.v1.OpenStream.usage_history:type_name -> cara.v1.UsageHistoryRequest
+	51,  // 77: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	41,  // 78: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	44,  // 79: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	46,  // 80: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	50,  // 81: cara.v1.AttachRequest.usage_history:type_name -> cara.v1.ServiceUsageHistory
+	38,  // 82: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	42,  // 83: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	150, // 84: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	150, // 85: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	150, // 86: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	131, // 87: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	150, // 88: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	150, // 89: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	91,  // 90: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	141, // 91: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	151, // 92: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	131, // 93: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	132, // 94: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	152, // 95: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	153, // 96: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	154, // 97: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	155, // 98: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	132, // 99: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	96,  // 100: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
+	156, // 101: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
+	99,  // 102: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	157, // 103: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	127, // 104: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	128, // 105: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
+	156, // 106: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	156, // 107: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	156, // 108: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	131, // 109: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	158, // 110: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	131, // 111: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	159, // 112: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	159, // 113: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	131, // 114: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	159, // 115: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	129, // 116: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	129, // 117: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	115, // 118: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	140, // 119: cara.v1.Change.object:type_name -> cara.v1.Object
+	160, // 120: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	160, // 121: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	160, // 122: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	131, // 123: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	129, // 124: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	161, // 125: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
+	131, // 126: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
+	135, // 127: cara.v1.StartDeviceLoginResponse.interval:type_name -> google.protobuf.Duration
+	129, // 128: cara.v1.StartDeviceLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	161, // 129: cara.v1.FinishLoginResponse.session:type_name -> cara.v1.Session
+	9,   // 130: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	10,  // 131: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	6,   // 132: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	11,  // 133: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	13,  // 134: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	15,  // 135: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	17,  // 136: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	19,  // 137: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	20,  // 138: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	21,  // 139: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	22,  // 140: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	23,  // 141: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	24,  // 142: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	33,  // 143: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	34,  // 144: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListOverridesRequest
+	25,  // 145: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	28,  // 146: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	27,  // 147: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	26,  // 148: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	6,   // 149: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	29,  // 150: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	6,   // 151: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	20,  // 152: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	37,  // 153: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	38,  // 154: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	42,  // 155: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	45,  // 156: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	48,  // 157: cara.v1.ProjectService.GetUsageHistory:input_type -> cara.v1.UsageHistoryRequest
+	8,   // 158: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	52,  // 159: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	55,  // 160: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	56,  // 161: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	6,   // 162: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	8,   // 163: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	58,  // 164: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 165: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	60,  // 166: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	61,  // 167: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	62,  // 168: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	63,  // 169: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	65,  // 170: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	66,  // 171: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	81,  // 172: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	83,  // 173: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	84,  // 174: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	6,   // 175: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	8,   // 176: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	58,  // 177: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 178: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	6,   // 179: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	6,   // 180: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	6,   // 181: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	88,  // 182: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	89,  // 183: cara.v1.SourceService.PlanSource:input_type -> cara.v1.PlanSourceRequest
+	92,  // 184: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	94,  // 185: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	95,  // 186: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	98,  // 187: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	7,   // 188: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	162, // 189: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	100, // 190: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	102, // 191: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	103, // 192: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	6,   // 193: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	8,   // 194: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	7,   // 195: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	6,   // 196: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	105, // 197: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	7,   // 198: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	6,   // 199: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	6,   // 200: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	107, // 201: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	108, // 202: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	58,  // 203: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	111, // 204: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	113, // 205: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	116, // 206: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	8,   // 207: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	7,   // 208: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	162, // 209: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
+	8,   // 210: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
+	7,   // 211: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
+	162, // 212: cara.v1.SessionService.StartDeviceLogin:input_type -> google.protobuf.Empty
+	122, // 213: cara.v1.SessionService.FinishLogin:input_type -> cara.v1.FinishLoginRequest
+	8,   // 214: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
+	163, // 215: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	164, // 216: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
+	6,   // 217: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
+	165, // 218: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	166, // 219: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	167, // 220: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	0,   // 221: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
+	168, // 222: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
+	6,   // 223: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
+	3,   // 224: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
+	162, // 225: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	162, // 226: cara.v1.InfoService.ListServers:input_type -> google.protobuf.Empty
+	162, // 227: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	130, // 228: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	130, // 229: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	130, // 230: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	12,  // 231: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	14,  // 232: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	16,  // 233: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	162, // 234: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	130, // 235: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	162, // 236: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	130, // 237: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	130, // 238: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	130, // 239: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	130, // 240: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	138, // 241: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	35,  // 242: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	130, // 243: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	130, // 244: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	130, // 245: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	130, // 246: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	130, // 247: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	130, // 248: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	30,  // 249: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	162, // 250: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	51,  // 251: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	41,  // 252: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	44,  // 253: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	46,  // 254: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	49,  // 255: cara.v1.ProjectService.GetUsageHistory:output_type -> cara.v1.UsageHistory
+	36,  // 256: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	53,  // 257: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	143, // 258: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	143, // 259: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	143, // 260: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	57,  // 261: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	59,  // 262: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	162, // 263: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	162, // 264: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	143, // 265: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	143, // 266: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	64,  // 267: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	64,  // 268: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	67,  // 269: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	82,  // 270: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	150, // 271: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	150, // 272: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	150, // 273: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	85,  // 274: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	86,  // 275: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	162, // 276: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	87,  // 277: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	150, // 278: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	150, // 279: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	150, // 280: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	90,  // 281: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	93,  // 282: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	150, // 283: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	97,  // 284: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	162, // 285: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	162, // 286: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	31,  // 287: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	101, // 288: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	156, // 289: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	156, // 290: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	156, // 291: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	104, // 292: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	162, // 293: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	158, // 294: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	106, // 295: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	158, // 296: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	158, // 297: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	158, // 298: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	159, // 299: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	109, // 300: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	110, // 301: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	112, // 302: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	114, // 303: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	117, // 304: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	118, // 305: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	162, // 306: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	119, // 307: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
+	120, // 308: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
+	162, // 309: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
+	121, // 310: cara.v1.SessionService.StartDeviceLogin:output_type -> cara.v1.StartDeviceLoginResponse
+	123, // 311: cara.v1.SessionService.FinishLogin:output_type -> cara.v1.FinishLoginResponse
+	169, // 312: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	170, // 313: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	162, // 314: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	165, // 315: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	165, // 316: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	171, // 317: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	162, // 318: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	1,   // 319: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
+	2,   // 320: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
+	168, // 321: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
+	4,   // 322: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
+	5,   // 323: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	69,  // 324: cara.v1.InfoService.ListServers:output_type -> cara.v1.ListServersResponse
+	124, // 325: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	228, // [228:326] is the sub-list for method output_type
+	130, // [130:228] is the sub-list for method input_type
+	130, // [130:130] is the sub-list for extension type_name
+	130, // [130:130] is the sub-list for extension extendee
+	0,   // [0:130] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -10139,21 +10312,21 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Credentials)(nil),
 		(*ConnectResponse_Servers)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[78].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[80].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 		(*OpenStream_UsageHistory)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[92].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[94].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   127,
+			NumMessages:   129,
 			NumExtensions: 0,
 			NumServices:   13,
 		},

@@ -4711,8 +4711,9 @@ var FileService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	InfoService_GetInfo_FullMethodName = "/cara.v1.InfoService/GetInfo"
-	InfoService_Backup_FullMethodName  = "/cara.v1.InfoService/Backup"
+	InfoService_GetInfo_FullMethodName     = "/cara.v1.InfoService/GetInfo"
+	InfoService_ListServers_FullMethodName = "/cara.v1.InfoService/ListServers"
+	InfoService_Backup_FullMethodName      = "/cara.v1.InfoService/Backup"
 )
 
 // InfoServiceClient is the client API for InfoService service.
@@ -4723,6 +4724,8 @@ const (
 type InfoServiceClient interface {
 	// GetInfo returns the version of the server and the ID of the cluster.
 	GetInfo(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*Info, error)
+	// ListServers returns the servers of the cluster. Every server answers it alike, because the active one answers it.
+	ListServers(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*ListServersResponse, error)
 	// Backup streams a consistent copy of the server's data directory as a tar archive. The copy contains keys and tokens.
 	// Only one backup can run at a time.
 	Backup(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error)
@@ -4740,6 +4743,16 @@ func (c *infoServiceClient) GetInfo(ctx context.Context, in *emptypb.Empty, opts
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Info)
 	err := c.cc.Invoke(ctx, InfoService_GetInfo_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *infoServiceClient) ListServers(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*ListServersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListServersResponse)
+	err := c.cc.Invoke(ctx, InfoService_ListServers_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -4773,6 +4786,8 @@ type InfoService_BackupClient = grpc.ServerStreamingClient[BackupChunk]
 type InfoServiceServer interface {
 	// GetInfo returns the version of the server and the ID of the cluster.
 	GetInfo(context.Context, *emptypb.Empty) (*Info, error)
+	// ListServers returns the servers of the cluster. Every server answers it alike, because the active one answers it.
+	ListServers(context.Context, *emptypb.Empty) (*ListServersResponse, error)
 	// Backup streams a consistent copy of the server's data directory as a tar archive. The copy contains keys and tokens.
 	// Only one backup can run at a time.
 	Backup(*emptypb.Empty, grpc.ServerStreamingServer[BackupChunk]) error
@@ -4788,6 +4803,9 @@ type UnimplementedInfoServiceServer struct{}
 
 func (UnimplementedInfoServiceServer) GetInfo(context.Context, *emptypb.Empty) (*Info, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetInfo not implemented")
+}
+func (UnimplementedInfoServiceServer) ListServers(context.Context, *emptypb.Empty) (*ListServersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListServers not implemented")
 }
 func (UnimplementedInfoServiceServer) Backup(*emptypb.Empty, grpc.ServerStreamingServer[BackupChunk]) error {
 	return status.Error(codes.Unimplemented, "method Backup not implemented")
@@ -4831,6 +4849,24 @@ func _InfoService_GetInfo_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InfoService_ListServers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(emptypb.Empty)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InfoServiceServer).ListServers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InfoService_ListServers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InfoServiceServer).ListServers(ctx, req.(*emptypb.Empty))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _InfoService_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(emptypb.Empty)
 	if err := stream.RecvMsg(m); err != nil {
@@ -4852,6 +4888,10 @@ var InfoService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetInfo",
 			Handler:    _InfoService_GetInfo_Handler,
+		},
+		{
+			MethodName: "ListServers",
+			Handler:    _InfoService_ListServers_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,0 +1,115 @@
+package program
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/store/etcd"
+)
+
+// maxAdvertise limits the length of --advertise.
+const maxAdvertise = 300
+
+// cluster is what an active server knows of the others.
+type cluster struct {
+	servers  func(context.Context) ([]*carav1.Server, error)
+	forwards bool // there may be standbys, which pass connections on to this server
+}
+
+func (c *ServerConfig) checkAdvertise() error {
+	if c.Advertise == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(c.Advertise)
+	n, numeric := strconv.ParseUint(port, 10, 16)
+	ip := net.ParseIP(host)
+	if err != nil || numeric != nil || n == 0 || host == "" || ip != nil && ip.IsUnspecified() || len(c.Advertise) > maxAdvertise {
+		return fmt.Errorf("--advertise %.320q: want the HOST:PORT at which agents and other servers reach this one, such as 10.0.0.11:8080", c.Advertise)
+	}
+	return nil
+}
+
+// address returns where others reach this server; empty if that is not known.
+func (c *ServerConfig) address() string {
+	if c.Advertise != "" {
+		return c.Advertise
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	if ip := net.ParseIP(host); err != nil || host == "" || port == "0" || ip != nil && ip.IsUnspecified() {
+		return ""
+	}
+	return c.Listen
+}
+
+// describe returns what this start of the server says to the others about itself. Anybody who can connect to them may read it.
+func (c *ServerConfig) describe() *carav1.Server {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return &carav1.Server{
+		Id: uuid.NewString(), Address: c.address(), Host: host, Version: c.Version, StartedAt: timestamppb.Now(), State: api.ServerStandby,
+	}
+}
+
+// active returns a server as the active one.
+func (c *ServerConfig) active(s *carav1.Server) *carav1.Server {
+	s = proto.CloneOf(s)
+	s.State, s.Loops = api.ServerActive, []string{"gc", "reconciler", "scheduler", "sources"}
+	if c.ACME.on() {
+		s.Loops = append([]string{"certs"}, s.Loops...)
+	}
+	return s
+}
+
+// alone returns the servers of a cluster with one server.
+func (c *ServerConfig) alone(context.Context) ([]*carav1.Server, error) {
+	return []*carav1.Server{c.active(c.self)}, nil
+}
+
+// encode returns the form of a description in etcd.
+func encode(s *carav1.Server) []byte {
+	data, err := protojson.Marshal(s)
+	if err != nil { // a host name that is not UTF-8
+		data, _ = protojson.Marshal(&carav1.Server{Id: s.GetId(), Address: s.GetAddress(), State: s.GetState(), StartedAt: s.GetStartedAt()})
+	}
+	return data
+}
+
+// decode returns a description. Those of older versions are only a text, which becomes the host.
+func decode(data []byte) *carav1.Server {
+	s := &carav1.Server{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, s); err != nil {
+		return &carav1.Server{Host: string(data[:min(len(data), maxAdvertise)]), State: api.ServerStandby}
+	}
+	return s
+}
+
+// others returns the servers that are announced in etcd, with the holder of the lock as the active one.
+func (c *ServerConfig) others(ctx context.Context, db *etcd.Store) ([]*carav1.Server, error) {
+	found, err := db.Announced(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []*carav1.Server
+	for _, data := range found.Servers {
+		all = append(all, decode(data))
+	}
+	if found.Holder == nil {
+		return all, nil
+	}
+	holder := decode(found.Holder)
+	all = slices.DeleteFunc(all, func(s *carav1.Server) bool { return s.GetId() == holder.GetId() })
+	return append(all, c.active(holder)), nil
+}
