@@ -15,6 +15,9 @@ import (
 // character other than letters and digits counts as a dash, because CGI and its successors (WSGI, PHP, Rack) do not
 // distinguish X-Real-IP from X_Real_IP.
 func claims(name string) bool {
+	if name == "" || !strings.ContainsRune("fxtFXT", rune(name[0])) { // most headers end here
+		return false
+	}
 	name = strings.Map(func(c rune) rune {
 		switch {
 		case c >= 'A' && c <= 'Z':

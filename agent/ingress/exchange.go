@@ -28,6 +28,7 @@ type exchange struct {
 	public  bool   // it arrived at a public listener, here or at the agent that forwarded it
 
 	route    *carav1.Route // nil if no project claims the host
+	backend  *backend      // nil if no service is to get the request
 	series   *series       // nil if there are no metrics
 	user     string        // the client, if it has given the right password
 	status   int           // 0 before the response

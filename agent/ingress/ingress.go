@@ -172,8 +172,6 @@ func (i *Ingress) connected() float64 {
 	return float64(n)
 }
 
-type backendKey struct{}
-
 // backend is the destination of one request. It belongs to the request's goroutine.
 type backend struct {
 	*rule
@@ -248,9 +246,9 @@ func (i *Ingress) forward(w *exchange, r *http.Request, to *rule) {
 			"A rule for another path can lead to a port with the protocol %s.", to.Service, to.Project, api.TargetH2C, api.TargetHTTP))
 		return
 	}
-	b := &backend{rule: to}
-	defer b.done()
-	i.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), backendKey{}, b)))
+	w.backend = &backend{rule: to}
+	defer w.backend.done()
+	i.proxy.ServeHTTP(w, r)
 }
 
 // answered releases the backend of an endless response.
@@ -282,8 +280,10 @@ func (i *Ingress) rewrite(p *httputil.ProxyRequest) {
 
 // hostname returns the host of a Host header in lower case, without port and trailing dot.
 func hostname(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+	if strings.Contains(host, ":") { // most have no port, and the error about that would take memory
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
 	}
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }

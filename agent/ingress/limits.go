@@ -72,7 +72,9 @@ type conn struct {
 func (c *conn) Read(p []byte) (int, error) {
 	if len(c.first) > 0 && len(p) > 0 {
 		n := copy(p, c.first)
-		c.first = c.first[n:]
+		if c.first = c.first[n:]; len(c.first) == 0 {
+			c.first = nil // a TLS greeting has some KiB, and the connection may be idle for long
+		}
 		return n, nil
 	}
 	return c.Conn.Read(p)

@@ -51,15 +51,15 @@ func neverSent(err error) bool {
 }
 
 // backendOf returns the backend of an incoming or outgoing request.
-func backendOf(r *http.Request) *backend { return r.Context().Value(backendKey{}).(*backend) }
+func backendOf(r *http.Request) *backend { return exchangeOf(r).backend }
 
 // sender sends the requests of clients to services, and again while nobody has got them.
 type sender struct{ *Ingress }
 
-// RoundTrip implements http.RoundTripper.
+// RoundTrip implements http.RoundTripper. It changes the request, which the proxy has made for it alone.
 func (s sender) RoundTrip(r *http.Request) (*http.Response, error) {
-	x, b := exchangeOf(r), backendOf(r)
-	r = r.WithContext(r.Context()) // a RoundTripper must not change the request of its caller
+	x := exchangeOf(r)
+	b := x.backend
 	err := s.locate(x, b)
 	var body *recording // not of a request to a service here with HTTP/1.1: that is the common case, and needs no copy
 	if b.addr == "" || s.transports.to(b) != s.transports.near {

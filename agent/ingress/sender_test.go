@@ -332,8 +332,8 @@ func TestALongRequestIsRecent(t *testing.T) {
 	m := newMoving(t, time.Minute, echoBody)
 	m.here.Store(true)
 	rule := m.first.table.Load().hosts["a.b"][0]
-	x, b := &exchange{begun: time.Now().Add(-time.Hour)}, &backend{rule: rule}
-	ctx := context.WithValue(context.WithValue(t.Context(), exchangeKey{}, x), backendKey{}, b)
+	x := &exchange{begun: time.Now().Add(-time.Hour), backend: &backend{rule: rule}}
+	ctx := context.WithValue(t.Context(), exchangeKey{}, x)
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.b/", nil)
 	if err != nil {
 		t.Fatal(err)
