@@ -75,6 +75,7 @@ type Change struct {
 	Secrets []*carav1.DeclaredSecret
 
 	read bool // the files were read, so Secrets is complete
+	kept bool // a project is held because its path is not read
 }
 
 // Complete reports whether everything was read and parsed.
@@ -127,6 +128,7 @@ func Delta(r Reading, previous []*carav1.Claim) Change {
 		if path, why := unread.at(was); why != "" {
 			change.put(was, held(r, was, path+" "+why))
 			unread.keep(path, why, name)
+			change.kept = true
 			continue
 		}
 		change.Absent = append(change.Absent, name)

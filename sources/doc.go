@@ -17,5 +17,6 @@
 //
 // A pass over one source opens the driver, probes the revision, stops if nothing changed, lists the tree, reads the files
 // whose content hash is unknown, computes the Delta against the current claims, and publishes it in one transaction. Delta
-// is a pure function.
+// is a pure function. If the driver can read the difference to the last revision, the pass does the same with the files that
+// differ, where that has the same result: see settled.
 package sources

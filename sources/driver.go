@@ -54,6 +54,24 @@ type Live interface {
 	Degraded() string
 }
 
+// Differ is a Driver that can read the difference between two revisions, at a cost that follows the difference.
+type Differ interface {
+	Driver
+	// Diff returns what differs between the tree that was read last, at the revision base, and the one at a revision that Probe
+	// returned. After an error, Tree must be called: the tree may be readable, or Tree returns the error that users see.
+	Diff(ctx context.Context, base, revision string) (*Diff, error)
+}
+
+// Diff is the difference between two trees.
+type Diff struct {
+	// Tree has only the files that were added or changed, and no Problems, Unread, Hidden and Lookup.
+	*Tree
+	// Gone are the files that were removed or changed, as they were, sorted by path. Read is not set.
+	Gone []File
+	// Unread is true if the difference has paths that Tree would return as Unread or Hidden.
+	Unread bool
+}
+
 // Tree is the content of a source at one revision.
 type Tree struct {
 	Revision string

@@ -154,6 +154,9 @@ func (p *pass) read(ctx context.Context) (*carav1.Snapshot, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	if next, err := p.step(ctx, head); next != nil || err != nil {
+		return next, err
+	}
 	tree, err := safely(func() (*Tree, error) { return p.st.driver.Tree(ctx, p.revision) })
 	if err != nil {
 		return nil, readError(ctx, err, "read the tree at %.12s", p.revision)
@@ -221,7 +224,7 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 		}
 		change = Delta(*reading, claims)
 	}
-	if most := cmp.Or(int(p.src.Spec.GetMaxProjects()), api.DefaultMaxProjects); change.Projects > most {
+	if most := maxProjects(p.src); change.Projects > most {
 		return nil, Human(api.ReasonTooLarge, "%d projects are declared and spec.maxProjects is %d: raise it, or narrow the source with spec.path or spec.include",
 			change.Projects, most)
 	}
@@ -233,14 +236,28 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 	if err := reader.files.store(ctx, p.files, change); err != nil {
 		return nil, err
 	}
-	p.st.keys = "" // after an error the snapshot may be stored, but not all that follows from it
-	if err := p.publish(ctx, next, change); err != nil {
+	if err := p.publishRead(ctx, next, change); err != nil {
 		return nil, err
 	}
-	p.st.memory, p.st.moves, p.st.doubt, p.st.keys = remember(reading.Files), 0, "", p.keysID
+	p.st.memory, p.st.settled = remember(reading.Files), p.settle(tree, reading, change, next)
 	p.cfg.Logger.Info("snapshot published", "source", p.src.Metadata.Name, "rev", tree.Revision, "files", len(tree.Files),
 		"changed", len(change.Upserts), "absent", len(change.Absent), "errors", len(change.Problems))
 	return next, nil
+}
+
+// publishRead publishes what was read.
+func (p *pass) publishRead(ctx context.Context, next *carav1.Snapshot, change Change) error {
+	p.st.keys, p.st.settled = "", nil // after an error the snapshot may be stored, but not all that follows from it
+	if err := p.publish(ctx, next, change); err != nil {
+		return err
+	}
+	p.st.moves, p.st.doubt, p.st.keys = 0, "", p.keysID
+	return nil
+}
+
+// maxProjects returns the limit of a source's projects.
+func maxProjects(src *carav1.Source) int {
+	return cmp.Or(int(src.GetSpec().GetMaxProjects()), api.DefaultMaxProjects)
 }
 
 // doubtful reports whether a live source needs a second look: a removal or a new error may come from a half-written file. If

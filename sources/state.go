@@ -29,6 +29,7 @@ type state struct {
 	stopWatch  context.CancelFunc
 	memory     memory             // nil until it is filled
 	rules      string             // parsingRules of what is in memory
+	settled    *settled           // what the next difference adds to; nil if the next tree must be read whole
 	contents   map[string]content // of files that manifests use, by Hash
 	keys       string             // hash of the keys that decrypted the published files; empty if they must be published again
 

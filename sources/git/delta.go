@@ -33,6 +33,9 @@ func (p *pack) resolve(types ...plumbing.ObjectType) error {
 	defer func() { p.byBase, p.byRef = byBase, byRef }()
 	scan := packfile.NewScanner(p.spool.reader())
 	var todo steps
+	if err := p.resolveKnown(scan, &todo, types); err != nil {
+		return err
+	}
 	for i, e := range p.entries {
 		if !slices.Contains(types, e.typ) || len(p.byBase[e.offset]) == 0 && len(p.byRef) == 0 {
 			continue
@@ -49,6 +52,27 @@ func (p *pack) resolve(types ...plumbing.ObjectType) error {
 			return err
 		}
 		if err := p.applyAll(scan, &todo); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resolveKnown applies the deltas on objects that are not in the pack.
+func (p *pack) resolveKnown(scan *packfile.Scanner, todo *steps, types []plumbing.ObjectType) error {
+	if len(p.known) == 0 {
+		return nil
+	}
+	for hash := range p.byRef {
+		base, ok := p.known[hash]
+		if !ok || !slices.Contains(types, base.typ) {
+			continue
+		}
+		const outside = -1 // no entry of the pack is there
+		if err := todo.push(p.children(outside, hash), base.typ, base.data); err != nil {
+			return err
+		}
+		if err := p.applyAll(scan, todo); err != nil {
 			return err
 		}
 	}

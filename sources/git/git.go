@@ -72,7 +72,7 @@ type remote interface {
 // fetcher is a remote that sends packs. The pack is valid while read runs. filtered is true if the server was asked to omit
 // large blobs.
 type fetcher interface {
-	fetch(ctx context.Context, want string, read func(pack io.Reader, filtered bool) error) error
+	fetch(ctx context.Context, w wish, read func(pack io.Reader, filtered bool) error) error
 }
 
 // Git opens drivers for git sources. Sources with the same address and credentials share a connection and probes.
@@ -81,6 +81,7 @@ type Git struct {
 
 	mu     sync.Mutex
 	shared map[string]*shared // by address and credentials
+	kept   int64              // bytes of the folders that drivers keep
 }
 
 // New returns an Opener of git sources.
@@ -148,14 +149,19 @@ type driver struct {
 	ref    *carav1.GitRef
 	match  *sources.Match
 	shared *shared
-	last   target // result of the last probe
-	peeled string // commit that was read last
+	last   target    // result of the last probe
+	peeled string    // commit that was read last
+	kept   *kept     // the folders of that commit; nil if they are not known
+	whole  time.Time // until then, no differences are asked for: the server did not send one
 
 	warnings []*carav1.FileProblem // about the Secret
 }
 
 // Close releases the connection.
-func (d *driver) Close() { d.git.leave(d.shared) }
+func (d *driver) Close() {
+	d.keep(nil)
+	d.git.leave(d.shared)
+}
 
 // Probe returns the commit of the ref.
 func (d *driver) Probe(ctx context.Context, maxAge time.Duration) (string, error) {
@@ -185,7 +191,8 @@ func (d *driver) Tree(ctx context.Context, revision string) (*sources.Tree, erro
 	if revision != d.last.commit {
 		return nil, fmt.Errorf("tree of %s: not what was probed: %w", revision, sources.ErrMoved)
 	}
-	objs, err := d.objects(ctx)
+	d.keep(nil)
+	objs, err := d.objects(ctx, wish{want: []string{d.last.want}}, nil)
 	if errors.Is(err, errNoCommit) {
 		err = d.moved(ctx, err)
 	}
@@ -228,10 +235,7 @@ func (d *driver) tree(ctx context.Context, objs objects) (*sources.Tree, error) 
 	if err != nil {
 		return nil, err
 	}
-	where := fmt.Sprintf("%s at %.7s", d.addr, c.hash)
-	if d.last.name != "" {
-		where = fmt.Sprintf("%s (%s)", where, d.last.name)
-	}
+	where := d.where(c)
 	if err := checkRoot(ctx, objs, c, d.match, where); err != nil {
 		return nil, err
 	}
@@ -242,20 +246,34 @@ func (d *driver) tree(ctx context.Context, objs objects) (*sources.Tree, error) 
 		return nil, err
 	}
 	d.peeled = c.hash.String()
-	t := &sources.Tree{
-		Revision: d.peeled, Ref: d.last.name, Author: c.author, Subject: c.subject, Time: c.time,
-		Files: w.files, Problems: w.problems, Unread: w.unread,
-	}
+	t := d.named(c)
+	t.Files, t.Problems, t.Unread = w.files, w.problems, w.unread
 	files := &finder{objs: objs, root: c.tree, explain: w.explain}
 	t.Lookup = files.find
 	if len(w.hidden) > 0 {
 		t.Hidden = w.hiddenFiles
 	}
+	d.keep(newKept(c, objs))
 	return t, nil
 }
 
-// objects makes the commit's objects readable: in place for a local repository, otherwise by a fetch.
-func (d *driver) objects(ctx context.Context) (objects, error) {
+// where names a commit in errors.
+func (d *driver) where(c commit) string {
+	where := fmt.Sprintf("%s at %.7s", d.addr, c.hash)
+	if d.last.name != "" {
+		where = fmt.Sprintf("%s (%s)", where, d.last.name)
+	}
+	return where
+}
+
+// named returns the tree of a commit, without its files.
+func (d *driver) named(c commit) *sources.Tree {
+	return &sources.Tree{Revision: c.hash.String(), Ref: d.last.name, Author: c.author, Subject: c.subject, Time: c.time}
+}
+
+// objects makes the objects that are wished for readable: in place for a local repository, otherwise by a fetch, whose deltas may
+// build on known folders.
+func (d *driver) objects(ctx context.Context, w wish, known map[plumbing.Hash]object) (objects, error) {
 	if local, ok := d.shared.remote.(*localRemote); ok {
 		return local.objects()
 	}
@@ -265,8 +283,8 @@ func (d *driver) objects(ctx context.Context) (objects, error) {
 	}
 	s := &spool{dir: d.git.cfg.TempDir}
 	var p *pack
-	err := from.fetch(ctx, d.last.want, func(r io.Reader, filtered bool) (err error) {
-		if p, err = readPack(r, s); err == nil {
+	err := from.fetch(ctx, w, func(r io.Reader, filtered bool) (err error) {
+		if p, err = readPack(r, s, known); err == nil {
 			p.filtered = filtered
 		}
 		return err

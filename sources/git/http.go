@@ -160,12 +160,12 @@ func (r *httpRemote) list(ctx context.Context, prefixes []string) (*listing, err
 }
 
 // fetch passes the pack to read. The pack is valid only during that call.
-func (r *httpRemote) fetch(ctx context.Context, want string, read func(io.Reader, bool) error) error {
+func (r *httpRemote) fetch(ctx context.Context, w wish, read func(io.Reader, bool) error) error {
 	a, err := r.advert(ctx)
 	if err != nil {
 		return err
 	}
-	request, err := a.fetch(want)
+	request, err := a.fetch(w)
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (r *httpRemote) fetch(ctx context.Context, want string, read func(io.Reader
 	defer closeBody(resp)
 	pack, err := a.readFetch(newPktReader(limit(resp.Body, dog, r.cfg.MaxWireBytes, "what "+r.addr.String()+" sends for one commit")))
 	if err == nil {
-		err = read(pack, a.filters())
+		err = read(pack, a.filters() && !w.blobs)
 	}
 	if err != nil {
 		return explain(ctx, r.addr, r.creds, err)

@@ -44,6 +44,7 @@ type pack struct {
 	byRef    map[plumbing.Hash][]int32 // deltas by the hash of their base
 	byBase   map[int64][]int32         // deltas by the offset of their base
 	objects  map[plumbing.Hash]object
+	known    map[plumbing.Hash]object // folders that are not in the pack, and which deltas may build on
 	treesz   int64
 	built    int64                   // bytes built from deltas
 	blobs    map[plumbing.Hash]int32 // complete blobs small enough for a manifest
@@ -57,9 +58,9 @@ type pack struct {
 }
 
 // readPack reads a pack in one pass. It skips large blobs, keeps trees and commits, and remembers the position of the rest.
-func readPack(r io.Reader, s *spool) (*pack, error) {
+func readPack(r io.Reader, s *spool, known map[plumbing.Hash]object) (*pack, error) {
 	p := &pack{
-		spool: s, byRef: map[plumbing.Hash][]int32{}, byBase: map[int64][]int32{},
+		spool: s, known: known, byRef: map[plumbing.Hash][]int32{}, byBase: map[int64][]int32{},
 		objects: map[plumbing.Hash]object{}, blobs: map[plumbing.Hash]int32{}, large: map[plumbing.Hash]bool{},
 	}
 	scan := packfile.NewScanner(io.TeeReader(r, s))

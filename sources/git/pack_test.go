@@ -78,7 +78,7 @@ func list(t testing.TB, data []byte, commit plumbing.Hash) (*walk, error) {
 	t.Helper()
 	s := &spool{dir: t.TempDir()}
 	t.Cleanup(s.close)
-	p, err := readPack(bytes.NewReader(data), s)
+	p, err := readPack(bytes.NewReader(data), s, nil)
 	if err != nil {
 		return nil, err
 	}

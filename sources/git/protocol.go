@@ -163,29 +163,57 @@ func readLsRefs(p *pktReader) (*listing, error) {
 	}
 }
 
-// fetch returns the request for one commit without its history. It does not mention earlier fetches: a server would omit
-// known objects only in thin packs, whose deltas need contents that are not kept.
-func (a *advert) fetch(want string) ([]byte, error) {
+// wish is what to fetch. The zero value of the other fields asks for one commit, with all its folders and files.
+type wish struct {
+	want []string // hashes
+	// base is a commit whose folders are known. Then the folders that differ are sent, and no files: their deltas would need
+	// contents that are not kept. A server omits known folders only in a thin pack.
+	base string
+	// blobs is true if want has blobs, not a commit.
+	blobs bool
+}
+
+// errNoDifference means that the server sends whole commits only.
+var errNoDifference = errors.New("the git server sends no differences")
+
+// fetch returns the request for a wish. It never asks for history.
+func (a *advert) fetch(w wish) ([]byte, error) {
+	if (w.base != "" || w.blobs) && !a.filters() {
+		return nil, errNoDifference
+	}
 	if a.v2 {
-		lines := append([]string{"command=fetch"}, a.common()...)
-		lines = append(lines, delimiter, "ofs-delta", "no-progress", "want "+want, "deepen 1")
-		if a.filters() {
-			lines = append(lines, fmt.Sprintf("filter blob:limit=%d", sources.MaxFileBytes+1))
-		}
-		return pkt(append(lines, "done", "")...), nil
+		return a.fetch2(w), nil
 	}
 	for _, needed := range []string{"side-band-64k", "shallow"} {
 		if _, ok := a.caps[needed]; !ok {
 			return nil, sources.Human(api.ReasonProtocolError, "the git server is too old: it lacks %s", needed)
 		}
 	}
-	caps := []string{"want " + want + " side-band-64k"}
+	caps := []string{"want " + w.want[0] + " side-band-64k"}
 	for _, c := range []string{"ofs-delta", "shallow", "no-progress"} {
 		if _, ok := a.caps[c]; ok {
 			caps = append(caps, c)
 		}
 	}
 	return pkt(strings.Join(append(caps, "agent="+agent), " "), "deepen 1", "", "done"), nil
+}
+
+func (a *advert) fetch2(w wish) []byte {
+	lines := append([]string{"command=fetch"}, a.common()...)
+	lines = append(lines, delimiter, "ofs-delta", "no-progress")
+	for _, h := range w.want {
+		lines = append(lines, "want "+h)
+	}
+	switch {
+	case w.base != "":
+		lines = append(lines, "thin-pack", "have "+w.base, "shallow "+w.base, "deepen 1", "filter blob:none")
+	case w.blobs:
+	case a.filters():
+		lines = append(lines, "deepen 1", fmt.Sprintf("filter blob:limit=%d", sources.MaxFileBytes+1))
+	default:
+		lines = append(lines, "deepen 1")
+	}
+	return pkt(append(lines, "done", "")...)
 }
 
 // filters reports whether the server can omit large blobs.

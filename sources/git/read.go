@@ -32,6 +32,9 @@ type objects interface {
 func (p *pack) object(h plumbing.Hash) (object, error) {
 	o, ok := p.objects[h]
 	if !ok {
+		o, ok = p.known[h]
+	}
+	if !ok {
 		return object{}, fmt.Errorf("%w: %s", errAbsent, h)
 	}
 	return o, nil

@@ -45,10 +45,10 @@ func (r *sshRemote) list(ctx context.Context, prefixes []string) (l *listing, er
 }
 
 // fetch passes the pack to read.
-func (r *sshRemote) fetch(ctx context.Context, want string, read func(io.Reader, bool) error) error {
+func (r *sshRemote) fetch(ctx context.Context, w wish, read func(io.Reader, bool) error) error {
 	most := r.cfg.MaxWireBytes + maxListing
 	return r.talk(ctx, most, "what "+r.addr.String()+" sends for one commit", func(a *advert, out io.Writer, p *pktReader) error {
-		request, err := a.fetch(want)
+		request, err := a.fetch(w)
 		if err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func (r *sshRemote) fetch(ctx context.Context, want string, read func(io.Reader,
 		if err != nil {
 			return err
 		}
-		return read(pack, a.filters())
+		return read(pack, a.filters() && !w.blobs)
 	})
 }
 

@@ -50,13 +50,17 @@ type hiddenEntry struct {
 
 // manifests lists the files below root that match selects.
 func manifests(ctx context.Context, objs objects, root plumbing.Hash, m *sources.Match, explain func(context.Context, string, error) error) (*walk, error) {
-	w := &walk{objs: objs, match: m, barren: map[plumbing.Hash]bool{}, wanted: map[plumbing.Hash]struct{}{}, explain: explain}
+	w := newWalk(objs, m, explain)
 	if _, err := w.folder(ctx, "", root, 0); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(w.files, func(a, b sources.File) int { return strings.Compare(a.Path, b.Path) })
 	objs.want(w.wanted)
 	return w, nil
+}
+
+func newWalk(objs objects, m *sources.Match, explain func(context.Context, string, error) error) *walk {
+	return &walk{objs: objs, match: m, barren: map[plumbing.Hash]bool{}, wanted: map[plumbing.Hash]struct{}{}, explain: explain}
 }
 
 // folder walks one tree, and reports whether anything in it is named like a manifest.
@@ -90,24 +94,27 @@ func (w *walk) folder(ctx context.Context, dir string, h plumbing.Hash, depth in
 			fertile = true
 			continue
 		}
-		path := join(dir, e.name)
-		below := manifest.IsManifest(e.name)
-		switch {
-		case e.mode != modeDir:
-			err = w.file(path, e, depth)
-		case w.match.InDir(path):
-			below, err = w.folder(ctx, path, e.hash, depth+1)
-		default:
-			whole, below = false, false
-			w.hide(path, e)
-		}
+		below, checked, err := w.entry(ctx, join(dir, e.name), e, depth)
 		if err != nil {
 			return false, err
 		}
-		fertile = fertile || below
+		fertile, whole = fertile || below, whole && checked
 	}
 	w.barren[h] = whole && !fertile
 	return fertile || !whole, nil
+}
+
+// entry walks one entry of a folder. checked is false if it was skipped because of its path.
+func (w *walk) entry(ctx context.Context, path string, e treeEntry, depth int) (fertile, checked bool, err error) {
+	switch {
+	case e.mode != modeDir:
+		return manifest.IsManifest(e.name), true, w.file(path, e, depth)
+	case w.match.InDir(path):
+		fertile, err = w.folder(ctx, path, e.hash, depth+1)
+		return fertile, true, err
+	}
+	w.hide(path, e)
+	return false, false, nil
 }
 
 // refuse returns why an entry cannot be trusted, or an empty string.
