@@ -28,15 +28,24 @@ import (
 // organisation is a site with a provider, which runs or is not started yet.
 func organisation(t testing.TB, secure, up bool) (*site, *testoidc.Provider) {
 	t.Helper()
+	return organisationWith(t, secure, up, "", "")
+}
+
+// organisationWith is organisation with a client that shows a secret, if it has one, to a provider that wants one.
+func organisationWith(t testing.TB, secure, up bool, shown, wanted string) (*site, *testoidc.Provider) {
+	t.Helper()
 	testneed.NotShort(t)
 	addr, err := testcluster.FreeAddress()
 	must(t, err)
 	p := testoidc.New(t, "http://"+addr, secure)
+	if wanted != "" {
+		p.Secret(wanted)
+	}
 	if up {
 		p.Up()
 	}
 	return newSiteWith(t, addr, &oidc.Config{
-		Issuer: p.Issuer, ClientID: testoidc.ClientID, Roots: p.Roots,
+		Issuer: p.Issuer, ClientID: testoidc.ClientID, ClientSecret: shown, Roots: p.Roots,
 		Grants: []oidc.Grant{{Group: "dev", Role: api.RoleDeployer, Prefix: "pr-"}, {Group: "ops", Role: api.RoleAdmin}},
 	}), p
 }

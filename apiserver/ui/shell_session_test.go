@@ -1,11 +1,17 @@
 package ui
 
 import (
+	"context"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Only the session that opened a shell can type into it.
@@ -32,5 +38,72 @@ func TestShellOfSession(t *testing.T) {
 	s.remove("id")
 	if len(s.open) != 0 {
 		t.Error("a shell that has ended is still there")
+	}
+}
+
+// typed counts what a command got.
+type typed struct {
+	carav1.ProjectService_ExecClient
+	messages int
+}
+
+func (c *typed) Send(*carav1.ExecRequest) error { c.messages++; return nil }
+
+// A shell ends when nothing is typed for long. What is typed begins the time again.
+func TestShellEndsIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, command := &UI{}, &typed{}
+		sh := &shell{session: "ada", project: "shop", command: command, idle: time.NewTimer(shellIdle)}
+		u.shells.add("id", sh)
+		request := func(body string) *http.Request {
+			ctx := admission.WithVisit(t.Context(), &admission.Visit{Actor: identity.Actor{Session: "ada"}, Over: t.Context()})
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.SetPathValue("name", "shop")
+			r.SetPathValue("id", "id")
+			return r
+		}
+		var ended, unused bool
+		go func() { unused = u.awaitEnd(request(""), nil, sh.idle.C); ended = true }()
+		<-time.After(shellIdle - time.Second)
+		if err := u.typeIn(httptest.NewRecorder(), request("ls")); err != nil || command.messages != 1 {
+			t.Fatalf("typed: %v, and the command got %d messages", err, command.messages)
+		}
+		<-time.After(shellIdle - time.Second)
+		synctest.Wait()
+		if ended {
+			t.Fatal("it ended although something was typed")
+		}
+		<-time.After(time.Second)
+		synctest.Wait()
+		if !ended || !unused {
+			t.Errorf("after %s without typing: ended %v, as unused %v", shellIdle, ended, unused)
+		}
+	})
+}
+
+// The end of the login, of the command and of the server end a shell, and none of them is a lack of typing.
+func TestShellEndsOtherwise(t *testing.T) {
+	over, end := context.WithCancel(t.Context())
+	end()
+	closed := make(chan struct{})
+	close(closed)
+	for name, tt := range map[string]struct {
+		visit           *admission.Visit
+		ended, draining chan struct{}
+	}{
+		"the login":   {&admission.Visit{Over: over}, nil, nil},
+		"the command": {&admission.Visit{Over: t.Context()}, closed, nil},
+		"the server":  {&admission.Visit{Over: t.Context()}, nil, closed},
+	} {
+		r, err := http.NewRequestWithContext(admission.WithVisit(t.Context(), tt.visit), http.MethodPost, "/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (&UI{Config: Config{Draining: tt.draining}}).awaitEnd(r, tt.ended, nil) {
+			t.Errorf("the end of %s counts as a lack of typing", name)
+		}
 	}
 }

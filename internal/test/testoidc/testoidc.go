@@ -33,7 +33,7 @@ import (
 // patience is how long the program may take to answer.
 const patience = 2 * time.Minute
 
-// ClientID is the client that the provider knows. It has no secret.
+// ClientID is the client that the provider knows. It has no secret, unless Secret sets one.
 const ClientID = "cara"
 
 // Control is what the provider says and how it fails.
@@ -99,6 +99,9 @@ func (p *Provider) credentials() {
 	p.Roots = ca.Pool()
 	p.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: p.Roots, MinVersion: tls.VersionTLS12}}
 }
+
+// Secret makes the client a confidential one, which shows a secret with client_secret_basic. It is for a provider that does not run.
+func (p *Provider) Secret(secret string) { p.args = append(p.args, "-secret", secret) }
 
 // Up starts the provider, which knows nothing of an earlier run.
 func (p *Provider) Up() {

@@ -94,7 +94,7 @@ func (s *store) KeySet(context.Context) ([]op.Key, error) {
 
 // client has ID tokens with all claims and of the life that the test sets.
 type client struct {
-	*storage.Client
+	op.Client
 	store *store
 }
 
@@ -114,7 +114,7 @@ func (s *store) GetClientByClientID(ctx context.Context, id string) (op.Client, 
 	if err != nil {
 		return nil, err
 	}
-	return client{c.(*storage.Client), s}, nil
+	return client{c, s}, nil
 }
 
 func (s *store) CreateAuthRequest(ctx context.Context, r *oidc.AuthRequest, user string) (op.AuthRequest, error) {
@@ -166,6 +166,7 @@ func main() {
 	listen := flag.String("listen", "", "address")
 	issuer := flag.String("issuer", "", "URL")
 	redirect := flag.String("redirect", "", "of the client")
+	secret := flag.String("secret", "", "of the client, which is a public one without it")
 	cert, key := flag.String("cert", "", "of TLS"), flag.String("key", "", "of TLS")
 	flag.Parse()
 	users := map[string]*storage.User{"ada": {ID: "ada", Username: "ada", Password: "pw", FirstName: "Ada", Email: "ada@example.com", EmailVerified: true}}
@@ -182,7 +183,11 @@ func main() {
 		log.Fatal(err)
 	}
 	redirects := strings.Split(*redirect, ",")
-	storage.RegisterClients(storage.NativeClient("cara", redirects...), storage.NativeClient("other", redirects...))
+	cara := storage.NativeClient("cara", redirects...)
+	if *secret != "" {
+		cara = storage.WebClient("cara", *secret, redirects...) // with client_secret_basic
+	}
+	storage.RegisterClients(cara, storage.NativeClient("other", redirects...))
 	s := &store{Storage: storage.NewStorage(known)}
 	s.set(control{Groups: []string{"dev"}, Seconds: 3600})
 	provider := exampleop.SetupServer(*issuer, s, slog.New(slog.NewTextHandler(os.Stderr, nil)), false)
