@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/apiserver/ui"
+	"github.com/caravanserai/cara/internal/test/testbrowser"
 )
 
 // The environment of the measurements. make bench-page sets figuresEnv to how long each lasts; readerEnv makes this program a reader of streams.
@@ -57,6 +58,43 @@ func TestOpenPages(t *testing.T) {
 			events, bytes := read()
 			t.Logf("50 open pages of /ui/%s, %d different: %.1f %% of a core more; each page got %.1f views and %.0f KiB in a second",
 				path, queries, 100*(busy-alone), float64(events)/50/d.Seconds(), float64(bytes)/50/1024/d.Seconds())
+		}
+	}
+}
+
+// TestTabMemory leaves tabs open while 100 of 10,000 projects change in a second. What a tab keeps does not grow.
+func TestTabMemory(t *testing.T) {
+	d := lasting(t)
+	b := testbrowser.Open(t)
+	s := newSite(t)
+	s.put(t, node("n1"))
+	s.put(t, many(10_000)...)
+	defer s.changing(t, 100)()
+	paths := []string{"", "projects", "projects?phase=Failed", "projects/shop-07919"}
+	tabs, first := make([]*testbrowser.Tab, len(paths)), make([]testbrowser.Memory, len(paths))
+	for i, path := range paths {
+		tabs[i] = s.tab(t, b, s.token)
+		must(t, tabs[i].Go(s.url+"/ui/"+path), tabs[i].Until("document.getElementById('main').dataset.open"), tabs[i].Eval(`window.views = 0;
+			new MutationObserver((all) => { window.views += all.length }).observe(document.getElementById("main"), {attributeFilter: ["data-id"]})`, nil))
+	}
+	const looks = 10
+	for look := range looks + 1 {
+		for i, path := range paths {
+			m, err := tabs[i].Memory()
+			must(t, err)
+			var views int
+			must(t, tabs[i].Eval("window.views", &views))
+			t.Logf("/ui/%s after %s and %d views: %.2f MiB of objects, %d nodes, %d listeners, %d documents",
+				path, d*time.Duration(look)/looks, views, m.Heap/(1<<20), m.Nodes, m.Listeners, m.Documents)
+			switch {
+			case look == 1:
+				first[i] = m
+			case look == looks && (m.Heap > first[i].Heap+1<<20 || m.Nodes > 2*first[i].Nodes || m.Listeners > first[i].Listeners+10):
+				t.Errorf("/ui/%s keeps %+v, and kept %+v after a tenth of the time", path, m, first[i])
+			}
+		}
+		if look < looks {
+			measure(t, d/looks)
 		}
 	}
 }

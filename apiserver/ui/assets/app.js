@@ -101,15 +101,23 @@
 
   // Filters change the address and the view, without a new document.
   const go = (url) => { history.replaceState(null, "", url); open(); };
-  let typing = 0;
+  // calm calls f at once, and then not again before 40 ms have passed.
+  const calm = (f) => {
+    let timer = 0, again = null;
+    const run = (...args) => {
+      if (timer) { again = args; return; }
+      f(...args);
+      timer = setTimeout(() => { timer = 0; const next = again; again = null; if (next) run(...next); }, 40);
+    };
+    return run;
+  };
+  const filter = calm((form) => {
+    const q = new URLSearchParams([...new FormData(form)].filter(([, v]) => v !== ""));
+    go(form.getAttribute("action") + (q.size ? "?" + q : ""));
+  });
   main.addEventListener("input", (e) => {
     const form = e.target.closest("form[data-filter]");
-    if (!form) return;
-    clearTimeout(typing);
-    typing = setTimeout(() => {
-      const q = new URLSearchParams([...new FormData(form)].filter(([, v]) => v !== ""));
-      go(form.getAttribute("action") + (q.size ? "?" + q : ""));
-    }, 40);
+    if (form) filter(form);
   });
   main.addEventListener("submit", (e) => {
     if (e.target.matches("form[data-filter]")) e.preventDefault();
@@ -158,18 +166,15 @@
   const q = document.getElementById("search-q"), found = document.getElementById("search-found");
   const ask = () => { if (!dialog.open) { dialog.showModal(); q.select(); } };
   let asked = 0;
-  q.addEventListener("input", () => {
+  q.addEventListener("input", calm(async () => {
     const mine = ++asked;
-    setTimeout(async () => {
-      if (mine !== asked) return;
-      try {
-        const r = await fetch("/ui/search?q=" + encodeURIComponent(q.value));
-        const doc = new DOMParser().parseFromString(await r.text(), "text/html");
-        if (r.redirected) return out();
-        if (mine === asked) found.replaceChildren(...doc.querySelectorAll("[data-found]"));
-      } catch { found.textContent = "The server does not answer."; }
-    }, 40);
-  });
+    try {
+      const r = await fetch("/ui/search?q=" + encodeURIComponent(q.value));
+      const doc = new DOMParser().parseFromString(await r.text(), "text/html");
+      if (r.redirected) return out();
+      if (mine === asked) found.replaceChildren(...doc.querySelectorAll("[data-found]"));
+    } catch { found.textContent = "The server does not answer."; }
+  }));
   const links = () => [...found.querySelectorAll("a")];
   dialog.addEventListener("keydown", (e) => {
     const all = links(), at = all.indexOf(document.activeElement);
