@@ -28,6 +28,7 @@ type action struct {
 	method            string // the RPC, which decides who may do it
 	danger            bool
 	done              string // what the page says afterwards
+	undo              string // the action that takes it back; empty if none does
 	command           string // of caractrl, without the object's name
 	// offered reports whether the action makes sense in the object's state; nil is always.
 	offered func(proto.Message) bool
@@ -74,7 +75,7 @@ func (vs views) offers(a identity.Actor, m proto.Message) []offer {
 	kind, name := api.Kind(m), api.Meta(m).GetName()
 	for _, act := range actions() {
 		if act.kind == kind && vs.may(a, act.method, name) && (act.offered == nil || act.offered(m)) {
-			out = append(out, offer{act.label, Prefix + "do/" + act.name + "/" + url.PathEscape(name), act.danger})
+			out = append(out, offer{act.label, doLink(act.name, name), act.danger})
 		}
 	}
 	return out
@@ -185,11 +186,24 @@ func actionNamed(name string) (act action, ok bool) {
 	return all[i], true
 }
 
-// doneText returns what the page says after an action; empty for an unknown one.
-func doneText(name string) string {
-	act, _ := actionNamed(name)
-	return act.done
+// done is what the page says after an action, and where the action can be taken back.
+type done struct{ Text, Undo string }
+
+// doneOf returns what the page says after the action of a request.
+func (u *UI) doneOf(r *http.Request) done {
+	act, ok := actionNamed(r.URL.Query().Get("done"))
+	if !ok {
+		return done{}
+	}
+	out, name := done{Text: act.done}, r.PathValue("name")
+	if undo, ok := actionNamed(act.undo); ok && (views{u.api, u.MayCall}).may(actorOf(r), undo.method, name) {
+		out.Undo = doLink(undo.name, name)
+	}
+	return out
 }
+
+// doLink returns the address of an action's question.
+func doLink(action, name string) string { return Prefix + "do/" + action + "/" + url.PathEscape(name) }
 
 // onceOnly remembers the keys of forms that were sent.
 type onceOnly struct {

@@ -55,13 +55,13 @@ func projectVerbs() []action {
 		},
 		{
 			name: "rollback", label: "Roll back", kind: api.KindProject, method: carav1.ProjectService_RollbackProject_FullMethodName,
-			command: "rollback", done: "The earlier spec was restored.",
+			command: "rollback", done: "The earlier spec was restored.", undo: "rollback",
 			offered: ofProject(func(p *carav1.Project) bool { return p.GetMetadata().GetGeneration() > 1 && !api.GoingAway(p) }),
 			ask:     askRollback, run: runRollback,
 		},
 		{
 			name: "override", label: "Override git", kind: api.KindProject, method: carav1.ProjectService_OverrideProject_FullMethodName,
-			command: "override", done: "Git does not change this project until the override ends.",
+			command: "override", done: "Git does not change this project until the override ends.", undo: "clear-override",
 			offered: ofProject(func(p *carav1.Project) bool { return owned(p) && !overridden(p) && !api.GoingAway(p) }),
 			ask:     askOverride,
 			run: func(ctx context.Context, c clients, m proto.Message, f url.Values) error {

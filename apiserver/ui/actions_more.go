@@ -99,7 +99,7 @@ func sourceVerbs() []action {
 		},
 		{
 			name: "suspend", label: "Suspend", kind: api.KindSource, method: carav1.SourceService_SuspendSource_FullMethodName,
-			command: "suspend", done: "The source is suspended.",
+			command: "suspend", done: "The source is suspended.", undo: "resume",
 			offered: ofSource(func(s *carav1.Source) bool { return !s.GetSpec().GetSuspend() }),
 			ask:     effects("Nothing is fetched, applied or pruned until the source is resumed. What runs keeps running. Projects still expire."),
 			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
@@ -109,7 +109,7 @@ func sourceVerbs() []action {
 		},
 		{
 			name: "resume", label: "Resume", kind: api.KindSource, method: carav1.SourceService_ResumeSource_FullMethodName,
-			command: "resume", done: "The source is resumed.",
+			command: "resume", done: "The source is resumed.", undo: "suspend",
 			offered: ofSource(func(s *carav1.Source) bool { return s.GetSpec().GetSuspend() }),
 			ask:     askSync,
 			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
@@ -193,14 +193,14 @@ func nodeVerbs() []action {
 	return []action{
 		{
 			name: "cordon", label: "Cordon", kind: api.KindNode, method: carav1.NodeService_PutNode_FullMethodName,
-			command: "cordon", done: "The node gets no new projects.",
+			command: "cordon", done: "The node gets no new projects.", undo: "uncordon",
 			offered: ofNode(func(n *carav1.Node) bool { return !n.GetSpec().GetUnschedulable() }),
 			ask:     effects("The node gets no new projects. What runs on it keeps running."),
 			run:     changeNode(func(s *carav1.NodeSpec, _ url.Values) { s.Unschedulable = true }),
 		},
 		{
 			name: "drain", label: "Drain", kind: api.KindNode, method: carav1.NodeService_PutNode_FullMethodName,
-			command: "drain", done: "The node is being drained.", danger: true,
+			command: "drain", done: "The node is being drained.", undo: "uncordon", danger: true,
 			offered: ofNode(func(n *carav1.Node) bool { return !n.GetSpec().GetDraining() }),
 			ask:     askDrain,
 			run: changeNode(func(s *carav1.NodeSpec, f url.Values) {
@@ -209,7 +209,7 @@ func nodeVerbs() []action {
 		},
 		{
 			name: "uncordon", label: "Uncordon", kind: api.KindNode, method: carav1.NodeService_PutNode_FullMethodName,
-			command: "uncordon", done: "The node gets projects again.",
+			command: "uncordon", done: "The node gets projects again.", undo: "cordon",
 			offered: ofNode(func(n *carav1.Node) bool { return n.GetSpec().GetUnschedulable() || n.GetSpec().GetDraining() }),
 			ask:     effects("The node gets projects again, and a drain ends. What has moved stays where it is."),
 			run: changeNode(func(s *carav1.NodeSpec, _ url.Values) {

@@ -173,6 +173,9 @@ func TestRights(t *testing.T) {
 				t.Errorf("%s: POST %s is %d, may: %v", name, path, code, may)
 			}
 		}
+		if undo := strings.Contains(read(t, s.get(t, in, "/ui/nodes/n1?done=cordon", nil)), ">Undo</a>"); undo != tt.node {
+			t.Errorf("%s: the page offers to take a cordon back: %v, want %v", name, undo, tt.node)
+		}
 		if code := s.get(t, in, "/ui/tokens", nil).StatusCode; code != tt.tokens {
 			t.Errorf("%s: the tokens are %d, want %d", name, code, tt.tokens)
 		}
@@ -196,6 +199,7 @@ func TestOtherActions(t *testing.T) {
 		t.Errorf("it lives %s longer, want 24h", by)
 	}
 	must(t, tab.Go(s.url+"/ui/nodes/n1"), tab.Click(`a[href="/ui/do/cordon/n1"]`), tab.Click("main button.main"), tab.Shows(".done", "no new projects"), tab.Shows("h1", "cordoned"))
+	must(t, tab.Click(`.done a[href="/ui/do/uncordon/n1"]`), tab.Click("main button.main"), tab.Shows(".done", "again"), tab.Click(`.done a[href="/ui/do/cordon/n1"]`), tab.Click("main button.main"), tab.Shows("h1", "cordoned"))
 	must(t, tab.Click(`a[href="/ui/do/drain/n1"]`), tab.Shows("main", "pr-42"), tab.Click("main button.main"), tab.Shows(".done", "drained"))
 	must(t, tab.Click(`a[href="/ui/do/uncordon/n1"]`), tab.Click("main button.main"), tab.Shows(".done", "again"))
 	must(t, tab.Go(s.url+"/ui/projects/pr-42"), tab.Click(`a[href="/ui/do/delete/pr-42"]`), tab.Shows("main", "All containers of pr-42"), tab.Click("main button.main"), tab.Shows("h1", "Terminating"))

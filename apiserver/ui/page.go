@@ -57,7 +57,7 @@ func (u *UI) document(w http.ResponseWriter, r *http.Request, status int, v view
 	actor := actorOf(r)
 	u.send(w, status, "shell", map[string]any{
 		"Title": v.title, "Nav": v.nav, "Body": trusted(body), "ID": id, "Assets": u.version, "Actor": actor, "Live": len(v.kinds) > 0,
-		"Done": doneText(r.URL.Query().Get("done")), "Tokens": u.MayCall(actor, methodListTokens) == nil, "Cluster": u.ClusterID, "Version": u.Version,
+		"Done": u.doneOf(r), "Tokens": u.MayCall(actor, methodListTokens) == nil, "Cluster": u.ClusterID, "Version": u.Version,
 	})
 	return nil
 }
