@@ -11,7 +11,6 @@ import (
 
 	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
 )
 
 // Keys of a Secret of type backup. The others are environment variables, see BackupVariables.
@@ -40,7 +39,6 @@ func BackupKeys() []string {
 // Limits of backups.
 const (
 	DefaultHookTimeout = 10 * time.Minute
-	maxHookTimeout     = 24 * time.Hour
 	// maxBackupValue limits a value of a Secret of type backup, in bytes.
 	maxBackupValue = 32 << 10
 )
@@ -156,59 +154,6 @@ func sshName(s string) bool {
 
 func sshPort(s string) bool {
 	return len(s) <= 5 && !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' })
-}
-
-// backupSecret checks a Secret of type backup. Messages contain no part of a value.
-func (e secretErrors) backupSecret(s *carav1.Secret) {
-	values := allValues(s)
-	for _, k := range sortedKeys(values) {
-		if !slices.Contains(BackupKeys(), k) {
-			e.add("data", "has a key that a Secret of type %s cannot have; allowed are %s", SecretBackup, strings.Join(BackupKeys(), ", "))
-			return
-		}
-	}
-	for _, k := range []string{BackupRepository, BackupPassword} {
-		if len(strings.TrimSpace(string(values[k]))) == 0 {
-			e.add("stringData["+k+"]", "is required in a Secret of type %s; set it", SecretBackup)
-			return
-		}
-	}
-	if problem := BackupProblem(values); problem != "" {
-		e.add("stringData", "cannot be used for backups: %s", problem)
-	}
-}
-
-// backup checks spec.backup and spec.onNodeLoss.
-func (e projectErrors) backup(s *carav1.ProjectSpec, x specIndex) {
-	b := s.GetBackup()
-	if b == nil && s.GetOnNodeLoss() == NodeLossRestore {
-		e.add("spec.onNodeLoss", "is %s, which needs backups to restore; set spec.backup, or remove it", NodeLossRestore)
-	}
-	if b == nil {
-		return
-	}
-	if len(ManagedVolumes(s)) == 0 {
-		e.add("spec.backup", "is only for projects with volumes of type %s; remove it, or set the type of a volume", VolumeManaged)
-	}
-	e.dnsLabel("spec.backup.secretRef", b.GetSecretRef())
-	if sch := b.GetSchedule(); sch != nil {
-		if _, err := syntax.ParseSchedule(sch); err != nil {
-			e.add("spec.backup.schedule."+err.Field, "%s", err.Problem)
-		}
-	}
-	if k := b.GetKeep(); k != nil && k.GetLast()+k.GetDaily()+k.GetWeekly()+k.GetMonthly() == 0 {
-		e.add("spec.backup.keep", "keeps no snapshot; set last, daily, weekly or monthly, or remove it to keep all")
-	}
-	for name, hook := range map[string]*carav1.BackupHook{"before": b.GetHooks().GetBefore(), "after": b.GetHooks().GetAfter()} {
-		if hook == nil {
-			continue
-		}
-		at := "spec.backup.hooks." + name
-		if _, ok := x.services[hook.GetService()]; !ok && hook.GetService() != "" {
-			e.add(at+".service", "no service is named %q; name one of %s", text.Short(hook.GetService()), known(x.services))
-		}
-		e.duration(at+".timeout", hook.GetTimeout(), time.Second, maxHookTimeout)
-	}
 }
 
 // canonBackup gives the fields of spec.backup their canonical spelling, and removes what has no effect.

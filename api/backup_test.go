@@ -64,17 +64,6 @@ func TestBackupProblem(t *testing.T) {
 	}
 }
 
-func TestValidateBackupSecret(t *testing.T) {
-	secret := func(data map[string]string) *carav1.Secret {
-		return &carav1.Secret{ApiVersion: api.APIVersion, Kind: api.KindSecret, Metadata: &carav1.ObjectMeta{Name: "s"}, Type: api.SecretBackup, StringData: data}
-	}
-	check(t, secret(map[string]string{"repository": "/srv/b", "password": "p"}))
-	check(t, secret(map[string]string{"password": "p"}), "stringData[repository]: is required")
-	check(t, secret(map[string]string{"repository": "/srv/b", "password": "p", "LD_PRELOAD": "/tmp/x.so"}), "data: has a key that a Secret of type backup cannot have")
-	check(t, secret(map[string]string{"repository": "/srv/b", "password": "p", "PATH": "/tmp"}), "data: has a key that a Secret of type backup cannot have")
-	check(t, secret(map[string]string{"repository": "s3:x/y", "password": "p"}), "stringData: cannot be used for backups: the key AWS_ACCESS_KEY_ID is missing")
-}
-
 // TestBackupIsNoPartOfAContainer: a change of spec.backup recreates no container, and the default of pause changes nothing.
 func TestBackupIsNoPartOfAContainer(t *testing.T) {
 	spec := func(b *carav1.Backup) *carav1.ProjectSpec {

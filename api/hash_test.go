@@ -265,3 +265,26 @@ func BenchmarkHash(b *testing.B) {
 		api.Hash(spec)
 	}
 }
+
+// Different spellings of a path and of the defaults are the same project.
+func TestIngressSpellings(t *testing.T) {
+	spec := func(path string, code int32) *carav1.ProjectSpec {
+		s := fullSpec()
+		s.Ingress = []*carav1.Ingress{{Name: "a", Host: "a.test", Path: path, Redirect: &carav1.IngressRedirect{To: "/x", Code: code}}}
+		return s
+	}
+	for name, tt := range map[string]struct{ a, b *carav1.ProjectSpec }{
+		"all paths":        {spec("", 0), spec("/", 308)},
+		"slash at the end": {spec("/a", 308), spec("/a/", 0)},
+	} {
+		if api.Hash(tt.a) != api.Hash(tt.b) {
+			t.Errorf("%s: the hashes differ", name)
+		}
+		if diff := cmp.Diff(api.Normalize(tt.a), api.Normalize(tt.b), protocmp.Transform()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	if a, b := spec("/a", 0), proto.CloneOf(spec("/a", 301)); api.Hash(a) == api.Hash(b) || api.Hash(a) == api.Hash(spec("/b", 0)) {
+		t.Error("another code or another path has the same hash")
+	}
+}

@@ -1,5 +1,11 @@
 package api
 
+import (
+	"net"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
 // APIVersion is the only version of the manifests.
 const APIVersion = "caravanserai/v1"
 
@@ -115,4 +121,21 @@ const (
 
 	OnDeleteOrphan = "Orphan"
 	OnDeleteDelete = "Delete"
+)
+
+// IsName reports whether a name is valid for an object. It becomes a part of host names and file names.
+func IsName(name string) bool { return len(validation.IsDNS1123Label(name)) == 0 }
+
+// IsHost reports whether a text can be the host of a request that a project has claimed: a host name in lower case.
+func IsHost(host string) bool {
+	return len(validation.IsDNS1123Subdomain(host)) == 0 && net.ParseIP(host) == nil
+}
+
+// IsSecretKey reports whether a text can be a key of a Secret. Other texts may be a value in the wrong place.
+func IsSecretKey(key string) bool { return len(validation.IsConfigMapKey(key)) == 0 }
+
+// SOPSValue is how the text of each value begins that SOPS has encrypted. StillEncrypted is what is wrong with it in a Secret.
+const (
+	SOPSValue      = "ENC[AES256_GCM,"
+	StillEncrypted = "is still encrypted by SOPS; decrypt the whole file, with its sops block"
 )

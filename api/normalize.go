@@ -219,3 +219,13 @@ func canonCaps(caps []string) []string {
 	slices.Sort(out)
 	return slices.Compact(out)
 }
+
+// CanonTLS returns a rule's tls with all defaults.
+func CanonTLS(in *carav1.Ingress) *carav1.IngressTLS {
+	clone := proto.CloneOf(in)
+	tlsDefaults(clone, fillString)
+	if h := clone.GetTls().GetHsts(); h != nil {
+		canonDuration(&h.MaxAge)
+	}
+	return clone.GetTls()
+}

@@ -151,34 +151,6 @@ func PortAllowed(allow *carav1.SourceAllow, k PortKey) bool {
 	return len(allow.GetPorts()) == 0 || PortInRanges(allow.GetPorts(), k)
 }
 
-func (e projectErrors) ports(ports []*carav1.ProjectPort, x specIndex) {
-	names, keys := map[string]int{}, map[PortKey]int{}
-	for i, p := range ports {
-		at := Element("spec.ports", i)
-		e.dnsLabel(at+".name", p.GetName())
-		e.unique(names, p.GetName(), "port name", "spec.ports", i, ".name")
-		k := KeyOfPort(p)
-		if first, twice := keys[k]; twice {
-			e.add(at+".port", "%s appears twice: %s and %s; take one of them away", k, Element("ports", first), Element("ports", i))
-		} else {
-			keys[k] = i
-		}
-		if svc := p.GetTarget().GetService(); svc != "" {
-			if _, ok := x.services[svc]; !ok {
-				e.add(at+".target.service", "no service is named %q; name one of %s", text.Short(svc), known(x.services))
-			}
-		}
-		if p.GetTarget().GetProtocol() != "" {
-			e.add(at+".target.protocol", "is only for ingress; remove it, because a port passes on the data unchanged")
-		}
-		for j, network := range p.GetAllow() {
-			if why := networkProblem(network); why != "" {
-				e.add(Element(at+".allow", j), "%s", why)
-			}
-		}
-	}
-}
-
 // PortsCondition returns the condition PortsReady of a project, or nil if its spec has no ports. nodes are all nodes of the
 // cluster, sorted by name.
 func PortsCondition(project *carav1.Project, nodes []*carav1.Node) *carav1.Condition {

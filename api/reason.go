@@ -255,3 +255,6 @@ const (
 
 // PruneOff means that the source's owner disabled pruning. It is the only such reason that is not a problem.
 const PruneOff = "prune is off"
+
+// ReasonPolicyViolation means that an agent rejected a project because of Violations.
+const ReasonPolicyViolation = "PolicyViolation"

@@ -5,8 +5,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // BasicAuthUsers is the key of a Secret of type basicAuth: lines of a htpasswd file.
@@ -65,15 +63,4 @@ func userProblem(name, hash string, found bool) string {
 		return fmt.Sprintf("has the bcrypt cost %d; it must be between %d and %d", n, minBcryptCost, maxBcryptCost)
 	}
 	return ""
-}
-
-// basicAuthSecret checks a Secret of type basicAuth. Messages contain no part of a value.
-func (e secretErrors) basicAuthSecret(s *carav1.Secret) {
-	values := e.secretValues(s, SecretBasicAuth, BasicAuthUsers)
-	if values == nil {
-		return
-	}
-	if _, err := ParseUsers(values[BasicAuthUsers]); err != nil {
-		e.add("stringData["+BasicAuthUsers+"]", "cannot be used for passwords: %v", err)
-	}
 }

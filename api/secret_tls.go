@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Keys of a Secret of type tls, as in Kubernetes.
@@ -81,31 +79,4 @@ func keyProblem(leaf *x509.Certificate) error {
 		return errors.New("the key is neither RSA, ECDSA nor Ed25519; use one of them")
 	}
 	return nil
-}
-
-// tlsSecret checks a Secret of type tls. Messages contain no part of a value.
-func (e secretErrors) tlsSecret(s *carav1.Secret) {
-	values := e.secretValues(s, SecretTLS, TLSCertificateKey, TLSPrivateKey)
-	if values == nil {
-		return
-	}
-	if _, err := ParseCertificate(values[TLSCertificateKey], values[TLSPrivateKey]); err != nil {
-		e.add("stringData", "cannot be used for TLS: %v", err)
-	}
-}
-
-// secretValues returns the values of a Secret that must have exactly these keys, or nil if it has others.
-func (e secretErrors) secretValues(s *carav1.Secret, kind string, keys ...string) map[string][]byte {
-	values := allValues(s)
-	for _, k := range keys {
-		if len(values[k]) == 0 {
-			e.add("stringData["+k+"]", "is required in a Secret of type %s; set it", kind)
-			return nil
-		}
-	}
-	if len(values) > len(keys) {
-		e.add("data", "has a key that a Secret of type %s cannot have; allowed are %s", kind, strings.Join(keys, ", "))
-		return nil
-	}
-	return values
 }

@@ -5,12 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-
-	"k8s.io/apimachinery/pkg/util/validation"
-
-	"github.com/caravanserai/cara/api/syntax"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
 )
 
 // joinVersion begins every join token.
@@ -70,23 +64,4 @@ func joinWord(s string) bool {
 
 func isAlnum(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-}
-
-// ValidateToken validates the patterns and labels that limit a token.
-func ValidateToken(t *carav1.Token) []*carav1.FieldError {
-	e := &fieldErrors{seen: map[string]bool{}}
-	e.patterns("hosts", t.GetHosts(), syntax.HostPattern)
-	e.patterns("nodeNames", t.GetNodeNames(), syntax.NamePattern)
-	for _, k := range sortedKeys(t.GetLabels()) {
-		v := t.GetLabels()[k]
-		switch {
-		case len(validation.IsQualifiedName(k)) > 0:
-			e.add("labels["+text.Short(k)+"]", "the key is not a label key: %s", labelKeyForm)
-		case len(validation.IsValidLabelValue(strings.ReplaceAll(v, syntax.Everything, "x"))) > 0:
-			e.add("labels["+text.Short(k)+"]", "the value %q is not a label value or a pattern of label values: %s, and * for any run of characters", text.Short(v), labelForm)
-		case syntax.Stars(v) != "":
-			e.add("labels["+text.Short(k)+"]", "%s", syntax.Stars(v))
-		}
-	}
-	return e.list
 }

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"path"
 	"slices"
+	"strings"
 
 	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -80,17 +82,14 @@ func OfferedTo(offers []*carav1.HostVolume, name, project string) *carav1.HostVo
 	return nil
 }
 
-// volume checks the fields of a volume that depend on its type.
-func (e projectErrors) volume(at string, v *carav1.ProjectVolume) {
-	if v.GetReclaim() != "" && v.GetType() != VolumeManaged {
-		e.add(at+".reclaim", "is only for volumes of type %s; remove it, or set the type", VolumeManaged)
+// MountOf returns the innermost mount that contains a path, or nil.
+func MountOf(mounts []*carav1.VolumeMount, file string) *carav1.VolumeMount {
+	var found *carav1.VolumeMount
+	for _, m := range mounts {
+		below := strings.HasPrefix(path.Clean(file), strings.TrimSuffix(path.Clean(m.GetMountPath()), "/")+"/")
+		if below && (found == nil || len(path.Clean(m.GetMountPath())) > len(path.Clean(found.GetMountPath()))) {
+			found = m
+		}
 	}
-	switch {
-	case v.GetType() == VolumeHost && v.GetHost() == "":
-		e.add(at+".host", "is missing; name a host volume that a node offers (cara-agent --host-volume NAME=PATH)")
-	case v.GetType() != VolumeHost && v.GetHost() != "":
-		e.add(at+".host", "is only for volumes of type %s; remove it, or set the type", VolumeHost)
-	default:
-		e.dnsLabel(at+".host", v.GetHost())
-	}
+	return found
 }

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -85,33 +84,6 @@ func TestSetCondition(t *testing.T) {
 	}
 }
 
-func TestQuantities(t *testing.T) {
-	for q, want := range map[string]int64{"": 0, "1": 1000, "500m": 500, "0.25": 250, "1k": 1_000_000, "1u": 1} {
-		if got, err := syntax.MilliCPU(q); err != nil || got != want {
-			t.Errorf("cpu %q: %d %v, want %d", q, got, err, want)
-		}
-	}
-	for q, want := range map[string]int64{"": 0, "128Mi": 128 << 20, "1G": 1_000_000_000, "1e3": 1000, "1.5Gi": 3 << 29} {
-		if got, err := syntax.Bytes(q); err != nil || got != want {
-			t.Errorf("memory %q: %d %v, want %d", q, got, err, want)
-		}
-	}
-	for _, q := range []string{"-1", "x", "1MB", " 1", "1e999999999", strings.Repeat("9", 100), "99999999999999999999", "1 "} {
-		if got, err := syntax.Bytes(q); err == nil {
-			t.Errorf("memory %q is %d", q, got)
-		}
-		if got, err := syntax.MilliCPU(q); err == nil {
-			t.Errorf("cpu %q is %d", q, got)
-		}
-	}
-	if d, never, err := api.RescheduleAfter("never"); d != 0 || !never || err != nil {
-		t.Error("never")
-	}
-	if d, never, err := api.RescheduleAfter(""); d != time.Minute || never || err != nil {
-		t.Error("default")
-	}
-}
-
 func TestJoinToken(t *testing.T) {
 	want := api.JoinToken{CAHash: strings.Repeat("ab", 32), ID: "t1", Secret: "S3cret_-"}
 	got, err := api.ParseJoinToken(" " + want.String() + "\n")
@@ -167,16 +139,5 @@ func TestWrapUnwrap(t *testing.T) {
 	}
 	if api.Meta(&carav1.Project{}) != nil || api.Meta(&carav1.Project{Metadata: &carav1.ObjectMeta{Name: "x"}}).GetName() != "x" || api.Meta(&carav1.Condition{}) != nil {
 		t.Error("metadata")
-	}
-}
-
-func TestRefusedField(t *testing.T) {
-	for name, want := range map[string]string{
-		"privileged": "privileged", "network_mode": "host-namespaces", "hostPID": "host-namespaces", "hostPath": "host-paths",
-		"ports": "host-ports", "image": "", "volumes": "",
-	} {
-		if got, why := api.RefusedField(name); got != want || (got == "") != (why == "") {
-			t.Errorf("%s: got %q %q, want %q", name, got, why, want)
-		}
 	}
 }

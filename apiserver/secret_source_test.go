@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -220,7 +221,7 @@ func TestLargeSecretsLeave(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := []string{"a", "b", "c", "d"}
-	c.ownedSecrets(t, strings.Repeat("x", api.MaxSecret-10), names...)
+	c.ownedSecrets(t, strings.Repeat("x", validate.MaxSecret-10), names...)
 	c.create(t, user("shop", names...))
 	conn, err := c.Client("sources")
 	if err != nil {

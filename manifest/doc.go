@@ -6,7 +6,7 @@
 // Invariants:
 //   - Parse is pure and never panics. Its cost is limited in advance: it counts bytes, nodes and depth in the raw text,
 //     finds duplicate keys in linear time, and counts an alias as the nodes that it refers to.
-//   - A returned document is valid: every field is known and has the right type, and api.Validate accepts it.
+//   - A returned document is valid: every field is known and has the right type, and validate.Object accepts it.
 //   - Every problem has a file, line and column inside the file.
 //
 // The text is scanned once (scan.go) and parsed to a tree of nodes (tree.go for YAML, json.go for JSON). Then the tree is

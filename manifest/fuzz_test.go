@@ -6,7 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	"github.com/caravanserai/cara/manifest"
 )
 
@@ -40,7 +40,7 @@ func FuzzParse(f *testing.F) {
 			inside(t, string(data), p)
 		}
 		for _, d := range docs {
-			if bad := api.Validate(d.Object); len(bad) > 0 {
+			if bad := validate.Object(d.Object); len(bad) > 0 {
 				t.Fatalf("accepted what is invalid: %v", bad)
 			}
 			out, err := manifest.Encode(d.Object)

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/manifest/sops"
@@ -289,7 +290,7 @@ func (p *parser) document(root *yaml.Node) (Document, bool) {
 // validate adds the contract's errors in a document, sorted by line.
 func (p *parser) validate(d Document) {
 	var found []*carav1.FileProblem
-	for _, bad := range api.Validate(d.Object) {
+	for _, bad := range validate.Object(d.Object) {
 		line, column := d.Position(bad.GetField())
 		found = append(found, p.fileProblem(line, column, bad.GetField(), bad.GetMessage()))
 	}

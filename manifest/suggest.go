@@ -9,13 +9,13 @@ import (
 	"github.com/agnivade/levenshtein"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 )
 
 // unknownField returns the message for an unknown key: a policy, a similar name, or the existing names.
 func unknownField(d protoreflect.MessageDescriptor, name string) string {
-	if policy, why := api.RefusedField(name); policy != "" {
-		return api.PolicyText(policy, why)
+	if policy, why := validate.RefusedField(name); policy != "" {
+		return validate.PolicyText(policy, why)
 	}
 	var names []string
 	for i := range d.Fields().Len() {

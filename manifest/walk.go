@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 )
 
 // bound checks a document's tree against the limits before it is converted.
@@ -222,7 +223,7 @@ func (p *parser) list(n *yaml.Node, field string, fd protoreflect.FieldDescripto
 		return
 	}
 	scalars{p}.plainTag(n, field)
-	if most := api.MaxItems(fd); most > 0 && len(n.Content) > most {
+	if most := validate.MaxItems(fd); most > 0 && len(n.Content) > most {
 		p.problem(at, field, "has %d entries, at most %d are allowed; take some away", len(n.Content), most)
 		return
 	}

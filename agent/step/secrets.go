@@ -9,6 +9,7 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
+	"github.com/caravanserai/cara/api/validate"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/scrub"
 )
@@ -183,7 +184,7 @@ func (w *SecretValues) missingValue(s *carav1.Service) string {
 	for _, e := range s.GetEnv() {
 		if vars := e.GetSecretVars(); len(vars) > 0 {
 			value := []byte(syntax.ExpandSecrets(e.GetValue(), vars, w.Secrets))
-			if bad := api.EnvProblem(e.GetName(), value); bad != "" {
+			if bad := validate.EnvProblem(e.GetName(), value); bad != "" {
 				return fmt.Sprintf("the value of the variable %s, with %s of Secret %s, %s", e.GetName(), vars[0].GetSecretKeyRef().GetKey(), vars[0].GetSecretKeyRef().GetName(), bad)
 			}
 			size += len(value)
@@ -194,12 +195,12 @@ func (w *SecretValues) missingValue(s *carav1.Service) string {
 			continue
 		}
 		value := w.Secrets[r.GetName()+"/"+r.GetKey()]
-		if bad := api.EnvProblem(e.GetName(), value); bad != "" {
+		if bad := validate.EnvProblem(e.GetName(), value); bad != "" {
 			return fmt.Sprintf("the value of key %s in Secret %s, for the variable %s, %s", r.GetKey(), r.GetName(), e.GetName(), bad)
 		}
 		size += len(value)
 	}
-	return api.WordsProblem(s, size)
+	return validate.WordsProblem(s, size)
 }
 
 // missingPullSecret returns which Secret of imagePullSecrets an image waits for: a missing one may be the one it needs. It

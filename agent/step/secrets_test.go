@@ -6,6 +6,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -100,7 +101,7 @@ func TestRolloutBeginsAnewWithAValue(t *testing.T) {
 }
 
 func TestMissingValue(t *testing.T) {
-	long := strings.Repeat("x", api.MaxWord-len("P="))
+	long := strings.Repeat("x", validate.MaxWord-len("P="))
 	for name, c := range map[string]struct {
 		value, want string
 	}{

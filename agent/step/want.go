@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -85,7 +86,7 @@ func NewWant(n Node, a *carav1.Assignment, haveSecrets bool) *Want {
 	w.harden(n.Hardening)
 	w.pin(p.GetStatus())
 	w.setMove(p)
-	if bad := append(api.Violations(p, n.Hardening.AllowCaps), w.notOffered(w.Spec)...); len(bad) > 0 && !w.Remove {
+	if bad := append(validate.Violations(p, n.Hardening.AllowCaps), w.notOffered(w.Spec)...); len(bad) > 0 && !w.Remove {
 		w.Failure = violation(bad)
 		return w
 	}

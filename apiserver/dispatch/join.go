@@ -18,6 +18,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
+	"github.com/caravanserai/cara/api/validate"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/rules"
@@ -40,7 +41,7 @@ func (d *Dispatcher) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 		ApiVersion: api.APIVersion, Kind: api.KindNode,
 		Metadata: &carav1.ObjectMeta{Name: name, Labels: req.GetLabels()}, Spec: &carav1.NodeSpec{},
 	}
-	if fields := api.Validate(asked); len(fields) > 0 {
+	if fields := validate.Object(asked); len(fields) > 0 {
 		return nil, api.Invalid(rules.Describe(asked), fields)
 	}
 	if _, err := useJoinToken(d.DB.Begin(ctx), req.GetTokenId(), req.GetSecret()); err != nil {

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -66,7 +67,7 @@ func (s *Service) applyTerms(ctx context.Context, req *carav1.ApplyRequest) (rul
 		return how, api.Invalid("the request", api.Field("adopt", "is %q; it must be Never, IfUnowned or Always", how.Adopt))
 	}
 	if how.Override != nil {
-		if fields := api.Validate(how.Override); len(fields) > 0 {
+		if fields := validate.Object(how.Override); len(fields) > 0 {
 			return how, api.Invalid("the override", fields)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -44,7 +45,7 @@ func Validate(req proto.Message) error {
 	case *carav1.ApplyRequest, *carav1.PublishSnapshotRequest:
 		return nil // many objects: each is validated where it is used
 	}
-	if fields := api.Validate(req); len(fields) > 0 {
+	if fields := validate.Object(req); len(fields) > 0 {
 		return api.Invalid("the request", fields)
 	}
 	return nil
@@ -55,7 +56,7 @@ func validateObject(m proto.Message) error {
 	if m == nil || !m.ProtoReflect().IsValid() {
 		return api.BadRequest("the request has no object")
 	}
-	if fields := api.Validate(m); len(fields) > 0 {
+	if fields := validate.Object(m); len(fields) > 0 {
 		return api.Invalid(rules.Describe(m), fields)
 	}
 	return nil

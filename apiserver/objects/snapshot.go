@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -115,7 +116,7 @@ func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, err
 	if in.head == nil || in.source == "" {
 		return nil, api.Invalid("the snapshot", api.Field("head", "is required in the first message, with the source"))
 	}
-	if fields := api.Validate(in.head); len(fields) > 0 {
+	if fields := validate.Object(in.head); len(fields) > 0 {
 		return nil, api.Invalid("the snapshot", fields)
 	}
 	in.head.Generation = "" // the server sets it

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -104,7 +105,7 @@ func TokenRole(role string) (api.Role, bool) {
 
 // tokenPatterns validates the patterns that limit a token.
 func tokenPatterns(in *carav1.Token) []*carav1.FieldError {
-	fields := api.ValidateToken(in)
+	fields := validate.Token(in)
 	if len(in.GetHosts()) > 0 && in.GetRole() != api.RoleDeployer {
 		fields = append(fields, api.Field("hosts", "are for deployers; the role is %q", in.GetRole())...)
 	}

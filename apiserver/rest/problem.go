@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -56,8 +57,8 @@ func Problem(err error) *carav1.Problem {
 	p = &carav1.Problem{Title: p.GetTitle(), Status: p.GetStatus(), Detail: detail}
 	if m := unknownField.FindStringSubmatch(detail); m != nil {
 		p.Errors = api.Field(m[1], "is not a field here; remove it or check its spelling")
-		if policy, why := api.RefusedField(m[1]); policy != "" {
-			p.Errors = api.Field(m[1], "%s", api.PolicyText(policy, why))
+		if policy, why := validate.RefusedField(m[1]); policy != "" {
+			p.Errors = api.Field(m[1], "%s", validate.PolicyText(policy, why))
 		}
 	}
 	return p

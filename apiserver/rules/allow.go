@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
@@ -55,7 +56,7 @@ func offered(t *state.Tx, p *carav1.Project) error {
 	for _, n := range nodes {
 		more = append(more, n.GetStatus().GetInfo().GetAllowedCapabilities()...)
 	}
-	if bad := api.CapabilityViolations(p, more); len(bad) > 0 {
+	if bad := validate.Capabilities(p, more); len(bad) > 0 {
 		return api.Invalid(Describe(p), bad)
 	}
 	return nil

@@ -22,6 +22,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 )
@@ -161,7 +162,7 @@ var keysOfFields = map[string]string{ //nolint:gochecknoglobals // a table
 
 // validate adds the problems that the server would find. Their causes are values that Compose accepts and Cara does not.
 func (c *converter) validate() {
-	for _, e := range api.Validate(c.to) {
+	for _, e := range validate.Object(c.to) {
 		key, message := "services", e.GetField()+" "+e.GetMessage()
 		for i, svc := range c.to.GetSpec().GetServices() {
 			field, ok := strings.CutPrefix(e.GetField(), "spec.services["+itoa(i)+"]")

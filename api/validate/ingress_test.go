@@ -1,15 +1,11 @@
-package api_test
+package validate_test
 
 import (
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/testing/protocmp"
-
-	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -18,7 +14,7 @@ func problemsOf(rules ...*carav1.Ingress) string {
 	p := validProject()
 	p.Spec.Ingress = rules
 	var lines []string
-	for _, e := range api.Validate(p) {
+	for _, e := range validate.Object(p) {
 		lines = append(lines, e.GetField()+": "+e.GetMessage())
 	}
 	return strings.Join(lines, "\n")
@@ -133,28 +129,5 @@ func TestIngressAccessLists(t *testing.T) {
 	many.Access = &carav1.IngressAccess{Allow: slices.Repeat([]string{"10.0.0.0/8"}, 101)}
 	if got := problemsOf(many); !strings.HasPrefix(got, "spec.ingress[0].access.allow: has 101 entries, at most 100") {
 		t.Errorf("101 networks: %s", got)
-	}
-}
-
-// Different spellings of a path and of the defaults are the same project.
-func TestIngressSpellings(t *testing.T) {
-	spec := func(path string, code int32) *carav1.ProjectSpec {
-		s := fullSpec()
-		s.Ingress = []*carav1.Ingress{{Name: "a", Host: "a.test", Path: path, Redirect: &carav1.IngressRedirect{To: "/x", Code: code}}}
-		return s
-	}
-	for name, tt := range map[string]struct{ a, b *carav1.ProjectSpec }{
-		"all paths":        {spec("", 0), spec("/", 308)},
-		"slash at the end": {spec("/a", 308), spec("/a/", 0)},
-	} {
-		if api.Hash(tt.a) != api.Hash(tt.b) {
-			t.Errorf("%s: the hashes differ", name)
-		}
-		if diff := cmp.Diff(api.Normalize(tt.a), api.Normalize(tt.b), protocmp.Transform()); diff != "" {
-			t.Errorf("%s: %s", name, diff)
-		}
-	}
-	if a, b := spec("/a", 0), proto.CloneOf(spec("/a", 301)); api.Hash(a) == api.Hash(b) || api.Hash(a) == api.Hash(spec("/b", 0)) {
-		t.Error("another code or another path has the same hash")
 	}
 }

@@ -1,4 +1,4 @@
-package api_test
+package validate_test
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -40,7 +41,7 @@ func validSource() *carav1.Source {
 func check(t *testing.T, m proto.Message, want ...string) {
 	t.Helper()
 	var got []string
-	for _, e := range api.Validate(m) {
+	for _, e := range validate.Object(m) {
 		got = append(got, e.GetField()+": "+e.GetMessage())
 	}
 	if len(got) != len(want) {
@@ -325,7 +326,7 @@ func TestValidateSource(t *testing.T) {
 		s.Spec.Git.Url = u
 		t.Run(u, func(t *testing.T) {
 			check(t, s, "spec.git.url: "+want)
-			for _, e := range api.Validate(s) {
+			for _, e := range validate.Object(s) {
 				if strings.Contains(e.GetMessage(), "token") || strings.Contains(e.GetMessage(), ":p@") {
 					t.Errorf("repeats a credential: %s", e.GetMessage())
 				}
@@ -405,7 +406,7 @@ func TestValidateIsBounded(t *testing.T) {
 		p.Spec.Services = append(p.Spec.Services, svc)
 	}
 	start := time.Now()
-	bad := api.Validate(p)
+	bad := validate.Object(p)
 	t.Logf("%d errors in %v", len(bad), time.Since(start))
 	if len(bad) == 0 || len(bad) > 100 {
 		t.Errorf("%d errors", len(bad))
@@ -416,8 +417,19 @@ func BenchmarkValidate(b *testing.B) {
 	p := validProject()
 	b.ReportAllocs()
 	for b.Loop() {
-		if bad := api.Validate(p); len(bad) > 0 {
+		if bad := validate.Object(p); len(bad) > 0 {
 			b.Fatal(bad)
 		}
 	}
+}
+
+func TestValidateBackupSecret(t *testing.T) {
+	secret := func(data map[string]string) *carav1.Secret {
+		return &carav1.Secret{ApiVersion: api.APIVersion, Kind: api.KindSecret, Metadata: &carav1.ObjectMeta{Name: "s"}, Type: api.SecretBackup, StringData: data}
+	}
+	check(t, secret(map[string]string{"repository": "/srv/b", "password": "p"}))
+	check(t, secret(map[string]string{"password": "p"}), "stringData[repository]: is required")
+	check(t, secret(map[string]string{"repository": "/srv/b", "password": "p", "LD_PRELOAD": "/tmp/x.so"}), "data: has a key that a Secret of type backup cannot have")
+	check(t, secret(map[string]string{"repository": "/srv/b", "password": "p", "PATH": "/tmp"}), "data: has a key that a Secret of type backup cannot have")
+	check(t, secret(map[string]string{"repository": "s3:x/y", "password": "p"}), "stringData: cannot be used for backups: the key AWS_ACCESS_KEY_ID is missing")
 }

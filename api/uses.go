@@ -3,8 +3,8 @@ package api
 import (
 	"slices"
 
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
 )
 
 // SecretUse is one field in a project's spec that refers to a Secret.
@@ -99,10 +99,16 @@ func ManualSecrets(p *carav1.Project) bool {
 	return p.GetMetadata().GetAnnotations()[AnnotationSecretRollout] == SecretRolloutManual
 }
 
-func (e *fieldErrors) secretRollout(m *carav1.ObjectMeta) {
-	switch value := m.GetAnnotations()[AnnotationSecretRollout]; value {
-	case "", SecretRolloutAutomatic, SecretRolloutManual:
-	default:
-		e.add("metadata.annotations["+AnnotationSecretRollout+"]", "is %q; it must be %s or %s", text.Short(value), SecretRolloutManual, SecretRolloutAutomatic)
+// ExtraCapabilities returns, in order, the capabilities that a project adds and that are not allowed on every node.
+func ExtraCapabilities(spec *carav1.ProjectSpec) []string {
+	var out []string
+	for _, s := range spec.GetServices() {
+		for _, c := range s.GetCapAdd() {
+			if name := syntax.CanonCapability(c); !slices.Contains(syntax.AllowedCapabilities(), name) {
+				out = append(out, name)
+			}
+		}
 	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }

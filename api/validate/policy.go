@@ -1,21 +1,17 @@
-package api
+package validate
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
-	"k8s.io/apimachinery/pkg/util/validation"
-
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
-
-// ReasonPolicyViolation means that an agent rejected a project because of Violations.
-const ReasonPolicyViolation = "PolicyViolation"
 
 // Limits of what a container may use of its machine. They are far above what programs need, and below what would bring the
 // machine down.
@@ -31,43 +27,35 @@ const (
 //
 // capabilities are allowed for capAdd on the node, in addition to AllowedCapabilities.
 func Violations(p *carav1.Project, capabilities []string) []*carav1.FieldError {
-	e := &fieldErrors{seen: map[string]bool{}, list: CapabilityViolations(p, capabilities)}
+	e := &fieldErrors{seen: map[string]bool{}, list: Capabilities(p, capabilities)}
 	e.dnsLabel("metadata.name", p.GetMetadata().GetName())
 	for i, v := range p.GetSpec().GetVolumes() {
-		at := Element("spec.volumes", i)
+		at := api.Element("spec.volumes", i)
 		e.dnsLabel(at+".name", v.GetName())
 		switch t := v.GetType(); t {
-		case "", VolumeEphemeral, VolumeManaged, VolumeHost:
+		case "", api.VolumeEphemeral, api.VolumeManaged, api.VolumeHost:
 		default:
 			e.add(at+".type", "policy \"host-paths\" allows no volume of type %q", text.Short(t))
 		}
 	}
 	for i, s := range p.GetSpec().GetServices() {
-		at := Element("spec.services", i)
+		at := api.Element("spec.services", i)
 		e.dnsLabel(at+".name", s.GetName())
 		serviceErrors{e}.policy(at, s)
 	}
 	return e.list
 }
 
-// IsName reports whether a name is valid for an object. It becomes a part of host names and file names.
-func IsName(name string) bool { return len(validation.IsDNS1123Label(name)) == 0 }
-
-// IsHost reports whether a text can be the host of a request that a project has claimed: a host name in lower case.
-func IsHost(host string) bool {
-	return len(validation.IsDNS1123Subdomain(host)) == 0 && net.ParseIP(host) == nil
-}
-
-// policy has the checks that Validate and Violations share.
+// policy has the checks that Object and Violations share.
 func (e serviceErrors) policy(at string, s *carav1.Service) {
 	for i, t := range s.GetTmpfs() {
 		_, options, _ := strings.Cut(t, ":")
-		e.tmpfsOptions(Element(at+".tmpfs", i), options)
+		e.tmpfsOptions(api.Element(at+".tmpfs", i), options)
 	}
 	for i, u := range s.GetUlimits() {
 		for j, n := range []int32{u.GetSoft(), u.GetHard()} {
 			if u.GetName() == "nofile" && (n > maxOpenFiles || n == -1) {
-				e.add(Element(at+".ulimits", i)+[]string{".soft", ".hard"}[j], "policy \"bounds\" allows at most %d open files", maxOpenFiles)
+				e.add(api.Element(at+".ulimits", i)+[]string{".soft", ".hard"}[j], "policy \"bounds\" allows at most %d open files", maxOpenFiles)
 			}
 		}
 	}
@@ -133,4 +121,91 @@ func RefusedField(name string) (policy, why string) {
 // PolicyText formats the message for a field that a policy forbids.
 func PolicyText(policy, why string) string {
 	return fmt.Sprintf("refused by policy %q: %s", policy, why)
+}
+
+// Capabilities returns an error for each added capability that is neither allowed on every node nor listed in more.
+func Capabilities(p *carav1.Project, more []string) []*carav1.FieldError {
+	e := &fieldErrors{seen: map[string]bool{}}
+	allowed := append(syntax.AllowedCapabilities(), more...)
+	slices.Sort(allowed)
+	for i, s := range p.GetSpec().GetServices() {
+		for j, c := range s.GetCapAdd() {
+			if !slices.Contains(allowed, syntax.CanonCapability(c)) {
+				e.add(api.Element(api.Element("spec.services", i)+".capAdd", j), "policy \"capabilities\" does not allow %q; allowed are %s; "+
+					"a node's operator can allow more with cara-agent --allow-cap", text.Short(c), strings.Join(slices.Compact(allowed), ", "))
+			}
+		}
+	}
+	return e.list
+}
+
+// added validates capAdd, except for what depends on the nodes.
+func (e serviceErrors) added(at string, caps []string) {
+	for i, c := range caps {
+		switch name := syntax.CanonCapability(c); {
+		case name == syntax.AllCapabilities:
+			e.add(api.Element(at, i), "policy \"capabilities\" does not allow ALL; name each capability that the service needs")
+		case !slices.Contains(syntax.Capabilities(), name):
+			e.add(api.Element(at, i), "%q is no Linux capability; write one such as NET_BIND_SERVICE", text.Short(c))
+		}
+	}
+}
+
+// Limits of Linux for a new process: one string (an argument, or NAME=value) has at most 32 pages including its NUL, and
+// all strings share a part of the stack. Docker would create a container with more, but it could not start.
+const (
+	// MaxWord limits one string, in bytes.
+	MaxWord = 32*4096 - 1
+	// MaxWords limits the environment, command and arguments of a service together, in bytes. The image adds its own
+	// variables, so the limit is below the usual 2 MiB.
+	MaxWords = 1 << 20
+)
+
+// EnvProblem returns why a variable cannot have this value, or "". The text never contains the value.
+func EnvProblem(name string, value []byte) string {
+	switch size := len(name) + len("=") + len(value); {
+	case strings.IndexByte(string(value), 0) >= 0:
+		return "contains a NUL byte, which no environment variable can hold; take it out"
+	case !utf8.Valid(value):
+		return "is not UTF-8, which an environment variable must be; encode it, or use a file"
+	case size > MaxWord:
+		return fmt.Sprintf("has %d bytes together with its name, at most %d are allowed; use a file", size, MaxWord)
+	}
+	return ""
+}
+
+// WordsProblem returns why a service's strings are too long together, or "". secrets is the number of bytes from Secrets.
+func WordsProblem(s *carav1.Service, secrets int) string {
+	size := secrets
+	for _, v := range s.GetEnv() {
+		size += len(v.GetName()) + len(v.GetValue()) + len("=\x00")
+	}
+	for _, words := range [][]string{s.GetCommand(), s.GetArgs()} {
+		for _, w := range words {
+			size += len(w) + len("\x00")
+		}
+	}
+	if size > MaxWords {
+		return fmt.Sprintf("the environment, command and arguments have %d bytes, at most %d are allowed together; use files", size, MaxWords)
+	}
+	return ""
+}
+
+// words validates the strings that a container's process gets.
+func (e serviceErrors) words(at string, s *carav1.Service) {
+	for field, words := range map[string][]string{".command": s.GetCommand(), ".args": s.GetArgs(), ".healthcheck.exec.command": s.GetHealthcheck().GetExec().GetCommand()} {
+		for i, w := range words {
+			e.word(api.Element(at+field, i), w)
+		}
+	}
+	if bad := WordsProblem(s, 0); bad != "" {
+		e.add(at+".env", "%s", bad)
+	}
+}
+
+func (e serviceErrors) word(field, w string) {
+	e.noNUL(field, w)
+	if len(w) > MaxWord {
+		e.add(field, "has %d bytes, at most %d are allowed; use a file", len(w), MaxWord)
+	}
 }

@@ -1,4 +1,4 @@
-package api
+package validate
 
 import (
 	"strings"
@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -20,7 +21,7 @@ func (e projectErrors) project(s *carav1.ProjectSpec) {
 	}
 	x := specIndex{services: map[string]int{}, volumes: map[string]int{}, specs: map[string]*carav1.Service{}}
 	for i, svc := range s.GetServices() {
-		at := Element("spec.services", i)
+		at := api.Element("spec.services", i)
 		e.dnsLabel(at+".name", svc.GetName())
 		e.unique(x.services, svc.GetName(), "service name", "spec.services", i, ".name")
 		x.specs[svc.GetName()] = svc
@@ -29,15 +30,15 @@ func (e projectErrors) project(s *carav1.ProjectSpec) {
 		}
 	}
 	for i, v := range s.GetVolumes() {
-		e.dnsLabel(Element("spec.volumes", i)+".name", v.GetName())
+		e.dnsLabel(api.Element("spec.volumes", i)+".name", v.GetName())
 		e.unique(x.volumes, v.GetName(), "volume name", "spec.volumes", i, ".name")
-		e.volume(Element("spec.volumes", i), v)
+		e.volume(api.Element("spec.volumes", i), v)
 	}
-	if n := len(ManagedVolumes(s)); n > MaxManaged {
-		e.add("spec.volumes", "has %d volumes of type %s, at most %d are allowed; put directories that belong together into one volume", n, VolumeManaged, MaxManaged)
+	if n := len(api.ManagedVolumes(s)); n > api.MaxManaged {
+		e.add("spec.volumes", "has %d volumes of type %s, at most %d are allowed; put directories that belong together into one volume", n, api.VolumeManaged, api.MaxManaged)
 	}
 	for i, svc := range s.GetServices() {
-		serviceErrors(e).service(Element("spec.services", i), svc, x)
+		serviceErrors(e).service(api.Element("spec.services", i), svc, x)
 	}
 	e.cycles(s.GetServices(), x)
 	e.ingress(s.GetIngress(), x)
@@ -47,12 +48,12 @@ func (e projectErrors) project(s *carav1.ProjectSpec) {
 		e.add("spec.expireAt", "is out of range; write a time between the years 1 and 9999, such as 2026-01-31T18:00:00Z")
 	}
 	e.labels("spec.nodeSelector", s.GetNodeSelector())
-	if s.GetRescheduleAfter() != Never {
+	if s.GetRescheduleAfter() != api.Never {
 		e.duration("spec.rescheduleAfter", s.GetRescheduleAfter(), 0, 30*24*time.Hour)
 	}
 	names := map[string]int{}
 	for i, n := range s.GetImagePullSecrets() {
-		at := Element("spec.imagePullSecrets", i)
+		at := api.Element("spec.imagePullSecrets", i)
 		if n == "" {
 			e.add(at, "is empty; name a Secret of type registry")
 		}
@@ -81,7 +82,7 @@ func (e *fieldErrors) unique(seen map[string]int, name, what, list string, i int
 	}
 	if first, ok := seen[name]; ok {
 		short := list[strings.LastIndexByte(list, '.')+1:]
-		e.add(Element(list, i)+suffix, "%s %q appears twice: %s and %s; rename one of them", what, text.Short(name), Element(short, first), Element(short, i))
+		e.add(api.Element(list, i)+suffix, "%s %q appears twice: %s and %s; rename one of them", what, text.Short(name), api.Element(short, first), api.Element(short, i))
 		return
 	}
 	seen[name] = i
@@ -117,7 +118,7 @@ func (e projectErrors) cycles(services []*carav1.Service, x specIndex) {
 			continue
 		}
 		if c := visit(i); c != nil {
-			at := Element("spec.services", x.services[c[0]]) + ".dependsOn"
+			at := api.Element("spec.services", x.services[c[0]]) + ".dependsOn"
 			e.add(at, "services wait for each other in a circle: %s; take one of these dependencies away", strings.Join(c, " -> "))
 			return
 		}

@@ -1,4 +1,4 @@
-package api_test
+package validate_test
 
 import (
 	"crypto/ecdsa"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -83,7 +84,7 @@ func secretOf(kind string, data map[string]string) *carav1.Secret {
 // quotesNothing fails if a message contains a line of a value, other than the lines around a PEM block.
 func quotesNothing(t *testing.T, s *carav1.Secret) {
 	t.Helper()
-	for _, e := range api.Validate(s) {
+	for _, e := range validate.Object(s) {
 		for _, value := range s.GetStringData() {
 			for line := range strings.Lines(value) {
 				if part := strings.TrimSpace(line); !strings.HasPrefix(part, "-----") && strings.Contains(e.GetMessage(), part) {

@@ -1,4 +1,4 @@
-package api
+package validate
 
 import (
 	"net/url"
@@ -10,7 +10,8 @@ import (
 
 	"github.com/Masterminds/semver/v3"
 	"github.com/bmatcuk/doublestar/v4"
-
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -37,11 +38,11 @@ func (e sourceErrors) source(s *carav1.SourceSpec) {
 	e.globs("spec.exclude", s.GetExclude())
 	e.allow(s.GetAllow())
 	e.vars(s)
-	if s.GetDecryption() != nil && s.GetFormat() == FormatCompose {
-		e.add("spec.decryption", "is not for the format %s, whose sources declare no Secrets; declare them in another source", FormatCompose)
+	if s.GetDecryption() != nil && s.GetFormat() == api.FormatCompose {
+		e.add("spec.decryption", "is not for the format %s, whose sources declare no Secrets; declare them in another source", api.FormatCompose)
 	}
-	if s.GetCompose() != nil && s.GetFormat() != FormatCompose {
-		e.add("spec.compose", "is for the format %s; set spec.format, or remove it", FormatCompose)
+	if s.GetCompose() != nil && s.GetFormat() != api.FormatCompose {
+		e.add("spec.compose", "is for the format %s; set spec.format, or remove it", api.FormatCompose)
 	}
 	e.duration("spec.interval", s.GetInterval(), time.Second, 24*time.Hour)
 	if d := s.GetDecryption(); d != nil {
@@ -176,7 +177,7 @@ func (e sourceErrors) subtree(field, p string) {
 
 func (e sourceErrors) globs(at string, all []string) {
 	for i, g := range all {
-		field := Element(at, i)
+		field := api.Element(at, i)
 		switch {
 		case g == "":
 			e.add(field, "is empty; write a glob such as apps/**/*.yaml")
@@ -188,4 +189,44 @@ func (e sourceErrors) globs(at string, all []string) {
 			e.add(field, "%q is no glob; write one such as apps/**/*.yaml", text.Short(g))
 		}
 	}
+}
+
+// vars validates the variables of a source.
+func (e sourceErrors) vars(s *carav1.SourceSpec) {
+	seen := map[string]int{}
+	for i, v := range s.GetVars() {
+		field := api.Element("spec.vars", i)
+		if v.GetName() != "" && !syntax.IsVariable(v.GetName()) {
+			e.add(field+".name", "%q is not the name of a variable; use letters, digits and _", text.Short(v.GetName()))
+		}
+		e.unique(seen, v.GetName(), "variable", "spec.vars", i, ".name")
+		ref := v.GetSecretKeyRef()
+		if ref == nil {
+			continue
+		}
+		if v.GetValue() != "" {
+			e.add(field, "has both value and secretKeyRef; keep one of them")
+		}
+		e.dnsLabel(field+".secretKeyRef.name", ref.GetName())
+		e.secretKeyName(field+".secretKeyRef.key", ref.GetKey())
+		if ref.GetName() != "" && !syntax.MatchAny(s.GetAllow().GetSecrets(), ref.GetName()) {
+			e.add(field+".secretKeyRef.name", "projects of the source may not use Secret %q; add it to spec.allow.secrets", text.Short(ref.GetName()))
+		}
+	}
+}
+
+func (e *fieldErrors) patterns(field string, patterns []string, wrong func(string) string) {
+	for i, p := range patterns {
+		if why := wrong(p); why != "" {
+			e.add(api.Element(field, i), "%s", why)
+		}
+	}
+}
+
+func (e *fieldErrors) allow(a *carav1.SourceAllow) {
+	e.patterns("spec.allow.names", a.GetNames(), syntax.NamePattern)
+	e.patterns("spec.allow.hosts", a.GetHosts(), syntax.HostPattern)
+	e.patterns("spec.allow.secrets", a.GetSecrets(), syntax.NamePattern)
+	e.patterns("spec.allow.ports", a.GetPorts(), api.PortRangeProblem)
+	e.patterns("spec.allow.publicPorts", a.GetPublicPorts(), api.PortRangeProblem)
 }

@@ -1,4 +1,4 @@
-package api
+package validate
 
 import (
 	"path"
@@ -10,6 +10,7 @@ import (
 	"github.com/distribution/reference"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
@@ -39,8 +40,8 @@ func (e serviceErrors) service(at string, s *carav1.Service, x specIndex) {
 		switch {
 		case k == "":
 			e.add(field, "the key is empty; name the label")
-		case strings.HasPrefix(k, LabelPrefix):
-			e.add(field, "labels that begin with %s are Cara's own; choose another prefix", LabelPrefix)
+		case strings.HasPrefix(k, api.LabelPrefix):
+			e.add(field, "labels that begin with %s are Cara's own; choose another prefix", api.LabelPrefix)
 		case len(k) > 256 || len(s.GetLabels()[k]) > 4096:
 			e.add(field, "is too long: a key may have 256 bytes, a value 4096")
 		}
@@ -59,7 +60,7 @@ func (e serviceErrors) image(field, image string) {
 func (e serviceErrors) env(at string, vars []*carav1.EnvVar) {
 	seen := map[string]int{}
 	for i, v := range vars {
-		field := Element(at, i)
+		field := api.Element(at, i)
 		if bad := envName(v.GetName()); bad != "" {
 			e.add(field+".name", "%q is no variable name: %s", text.Short(v.GetName()), bad)
 		}
@@ -115,7 +116,7 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 		taken[p] = strings.TrimPrefix(field, at+".")
 	}
 	for i, m := range s.GetVolumeMounts() {
-		field := Element(at+".volumeMounts", i)
+		field := api.Element(at+".volumeMounts", i)
 		if _, ok := x.volumes[m.GetName()]; !ok && m.GetName() != "" {
 			e.add(field+".name", "no volume is named %q; declare it under spec.volumes", text.Short(m.GetName()))
 		}
@@ -126,14 +127,14 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 	}
 	for i, t := range s.GetTmpfs() {
 		p, _, _ := strings.Cut(t, ":")
-		field := Element(at+".tmpfs", i)
+		field := api.Element(at+".tmpfs", i)
 		if p == "" {
 			e.add(field, "names no path; write one such as /run or /run:size=64m")
 		}
 		take(field, p)
 	}
 	for i, f := range s.GetFiles() {
-		field := Element(at+".files", i)
+		field := api.Element(at+".files", i)
 		for _, target := range targets(f) {
 			take(field+".path", target)
 		}
@@ -182,20 +183,8 @@ func belowDevShm(p string) bool { return p == "/dev/shm" || strings.HasPrefix(p,
 
 // writable reports whether a file is in a volume that is not mounted read-only.
 func writable(mounts []*carav1.VolumeMount, file string) bool {
-	m := MountOf(mounts, file)
+	m := api.MountOf(mounts, file)
 	return m != nil && !m.GetReadOnly()
-}
-
-// MountOf returns the innermost mount that contains a path, or nil.
-func MountOf(mounts []*carav1.VolumeMount, file string) *carav1.VolumeMount {
-	var found *carav1.VolumeMount
-	for _, m := range mounts {
-		below := strings.HasPrefix(path.Clean(file), strings.TrimSuffix(path.Clean(m.GetMountPath()), "/")+"/")
-		if below && (found == nil || len(path.Clean(m.GetMountPath())) > len(path.Clean(found.GetMountPath()))) {
-			found = m
-		}
-	}
-	return found
 }
 
 // absolute reports whether p is a clean absolute path. Another rule handles an empty path.
@@ -263,7 +252,7 @@ func (e serviceErrors) healthcheck(at string, h *carav1.Healthcheck) {
 func (e serviceErrors) dependsOn(at string, s *carav1.Service, x specIndex) {
 	seen := map[string]int{}
 	for i, d := range s.GetDependsOn() {
-		field := Element(at, i) + ".service"
+		field := api.Element(at, i) + ".service"
 		if d.GetService() == "" {
 			continue
 		}
@@ -272,7 +261,7 @@ func (e serviceErrors) dependsOn(at string, s *carav1.Service, x specIndex) {
 		} else if _, ok := x.services[d.GetService()]; !ok {
 			e.add(field, "no service is named %q; name one of %s", text.Short(d.GetService()), known(x.services))
 		} else {
-			e.condition(Element(at, i)+".condition", d, x.specs[d.GetService()])
+			e.condition(api.Element(at, i)+".condition", d, x.specs[d.GetService()])
 		}
 		e.unique(seen, d.GetService(), "service", at, i, ".service")
 	}
@@ -281,9 +270,9 @@ func (e serviceErrors) dependsOn(at string, s *carav1.Service, x specIndex) {
 // condition rejects a dependency that can never be fulfilled.
 func (e serviceErrors) condition(field string, d *carav1.Dependency, on *carav1.Service) {
 	switch {
-	case d.GetCondition() == DependsCompleted && (on.GetRestartPolicy() == "" || on.GetRestartPolicy() == RestartAlways):
+	case d.GetCondition() == api.DependsCompleted && (on.GetRestartPolicy() == "" || on.GetRestartPolicy() == api.RestartAlways):
 		e.add(field, "service %s never completes: its restartPolicy is Always; set restartPolicy: OnFailure or Never on it, or wait for Started or Healthy", on.GetName())
-	case d.GetCondition() == DependsHealthy && on.GetHealthcheck().GetDisable():
+	case d.GetCondition() == api.DependsHealthy && on.GetHealthcheck().GetDisable():
 		e.add(field, "service %s is never healthy: its healthcheck is disabled; give it one of http, tcp or exec, or wait for Started", on.GetName())
 	}
 }
@@ -338,7 +327,7 @@ func (e *fieldErrors) duration(field, s string, least, most time.Duration) {
 func (e serviceErrors) ulimits(at string, all []*carav1.Ulimit) {
 	seen := map[string]int{}
 	for i, u := range all {
-		field := Element(at, i)
+		field := api.Element(at, i)
 		if u.GetName() != "" && !slices.Contains(syntax.Ulimits(), u.GetName()) {
 			e.add(field+".name", "%q is no limit; use one of %s", text.Short(u.GetName()), oneOf(syntax.Ulimits()))
 		}
@@ -358,7 +347,7 @@ func (e serviceErrors) ulimits(at string, all []*carav1.Ulimit) {
 func (e serviceErrors) dropped(at string, caps []string) {
 	for i, c := range caps {
 		if !slices.Contains(syntax.Capabilities(), syntax.CanonCapability(c)) {
-			e.add(Element(at, i), "%q is no Linux capability; write one such as NET_RAW, or ALL", text.Short(c))
+			e.add(api.Element(at, i), "%q is no Linux capability; write one such as NET_RAW, or ALL", text.Short(c))
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package api
+package validate
 
 import (
 	"errors"
@@ -10,17 +10,18 @@ import (
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/syntax"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"k8s.io/apimachinery/pkg/util/validation"
-
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
 )
 
-// Validate returns all errors in an object, at most one for each field: first the constraints of the proto files, then the
+// Object returns all errors in an object, at most one for each field: first the constraints of the proto files, then the
 // rules that involve several fields. Field paths are those of the JSON: `spec.services[0].name`. It ignores the status.
-func Validate(m proto.Message) []*carav1.FieldError {
+func Object(m proto.Message) []*carav1.FieldError {
 	e := &fieldErrors{seen: map[string]bool{}}
 	_, e.unquoted = m.(*carav1.Secret)
 	size := 0
@@ -72,14 +73,14 @@ func (e *fieldErrors) quote(s string) string {
 
 // at returns the path of the value of a map key. In a Secret it leaves out a text that cannot be a key.
 func (e *fieldErrors) at(field, key string) string {
-	if e.unquoted && !IsSecretKey(key) {
+	if e.unquoted && !api.IsSecretKey(key) {
 		return field
 	}
 	return field + "[" + key + "]"
 }
 
 func (e *fieldErrors) add(field, format string, args ...any) {
-	if e.seen[field] || len(e.list) >= maxFieldErrors {
+	if e.seen[field] || len(e.list) >= api.MaxFieldErrors {
 		return
 	}
 	e.seen[field] = true
@@ -233,8 +234,8 @@ func (e *fieldErrors) dnsLabel(field, name string) {
 
 func (e *fieldErrors) metadata(m *carav1.ObjectMeta) {
 	e.dnsLabel("metadata.name", m.GetName())
-	if m.GetName() == ReservedName {
-		e.add("metadata.name", "is %q, which the API keeps for itself (/api/v1/projects/watch); choose another name", ReservedName)
+	if m.GetName() == api.ReservedName {
+		e.add("metadata.name", "is %q, which the API keeps for itself (/api/v1/projects/watch); choose another name", api.ReservedName)
 	}
 	e.labels("metadata.labels", m.GetLabels())
 	e.annotations("metadata.annotations", m.GetAnnotations())
@@ -295,7 +296,7 @@ func MaxItems(fd protoreflect.FieldDescriptor) int {
 // too large gets no further checks, because they would be expensive.
 func (e *fieldErrors) bounds(path string, m protoreflect.Message, size *int) {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		at := join(path, fd.JSONName())
+		at := strings.TrimPrefix(path+"."+fd.JSONName(), ".")
 		switch {
 		case fd.IsMap() || at == "status":
 		case fd.IsList():
@@ -306,11 +307,38 @@ func (e *fieldErrors) bounds(path string, m protoreflect.Message, size *int) {
 			}
 			*size += n
 			for i := 0; i < n && fd.Message() != nil; i++ {
-				e.bounds(Element(at, i), v.List().Get(i).Message(), size)
+				e.bounds(api.Element(at, i), v.List().Get(i).Message(), size)
 			}
 		case fd.Message() != nil:
 			e.bounds(at, v.Message(), size)
 		}
 		return true
 	})
+}
+
+func (e *fieldErrors) secretRollout(m *carav1.ObjectMeta) {
+	switch value := m.GetAnnotations()[api.AnnotationSecretRollout]; value {
+	case "", api.SecretRolloutAutomatic, api.SecretRolloutManual:
+	default:
+		e.add("metadata.annotations["+api.AnnotationSecretRollout+"]", "is %q; it must be %s or %s", text.Short(value), api.SecretRolloutManual, api.SecretRolloutAutomatic)
+	}
+}
+
+// Token validates the patterns and labels that limit a token.
+func Token(t *carav1.Token) []*carav1.FieldError {
+	e := &fieldErrors{seen: map[string]bool{}}
+	e.patterns("hosts", t.GetHosts(), syntax.HostPattern)
+	e.patterns("nodeNames", t.GetNodeNames(), syntax.NamePattern)
+	for _, k := range sortedKeys(t.GetLabels()) {
+		v := t.GetLabels()[k]
+		switch {
+		case len(validation.IsQualifiedName(k)) > 0:
+			e.add("labels["+text.Short(k)+"]", "the key is not a label key: %s", labelKeyForm)
+		case len(validation.IsValidLabelValue(strings.ReplaceAll(v, syntax.Everything, "x"))) > 0:
+			e.add("labels["+text.Short(k)+"]", "the value %q is not a label value or a pattern of label values: %s, and * for any run of characters", text.Short(v), labelForm)
+		case syntax.Stars(v) != "":
+			e.add("labels["+text.Short(k)+"]", "%s", syntax.Stars(v))
+		}
+	}
+	return e.list
 }

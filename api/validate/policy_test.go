@@ -1,10 +1,11 @@
-package api_test
+package validate_test
 
 import (
 	"slices"
 	"testing"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/api/validate"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -29,12 +30,23 @@ func TestCapabilityViolations(t *testing.T) {
 				t.Errorf("extra %v, want %v", got, c.extra)
 			}
 			var fields []string
-			for _, bad := range api.CapabilityViolations(p, c.more) {
+			for _, bad := range validate.Capabilities(p, c.more) {
 				fields = append(fields, bad.GetField())
 			}
 			if !slices.Equal(fields, c.bad) {
 				t.Errorf("refused %v, want %v", fields, c.bad)
 			}
 		})
+	}
+}
+
+func TestRefusedField(t *testing.T) {
+	for name, want := range map[string]string{
+		"privileged": "privileged", "network_mode": "host-namespaces", "hostPID": "host-namespaces", "hostPath": "host-paths",
+		"ports": "host-ports", "image": "", "volumes": "",
+	} {
+		if got, why := validate.RefusedField(name); got != want || (got == "") != (why == "") {
+			t.Errorf("%s: got %q %q, want %q", name, got, why, want)
+		}
 	}
 }
