@@ -68,7 +68,7 @@ func (o *convertOptions) run(ctx context.Context) error {
 	if errs > 0 {
 		hint := ""
 		if r.Worst() == compose.Loss {
-			hint = ". With --lossy, the project is written without it"
+			hint = ". With --lossy, the project is written without " + map[bool]string{true: "it", false: "them"}[errs == 1]
 		}
 		return term.Exit{Code: 1, Message: "nothing is written: " + term.Plural(errs, "key") + " cannot be converted" + hint}
 	}

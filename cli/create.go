@@ -45,6 +45,9 @@ func (o *sourceOptions) flags(cmd *cobra.Command) {
 	f.StringSliceVar(&s.Exclude, "exclude", nil, "globs of files to leave out")
 	f.StringVar(&s.Interval, "interval", "", "how often to check for changes (default 30s)")
 	f.StringVar(&s.Format, "format", "", "what the files are: Manifests (default) or Compose")
+	s.Compose = &carav1.ComposeOptions{}
+	f.BoolVar(&s.Compose.Lossy, "lossy", false, "leave out keys of Compose files that have no equivalent, if the project can run without them")
+	f.StringSliceVar(&s.Compose.Profiles, "profile", nil, "profiles of Compose files to enable")
 	f.StringVar(&s.Adopt, "adopt", "", "which existing projects to take over: Never, IfUnowned (default) or Always")
 	f.StringVar(&s.OnDelete, "on-delete", "", "what happens to the projects when the source is deleted: Orphan (default) or Delete")
 	s.Allow = &carav1.SourceAllow{}
@@ -102,6 +105,9 @@ func (o *sourceOptions) parse(args []string) (err error) {
 	}
 	if !o.prune {
 		o.spec.Prune = &o.prune
+	}
+	if proto.Equal(o.spec.Compose, &carav1.ComposeOptions{}) {
+		o.spec.Compose = nil
 	}
 	if proto.Equal(o.spec.Allow, &carav1.SourceAllow{}) {
 		o.spec.Allow = nil

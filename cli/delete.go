@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
@@ -159,7 +161,24 @@ func (o *deleteOptions) deleteOther(ctx context.Context, r kind.Ref) error {
 		return nil
 	}
 	fmt.Fprintf(o.Out, "%s %q deleted\n", r.Kind.Lower(), r.Name)
+	if r.Kind.Name == api.KindSecret {
+		o.warnUsers(ctx, conn, r.Name)
+	}
 	return nil
+}
+
+// warnUsers names the sources that use a Secret themselves, because they can read nothing until it exists again. The Secret is deleted
+// whatever the answer is, so an error is not reported.
+func (o *deleteOptions) warnUsers(ctx context.Context, conn grpc.ClientConnInterface, secret string) {
+	list, err := carav1.NewSourceServiceClient(conn).ListSources(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return
+	}
+	for _, s := range list.GetItems() {
+		if slices.Contains(api.SourceSecretNames(s.GetSpec()), secret) {
+			fmt.Fprintf(o.Err, "warning: source %q uses secret %q: create it again, or change the source\n", s.GetMetadata().GetName(), term.Line(secret))
+		}
+	}
 }
 
 // deleteProjects deletes projects concurrently, and with --wait waits until they are gone. It prints results in the given
