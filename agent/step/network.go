@@ -13,7 +13,7 @@ import (
 func (s *plan) network() *engine.Network {
 	keep := s.h.network(s.w.Project)
 	if keep == nil {
-		s.attempt(Action{Kind: KindCreateNetwork, Name: NetworkName(s.w.Project), Reason: "the project has no network"}, api.ReasonNetworkFailed)
+		s.attempt(Action{Kind: KindCreateNetwork, Name: NetworkName(s.w.Project), Reason: reasonNoNetwork}, api.ReasonNetworkFailed)
 		return nil
 	}
 	alone := true

@@ -13,7 +13,7 @@ import (
 // TestPaced: what was done without effect, or often, waits; what was not done yet, and what had an effect, does not.
 func TestPaced(t *testing.T) {
 	limits := RestartLimits{}.WithDefaults()
-	start := Action{Kind: KindStartContainer, Service: "a", ID: "1", Name: "cara-p.a", Reason: "it is its turn"}
+	start := Action{Kind: KindStartContainer, Service: "a", ID: "1", Name: "cara-p.a", Reason: reasonNext}
 	created := &Have{Containers: []engine.Container{{ID: "1", Name: "cara-p.a", State: engine.StateCreated}}}
 	running := &Have{Containers: []engine.Container{{ID: "1", Name: "cara-p.a", State: engine.StateRunning}}}
 	for name, tt := range map[string]struct {

@@ -169,10 +169,7 @@ func updateFailed(service string) string {
 func because(actions []Action) string {
 	var reasons []string
 	for _, a := range actions {
-		reason := a.Reason
-		if a.Kind != KindWait {
-			reason = a.String()
-		}
+		reason := a.Doing()
 		if !slices.Contains(reasons, reason) && len(reasons) < 5 {
 			reasons = append(reasons, reason)
 		}

@@ -55,7 +55,7 @@ func (s *step) service(svc *carav1.Service, network *engine.Network, volumes map
 			s.delete(*c, "the service has completed as the manifest has it now")
 		}
 	case c == nil:
-		s.create(svc, volumes, "the service has no container")
+		s.create(svc, volumes, reasonNoContainer)
 	case c.State == engine.StateRemoving || c.State == engine.StateDead:
 		s.delete(*c, "the engine could not remove it")
 	case s.inPlace(svc, c):
@@ -223,7 +223,7 @@ func (s *step) launch(svc *carav1.Service, c *engine.Container) {
 	if len(way) > 0 {
 		return
 	}
-	s.attempt(about(KindStartContainer, c, "it is its turn"), api.ReasonStartFailed)
+	s.attempt(about(KindStartContainer, c, reasonNext), api.ReasonStartFailed)
 }
 
 func (s *step) exited(svc *carav1.Service, c *engine.Container) {

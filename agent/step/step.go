@@ -63,6 +63,57 @@ func (a Action) String() string {
 	return strings.Join(strings.Fields(string(a.Kind)+" "+a.Service+" "+a.Name), " ") + ": " + a.Reason
 }
 
+// Reasons that say no more than the action itself.
+const (
+	reasonNext        = "it is created and may start"
+	reasonNoContainer = "the service has no container"
+	reasonNoNetwork   = "the project has no network"
+	reasonDeclared    = "the manifest declares it"
+)
+
+// Doing describes the action for people: `starting app`.
+func (a Action) Doing() string {
+	what, reason := a.Reason, a.Reason
+	switch a.Kind {
+	case KindPull:
+		what = "pulling " + a.Name
+	case KindFetchFiles:
+		what = "fetching the files of the repository"
+	case KindCreateNetwork:
+		what = "creating the network"
+	case KindRemoveNetwork:
+		what = "removing the network"
+	case KindCreateVolume:
+		what = "creating the volume " + a.Name
+	case KindRemoveVolume:
+		what = "removing the volume " + a.Name
+	case KindCreateContainer:
+		what = "creating the container of " + a.Service
+	case KindStartContainer:
+		what = "starting " + a.Service
+	case KindRestartContainer:
+		what = "restarting " + a.Service
+	case KindUnpauseContainer:
+		what = "unpausing " + a.Service
+	case KindConnectContainer:
+		what = "connecting " + a.Service + " to the network"
+	case KindRenameContainer:
+		what = "renaming the container of " + a.Service
+	case KindUpdateContainer:
+		what = "updating the container of " + a.Service
+	case KindStopContainer:
+		what = "stopping " + a.Service
+	case KindDeleteContainer:
+		what = "removing a container of " + a.Service
+	case KindWait, KindFail:
+	}
+	switch reason {
+	case what, "", reasonNext, reasonNoContainer, reasonNoNetwork, reasonDeclared:
+		return what
+	}
+	return what + " (" + reason + ")"
+}
+
 func about(kind Kind, c *engine.Container, reason string) Action {
 	return Action{Kind: kind, Service: c.Labels[api.LabelService], ID: c.ID, Name: c.Name, Reason: reason}
 }

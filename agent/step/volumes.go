@@ -146,7 +146,7 @@ func (s *plan) volumes() map[string]bool {
 		default:
 			usable[v.GetName()] = slices.ContainsFunc(s.h.Volumes, func(h engine.Volume) bool { return h.Name == name })
 			if !usable[v.GetName()] {
-				s.attempt(Action{Kind: KindCreateVolume, Name: name, Reason: "the manifest declares it"}, api.ReasonVolumeFailed)
+				s.attempt(Action{Kind: KindCreateVolume, Name: name, Reason: reasonDeclared}, api.ReasonVolumeFailed)
 			}
 		}
 	}
@@ -171,7 +171,7 @@ func (s *plan) managed(volume, name string) bool {
 		s.fail("", api.ReasonVolumeLost, "the data of volume %s is lost: node %s has no volume %s any more, and the project is not started on an empty one. "+
 			"See caractrl describe volume %s. Restore the data, or get an empty volume: caractrl recreate volume %s", full, s.w.Node, name, full, full)
 	default:
-		s.attempt(Action{Kind: KindCreateVolume, Name: name, Reason: "the manifest declares it"}, api.ReasonVolumeFailed)
+		s.attempt(Action{Kind: KindCreateVolume, Name: name, Reason: reasonDeclared}, api.ReasonVolumeFailed)
 	}
 	return false
 }
