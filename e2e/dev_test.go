@@ -108,6 +108,15 @@ func TestDevOfComposeFiles(t *testing.T) {
 	w.answers("dev", name, "/", 200, "web v1")
 	w.write(filepath.Join(dir, name, ".env"), "IMAGE="+testimage.WebV2+"\n")
 	w.answers("dev", name, "/", 200, "web v2")
+
+	// A key without an equivalent is named. A variable that was added to the source is still there after a restart.
+	w.write(filepath.Join(dir, name, "compose.yaml"), "services:\n  web:\n    image: ${OTHER:-none}\n    restart: always\n    hostname: x\n    ports: ['80:8080']\n")
+	w.devSays(name + "/compose.yaml:5:5 services.web.hostname: has no equivalent")
+	before, _, _ := strings.Cut(w.ctl("", "get", "source", "dev", "-o", "yaml").Stdout, "\nstatus:")
+	w.apply(before + "\n  vars:\n  - {name: OTHER, value: " + testimage.WebV1 + "}\n")
+	w.must(w.Server.Stop(ctx))
+	w.startDev(dir, host, "--format", "Compose", "--lossy")
+	w.answers("dev", name, "/", 200, "web v1")
 	w.must(os.Remove(filepath.Join(dir, name, "compose.yaml")))
 	w.gone(name)
 }

@@ -111,7 +111,7 @@ func (d *reader) convert(ctx context.Context, c composeProject) (Parsed, []manif
 		case f.Severity == compose.Refusal:
 			out.Problems = append(out.Problems, problem)
 		case f.Severity == compose.Loss && !spec.GetCompose().GetLossy():
-			problem.Message += "; spec.compose.lossy of the source leaves such keys out"
+			problem.Message += "; to leave it out, set compose.lossy in the spec of the source"
 			out.Problems = append(out.Problems, problem)
 		case f.Severity != compose.Note:
 			out.Warnings = append(out.Warnings, problem)

@@ -23,6 +23,7 @@ type devFlags struct {
 	ingressListen string
 	networkPool   string
 	format        string
+	lossy         bool
 	down          bool
 }
 
@@ -47,6 +48,7 @@ func newDevCommand(f *flags) *cobra.Command {
 	cmd.Flags().StringVar(&d.ingressListen, "ingress-listen", "127.0.0.1:8081", "address that serves HTTP by host name")
 	cmd.Flags().StringVar(&d.networkPool, "network-pool", "10.213.0.0/16", "range that project networks are cut from")
 	cmd.Flags().StringVar(&d.format, "format", api.FormatManifests, "what the directory holds: Manifests or Compose")
+	cmd.Flags().BoolVar(&d.lossy, "lossy", false, "leave out keys of Compose files that have no equivalent, if the project can run without them")
 	cmd.Flags().BoolVar(&d.down, "down", false, "remove all projects that were started for the directory, then end")
 	return cmd
 }
@@ -56,6 +58,9 @@ func newDevCommand(f *flags) *cobra.Command {
 func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
 	if d.format != api.FormatManifests && d.format != api.FormatCompose {
 		return fmt.Errorf("--format is %s or %s, not %q", api.FormatManifests, api.FormatCompose, d.format)
+	}
+	if d.lossy && d.format != api.FormatCompose {
+		return fmt.Errorf("--lossy is for --format %s", api.FormatCompose)
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -103,7 +108,7 @@ func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
 		}
 		agent.JoinToken = token
 		work.Go(func() error { return agent.Run(running) })
-		s := &session{server: server, agent: agent, url: agent.Server, dir: dir, format: d.format, down: d.down}
+		s := &session{server: server, agent: agent, url: agent.Server, dir: dir, format: d.format, lossy: d.lossy, down: d.down}
 		return s.run(ctx, running)
 	})
 	return work.Wait()

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/api"
@@ -35,6 +36,7 @@ type session struct {
 	url    string
 	dir    string
 	format string // of the files in dir
+	lossy  bool   // leave out keys of Compose files
 	down   bool
 
 	greeted bool
@@ -70,17 +72,36 @@ func (s *session) run(asked, running context.Context) error {
 	return s.leave(running, conn)
 }
 
-// watchDirectory creates a source for the directory. The user owns the machine and may use every Secret of the cluster, so
-// the source may too.
+// watchDirectory creates a source for the directory, or changes the one of an earlier run.
 func (s *session) watchDirectory(ctx context.Context, conn *grpc.ClientConn) error {
-	_, err := carav1.NewSourceServiceClient(conn).PutSource(ctx, &carav1.PutSourceRequest{Source: &carav1.Source{
-		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: devSource},
-		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: s.dir}, Format: s.format, AllowEmpty: true, Allow: &carav1.SourceAllow{Secrets: []string{syntax.Everything}}},
-	}})
+	c := carav1.NewSourceServiceClient(conn)
+	known, err := c.GetSource(ctx, &carav1.GetRequest{Name: devSource})
+	if err == nil || api.IsNotFound(err) {
+		_, err = c.PutSource(ctx, &carav1.PutSourceRequest{Source: &carav1.Source{
+			ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: devSource}, Spec: s.sourceSpec(known.GetSpec()),
+		}})
+	}
 	if err != nil && (ctx.Err() == nil || status.Code(err) != codes.Canceled) {
 		return fmt.Errorf("watch %s: %w", s.dir, err)
 	}
 	return ctx.Err()
+}
+
+// sourceSpec returns the spec of the source, with what the user has set in it since an earlier run. The user owns the machine and may use
+// every Secret of the cluster, so the source may too.
+func (s *session) sourceSpec(known *carav1.SourceSpec) *carav1.SourceSpec {
+	spec := &carav1.SourceSpec{AllowEmpty: true, Allow: &carav1.SourceAllow{Secrets: []string{syntax.Everything}}}
+	if known != nil {
+		spec = proto.CloneOf(known)
+	}
+	spec.Dir, spec.Format = &carav1.DirSource{Path: s.dir}, s.format
+	switch {
+	case s.format != api.FormatCompose:
+		spec.Compose = nil
+	case s.lossy:
+		spec.Compose = &carav1.ComposeOptions{Lossy: true, Profiles: spec.GetCompose().GetProfiles()}
+	}
+	return spec
 }
 
 // follow prints the banner when the node is ready, and then a line for each save and its result.

@@ -124,7 +124,7 @@ func (n *Printer) source(s *carav1.Source) (lines []string) {
 	lines = n.warn(s)
 	problems := map[string]bool{}
 	for _, p := range s.GetStatus().GetSnapshot().GetFileErrors() {
-		text := text.Line(api.Place(p.GetFile(), p.GetLine(), p.GetColumn()) + " " + p.GetMessage())
+		text := problemLine(p)
 		if !n.problems[text] {
 			lines = append(lines, text)
 		}
@@ -144,11 +144,19 @@ func (n *Printer) source(s *carav1.Source) (lines []string) {
 	return lines
 }
 
+func problemLine(p *carav1.FileProblem) string {
+	message := p.GetMessage()
+	if p.GetPath() != "" {
+		message = p.GetPath() + ": " + message
+	}
+	return text.Line(api.Place(p.GetFile(), p.GetLine(), p.GetColumn()) + " " + message)
+}
+
 // warn reports each new warning in the newest snapshot. A directory of Compose files needs another format.
 func (n *Printer) warn(s *carav1.Source) (lines []string) {
 	warnings, compose := map[string]bool{}, false
 	for _, p := range s.GetStatus().GetSnapshot().GetWarnings() {
-		text := text.Line("warning: " + api.Place(p.GetFile(), p.GetLine(), p.GetColumn()) + " " + p.GetMessage())
+		text := "warning: " + problemLine(p)
 		if !n.warnings[text] {
 			lines = append(lines, text)
 			compose = compose || strings.Contains(p.GetMessage(), "it looks like "+manifest.ComposeFile)

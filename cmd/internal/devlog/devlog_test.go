@@ -54,8 +54,8 @@ func TestNarrator(t *testing.T) {
 		{0, project(1, 0, api.PhaseScheduled), false, nil},
 		{900 * time.Millisecond, project(1, 1, api.PhaseRunning), false, []string{"web Running 0.9 s " + running}},
 		{time.Second, project(1, 1, api.PhaseRunning), false, nil},
-		{0, source(&carav1.FileProblem{File: "web.yaml", Line: 8, Column: 7, Message: "spec.servicesx:\x1b[31m unknown\nfield"}), false, []string{"web.yaml:8:7 spec.servicesx: unknown field"}},
-		{0, source(&carav1.FileProblem{File: "web.yaml", Line: 8, Column: 7, Message: "spec.servicesx:\x1b[31m unknown\nfield"}), false, nil},
+		{0, source(&carav1.FileProblem{File: "web.yaml", Line: 8, Column: 7, Path: "spec.servicesx", Message: "\x1b[31munknown\nfield"}), false, []string{"web.yaml:8:7 spec.servicesx: unknown field"}},
+		{0, source(&carav1.FileProblem{File: "web.yaml", Line: 8, Column: 7, Path: "spec.servicesx", Message: "\x1b[31munknown\nfield"}), false, nil},
 		{0, source(), false, []string{"all files are read again without errors"}},
 		{0, source(), false, nil},
 		{0, warned("ais skipped: it looks like a Compose file; and so on", "bcontains a\x1b password"), false, []string{
