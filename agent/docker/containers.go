@@ -159,10 +159,10 @@ func (e *containers) StartContainer(ctx context.Context, id string) error {
 	return wrap(err, "start container %.12s", id)
 }
 
-// stuck reports whether a killed engine left a task in containerd for a container that it was just starting. The engine does
-// not remove such a task, neither when it comes back nor before another start.
+// stuck reports whether an engine that ended during a start left a task, or the directory of one, in containerd. The engine does
+// not remove these, neither when it comes back nor before another start of the container.
 func stuck(err error, id string) bool {
-	return strings.Contains(err.Error(), "task "+id+": already exists")
+	return strings.Contains(err.Error(), "task "+id+": already exists") || strings.Contains(err.Error(), "/"+id+": file exists")
 }
 
 // StopContainer implements engine.Lifecycle.
