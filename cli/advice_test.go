@@ -28,7 +28,7 @@ func TestAdviceWorks(t *testing.T) {
 		known[m[1]] = true
 	}
 	for _, name := range []string{
-		"help", "version", "down", "from", "object-format", "ref-format", // of cobra, of cara-server dev and migrate, and of git
+		"help", "version", "down", "from", "etcd-data-dir", "etcd-program", "object-format", "ref-format", // of cobra, of cara-server dev, migrate and recover, and of git
 		"auto-compaction-mode", "auto-compaction-retention", "quota-backend-bytes", "max-request-bytes", "max-txn-ops", "prefix", // of etcd
 	} {
 		known[name] = true

@@ -60,7 +60,7 @@ func newCommand() *cobra.Command {
 	p.StringVar(&f.Placement, "placement", "spread", "choice between several nodes that fit a project: spread (the emptiest) or binpack (the fullest)")
 	f.addACME(p)
 	f.addOpenID(p)
-	cmd.AddCommand(newDevCommand(f), newMigrateCommand(f))
+	cmd.AddCommand(newDevCommand(f), newMigrateCommand(f), newRecoverCommand(f))
 	cmd.AddCommand(program.Hidden()...) // for the agent of dev
 	return cmd
 }

@@ -34,6 +34,17 @@ var lost = []error{ //nolint:gochecknoglobals // a constant
 	rpctypes.ErrTimeoutDueToConnectionLost, rpctypes.ErrTimeoutWaitAppliedIndex, rpctypes.ErrUnhealthy, rpctypes.ErrStopped,
 }
 
+// silence marks an error of an etcd that does not answer, or has no leader.
+type silence struct{ error }
+
+func (s *silence) Unwrap() error { return s.error }
+
+// Silent reports whether an error says that etcd does not answer, or has no leader. It may do so later.
+func Silent(err error) bool {
+	var s *silence
+	return errors.As(err, &s)
+}
+
 // explain turns an error of etcd's client into one that says what is wrong and what to do. ctx is the caller's: when it has
 // ended, its error is the result.
 func explain(ctx context.Context, err error) error {
@@ -48,11 +59,11 @@ func explain(ctx context.Context, err error) error {
 	}
 	for _, cause := range lost {
 		if errors.Is(known, cause) {
-			return fmt.Errorf("%w: check that a majority of etcd's members runs and that they reach each other", known)
+			return &silence{fmt.Errorf("%w: check that a majority of etcd's members runs and that they reach each other", known)}
 		}
 	}
 	if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded || status.Code(err) == codes.Unavailable {
-		return fmt.Errorf("etcd does not answer (%s): check that its members run and that this machine reaches them", reason(err))
+		return &silence{fmt.Errorf("etcd does not answer (%s): check that its members run and that this machine reaches them", reason(err))}
 	}
 	return fmt.Errorf("etcd: %w", err)
 }

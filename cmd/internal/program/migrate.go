@@ -11,6 +11,8 @@ import (
 	"github.com/caravanserai/cara/store/pebble"
 )
 
+var errNoData = errors.New("there is no data in etcd: check --etcd-prefix")
+
 // Migrate copies the whole state between a data directory (pebble:DIR) and etcd (etcd, with its flags), compares the copy,
 // and returns the number of objects. No server may run on either of them. The source stays as it is.
 func (c *ServerConfig) Migrate(ctx context.Context, from, to string) (objects int, err error) {
@@ -77,7 +79,7 @@ func (c *ServerConfig) fromEtcd(ctx context.Context, db *etcd.Store) (int, error
 		return 0, err
 	}
 	if len(page.KVs) == 0 {
-		return 0, errors.New("there is no data in etcd: check --etcd-prefix")
+		return 0, errNoData
 	}
 	if _, err := c.openShared(ctx, db); err != nil {
 		return 0, err

@@ -94,6 +94,12 @@ func (c *Cluster) Kill(i int) {
 // Member returns the process of a member.
 func (c *Cluster) Member(i int) *testcluster.Process { return c.members[i] }
 
+// DataDir returns the data directory of a member.
+func (c *Cluster) DataDir(i int) string { return filepath.Join(c.dir, fmt.Sprintf("m%d", i)) }
+
+// Program returns the path of etcd.
+func (c *Cluster) Program() string { return c.program }
+
 func (c *Cluster) launch(i int) {
 	c.tb.Helper()
 	var all []string
@@ -102,7 +108,7 @@ func (c *Cluster) launch(i int) {
 	}
 	name := fmt.Sprintf("m%d", i)
 	argv := []string{
-		c.program, "--name", name, "--data-dir", filepath.Join(c.dir, name), "--logger", "zap",
+		c.program, "--name", name, "--data-dir", c.DataDir(i), "--logger", "zap",
 		"--listen-client-urls", c.Endpoints[i], "--advertise-client-urls", c.Endpoints[i],
 		"--listen-peer-urls", c.peers[i], "--initial-advertise-peer-urls", c.peers[i],
 		"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new",
