@@ -331,6 +331,7 @@ func TestNoSpace(t *testing.T) {
 			if !errors.Is(err, rpctypes.ErrNoSpace) || !strings.Contains(err.Error(), "etcdctl alarm disarm") || !errors.Is(s.Err(), rpctypes.ErrNoSpace) {
 				t.Fatalf("commit: %v; state: %v", err, s.Err())
 			}
+			tellsSizes(t, s, name == "new")
 			kv, err := s.Get(t.Context(), "big")
 			must(t, err)
 			must(t, s.Compact(t.Context(), kv.Modified))

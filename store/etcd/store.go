@@ -18,6 +18,7 @@ type Store struct {
 	first     int64        // no object is older than this revision
 	announced atomic.Int64 // the lease of this server's description
 	seen      atomic.Int64 // the newest revision of an object that was read or written
+	members   members
 }
 
 var _ store.Store = (*Store)(nil)
@@ -37,6 +38,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open the store in etcd: %w", err), s.disconnect())
 	}
 	s.running.Go(s.watchHealth)
+	s.running.Go(s.watchMembers)
 	return s, nil
 }
 
@@ -68,7 +70,7 @@ func (s *Store) claim(ctx context.Context) error {
 		return fmt.Errorf("the data below %s has format %.20q, and this version reads %s: start a newer version of Cara", s.cfg.Prefix, kv.Value, formatVersion)
 	}
 	if firstKV(answer.Responses[1].GetResponseRange().Kvs) != nil && !s.cfg.Importing {
-		return fmt.Errorf("the data below %s is incomplete, because an import was interrupted: run cara-server migrate again", s.cfg.Prefix)
+		return fmt.Errorf("the data below %s is incomplete, because an import was interrupted: run cara-server migrate or recover again", s.cfg.Prefix)
 	}
 	s.first = kv.CreateRevision
 	return nil

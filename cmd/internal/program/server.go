@@ -156,7 +156,7 @@ func (c *ServerConfig) runActive(ctx context.Context, db openStore, id *identity
 	}
 	server, err := apiserver.New(apiserver.Config{
 		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, ReservedHosts: c.ReserveHosts, Version: c.Version, Logger: c.Logger,
-		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller, Figures: c.ACME.figures(queues), ObtainCertificates: c.ACME.on(), Wildcard: c.ACME.wildcard(c.Hosts),
+		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller, Figures: append(c.ACME.figures(queues), peers.figures...), ObtainCertificates: c.ACME.on(), Wildcard: c.ACME.wildcard(c.Hosts),
 		OpenID:  openID,
 		Servers: peers.servers, Forwarded: received, ForwardedLimits: c.Connections,
 	})

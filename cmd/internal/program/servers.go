@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -25,6 +26,7 @@ const maxAdvertise = 300
 type cluster struct {
 	servers  func(context.Context) ([]*carav1.Server, error)
 	forwards bool // there may be standbys, which pass connections on to this server
+	figures  []prometheus.Collector
 }
 
 func (c *ServerConfig) checkAdvertise() error {

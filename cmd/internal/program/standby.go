@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/caravanserai/cara/apiserver"
 	"github.com/caravanserai/cara/apiserver/forward"
 	"github.com/caravanserai/cara/apiserver/identity"
@@ -57,7 +59,7 @@ func (c *ServerConfig) turn(ctx context.Context, db *etcd.Store, id *identity.Id
 		return err
 	}
 	servers := func(ctx context.Context) ([]*carav1.Server, error) { return c.others(ctx, db) }
-	return c.runActive(ctx, onEtcd{db}, id, cluster{servers: servers, forwards: true})
+	return c.runActive(ctx, onEtcd{db}, id, cluster{servers: servers, forwards: true, figures: []prometheus.Collector{etcdFigures{db}}})
 }
 
 // wait is the time as a standby. While it lasts, connections to the address are passed on to the active server. If that is not
