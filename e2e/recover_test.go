@@ -19,6 +19,7 @@ import (
 func TestRecover(t *testing.T) {
 	host := testdocker.Engine(t)
 	t.Parallel()
+	fresh := testetcd.Start(t, testetcd.Config{Members: 3, TLS: true}) // first, so that it ends last
 	p := newServers(t, false)
 	p.agent("n1", host, nil)
 	kept := p.name("kept")
@@ -68,7 +69,6 @@ func TestRecover(t *testing.T) {
 	s := same(alone, nil)
 	p.must(s.Server.Stop(ctx))
 
-	fresh := testetcd.Start(t, testetcd.Config{Members: 3, TLS: true})
 	to := append(etcdFlags(fresh), "--cluster-key-file", key)
 	recovers("copied ", append([]string{p.etcd.DataDir(2), "--to", "etcd", "--data-dir", filepath.Join(t.TempDir(), "new")}, to[2:]...)...)
 	recovers("choose another --etcd-prefix", append([]string{p.etcd.DataDir(2), "--to", "etcd", "--data-dir", filepath.Join(t.TempDir(), "new")}, to[2:]...)...)

@@ -250,6 +250,47 @@ func TestAnotherServerIsActive(t *testing.T) {
 	}
 }
 
+// told is a listener that tells when it has accepted a connection.
+type told struct {
+	net.Listener
+	accepted chan struct{}
+}
+
+func (l told) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		close(l.accepted)
+	}
+	return conn, err
+}
+
+// TestKept: what has connected to a standby that becomes active is kept, with the bytes that were read.
+func TestKept(t *testing.T) {
+	r := newRig(t)
+	kept := make(chan net.Conn, 1)
+	f := New(Config{ID: "standby-2", Identity: r.id, Logger: slog.New(slog.DiscardHandler), Keep: func(conn net.Conn) { kept <- conn }})
+	reading := make(chan struct{})
+	l := f.Listen(t.Context(), told{listen(t), reading})
+	ended := make(chan error)
+	go func() {
+		_, err := l.Accept()
+		ended <- err
+	}()
+	client, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
+	r.must(err)
+	defer client.Close()
+	_, err = io.WriteString(client, "GET / HTTP/1.1\r\n\r\n")
+	r.must(err)
+	<-reading
+	r.must(l.Close())
+	<-ended //nolint:errcheck // it was closed
+	conn := <-kept
+	defer conn.Close()
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != "GET / HTTP/1.1\r\n" {
+		t.Errorf("read %q, %v", line, err)
+	}
+}
+
 // TestGone: the end of a program that was killed is noticed at once, and clients get an answer while nobody is active. A server that
 // shuts down says so first: it gives its lock back itself.
 func TestGone(t *testing.T) {

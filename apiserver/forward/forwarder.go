@@ -37,6 +37,8 @@ type Config struct {
 	// Gone is called when a server that was active has ended without a word: nothing listens at its address any more, or it is
 	// a standby. It is not called for a server that is only silent.
 	Gone func(holder string)
+	// Keep takes connections that were not passed on when a Listener closes, for who listens there next. nil closes them.
+	Keep func(net.Conn)
 }
 
 // Forwarder is the standby's side.

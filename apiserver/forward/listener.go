@@ -55,7 +55,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close stops accepting and closes all connections that are passed on.
+// Close stops accepting and closes all connections that are passed on. Those that are not yet are kept: see Config.Keep.
 func (l *Listener) Close() error {
 	l.begin.Do(func() {}) // after this, no Accept starts a goroutine that Wait would not wait for
 	err := l.Listener.Close()
@@ -78,17 +78,24 @@ func (l *Listener) acceptAll() {
 	}
 }
 
-// pass finds out what a connection is and passes it on, or leaves it to Accept.
+// pass finds out what a connection is and passes it on, or leaves it to Accept. If the listener closes before that, the connection
+// is kept: the client has no answer yet, and whoever listens next can give it one.
 func (l *Listener) pass(raw net.Conn) {
-	stop := context.AfterFunc(l.ctx, func() { _ = raw.Close() })
-	defer stop()
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(l.ctx, func() {
+		defer close(interrupted)
+		_ = raw.SetReadDeadline(time.Now()) // ends look
+	})
 	kind, read, err := l.look(raw)
-	if err != nil {
+	if !stop() {
+		<-interrupted
+	}
+	conn := net.Conn(&replayed{Conn: raw, rest: io.MultiReader(bytes.NewReader(read), raw)})
+	if err != nil && l.ctx.Err() == nil {
 		_ = raw.Close() // a silent or closed connection gets no answer
 		return
 	}
-	conn := net.Conn(&replayed{Conn: raw, rest: io.MultiReader(bytes.NewReader(read), raw)})
-	if kind != "" {
+	if kind != "" && l.ctx.Err() == nil {
 		to, tunnel, err := l.f.open(l.ctx, header{kind: kind, client: clientOf(raw)})
 		if err == nil {
 			l.carry(to, conn, tunnel, kind)
@@ -98,10 +105,17 @@ func (l *Listener) pass(raw net.Conn) {
 	}
 	select {
 	case l.left <- conn:
-		stop()
 	case <-l.ctx.Done():
-		_ = raw.Close()
+		l.keep(conn)
 	}
+}
+
+func (l *Listener) keep(conn net.Conn) {
+	if err := conn.SetReadDeadline(time.Time{}); err != nil || l.f.cfg.Keep == nil {
+		_ = conn.Close() // nobody listens next
+		return
+	}
+	l.f.cfg.Keep(conn)
 }
 
 // look returns what a connection is, and the bytes that it has read. Plaintext from another machine has no kind: it is refused
@@ -113,6 +127,9 @@ func (l *Listener) look(raw net.Conn) (kind, []byte, error) {
 	first := make([]byte, 1)
 	if _, err := io.ReadFull(raw, first); err != nil {
 		return "", nil, err
+	}
+	if l.ctx.Err() != nil {
+		return "", first, nil
 	}
 	found, read := kindPlain, first
 	switch {

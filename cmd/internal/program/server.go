@@ -77,6 +77,7 @@ type ServerConfig struct {
 	// Serving is called with the URL when the address is bound. It may be nil.
 	Serving func(url string)
 
+	bound         *address       // Listen
 	self          *carav1.Server // what this start of the server says about itself
 	contextToName string         // the context that caractrl must name to reach this server; "" if none
 }
@@ -122,6 +123,8 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if c.Store == storeEtcd {
 		return c.runOnEtcd(ctx)
 	}
+	c.bound = &address{listen: c.Listen}
+	defer func() { err = errors.Join(err, c.bound.Close()) }()
 	db, err := pebble.OpenContext(ctx, pebble.Config{Dir: c.storeDir(), Logger: c.Logger})
 	if err != nil {
 		return err
@@ -166,9 +169,9 @@ func (c *ServerConfig) runActive(ctx context.Context, db openStore, id *identity
 	if err := server.FirstStart(ctx); err != nil { // so that the token files exist when the server is announced
 		return err
 	}
-	inner, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Listen)
+	inner, err := c.bound.active(ctx)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", c.Listen, err)
+		return err
 	}
 	url := c.url(inner.Addr())
 	c.writeContext(url, id)

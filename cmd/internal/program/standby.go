@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +27,9 @@ const reopenEvery = time.Second
 
 // runOnEtcd serves while this server holds the lock in etcd, and is a standby otherwise. All loops and all writes belong to
 // the one server that holds the lock. A server that loses it becomes a standby again.
-func (c *ServerConfig) runOnEtcd(ctx context.Context) error {
+func (c *ServerConfig) runOnEtcd(ctx context.Context) (err error) {
+	c.bound = &address{listen: c.Listen}
+	defer func() { err = errors.Join(err, c.bound.Close()) }()
 	db, err := c.openEtcd(ctx, false)
 	if err != nil {
 		return err
@@ -50,7 +51,7 @@ func (c *ServerConfig) runOnEtcd(ctx context.Context) error {
 // turn waits for the lock and serves as long as this server holds it. A nil db is opened first.
 func (c *ServerConfig) turn(ctx context.Context, db *etcd.Store, id *identity.Identity) (err error) {
 	w := &wait{c: c, id: id}
-	w.forwarder = forward.New(forward.Config{ID: c.self.GetId(), Identity: id, Logger: c.Logger, Gone: func(holder string) { w.depose(ctx, holder) }})
+	w.forwarder = forward.New(forward.Config{ID: c.self.GetId(), Identity: id, Logger: c.Logger, Gone: func(holder string) { w.depose(ctx, holder) }, Keep: c.bound.keep})
 	db, err = w.run(ctx, db)
 	if db != nil {
 		defer func() { err = errors.Join(err, db.Close()) }() //nolint:contextcheck // it closes also when ctx has ended
@@ -148,9 +149,9 @@ func (w *wait) tell(ctx context.Context, why string, fail context.CancelCauseFun
 	if w.stop != nil {
 		return
 	}
-	inner, err := new(net.ListenConfig).Listen(ctx, "tcp", w.c.Listen)
+	inner, err := w.c.bound.standby(ctx)
 	if err != nil {
-		fail(fmt.Errorf("listen on %s: %w", w.c.Listen, err))
+		fail(err)
 		return
 	}
 	limits := w.c.Connections

@@ -40,6 +40,7 @@ type Cluster struct {
 	dir     string
 	peers   []string
 	args    []string
+	state   string // of the cluster, for a member without data: new or existing
 	members []*testcluster.Process
 	client  *http.Client
 }
@@ -51,7 +52,7 @@ func Start(tb testing.TB, cfg Config) *Cluster {
 	if cfg.Program == nil {
 		cfg.Program = New
 	}
-	c := &Cluster{tb: tb, program: cfg.Program(tb), dir: tb.TempDir(), args: cfg.Args, client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	c := &Cluster{tb: tb, program: cfg.Program(tb), dir: tb.TempDir(), args: cfg.Args, state: "new", client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 	scheme := "http"
 	if cfg.TLS {
 		scheme = "https"
@@ -111,7 +112,7 @@ func (c *Cluster) launch(i int) {
 		c.program, "--name", name, "--data-dir", c.DataDir(i), "--logger", "zap",
 		"--listen-client-urls", c.Endpoints[i], "--advertise-client-urls", c.Endpoints[i],
 		"--listen-peer-urls", c.peers[i], "--initial-advertise-peer-urls", c.peers[i],
-		"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new",
+		"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", c.state,
 	}
 	if c.CAFile != "" {
 		argv = append(argv, "--client-cert-auth", "--trusted-ca-file", c.CAFile, "--cert-file", filepath.Join(c.dir, "server.crt"), "--key-file", filepath.Join(c.dir, "server.key"))

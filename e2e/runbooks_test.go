@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/test/testneed"
+)
+
+// TestRunbooks does what docs/high-availability.md says for each loss, on one cluster of three members of etcd and two servers. The loss
+// of etcd's majority is TestRecover; containers are in TestStandby and TestAnyServer.
+func TestRunbooks(t *testing.T) {
+	testneed.NotShort(t)
+	t.Parallel()
+	p := newServers(t, false)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	defer cancel()
+	p.writes(p.name("kept"))
+	tokenFile := filepath.Join(p.DataDir(), "admin.token")
+	token, err := os.ReadFile(tokenFile)
+	p.must(err)
+	both := map[string]string{p.servers[0].Listen: api.ServerActive, p.servers[1].Listen: api.ServerStandby}
+	part := func(name string, do func()) {
+		p.sub(name, func(w *testCluster) {
+			before := p.testCluster
+			p.testCluster = w
+			defer func() { p.testCluster = before; before.Server = w.Server }()
+			do()
+			if r := p.anywhere(ctx, "get", "project", p.name("kept")); r.Code != 0 {
+				t.Errorf("the project is gone: %s", r.Stderr)
+			}
+		})
+	}
+
+	part("a standby is lost", func() {
+		p.must(p.servers[1].Server.Kill())
+		p.Server = p.servers[0].Server
+		p.must(os.RemoveAll(p.servers[1].DataDir())) // the machine is new
+		p.must(p.servers[1].StartStandby(ctx))
+		p.listed(both)
+	})
+	part("a site is lost", func() { // one of three: the active server, and a member of etcd
+		p.etcd.Kill(0)
+		at := time.Now()
+		p.must(p.servers[0].Server.Kill())
+		p.takesOver(1, at)
+		p.must(p.servers[0].StartStandby(ctx))
+		p.etcd.Run(0)
+	})
+	part("a member of etcd is lost for good", func() {
+		p.etcd.Kill(0)
+		p.writes(p.name("while"))
+		p.etcd.Replace(0)
+		p.etcd.Kill(1) // the majority needs the new one
+		p.writes(p.name("after"))
+		p.etcd.Run(1)
+	})
+	part("all servers are lost", func() {
+		for _, s := range p.servers {
+			p.must(s.Server.Kill())
+			p.must(os.RemoveAll(s.DataDir()))
+		}
+		p.must(p.servers[0].StartServer(ctx))
+		p.must(p.servers[1].StartStandby(ctx))
+		p.must(os.WriteFile(tokenFile, token, 0o600)) // people have theirs; etcd has its hash
+		p.listed(both)
+	})
+	part("the cluster key is lost", func() {
+		for _, s := range p.servers {
+			p.must(s.Server.Stop(ctx))
+		}
+		key := filepath.Join(p.servers[0].Dir, "cluster.key")
+		p.must(os.Remove(key))
+		r, err := p.Program(ctx, "", "cara-server", append([]string{"--data-dir", p.servers[0].DataDir(), "--listen", "127.0.0.1:0"}, p.servers[0].ServerFlags...)...)
+		if p.must(err); r.Code == 0 || !strings.Contains(r.Stderr, "there is no cluster key") {
+			t.Errorf("without the key: %d %s", r.Code, r.Stderr)
+		}
+		p.etcd.Delete("/e2e/shared")
+		p.must(p.servers[0].StartServer(ctx)) // its data directory has the identity; it makes a new key
+		p.must(p.servers[1].StartStandby(ctx))
+		p.listed(both)
+	})
+	p.Server = p.servers[1].Server
+}
