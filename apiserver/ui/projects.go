@@ -41,15 +41,14 @@ func (vs views) projects(ctx context.Context, r request) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	from, _ := strconv.Atoi(r.query.Get("from")) // 0 if it is not a number
-	l := listProjects(all.GetItems(), clipped(r.query.Get("q")), r.query.Get("phase"), from)
+	l := listProjects(all.GetItems(), clipped(r.query.Get("q")), r.query.Get("phase"), r.query.Get("from"))
 	return view{title: "Projects", nav: "projects", template: "projects", data: l, kinds: []string{api.KindProject, api.KindNode}}, nil
 }
 
 func clipped(q string) string { return strings.TrimSpace(q[:min(len(q), maxQuery)]) }
 
 // listProjects filters the projects and cuts the window that begins at row from.
-func listProjects(all []*carav1.Project, q, phase string, from int) projectList {
+func listProjects(all []*carav1.Project, q, phase, from string) projectList {
 	l := projectList{Query: q, Phase: phase, All: len(all)}
 	words := strings.Fields(strings.ToLower(q))
 	counts := map[string]int{}
@@ -64,8 +63,7 @@ func listProjects(all []*carav1.Project, q, phase string, from int) projectList 
 		}
 	}
 	l.Found = len(found)
-	l.From = max(0, min(from/window*window, (len(found)-1)/window*window))
-	l.To = min(l.From+window, len(found))
+	l.From, l.To = span(from, len(found))
 	l.Items = found[l.From:l.To]
 	l.link(counts)
 	return l
@@ -127,6 +125,11 @@ func has(s, word string) bool {
 func hasReason(p *carav1.Project, word string) bool {
 	reason, _ := api.Telling(p)
 	return has(reason, word)
+}
+
+// hasLabels reports whether each word is in a label.
+func hasLabels(labels map[string]string, words []string) bool {
+	return !slices.ContainsFunc(words, func(word string) bool { return !hasLabel(labels, word) })
 }
 
 func hasLabel(labels map[string]string, word string) bool {

@@ -51,12 +51,15 @@ func (vs views) may(a identity.Actor, method, name string) bool {
 	return vs.mayCall(a, method) == nil && a.MayName(name)
 }
 
-func (vs views) sources(ctx context.Context, _ request) (view, error) {
+func (vs views) sources(ctx context.Context, r request) (view, error) {
 	l, err := vs.api.sources.ListSources(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return view{}, err
 	}
-	return view{title: "Sources", nav: "sources", template: "sources", data: l.GetItems(), kinds: []string{api.KindSource}}, nil
+	data := listOf(r, "sources", l.GetItems(), func(s *carav1.Source, words []string) bool {
+		return all(words, s.GetMetadata().GetName(), s.GetSpec().GetGit().GetUrl(), s.GetSpec().GetDir().GetPath(), sourceText(s))
+	})
+	return view{title: "Sources", nav: "sources", template: "sources", data: data, kinds: []string{api.KindSource}}, nil
 }
 
 // source is everything about one source.
@@ -100,6 +103,7 @@ func settled(c *carav1.Claim) int {
 type node struct {
 	*carav1.Node
 	Projects []*carav1.Project
+	Count    int // of its projects
 	Bars     []bar
 	Problems []*carav1.Condition
 	Actions  []offer
@@ -111,7 +115,7 @@ type bar struct {
 	Used, All  int64
 }
 
-func (vs views) nodes(ctx context.Context, _ request) (view, error) {
+func (vs views) nodes(ctx context.Context, r request) (view, error) {
 	nodes, err := vs.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return view{}, err
@@ -124,11 +128,14 @@ func (vs views) nodes(ctx context.Context, _ request) (view, error) {
 	for _, p := range projects.GetItems() {
 		on[p.GetStatus().GetNodeRef()] = append(on[p.GetStatus().GetNodeRef()], p)
 	}
-	out := make([]node, len(nodes.GetItems()))
-	for i, n := range nodes.GetItems() {
-		out[i] = nodeOf(n, on[n.GetMetadata().GetName()])
+	l := listOf(r, "nodes", nodes.GetItems(), func(n *carav1.Node, words []string) bool {
+		return all(words, n.GetMetadata().GetName(), nodeText(n)) || hasLabels(n.GetMetadata().GetLabels(), words)
+	})
+	data := list[node]{rows: l.rows, Items: make([]node, len(l.Items))}
+	for i, n := range l.Items {
+		data.Items[i] = nodeOf(n, on[n.GetMetadata().GetName()])
 	}
-	return view{title: "Nodes", nav: "nodes", template: "nodes", data: out, kinds: []string{api.KindNode, api.KindProject}}, nil
+	return view{title: "Nodes", nav: "nodes", template: "nodes", data: data, kinds: []string{api.KindNode, api.KindProject}}, nil
 }
 
 func (vs views) node(ctx context.Context, r request) (view, error) {
@@ -148,7 +155,7 @@ func (vs views) node(ctx context.Context, r request) (view, error) {
 
 // nodeOf adds up what the projects on a node have requested.
 func nodeOf(n *carav1.Node, projects []*carav1.Project) node {
-	out := node{Node: n, Projects: projects}
+	out := node{Node: n, Projects: projects[:min(len(projects), window)], Count: len(projects)}
 	var cpu, memory int64
 	for _, p := range projects {
 		for _, s := range p.GetSpec().GetServices() {
@@ -194,7 +201,8 @@ func (vs views) previews(ctx context.Context, r request) (view, error) {
 	slices.SortStableFunc(out, func(a, b preview) int {
 		return api.Expiry(a.Project).AsTime().Compare(api.Expiry(b.Project).AsTime())
 	})
-	return view{title: "Previews", nav: "previews", template: "previews", data: out, kinds: []string{api.KindProject}}, nil
+	data := listOf(r, "previews", out, func(p preview, words []string) bool { return matches(p.Project, words) })
+	return view{title: "Previews", nav: "previews", template: "previews", data: data, kinds: []string{api.KindProject}}, nil
 }
 
 func (vs views) volumes(ctx context.Context, r request) (view, error) {
@@ -208,28 +216,39 @@ func (vs views) volumes(ctx context.Context, r request) (view, error) {
 	}
 	backups := slices.DeleteFunc(slices.Clone(projects.GetItems()), func(p *carav1.Project) bool { return p.GetSpec().GetBackup() == nil })
 	data := struct {
-		Volumes []*carav1.Volume
-		Backups []*carav1.Project
-		Delete  bool
-	}{l.GetItems(), backups, vs.mayCall(r.actor, carav1.VolumeService_DeleteVolume_FullMethodName) == nil}
+		list[*carav1.Volume]
+		Backups     []*carav1.Project
+		MoreBackups int
+		Delete      bool
+	}{
+		list: listOf(r, "volumes", l.GetItems(), func(v *carav1.Volume, words []string) bool {
+			return all(words, v.GetMetadata().GetName(), v.GetStatus().GetState(), v.GetStatus().GetNode())
+		}),
+		Backups: backups[:min(len(backups), window)], MoreBackups: max(0, len(backups)-window),
+		Delete: vs.mayCall(r.actor, carav1.VolumeService_DeleteVolume_FullMethodName) == nil,
+	}
 	return view{title: "Volumes", nav: "volumes", template: "volumes", data: data, kinds: []string{api.KindVolume, api.KindProject}}, nil
 }
 
-func (vs views) secrets(ctx context.Context, _ request) (view, error) {
+func (vs views) secrets(ctx context.Context, r request) (view, error) {
 	l, err := vs.api.secrets.ListSecrets(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return view{}, err
 	}
-	return view{title: "Secrets", nav: "secrets", template: "secrets", data: l.GetItems(), kinds: []string{api.KindSecret}}, nil
+	return view{title: "Secrets", nav: "secrets", template: "secrets", data: listOf(r, "secrets", l.GetItems(), func(s *carav1.Secret, words []string) bool {
+		return all(words, s.GetMetadata().GetName(), s.GetType())
+	}), kinds: []string{api.KindSecret}}, nil
 }
 
-func (vs views) tokens(ctx context.Context, _ request) (view, error) {
+func (vs views) tokens(ctx context.Context, r request) (view, error) {
 	l, err := vs.api.tokens.ListTokens(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return view{}, err
 	}
 	people := slices.DeleteFunc(slices.Clone(l.GetItems()), func(t *carav1.Token) bool { return t.GetRole() == api.RoleNode })
-	return view{title: "Tokens", nav: "tokens", template: "tokens", data: people, kinds: []string{api.KindToken}}, nil
+	return view{title: "Tokens", nav: "tokens", template: "tokens", data: listOf(r, "tokens", people, func(t *carav1.Token, words []string) bool {
+		return all(words, t.GetMetadata().GetName(), string(t.GetRole()))
+	}), kinds: []string{api.KindToken}}, nil
 }
 
 // found is one result of a search.

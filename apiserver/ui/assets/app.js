@@ -134,7 +134,7 @@
     e.preventDefault();
     go(a.getAttribute("href"));
     const q = document.getElementById("q");
-    if (q && a.pathname === "/ui/projects" && !a.search) q.value = "";
+    if (q && !a.search) q.value = "";
     if (a.rel) scrollTo(0, 0);
   });
 
