@@ -45,6 +45,8 @@ func funcs() template.FuncMap {
 		"nodeTone":   nodeTone,
 		"nodeText":   nodeText,
 		"volumeTone": volumeTone,
+		"serverTone": serverTone,
+		"serverName": serverName,
 		"problem":    api.SourceProblem,
 		"claim":      claimTone,
 		"host":       hostURL,

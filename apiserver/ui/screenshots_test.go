@@ -20,7 +20,7 @@ import (
 func everyView() []string {
 	return []string{
 		"", "projects", "projects/shop", "projects/shop/logs", "projects/blog/shell", "projects/blog", "sources", "sources/platform", "nodes", "nodes/n1", "previews", "volumes",
-		"secrets", "tokens", "search?q=shop", "do/override/blog", "do/delete/shop", "do/drain/n1", "nosuch",
+		"secrets", "tokens", "servers", "sessions", "search?q=shop", "do/override/blog", "do/delete/shop", "do/drain/n1", "nosuch",
 	}
 }
 

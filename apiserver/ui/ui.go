@@ -91,6 +91,7 @@ type clients struct {
 	events   carav1.EventServiceClient
 	tokens   carav1.TokenServiceClient
 	sessions carav1.SessionServiceClient
+	info     carav1.InfoServiceClient
 }
 
 // subject reads the object of an action.
@@ -122,6 +123,7 @@ func New(cfg Config) (*UI, error) {
 			sources: carav1.NewSourceServiceClient(cfg.Conn), secrets: carav1.NewSecretServiceClient(cfg.Conn),
 			volumes: carav1.NewVolumeServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
 			tokens: carav1.NewTokenServiceClient(cfg.Conn), sessions: carav1.NewSessionServiceClient(cfg.Conn),
+			info: carav1.NewInfoServiceClient(cfg.Conn),
 		},
 	}
 	u.routes()

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
@@ -41,6 +42,7 @@ func (vs views) byPath() map[string]show {
 		"volumes":               vs.volumes,
 		"secrets":               vs.secrets,
 		"tokens":                vs.tokens,
+		"servers":               vs.servers,
 		pathSessions:            vs.sessions,
 		"search":                vs.search,
 	}
@@ -319,6 +321,15 @@ func (vs views) searchIn(ctx context.Context, words []string, add func(kind, nam
 	}
 	for _, s := range secrets.GetItems() {
 		addNamed(s, words, s.GetType(), add)
+	}
+	servers, err := vs.api.info.ListServers(ctx, &emptypb.Empty{})
+	if err != nil {
+		return nil //nolint:nilerr // the other results count more
+	}
+	for _, s := range servers.GetItems() {
+		if serverMatches(s, words) {
+			add("Server", serverName(s), Prefix+"servers", s.GetState())
+		}
 	}
 	return nil
 }

@@ -1,0 +1,40 @@
+package ui
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// servers lists the running servers of the cluster. They are not objects: the view is rendered again when an agent comes or goes, and
+// with the time.
+func (vs views) servers(ctx context.Context, r request) (view, error) {
+	l, err := vs.api.info.ListServers(ctx, &emptypb.Empty{})
+	if err != nil {
+		return view{}, err
+	}
+	return view{title: "Servers", nav: "servers", template: "servers", data: listOf(r, "servers", l.GetItems(), serverMatches), kinds: []string{api.KindNode}}, nil
+}
+
+// serverMatches reports whether each word is in a text by which people know a server.
+func serverMatches(s *carav1.Server, words []string) bool {
+	return all(words, append(slices.Clone(s.GetLoops()), s.GetAddress(), s.GetHost(), s.GetState(), s.GetVersion())...)
+}
+
+// serverName returns the name of a server for people.
+func serverName(s *carav1.Server) string {
+	return cmp.Or(s.GetAddress(), s.GetHost(), "this server")
+}
+
+// serverTone returns the tone of a server: a standby is well, too.
+func serverTone(s *carav1.Server) string {
+	if s.GetState() == api.ServerActive {
+		return good
+	}
+	return dim
+}
