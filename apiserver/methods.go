@@ -168,7 +168,7 @@ func authorise(actor identity.Actor, name string) error {
 	case !ok:
 		return api.Unimplemented("there is no method %s", name)
 	default:
-		return api.Forbidden("%s has the role %s, which may not call %s; it takes %s",
+		return api.Forbidden("%s has the role %s, which does not allow %s; you need the role %s",
 			actor.Name, actor.Role, shortMethod(name), roleWords(m.roles))
 	}
 }

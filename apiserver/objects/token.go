@@ -82,7 +82,7 @@ func checkToken(in *carav1.Token, name string, now time.Time) error {
 		fields = append(fields, api.Field("expireAt", "is %s, which is in the past", at.AsTime().UTC().Format(time.RFC3339))...)
 	}
 	if in.GetUsesLeft() < 0 || in.GetUsesLeft() > 0 && in.GetRole() != api.RoleJoin {
-		fields = append(fields, api.Field("usesLeft", "is %d; it is for join tokens, and 1 or more (10 where it is left out)", in.GetUsesLeft())...)
+		fields = append(fields, api.Field("usesLeft", "is %d; only join tokens have it, and it is at least 1 (10 by default)", in.GetUsesLeft())...)
 	}
 	if prefix := in.GetNamePrefix(); prefix != "" && (in.GetRole() != api.RoleDeployer || len(prefix) > 63) {
 		fields = append(fields, api.Field("namePrefix", "is for deployers, and at most 63 characters long")...)

@@ -113,7 +113,7 @@ func EndOverride(t *state.Tx, o *carav1.Override, why string) {
 	name := o.GetMetadata().GetName()
 	t.Remove(api.KindOverride, name)
 	RecordEvent(t, &carav1.ObjectRef{Kind: api.KindProject, Name: name}, api.EventNormal, api.ReasonOverrideEnded,
-		fmt.Sprintf("%s: git has its say again (%s by %s since %s: %s)", why, o.GetScope(), o.GetActor(),
+		fmt.Sprintf("%s: git decides again (%s by %s since %s: %s)", why, o.GetScope(), o.GetActor(),
 			o.GetSince().AsTime().UTC().Format(time.RFC3339), o.GetReason()))
 }
 
