@@ -19,57 +19,71 @@ import (
 	"github.com/caravanserai/cara/internal/settings"
 )
 
+// link is how a command reaches its cluster: the flags that choose it, the contexts, and the connection.
+type link struct {
+	server    string   // the addresses of --server, complete, separated by commas
+	servers   []string // as given
+	tokenFile string
+	caFile    string
+	context   string
+	file      string           // of the contexts
+	conn      *grpc.ClientConn // created by the first dial
+	reached   string           // address of the server behind conn
+	cluster   string           // name of the context in use; empty if there is none
+	loggedIn  bool             // the token in use is that of caractrl login
+}
+
 // settle reads the settings that are not flags of the command line.
-func (a *app) settle(cmd *cobra.Command) error {
+func (l *link) settle(cmd *cobra.Command) error {
 	err := settings.Load(cmd.Flags())
-	a.server = access.Address(strings.Join(a.servers, ","))
+	l.server = access.Address(strings.Join(l.servers, ","))
 	return err
 }
 
 // dial connects to the server of the flags or of the context. Later calls return the same connection.
-func (a *app) dial() (*grpc.ClientConn, error) {
-	if a.conn != nil {
-		return a.conn, nil
+func (l *link) dial() (*grpc.ClientConn, error) {
+	if l.conn != nil {
+		return l.conn, nil
 	}
-	target, err := a.access()
+	target, err := l.access()
 	if err != nil {
 		return nil, err
 	}
-	if a.conn, err = access.Dial(target); err != nil {
+	if l.conn, err = access.Dial(target); err != nil {
 		return nil, err
 	}
-	a.reached = target.Server
-	return a.conn, nil
+	l.reached = target.Server
+	return l.conn, nil
 }
 
 // close closes the connection, if there is one. It ignores an error, because the program is about to end.
-func (a *app) close() {
-	if a.conn != nil {
-		_ = a.conn.Close()
+func (l *link) close() {
+	if l.conn != nil {
+		_ = l.conn.Close()
 	}
 }
 
-func (a *app) contextsFile() (string, error) {
-	if a.file != "" {
-		return a.file, nil
+func (l *link) contextsFile() (string, error) {
+	if l.file != "" {
+		return l.file, nil
 	}
 	return access.File()
 }
 
 // remembered returns the file of the contexts and its content.
-func (a *app) remembered() (file string, all access.Contexts, err error) {
-	if file, err = a.contextsFile(); err == nil {
+func (l *link) remembered() (file string, all access.Contexts, err error) {
+	if file, err = l.contextsFile(); err == nil {
 		all, err = access.Load(file)
 	}
 	return file, all, err
 }
 
 // authority sets the certificate authority of a context to that of --ca-file, if the flag is given.
-func (a *app) authority(c *access.Context) error {
-	if a.caFile == "" {
+func (l *link) authority(c *access.Context) error {
+	if l.caFile == "" {
 		return nil
 	}
-	pem, err := os.ReadFile(a.caFile)
+	pem, err := os.ReadFile(l.caFile)
 	if err != nil {
 		return fmt.Errorf("read certificate authority: %w", err)
 	}
@@ -79,95 +93,93 @@ func (a *app) authority(c *access.Context) error {
 
 // access returns the context in use, with the flags applied to it. A token is only sent to the server that it was stored
 // with: --server uses the token of the context that has the same address.
-func (a *app) access() (access.Context, error) {
+func (l *link) access() (access.Context, error) {
 	var c access.Context
-	file, err := a.contextsFile()
+	file, err := l.contextsFile()
 	if err != nil {
 		return c, err
 	}
-	if a.server == "" || a.tokenFile == "" || a.context != "" {
-		if c, err = a.chosen(file); err != nil {
+	if l.server == "" || l.tokenFile == "" || l.context != "" {
+		if c, err = l.chosen(file); err != nil {
 			return c, err
 		}
 	}
-	c.Server = cmp.Or(a.server, c.Server)
-	if a.tokenFile != "" {
-		c.Token, c.TokenFile, c.Login = "", a.tokenFile, false
+	c.Server = cmp.Or(l.server, c.Server)
+	if l.tokenFile != "" {
+		c.Token, c.TokenFile, c.Login = "", l.tokenFile, false
 	}
-	if err := a.authority(&c); err != nil {
+	if err := l.authority(&c); err != nil {
 		return c, err
 	}
 	switch {
 	case c.Server == "":
 		return c, fmt.Errorf("no server is known: start cara-server as this user, or give --server and --token-file (looked in %s)", file)
 	case c.Token == "" && c.Login:
-		return c, fmt.Errorf("you are logged out of %s: log in with %s", c.Server, a.loginCommand())
+		return c, fmt.Errorf("you are logged out of %s: log in with %s", c.Server, l.loginCommand())
 	case c.Token == "" && c.TokenFile == "":
 		return c, fmt.Errorf("no token is known for %s: give --token-file, or log in with caractrl login (looked in %s)", c.Server, file)
 	}
-	a.loggedIn = c.Login
+	l.loggedIn = c.Login
 	return c, nil
 }
 
 // chosen returns the context of --context, else the one of --server, else the current one.
-func (a *app) chosen(file string) (access.Context, error) {
+func (l *link) chosen(file string) (access.Context, error) {
 	contexts, err := access.Load(file)
 	switch {
 	case err != nil:
 		return access.Context{}, err
-	case a.context != "":
-		c, ok := contexts.Contexts[a.context]
+	case l.context != "":
+		c, ok := contexts.Contexts[l.context]
 		if !ok {
-			return c, fmt.Errorf("there is no context %q in %s; caractrl context lists them", a.context, file)
+			return c, fmt.Errorf("there is no context %q in %s; caractrl context lists them", l.context, file)
 		}
-		a.cluster = a.context
-		if a.server != "" && a.server != c.Server {
-			a.cluster, c = "", access.Context{Server: c.Server}
+		l.cluster = l.context
+		if l.server != "" && l.server != c.Server {
+			l.cluster, c = "", access.Context{Server: c.Server}
 		}
 		return c, nil
-	case a.server == "":
-		a.cluster = contexts.Current
+	case l.server == "":
+		l.cluster = contexts.Current
 		return contexts.Contexts[contexts.Current], nil
 	}
-	if c := contexts.Contexts[contexts.Current]; c.Server == a.server {
-		a.cluster = contexts.Current
+	if c := contexts.Contexts[contexts.Current]; c.Server == l.server {
+		l.cluster = contexts.Current
 		return c, nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(contexts.Contexts)) {
-		if c := contexts.Contexts[name]; c.Server == a.server {
-			a.cluster = name
+		if c := contexts.Contexts[name]; c.Server == l.server {
+			l.cluster = name
 			return c, nil
 		}
 	}
 	return access.Context{}, nil
 }
 
-// nameCluster shows a person which cluster a command will change, so that a wrong context is noticed. Scripts do not see
-// it.
-func (a *app) nameCluster() error {
-	if _, err := a.dial(); err != nil {
-		return err
-	}
-	if term.IsTerminal(a.Err) {
+// dialNamed dials, and shows a person which cluster the command will change, so that a wrong context is noticed. Scripts do not
+// see it.
+func (a *app) dialNamed() (*grpc.ClientConn, error) {
+	conn, err := a.dial()
+	if err == nil && term.IsTerminal(a.Err) {
 		fmt.Fprintln(a.Err, "cluster:", a.clusterText())
 	}
-	return nil
+	return conn, err
 }
 
 // clusterText returns the context in use and its address; the address alone without a context.
-func (a *app) clusterText() string {
-	if a.cluster == "" {
-		return term.Clean(a.reached)
+func (l *link) clusterText() string {
+	if l.cluster == "" {
+		return term.Clean(l.reached)
 	}
-	return fmt.Sprintf("%s (%s)", term.Clean(a.cluster), term.Clean(a.reached))
+	return fmt.Sprintf("%s (%s)", term.Clean(l.cluster), term.Clean(l.reached))
 }
 
 // loginCommand is how the person logs in again to the server of the context in use.
-func (a *app) loginCommand() string {
-	if a.context == "" && a.server == "" {
+func (l *link) loginCommand() string {
+	if l.context == "" && l.server == "" {
 		return "caractrl login"
 	}
-	return "caractrl login --context " + a.cluster
+	return "caractrl login --context " + l.cluster
 }
 
 // printError shows the detail of an error, then each field if there are several.
@@ -222,12 +234,12 @@ func unreachable(err error) (cause string, ok bool) {
 	return cause, true
 }
 
-func (a *app) projects() (carav1.ProjectServiceClient, error) {
-	conn, err := a.dial()
+func (l *link) projects() (carav1.ProjectServiceClient, error) {
+	conn, err := l.dial()
 	return carav1.NewProjectServiceClient(conn), err
 }
 
-func (a *app) sources() (carav1.SourceServiceClient, error) {
-	conn, err := a.dial()
+func (l *link) sources() (carav1.SourceServiceClient, error) {
+	conn, err := l.dial()
 	return carav1.NewSourceServiceClient(conn), err
 }

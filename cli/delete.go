@@ -64,7 +64,7 @@ func (o *deleteOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := o.nameCluster(); err != nil {
+	if _, err := o.dialNamed(); err != nil {
 		return err
 	}
 	code := 0

@@ -65,7 +65,7 @@ func TestDeleteSeveral(t *testing.T) {
 
 // A person at a terminal sees which cluster the command will change.
 func TestClusterText(t *testing.T) {
-	a := &app{reached: "http://127.0.0.1:8080"}
+	a := &app{link: link{reached: "http://127.0.0.1:8080"}}
 	if got := a.clusterText(); got != "http://127.0.0.1:8080" {
 		t.Errorf("without a context: %q", got)
 	}

@@ -89,10 +89,7 @@ func (o *drainOptions) parse(args []string) error {
 }
 
 func (o *drainOptions) run(ctx context.Context) error {
-	if err := o.nameCluster(); err != nil {
-		return err
-	}
-	conn, err := o.dial()
+	conn, err := o.dialNamed()
 	if err != nil {
 		return err
 	}

@@ -61,10 +61,7 @@ func (o *moveOptions) parse(args []string) error {
 }
 
 func (o *moveOptions) run(ctx context.Context) error {
-	if err := o.nameCluster(); err != nil {
-		return err
-	}
-	conn, err := o.dial()
+	conn, err := o.dialNamed()
 	if err != nil {
 		return err
 	}

@@ -70,10 +70,7 @@ func (o *restoreOptions) parse(args []string) error {
 }
 
 func (o *restoreOptions) run(ctx context.Context) error {
-	if err := o.nameCluster(); err != nil {
-		return err
-	}
-	conn, err := o.dial()
+	conn, err := o.dialNamed()
 	if err != nil {
 		return err
 	}

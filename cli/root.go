@@ -14,12 +14,12 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
-
 	"github.com/caravanserai/cara/cli/edit"
 	"github.com/caravanserai/cara/cli/explain"
 	"github.com/caravanserai/cara/cli/term"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // Streams are the input and output of a command.
@@ -68,19 +68,10 @@ func run(ctx context.Context, args []string, a *app) int {
 // app is shared by all commands.
 type app struct {
 	Streams
-	args      []string
-	version   string
-	server    string   // the addresses of --server, complete, separated by commas
-	servers   []string // as given
-	tokenFile string
-	caFile    string
-	context   string
-	file      string
-	now       func() time.Time
-	conn      *grpc.ClientConn // created by the first dial
-	reached   string           // address of the server behind conn
-	cluster   string           // name of the context in use; empty if there is none
-	loggedIn  bool             // the token in use is that of caractrl login
+	link
+	args    []string
+	version string
+	now     func() time.Time
 }
 
 func newRoot(a *app) *cobra.Command {
@@ -153,4 +144,36 @@ func tasks() []task {
 		{"Run nodes and the server:", []func(*app) *cobra.Command{newCordon, newUncordon, newDrain, newBackup}},
 		{"Set up caractrl:", []func(*app) *cobra.Command{newLogin, newLogout, newWhoami, newContext, newVersion}},
 	}
+}
+
+type versionOptions struct {
+	noArgs
+	client bool
+}
+
+func newVersion(a *app) *cobra.Command {
+	o := &versionOptions{noArgs: noArgs{a}}
+	cmd := command(&cobra.Command{
+		Use: "version", Short: "Show the versions of caractrl and of the server", Args: cobra.NoArgs,
+		Example: "  caractrl version\n  caractrl version --client",
+	}, o)
+	cmd.Flags().BoolVar(&o.client, "client", false, "only the version of caractrl")
+	return cmd
+}
+
+func (o *versionOptions) run(ctx context.Context) error {
+	fmt.Fprintf(o.Out, "caractrl:    %s\n", o.version)
+	if o.client {
+		return nil
+	}
+	conn, err := o.dial()
+	if err != nil {
+		return err
+	}
+	info, err := carav1.NewInfoServiceClient(conn).GetInfo(ctx, &emptypb.Empty{})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(o.Out, "cara-server: %s\ncluster:     %s\nyou are:     %s\n", term.Clean(info.Version), term.Clean(info.ClusterId), term.Clean(info.Actor))
+	return nil
 }

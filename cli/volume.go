@@ -144,10 +144,7 @@ func newRecreate(a *app) *cobra.Command {
 }
 
 func (o *recreateOptions) run(ctx context.Context) error {
-	if err := o.nameCluster(); err != nil {
-		return err
-	}
-	conn, err := o.dial()
+	conn, err := o.dialNamed()
 	if err != nil {
 		return err
 	}
