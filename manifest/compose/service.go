@@ -162,7 +162,7 @@ func (s *service) restart() {
 			s.say(Note, "restart", "Cara restarts without a limit, and waits longer after each failure")
 		}
 	case "":
-		if s.isJob() {
+		if isJob(s.project, s.in.Name) {
 			s.out.RestartPolicy = api.RestartOnFailure
 			return
 		}
@@ -173,9 +173,10 @@ func (s *service) restart() {
 	}
 }
 
-func (s *service) isJob() bool {
-	for _, other := range s.project.Services {
-		if d, ok := other.DependsOn[s.in.Name]; ok && d.Condition == types.ServiceConditionCompletedSuccessfully {
+// isJob reports whether a service waits for the end of the service with this name.
+func isJob(project *types.Project, name string) bool {
+	for _, other := range project.Services {
+		if d, ok := other.DependsOn[name]; ok && d.Condition == types.ServiceConditionCompletedSuccessfully {
 			return true
 		}
 	}
