@@ -42,17 +42,11 @@ func (a *app) await(ctx context.Context, w *waiting, timeout time.Duration) erro
 		}
 	}
 	stream, err := c.WatchProjects(ctx, req)
-	if err != nil {
-		return err
-	}
 	live := term.NewLive(a.Err)
-	for len(w.open) > 0 {
-		e, err := stream.Recv()
-		switch {
-		case timedOut(err):
-			return w.verdict(timeout, a.absence(outer, w))
-		case err != nil:
-			return err
+	for err == nil && len(w.open) > 0 {
+		var e *carav1.ProjectEvent
+		if e, err = stream.Recv(); err != nil {
+			break
 		}
 		steps := w.take(e)
 		if live != nil { // a terminal shows a table that is redrawn, other outputs get one line for each step
@@ -62,6 +56,12 @@ func (a *app) await(ctx context.Context, w *waiting, timeout time.Duration) erro
 		for _, step := range steps {
 			fmt.Fprintln(a.Err, step)
 		}
+	}
+	switch {
+	case timedOut(err): // also while it connects
+		return w.verdict(timeout, a.absence(outer, w))
+	case err != nil:
+		return err
 	}
 	if err := w.verdict(timeout, nil); err != nil {
 		return err
