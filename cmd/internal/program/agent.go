@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -23,16 +20,12 @@ import (
 	"github.com/caravanserai/cara/agent/docker"
 	"github.com/caravanserai/cara/agent/hostvolume"
 	"github.com/caravanserai/cara/agent/image"
-	"github.com/caravanserai/cara/agent/ingress"
-	"github.com/caravanserai/cara/agent/ingress/ondemand"
 	"github.com/caravanserai/cara/agent/join"
-	"github.com/caravanserai/cara/agent/ports"
 	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/loop"
 )
 
 // AgentConfig holds the flags of cara-agent.
@@ -221,93 +214,6 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 		Version: c.Version, Logger: c.Logger, Restart: step.RestartLimits{Base: c.RestartDelay},
 		Limits: c.Limits, CollectEvery: c.CollectEvery, Hardening: c.Hardening, HostVolumes: offers, Helpers: helpers, BackupDirs: c.BackupDirs, Environ: os.Environ(),
 	})
-}
-
-// run runs the agent, its ingress and the renewal of its certificate concurrently.
-func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc.ClientConn, cfg agent.Config) error {
-	var a *agent.Agent
-	var serve []func(context.Context) error
-	var figures prometheus.Registerer // nil disables metrics
-	if c.MetricsListen != "" {
-		l, err := listenForMetrics(ctx, c.MetricsListen)
-		if err != nil {
-			return err
-		}
-		defer l.Close()
-		registry := newRegistry()
-		figures = registry
-		serve = append(serve, func(ctx context.Context) error { return serveMetrics(ctx, l, registry, c.Logger) })
-	}
-	peers := who.Peers()
-	var passed passedHosts
-	open := ports.New(ports.Config{
-		Hosts: &passed,
-		Node:  c.NodeName, Logger: c.Logger, Metrics: figures, File: filepath.Join(c.DataDir, "ports.json"), Peers: peers,
-		Offer: c.portOffer(), Limits: ports.Limits{Idle: c.PortsIdle, SessionIdle: c.PortsUDPIdle}, ProxyProtocolFrom: c.balancers,
-		Endpoint:  func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
-		Endpoints: func() <-chan struct{} { return a.Endpoints().Changed() },
-	})
-	cfg.Ports, cfg.OnRoutes, cfg.Capabilities = open, open.Apply, []string{api.CapabilityRoutesOnDemand}
-	serve = append(serve, open.Run)
-	if c.IngressListen != "" {
-		on, err := c.listen(ctx)
-		if err != nil {
-			return err
-		}
-		defer on.Close()
-		lines, err := c.accessLog()
-		if err != nil {
-			return err
-		}
-		cfg.DialVolumes = peers.DialVolumes
-		var onDemand *ondemand.Limits
-		if !c.IngressAll {
-			onDemand = &ondemand.Limits{}
-		}
-		in := ingress.New(ingress.Config{
-			OnDemand: onDemand,
-			Node:     c.NodeName, Logger: c.Logger, AccessLog: lines, Metrics: figures, File: filepath.Join(c.DataDir, "routes.json"),
-			CredentialsFile: filepath.Join(c.DataDir, "credentials.json"), Peers: peers, Ports: open.Serve, Pass: open.Pass, ProxyProtocolFrom: c.balancers,
-			Volumes:  func(ctx context.Context, node string, conn net.Conn) { a.ReceiveVolume(ctx, node, conn) },
-			Endpoint: func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
-		})
-		passed.ingress = in
-		cfg.OnRoutes = func(change *carav1.Routes) {
-			in.Apply(change)
-			open.Apply(change)
-		}
-		cfg.OnCredentials, cfg.Capabilities, cfg.Entry = in.ApplyCredentials, in.Capabilities(on), c.IngressAll
-		cfg.Requests = in.Requests
-		if onDemand != nil {
-			cfg.Hosts = in.Hosts()
-		}
-		cfg.Answering, cfg.PublicAddresses = in.Answering, c.PublicAddresses
-		if cfg.IngressAddress, err = c.ingressAddress(on.Internal.Addr().String(), func() netip.Addr { return who.LocalIP(ctx) }); err != nil {
-			return err
-		}
-		serve = append(serve, func(ctx context.Context) error { return in.Run(ctx, on) })
-	}
-	if figures != nil {
-		cfg.Queues = loop.NewMetrics()
-	}
-	a, err := agent.New(cfg)
-	if err != nil {
-		return err
-	}
-	if figures != nil {
-		figures.MustRegister(a.Metrics(), cfg.Queues)
-	}
-	c.Logger.Info("agent runs", "node", c.NodeName, "server", c.Server, "engine", c.DockerHost, "ingress", cfg.IngressAddress)
-	work, ctx := errgroup.WithContext(ctx)
-	for _, run := range serve {
-		work.Go(func() error { return run(ctx) })
-	}
-	work.Go(func() error { return a.Run(ctx) })
-	work.Go(func() error { return who.RenewLoop(ctx, conn) })
-	if err := work.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
 }
 
 // rejoinIfFenced joins again if the server no longer accepts this node's certificate: the node was deleted, or another
