@@ -1,8 +1,13 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testdocker"
@@ -62,4 +67,50 @@ func TestRoutesOnDemand(t *testing.T) {
 	w.ready("n2")
 	w.answers("n2", second+".test", "/", 200, "web v1")
 	w.answers("n2", "nobody.test", "/", 404, "No project claims the host")
+	w.sub("strangers", func(w *testCluster) { w.strangers("n2") })
+}
+
+// strangers asks an agent for many hosts that no project claims. Neither the agent nor the server keeps more than their limits.
+func (w *testCluster) strangers(node string) {
+	w.Helper()
+	count := often(100_000, 3_000)
+	ask := func(from, to int) error {
+		for n := from; n < to; n++ {
+			req, err := http.NewRequestWithContext(w.Context(), http.MethodGet, "http://"+w.ingress[node], http.NoBody)
+			if err != nil {
+				return err
+			}
+			req.Host = fmt.Sprintf("stranger%06d.test", n)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			text, err := io.ReadAll(resp.Body)
+			if err := errors.Join(err, resp.Body.Close()); err != nil {
+				return err
+			}
+			if resp.StatusCode != http.StatusNotFound {
+				return fmt.Errorf("%s for %s: %.200s", resp.Status, req.Host, text)
+			}
+		}
+		return nil
+	}
+	w.must(ask(0, 1000))
+	programs := map[string]*testcluster.Process{"agent": w.Agents[node], "server": w.Server}
+	before := map[string]int64{}
+	for name, p := range programs {
+		before[name] = w.usage(p).Resident
+	}
+	var all errgroup.Group
+	for n := range 4 {
+		all.Go(func() error { return ask(1000+n*count/4, 1000+(n+1)*count/4) })
+	}
+	w.must(all.Wait())
+	for name, p := range programs {
+		now := w.usage(p).Resident
+		w.Logf("%d hosts that nobody claims: the %s has %d MiB, before %d", count, name, now>>20, before[name]>>20)
+		if now > before[name]+32<<20 {
+			w.Errorf("the %s keeps too much", name)
+		}
+	}
 }
