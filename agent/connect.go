@@ -211,7 +211,7 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 	volumes := 0 // the version of the inventory that the server has
 	var told *carav1.NodeInfo
 	var conditions []*carav1.Condition
-	ports := portNews{of: c.cfg.Ports}
+	ports, hosts := portNews{of: c.cfg.Ports}, hostNews{of: c.cfg.Hosts}
 	var answering []string // the challenges that the server knows this agent answers
 	every := 5 * time.Second
 	needed := c.cfg.Hosts.Begin() // the first message asks about them
@@ -244,10 +244,14 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 			case <-c.beat:
 			case <-ports.changes():
 			case <-due:
-			case <-c.cfg.Hosts.News():
+			case <-hosts.changes():
 				if err := c.sendHosts(stream); err != nil {
 					return err
 				}
+				hosts.sent()
+				waiting = true
+			case <-hosts.pause:
+				hosts.pause = nil
 				waiting = true
 			}
 		}
@@ -265,6 +269,25 @@ func (c *connection) sendHosts(stream grpc.BidiStreamingClient[carav1.ConnectReq
 	}
 	return nil
 }
+
+// askEvery is the least time between two messages about hosts. The server takes only so many messages of an agent, and reads the others
+// later: if each host of a crowd had a message of its own, heartbeats would wait behind them until the node counts as lost.
+const askEvery = 50 * time.Millisecond
+
+// hostNews tells when the server is to hear which hosts the ingress needs.
+type hostNews struct {
+	of    Hosts
+	pause <-chan time.Time // after a message; nil if the next one may be sent
+}
+
+func (n *hostNews) changes() <-chan struct{} {
+	if n.pause != nil {
+		return nil
+	}
+	return n.of.News()
+}
+
+func (n *hostNews) sent() { n.pause = time.After(askEvery) }
 
 // portNews is what the heartbeats of one connection say about ports.
 type portNews struct {

@@ -10,6 +10,7 @@
 //  3. A certificate is valid only as long as the server accepts it: one of a deleted node, or an old one of a node that
 //     joined again, is rejected as soon as the server reports it, even before it expires. See Members.
 //  4. The certificate is read at each handshake, so a renewed one is used from then on. Open connections continue.
+//  5. A connection ends when the machine at its other end is gone, so that no request waits for a lost node. See Connect.
 package peer
 
 import (
