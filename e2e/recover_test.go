@@ -46,13 +46,15 @@ func TestRecover(t *testing.T) {
 	}
 	same := func(dir string, flags []string) *testcluster.Cluster {
 		t.Helper()
+		within, cancel := p.patience()
+		defer cancel()
 		s, err := testcluster.New(testcluster.Config{Dir: dir, Bin: p.Bin, Listen: p.Listen, ServerFlags: flags})
 		p.must(err)
 		token, err := os.ReadFile(filepath.Join(p.DataDir(), "admin.token"))
 		p.must(err)
 		p.must(os.MkdirAll(s.DataDir(), 0o700))
 		p.must(os.WriteFile(filepath.Join(s.DataDir(), "admin.token"), token, 0o600))
-		p.must(s.StartServer(ctx))
+		p.must(s.StartServer(within))
 		p.Server = s.Server
 		p.ready("n1")
 		p.running(kept)

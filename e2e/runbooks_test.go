@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,8 +17,6 @@ func TestRunbooks(t *testing.T) {
 	testneed.NotShort(t)
 	t.Parallel()
 	p := newServers(t, false)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
-	defer cancel()
 	p.writes(p.name("kept"))
 	tokenFile := filepath.Join(p.DataDir(), "admin.token")
 	token, err := os.ReadFile(tokenFile)
@@ -31,7 +28,7 @@ func TestRunbooks(t *testing.T) {
 			p.testCluster = w
 			defer func() { p.testCluster = before; before.Server = w.Server }()
 			do()
-			if r := p.anywhere(ctx, "get", "project", p.name("kept")); r.Code != 0 {
+			if r := p.anywhere(t.Context(), "get", "project", p.name("kept")); r.Code != 0 {
 				t.Errorf("the project is gone: %s", r.Stderr)
 			}
 		})
@@ -41,7 +38,7 @@ func TestRunbooks(t *testing.T) {
 		p.must(p.servers[1].Server.Kill())
 		p.Server = p.servers[0].Server
 		p.must(os.RemoveAll(p.servers[1].DataDir())) // the machine is new
-		p.must(p.servers[1].StartStandby(ctx))
+		p.standby(1)
 		p.listed(both)
 	})
 	part("a site is lost", func() { // one of three: the active server, and a member of etcd
@@ -49,7 +46,7 @@ func TestRunbooks(t *testing.T) {
 		at := time.Now()
 		p.must(p.servers[0].Server.Kill())
 		p.takesOver(1, at)
-		p.must(p.servers[0].StartStandby(ctx))
+		p.standby(0)
 		p.etcd.Run(0)
 	})
 	part("a member of etcd is lost for good", func() {
@@ -65,25 +62,48 @@ func TestRunbooks(t *testing.T) {
 			p.must(s.Server.Kill())
 			p.must(os.RemoveAll(s.DataDir()))
 		}
-		p.must(p.servers[0].StartServer(ctx))
-		p.must(p.servers[1].StartStandby(ctx))
+		p.starts(0)
+		p.standby(1)
 		p.must(os.WriteFile(tokenFile, token, 0o600)) // people have theirs; etcd has its hash
 		p.listed(both)
 	})
 	part("the cluster key is lost", func() {
-		for _, s := range p.servers {
-			p.must(s.Server.Stop(ctx))
-		}
+		p.stopAll()
 		key := filepath.Join(p.servers[0].Dir, "cluster.key")
 		p.must(os.Remove(key))
-		r, err := p.Program(ctx, "", "cara-server", append([]string{"--data-dir", p.servers[0].DataDir(), "--listen", "127.0.0.1:0"}, p.servers[0].ServerFlags...)...)
+		r, err := p.Program(t.Context(), "", "cara-server", append([]string{"--data-dir", p.servers[0].DataDir(), "--listen", "127.0.0.1:0"}, p.servers[0].ServerFlags...)...)
 		if p.must(err); r.Code == 0 || !strings.Contains(r.Stderr, "there is no cluster key") {
 			t.Errorf("without the key: %d %s", r.Code, r.Stderr)
 		}
 		p.etcd.Delete("/e2e/shared")
-		p.must(p.servers[0].StartServer(ctx)) // its data directory has the identity; it makes a new key
-		p.must(p.servers[1].StartStandby(ctx))
+		p.starts(0) // its data directory has the identity; it makes a new key
+		p.standby(1)
 		p.listed(both)
 	})
 	p.Server = p.servers[1].Server
+}
+
+// standby starts a server that is a standby.
+func (p *pair) standby(i int) {
+	p.Helper()
+	ctx, cancel := p.patience()
+	defer cancel()
+	p.must(p.servers[i].StartStandby(ctx))
+}
+
+// starts starts a server that becomes the active one.
+func (p *pair) starts(i int) {
+	p.Helper()
+	ctx, cancel := p.patience()
+	defer cancel()
+	p.must(p.servers[i].StartServer(ctx))
+}
+
+func (p *pair) stopAll() {
+	p.Helper()
+	ctx, cancel := p.patience()
+	defer cancel()
+	for _, s := range p.servers {
+		p.must(s.Server.Stop(ctx))
+	}
 }

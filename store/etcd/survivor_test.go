@@ -40,17 +40,18 @@ func TestSurvivor(t *testing.T) {
 				c.Kill(i)
 			}
 			before := files(t, c.DataDir(2))
-			t.Setenv("TMPDIR", t.TempDir())
+			temporary := t.TempDir()
+			t.Setenv("TMPDIR", temporary)
 			read := func(ctx context.Context, endpoint string, secure *tls.Config) error {
 				s := reach(ctx, t, Config{Endpoints: []string{endpoint}, TLS: secure, Prefix: "/cara/"})
 				got, err := s.List(ctx, "", store.ListOptions{})
-				return errors.Join(err, s.Close(), Equal(all, got))
+				return errors.Join(err, s.Close(), Equal(all, got)) //nolint:contextcheck // it closes also when ctx has ended
 			}
 			must(t, survivor.Run(t.Context(), cfg, read))
 			if after := files(t, c.DataDir(2)); after != before {
 				t.Errorf("the member's files were %s and are %s", before, after)
 			}
-			if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
+			if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
 				t.Errorf("left in the temporary directory: %v, %v", left, err)
 			}
 		})

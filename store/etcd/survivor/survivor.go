@@ -147,7 +147,7 @@ func addresses(ctx context.Context) (client, peer string, err error) {
 		if err != nil {
 			return "", "", err
 		}
-		defer l.Close() //nolint:errcheck // nothing was written; at the end, so that the ports differ
+		defer l.Close() // at the end, so that the ports differ
 		urls[i] = "https://" + l.Addr().String()
 	}
 	return urls[0], urls[1], nil
