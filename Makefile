@@ -78,8 +78,8 @@ bench-page: ## what open pages cost the server and the browser, FIGURES=10m for 
 bench-ha: ## three servers on three members of etcd: RUNS kills of the active server and of etcd's leader, and writes beside a server alone
 	E2E=1 CARA_HA_FIGURES=$(RUNS) go test -count=1 -v -timeout 60m -run TestFiguresHA ./e2e
 
-demo: build ## from a git push to running containers, told step by step; KEEP=1 leaves it up
-	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST KEEP="$(KEEP)" && go run ./e2e/demo -bin bin
+demo: build ## from a git push to running containers, told step by step; KEEP=1 leaves it up; HA=1 tells of three servers on etcd
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST KEEP="$(KEEP)" && go run ./e2e/demo -bin bin $(if $(HA),-ha)
 
 screenshots: ## pictures of every view of the page, in SHOTS; docs/page.png is the overview
 	CARA_SCREENSHOTS="$(abspath $(SHOTS))" E2E=1 go test -count=1 -run TestScreenshots ./apiserver/ui && cp $(SHOTS)/page--1280-false.png docs/page.png

@@ -80,10 +80,10 @@ func (a *Authority) Site(notAfter time.Time, names ...string) (chain, key []byte
 	})
 }
 
-// Both creates a certificate for clients and for servers on loopback, and its private key, both in PEM.
-func (a *Authority) Both(name string) (chain, key []byte, err error) {
+// Both creates a certificate for clients and for servers on loopback and more addresses, and its private key, both in PEM.
+func (a *Authority) Both(name string, more ...net.IP) (chain, key []byte, err error) {
 	return a.pair(&x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+		Subject: pkix.Name{CommonName: name}, IPAddresses: append([]net.IP{net.IPv4(127, 0, 0, 1)}, more...), DNSNames: []string{"localhost"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	})
