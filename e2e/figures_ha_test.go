@@ -43,7 +43,6 @@ func TestFiguresHA(t *testing.T) {
 		figures["the active server is killed -> the loops work"] = append(figures["the active server is killed -> the loops work"], time.Since(at))
 		ctx, cancel := p.patience()
 		p.must(p.servers[active].StartStandby(ctx))
-		active = p.active(ctx)
 
 		leader := p.etcd.Leader()
 		at = time.Now()

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
@@ -34,6 +37,14 @@ func TestRunbooks(t *testing.T) {
 		})
 	}
 
+	part("nothing is lost", func() {
+		p.eventually("the metrics of etcd", func() error {
+			if _, body := p.rest("GET", "/metrics", nil); strings.Count(body, "cara_etcd_member_up{") != 3 || strings.Count(body, "cara_etcd_database_in_use_bytes{") != 3 {
+				return errors.New("they are not of three members")
+			}
+			return nil
+		})
+	})
 	part("a standby is lost", func() {
 		p.must(p.servers[1].Server.Kill())
 		p.Server = p.servers[0].Server
@@ -81,6 +92,14 @@ func TestRunbooks(t *testing.T) {
 		p.listed(both)
 	})
 	p.Server = p.servers[1].Server
+}
+
+// eventually waits until check has no error.
+func (p *pair) eventually(what string, check func() error) {
+	p.Helper()
+	ctx, cancel := p.patience()
+	defer cancel()
+	p.must(testcluster.WaitFor(ctx, what, func(context.Context) error { return check() }))
 }
 
 // standby starts a server that is a standby.

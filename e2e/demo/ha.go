@@ -275,7 +275,7 @@ func (h *haDemo) firstPush(ctx context.Context) error {
 	if err := errors.Join(h.answers(ctx, "shop.demo.test", "visits 1"), h.answers(ctx, "blog.demo.test", "web v1")); err != nil {
 		return err
 	}
-	h.visits.begin(h.ingress)
+	h.visits.begin(ctx, h.ingress)
 	return h.show(ctx, "get", "projects")
 }
 

@@ -90,8 +90,8 @@ type visitor struct {
 	n, failed atomic.Int64
 }
 
-func (v *visitor) begin(ingress string) {
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // end stops it
+func (v *visitor) begin(ctx context.Context, ingress string) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // end stops it
 	v.stop = cancel
 	v.done.Go(func() {
 		for ctx.Err() == nil {
