@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
@@ -206,6 +207,16 @@ func TestRESTOtherKinds(t *testing.T) {
 	}
 	w.call("GET", api1+"/events", "", 200, &list{})
 	w.call("GET", api1+"/info", "", 200, nil)
+	var servers struct {
+		Items []struct{ Address, State string }
+	}
+	w.call("GET", api1+"/servers", "", 200, &servers)
+	if len(servers.Items) != 1 || servers.Items[0].Address != w.Listen || servers.Items[0].State != api.ServerActive {
+		t.Errorf("servers: %+v", servers)
+	}
+	if r := w.ctl("", "get", "servers", "-o", "json"); r.Code != 0 || strings.Count(r.Stdout, `"address"`) != 1 || !strings.Contains(r.Stdout, w.Listen) {
+		t.Errorf("get servers of a server alone: %d %s%s", r.Code, r.Stdout, r.Stderr)
+	}
 	w.call("GET", "/openapi.json", "", 200, nil)
 	if _, body := w.rest("GET", "/metrics", nil); !strings.Contains(body, "# TYPE cara_") {
 		t.Errorf("/metrics has nothing of ours: %.300s", body)
