@@ -31,13 +31,9 @@ func ObtainedCertificate(host string) string { return "acme/" + host }
 
 // ListCertificateOrders lists orders, sorted by host.
 func (s Certificates) ListCertificateOrders(_ context.Context, req *carav1.ListRequest) (*carav1.ListCertificateOrdersResponse, error) {
-	match, err := labelMatch[*carav1.CertificateOrder](req.GetLabelSelector())
+	items, meta, err := listed(s.DB.Cache, req, s.identified)
 	if err != nil {
 		return nil, err
-	}
-	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
-	for i, o := range items {
-		items[i] = s.identified(o)
 	}
 	return &carav1.ListCertificateOrdersResponse{Items: items, Metadata: meta}, nil
 }

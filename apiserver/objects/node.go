@@ -62,13 +62,9 @@ func (s Nodes) GetNode(_ context.Context, req *carav1.GetRequest) (*carav1.Node,
 
 // ListNodes returns nodes sorted by name.
 func (s Nodes) ListNodes(_ context.Context, req *carav1.ListRequest) (*carav1.ListNodesResponse, error) {
-	match, err := labelMatch[*carav1.Node](req.GetLabelSelector())
+	items, meta, err := listed(s.DB.Cache, req, s.OverlayNode)
 	if err != nil {
 		return nil, err
-	}
-	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
-	for i, n := range items {
-		items[i] = s.OverlayNode(n)
 	}
 	return &carav1.ListNodesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindNode), Items: items, Metadata: meta}, nil
 }

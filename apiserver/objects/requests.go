@@ -30,6 +30,19 @@ func labelMatch[T proto.Message](selector string) (func(T) bool, error) {
 	return func(m T) bool { return sel.Matches(labels.Set(api.Meta(m).GetLabels())) }, nil
 }
 
+// listed returns one page of a list, each object as show shows it.
+func listed[T proto.Message](r state.Reader, req *carav1.ListRequest, show func(T) T) ([]T, *carav1.ListMeta, error) {
+	match, err := labelMatch[T](req.GetLabelSelector())
+	if err != nil {
+		return nil, nil, err
+	}
+	items, meta := state.Page(r, "", req.GetPageToken(), req.GetLimit(), match)
+	for i := range items {
+		items[i] = show(items[i])
+	}
+	return items, meta, nil
+}
+
 // Validate checks a request against the contract. If a request contains one object, Validate checks that object, so that
 // the field names in the answer are those of the manifest.
 func Validate(req proto.Message) error {

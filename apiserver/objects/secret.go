@@ -68,13 +68,9 @@ func (s Secrets) GetSecret(_ context.Context, req *carav1.GetRequest) (*carav1.S
 
 // ListSecrets returns secrets sorted by name, with their keys and without values.
 func (s Secrets) ListSecrets(_ context.Context, req *carav1.ListRequest) (*carav1.ListSecretsResponse, error) {
-	match, err := labelMatch[*carav1.Secret](req.GetLabelSelector())
+	items, meta, err := listed(s.DB.Cache, req, keysOnly)
 	if err != nil {
 		return nil, err
-	}
-	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
-	for i, secret := range items {
-		items[i] = keysOnly(secret)
 	}
 	return &carav1.ListSecretsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSecret), Items: items, Metadata: meta}, nil
 }

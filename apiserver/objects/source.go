@@ -119,13 +119,9 @@ func (s Sources) GetSource(_ context.Context, req *carav1.GetRequest) (*carav1.S
 
 // ListSources returns sources sorted by name.
 func (s Sources) ListSources(_ context.Context, req *carav1.ListRequest) (*carav1.ListSourcesResponse, error) {
-	match, err := labelMatch[*carav1.Source](req.GetLabelSelector())
+	items, meta, err := listed(s.DB.Cache, req, s.overlaySource)
 	if err != nil {
 		return nil, err
-	}
-	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
-	for i, src := range items {
-		items[i] = s.overlaySource(src)
 	}
 	return &carav1.ListSourcesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSource), Items: items, Metadata: meta}, nil
 }

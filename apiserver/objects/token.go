@@ -126,13 +126,9 @@ func hashless(token *carav1.Token) *carav1.Token {
 
 // ListTokens returns the tokens without their secrets, including those of the nodes' certificates.
 func (s Tokens) ListTokens(_ context.Context, req *carav1.ListRequest) (*carav1.ListTokensResponse, error) {
-	match, err := labelMatch[*carav1.Token](req.GetLabelSelector())
+	items, meta, err := listed(s.DB.Cache, req, hashless)
 	if err != nil {
 		return nil, err
-	}
-	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
-	for i, token := range items {
-		items[i] = hashless(token)
 	}
 	return &carav1.ListTokensResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindToken), Items: items, Metadata: meta}, nil
 }

@@ -17,14 +17,11 @@ import (
 
 // Exec runs a command in a container of a project, on the node of the project. An event records the caller.
 func (r *Relay) Exec(stream carav1.ProjectService_ExecServer) error {
-	first, err := stream.Recv()
+	start, err := begun(stream.Recv)
 	if err != nil {
-		return NoStart(err)
+		return err
 	}
-	if first.GetStart() == nil {
-		return NoStart(nil)
-	}
-	start := proto.CloneOf(first.GetStart())
+	start = proto.CloneOf(start)
 	p, err := r.placed(start.GetName(), "is no container to run anything in")
 	if err != nil {
 		return err
@@ -39,10 +36,10 @@ func (r *Relay) Exec(stream carav1.ProjectService_ExecServer) error {
 		return err
 	}
 	ended := false
-	in := execInput{stream: stream}
+	closed := &carav1.ExecRequest{Message: &carav1.ExecRequest_StdinClosed{StdinClosed: true}}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Exec{Exec: start}}
 	err = r.carry(stream.Context(), p.GetStatus().GetNodeRef(), ask, talk{
-		up: in.next,
+		up: sent(stream.Recv, closed, func(req *carav1.ExecRequest) *carav1.AttachResponse { return &carav1.AttachResponse{Exec: req} }),
 		down: func(msg *carav1.AttachRequest) error {
 			if msg.GetExec() == nil {
 				return nil
@@ -66,26 +63,39 @@ func (r *Relay) tellExec(ctx context.Context, p *carav1.Project, start *carav1.E
 	})
 }
 
-// execInput is what a caller sends to its command. If the caller closes its side, the input ends.
-type execInput struct {
-	stream carav1.ProjectService_ExecServer
-	closed bool
+// begins is a message of a stream whose first message has `start`.
+type begins[S any] interface{ GetStart() *S }
+
+// begun returns the `start` of a stream.
+func begun[R begins[S], S any](recv func() (R, error)) (*S, error) {
+	first, err := recv()
+	if err != nil {
+		return nil, NoStart(err)
+	}
+	if first.GetStart() == nil {
+		return nil, NoStart(nil)
+	}
+	return first.GetStart(), nil
 }
 
-func (in *execInput) next() (*carav1.AttachResponse, error) {
-	req, err := in.stream.Recv()
-	switch {
-	case errors.Is(err, io.EOF) && in.closed:
-		return nil, io.EOF
-	case errors.Is(err, io.EOF):
-		in.closed = true
-		req = &carav1.ExecRequest{Message: &carav1.ExecRequest_StdinClosed{StdinClosed: true}}
-	case err != nil:
-		return nil, err
-	case req.GetStart() != nil:
-		return nil, api.Invalid("the request", api.Field("start", "is for the first message alone"))
+// sent returns what a caller sends after `start`, for the node. When the caller closes its side, the node gets closed once.
+func sent[R begins[S], S any](recv func() (R, error), closed R, wrap func(R) *carav1.AttachResponse) func() (*carav1.AttachResponse, error) {
+	ended := false
+	return func() (*carav1.AttachResponse, error) {
+		req, err := recv()
+		switch {
+		case errors.Is(err, io.EOF) && ended:
+			return nil, io.EOF
+		case errors.Is(err, io.EOF):
+			ended = true
+			req = closed
+		case err != nil:
+			return nil, err
+		case req.GetStart() != nil:
+			return nil, api.Invalid("the request", api.Field("start", "is for the first message alone"))
+		}
+		return wrap(req), nil
 	}
-	return &carav1.AttachResponse{Exec: req}, nil
 }
 
 // NoStart returns the error for a stream that does not begin with `start`.
