@@ -27,6 +27,7 @@ type Server struct {
 	guard     guard.Guard
 	metrics   *metrics
 	objects   *objects.Service
+	sessions  objects.Sessions
 	live      *live.State
 	visits    *admission.Visits
 	bodies    *admission.Bodies
@@ -66,6 +67,7 @@ func New(cfg Config) (*Server, error) {
 		s.cfg.Authenticator = tokens{s}
 	}
 	s.objects = objects.New(objects.Service{DB: s.db, Guard: s.guard, Identity: cfg.Identity, DeleteWait: cfg.DeleteWait, MayCall: authorise, SessionActor: sessions{s}.actor})
+	s.sessions = objects.Sessions{Service: s.objects}
 	s.live = s.objects.Live
 	s.agents = &dispatch.Dispatcher{DB: s.db, Objects: s.objects, Guard: s.guard, Identity: cfg.Identity, Joins: semaphore.NewWeighted(1), ClusterID: cfg.ClusterID, Authenticate: s.network, Routes: dispatch.NewRouteIndex()}
 	s.streams = &relay.Relay{DB: s.db, Guard: s.guard, Sessions: &s.agents.Sessions, MaxPerCaller: cfg.MaxStreamsPerCaller}

@@ -55,7 +55,7 @@ func (s *Server) register(r grpc.ServiceRegistrar) {
 	carav1.RegisterNodeServiceServer(r, nodeService{Nodes: objects.Nodes{Service: s.objects}, Dispatcher: s.agents, Relay: s.streams})
 	carav1.RegisterSecretServiceServer(r, objects.Secrets{Service: s.objects})
 	carav1.RegisterTokenServiceServer(r, objects.Tokens{Service: s.objects})
-	carav1.RegisterSessionServiceServer(r, sessionService{Sessions: objects.Sessions{Service: s.objects}, logins: sessions{s}})
+	carav1.RegisterSessionServiceServer(r, sessionService{Sessions: s.sessions, logins: sessions{s}})
 	carav1.RegisterSourceServiceServer(r, objects.Sources{Service: s.objects})
 	carav1.RegisterVolumeServiceServer(r, objects.Volumes{Service: s.objects})
 	carav1.RegisterEventServiceServer(r, objects.Events{Service: s.objects})

@@ -30,7 +30,7 @@ func (s sessions) Login(ctx context.Context, token string) (secret string, sessi
 	if actor.Token == "" {
 		return "", nil, api.BadState("this is the token of a login of caractrl, which the page does not take: log in with your organisation")
 	}
-	return s.objects.OpenSession(ctx, actor.Token)
+	return s.sessions.OpenSession(ctx, actor.Token)
 }
 
 // Open opens a session with the code of a link.
@@ -39,19 +39,19 @@ func (s sessions) Open(ctx context.Context, code string) (secret string, session
 	if err := s.filledSoon(ctx); err != nil {
 		return "", nil, err
 	}
-	return s.objects.OpenLink(ctx, code)
+	return s.sessions.OpenLink(ctx, code)
 }
 
 // Logout ends a session.
 func (s sessions) Logout(ctx context.Context, actor identity.Actor) error {
-	err := s.objects.CloseSession(ctx, actor.Session)
+	err := s.sessions.CloseSession(ctx, actor.Session)
 	s.told(ctx, "Logout", actor.Name, err)
 	return err
 }
 
 // Actor returns the caller that the secret of a cookie authenticates.
 func (s sessions) Actor(secret string) (identity.Actor, error) {
-	session, err := s.objects.FindSession(secret)
+	session, err := s.sessions.FindSession(secret)
 	if err != nil || session.GetLink() || session.GetClient() == api.SessionCaractrl {
 		return identity.Actor{}, api.Unauthenticated("this login has ended: log in again")
 	}

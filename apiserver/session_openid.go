@@ -96,7 +96,7 @@ func (s sessions) Finish(ctx context.Context, sealed string, query url.Values) (
 	if terminal := out.Terminal; terminal != nil {
 		session.Client, session.OpenId.Challenge = api.SessionCaractrl, terminal.Challenge
 	}
-	out.Secret, out.Session, err = s.objects.OpenPersonSession(ctx, session, login.Refresh)
+	out.Secret, out.Session, err = s.sessions.OpenPersonSession(ctx, session, login.Refresh)
 	return out, err
 }
 
@@ -154,7 +154,7 @@ func (s sessions) Freshen(ctx context.Context, secret string) {
 	if !s.OpenID() {
 		return
 	}
-	session, err := s.objects.FindSession(secret)
+	session, err := s.sessions.FindSession(secret)
 	if err == nil && !session.GetLink() && s.due(session, 0) {
 		s.renew(ctx, session.GetMetadata().GetName(), 0)
 	}
@@ -217,11 +217,11 @@ func (o *openID) settle() {
 
 // renewNow asks the provider whether the person may still log in. What it refuses ends the session.
 func (s sessions) renewNow(ctx context.Context, id string, ahead time.Duration) error {
-	session, err := s.objects.LeaseSession(ctx, id, func(session *carav1.Session) bool { return s.due(session, ahead) })
+	session, err := s.sessions.LeaseSession(ctx, id, func(session *carav1.Session) bool { return s.due(session, ahead) })
 	if err != nil || session == nil {
 		return err
 	}
-	refresh, err := s.objects.Refresh(session)
+	refresh, err := s.sessions.Refresh(session)
 	var login oidc.Login
 	if err == nil {
 		asking, cancel := context.WithTimeout(ctx, renewTime)
@@ -231,14 +231,14 @@ func (s sessions) renewNow(ctx context.Context, id string, ahead time.Duration) 
 	}
 	switch code := api.Code(err); code {
 	case codes.OK:
-		return s.objects.RenewSession(ctx, id, login.Refresh, func(session *carav1.Session) {
+		return s.sessions.RenewSession(ctx, id, login.Refresh, func(session *carav1.Session) {
 			session.OpenId.Groups, session.OpenId.FreshUntil, session.Actor = login.Groups, timestamppb.New(login.Until), personName(login)
 		})
 	case codes.Unauthenticated, codes.PermissionDenied:
 		s.cfg.Logger.InfoContext(ctx, "a login has ended, because the OpenID provider did not renew it", "actor", session.GetActor(), "session", id, "reason", api.ProblemOf(err).GetDetail())
-		return s.objects.CloseSession(ctx, id)
+		return s.sessions.CloseSession(ctx, id)
 	default:
-		if released := s.objects.RenewSession(ctx, id, "", nil); released != nil {
+		if released := s.sessions.RenewSession(ctx, id, "", nil); released != nil {
 			return released
 		}
 		return err
@@ -318,17 +318,17 @@ func (s sessions) FinishLogin(ctx context.Context, req *carav1.FinishLoginReques
 		}
 	}()
 	if req.GetHandle() == "" {
-		out.Token, out.Session, err = s.objects.OpenTerminal(ctx, req.GetCode(), req.GetVerifier())
+		out.Token, out.Session, err = s.sessions.OpenTerminal(ctx, req.GetCode(), req.GetVerifier())
 	} else {
 		var login oidc.Login
 		if login, out.Pending, out.Slower, err = s.openID.provider.Poll(ctx, req.GetHandle()); err != nil || out.Pending {
 			return out, err
 		}
-		out.Token, out.Session, err = s.objects.OpenPersonSession(ctx, s.sessionOf(login, api.SessionCaractrl), login.Refresh)
+		out.Token, out.Session, err = s.sessions.OpenPersonSession(ctx, s.sessionOf(login, api.SessionCaractrl), login.Refresh)
 	}
 	if err != nil {
 		return nil, err
 	}
-	out.Session = s.objects.Shown(identity.Actor{Session: out.Session.GetMetadata().GetName()}, out.Session)
+	out.Session = s.sessions.Shown(identity.Actor{Session: out.Session.GetMetadata().GetName()}, out.Session)
 	return out, nil
 }

@@ -45,7 +45,7 @@ func (s tokens) bearer(header string) (identity.Actor, error) {
 	}
 	token, ok := state.Get[*carav1.Token](s.db.Cache, id)
 	if !ok {
-		session, err := s.objects.FindSession(identity.FormatToken(id, secret))
+		session, err := s.sessions.FindSession(identity.FormatToken(id, secret))
 		if err == nil && session.GetClient() == api.SessionCaractrl && !session.GetLink() {
 			return sessions(s).actor(session)
 		}

@@ -111,7 +111,7 @@ func (p *pass) publish(ctx context.Context, head *carav1.Snapshot, change Change
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", head.Revision, err)
 	}
-	for msg := range messages(p.src, head, p.changed(head, nil), change) {
+	for msg := range messages(p.src, head, (&outcome{pass: p, head: head}).changed(), change) {
 		if err := stream.Send(msg); err != nil {
 			break // CloseAndRecv returns the reason
 		}

@@ -16,24 +16,35 @@ import (
 // report writes the result of a pass: always the poll, which the server keeps in memory; conditions if they changed; an
 // event if something failed or recovered. bad is nil if head was read.
 func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (time.Duration, error) {
-	st, wait := p.st, p.nextPass(bad)
-	st.due = p.cfg.Now().Add(wait)
+	return (&outcome{pass: p, head: head, bad: bad}).report(ctx)
+}
+
+// outcome is the result of a pass: what it read, or why it failed.
+type outcome struct {
+	*pass
+	head *carav1.Snapshot
+	bad  *Error
+}
+
+func (o *outcome) report(ctx context.Context) (time.Duration, error) {
+	st, wait := o.st, o.nextPass()
+	st.due = o.cfg.Now().Add(wait)
 	req := &carav1.UpdateSourceStatusRequest{
-		Name: p.src.Metadata.Name, Uid: p.src.Metadata.Uid,
-		Poll: &carav1.PollStatus{LastTime: timestamppb.New(p.cfg.Now()), NextTime: timestamppb.New(st.due), ObservedRevision: p.revision},
+		Name: o.src.Metadata.Name, Uid: o.src.Metadata.Uid,
+		Poll: &carav1.PollStatus{LastTime: timestamppb.New(o.cfg.Now()), NextTime: timestamppb.New(st.due), ObservedRevision: o.revision},
 	}
 	var events []*carav1.Event
-	req.Conditions = p.changed(head, bad)
+	req.Conditions = o.changed()
 	for _, c := range req.Conditions {
-		was := api.FindCondition(p.src.GetStatus().GetConditions(), c.Type)
+		was := api.FindCondition(o.src.GetStatus().GetConditions(), c.Type)
 		if was.GetStatus() != c.Status || was.GetReason() != c.Reason {
-			events = append(events, p.event(c))
+			events = append(events, o.event(c))
 		}
 	}
-	if token := st.asked(p.src); bad != nil && token != "" {
+	if token := st.asked(o.src); o.bad != nil && token != "" {
 		req.HandledToken, st.token = &token, token
 	}
-	stored, err := p.client.UpdateSourceStatus(ctx, req)
+	stored, err := o.client.UpdateSourceStatus(ctx, req)
 	if err != nil {
 		if api.IsNotFound(err) || api.IsConflict(err) {
 			return wait, nil // the source was deleted or replaced; the watch reports it
@@ -41,55 +52,55 @@ func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (t
 		return 0, fmt.Errorf("update status: %w", err)
 	}
 	st.published = max(st.published, api.RevisionOf(stored))
-	p.tell(bad)
+	o.tell()
 	for _, e := range events {
-		if _, err := p.events.CreateEvent(ctx, &carav1.CreateEventRequest{Event: e}); err != nil {
-			p.cfg.Logger.Warn("event not recorded", "source", p.src.Metadata.Name, "reason", e.Reason, "error", err)
+		if _, err := o.events.CreateEvent(ctx, &carav1.CreateEventRequest{Event: e}); err != nil {
+			o.cfg.Logger.Warn("event not recorded", "source", o.src.Metadata.Name, "reason", e.Reason, "error", err)
 		}
 	}
 	return wait, nil
 }
 
 // nextPass counts the failures in a row, and returns the wait until the next pass.
-func (p *pass) nextPass(bad *Error) time.Duration {
-	st, every := p.st, interval(p.src, p.st.driver)
-	if bad == nil {
+func (o *outcome) nextPass() time.Duration {
+	st, every := o.st, interval(o.src, o.st.driver)
+	if o.bad == nil {
 		st.failures = 0
 		return jitter(every)
 	}
 	st.failures++
 	st.moves = 0
-	st.barred = p.cfg.Now().Add(bad.RetryAfter) // hints wait for it too
+	st.barred = o.cfg.Now().Add(o.bad.RetryAfter) // hints wait for it too
 	// Jitter must not shorten the wait that the server asked for.
-	return max(jitter(backoff(bad, st.failures, every)), bad.RetryAfter)
+	return max(jitter(backoff(o.bad, st.failures, every)), o.bad.RetryAfter)
 }
 
 // tell logs when a source starts to fail, fails for another reason, or recovers.
-func (p *pass) tell(bad *Error) {
+func (o *outcome) tell() {
 	var reason api.Reason
-	if bad != nil {
-		reason = bad.Reason
+	if o.bad != nil {
+		reason = o.bad.Reason
 	}
-	if reason == p.st.failed {
+	if reason == o.st.failed {
 		return
 	}
-	p.st.failed = reason
-	if bad != nil {
-		p.cfg.Logger.Warn("source cannot be read", "source", p.src.Metadata.Name, "reason", reason, "error", bad)
+	o.st.failed = reason
+	if o.bad != nil {
+		o.cfg.Logger.Warn("source cannot be read", "source", o.src.Metadata.Name, "reason", reason, "error", o.bad)
 		return
 	}
-	p.cfg.Logger.Info("source can be read again", "source", p.src.Metadata.Name, "rev", p.revision)
+	o.cfg.Logger.Info("source can be read again", "source", o.src.Metadata.Name, "rev", o.revision)
 }
 
 // changed returns the conditions that differ from the source's status.
-func (p *pass) changed(head *carav1.Snapshot, bad *Error) []*carav1.Condition {
+func (o *outcome) changed() []*carav1.Condition {
 	var all []*carav1.Condition
-	for _, c := range p.conditions(head, bad) {
-		was := api.FindCondition(p.src.GetStatus().GetConditions(), c.Type)
+	for _, c := range o.conditions() {
+		was := api.FindCondition(o.src.GetStatus().GetConditions(), c.Type)
 		if was == nil && c.Status == api.StatusFalse || was.GetStatus() == c.Status && was.GetReason() == c.Reason && was.GetMessage() == c.Message {
 			continue
 		}
-		c.ObservedGeneration = p.src.Metadata.Generation
+		c.ObservedGeneration = o.src.Metadata.Generation
 		all = append(all, c)
 	}
 	return all
@@ -97,19 +108,19 @@ func (p *pass) changed(head *carav1.Snapshot, bad *Error) []*carav1.Condition {
 
 // conditions returns the conditions that this package owns. After a failed fetch, the condition about manifests stays as it
 // is.
-func (p *pass) conditions(head *carav1.Snapshot, bad *Error) []*carav1.Condition {
+func (o *outcome) conditions() []*carav1.Condition {
 	var all []*carav1.Condition
-	if bad != nil {
-		message := bad.Message
-		if s := p.src.GetStatus().GetSnapshot(); s != nil {
+	if o.bad != nil {
+		message := o.bad.Message
+		if s := o.src.GetStatus().GetSnapshot(); s != nil {
 			message += fmt.Sprintf(" (what was read at %.12s stays in force)", s.Revision)
 		}
-		all = append(all, condition(api.CondFetchFailed, bad.Reason, message))
+		all = append(all, condition(api.CondFetchFailed, o.bad.Reason, message))
 	} else {
-		all = append(all, condition(api.CondFetchFailed, "", ""), condition(api.CondInvalidManifests, invalid(head), summary(head)))
+		all = append(all, condition(api.CondFetchFailed, "", ""), condition(api.CondInvalidManifests, invalid(o.head), summary(o.head)))
 	}
 	degraded := ""
-	if live, ok := p.st.driver.(Live); ok {
+	if live, ok := o.st.driver.(Live); ok {
 		degraded = live.Degraded()
 	}
 	var reason api.Reason
@@ -162,10 +173,10 @@ func condition(typ string, reason api.Reason, message string) *carav1.Condition 
 	return &carav1.Condition{Type: typ, Status: api.StatusTrue, Reason: string(reason), Message: message}
 }
 
-func (p *pass) event(c *carav1.Condition) *carav1.Event {
+func (o *outcome) event(c *carav1.Condition) *carav1.Event {
 	e := &carav1.Event{
 		ApiVersion: api.APIVersion, Kind: api.KindEvent, Type: api.EventWarning, Message: c.Message,
-		Object: &carav1.ObjectRef{Kind: api.KindSource, Name: p.src.Metadata.Name, Uid: p.src.Metadata.Uid},
+		Object: &carav1.ObjectRef{Kind: api.KindSource, Name: o.src.Metadata.Name, Uid: o.src.Metadata.Uid},
 	}
 	broken := c.Status == api.StatusTrue
 	switch c.Type {

@@ -31,7 +31,7 @@ func (s Tokens) CreateLogin(ctx context.Context, _ *emptypb.Empty) (*carav1.Crea
 	if actor.Token == "" {
 		return nil, api.BadState("only a token can make a link that logs in; %s has logged in with OpenID Connect: open /ui/ and log in there", actor.Name)
 	}
-	code, session, err := s.openTokenSession(ctx, actor.Token, linkLife, true)
+	code, session, err := Sessions{s.Service}.openTokenSession(ctx, actor.Token, linkLife, true)
 	if err != nil {
 		return nil, err
 	}
@@ -39,11 +39,11 @@ func (s Tokens) CreateLogin(ctx context.Context, _ *emptypb.Empty) (*carav1.Crea
 }
 
 // OpenSession creates a session with the rights of a token. secret is for the browser's cookie.
-func (s *Service) OpenSession(ctx context.Context, token string) (secret string, session *carav1.Session, err error) {
+func (s Sessions) OpenSession(ctx context.Context, token string) (secret string, session *carav1.Session, err error) {
 	return s.openTokenSession(ctx, token, sessionLife, false)
 }
 
-func (s *Service) openTokenSession(ctx context.Context, token string, life time.Duration, link bool) (secret string, session *carav1.Session, err error) {
+func (s Sessions) openTokenSession(ctx context.Context, token string, life time.Duration, link bool) (secret string, session *carav1.Session, err error) {
 	id, hidden := identity.NewTokenID(), identity.NewSecret()
 	err = s.DB.Transact(ctx, func(t *state.Tx) error {
 		owner, ok := state.Read[*carav1.Token](t, token)
@@ -57,7 +57,7 @@ func (s *Service) openTokenSession(ctx context.Context, token string, life time.
 }
 
 // OpenLink ends a link and creates a session with the rights of its token. Of two calls with one code, one fails.
-func (s *Service) OpenLink(ctx context.Context, code string) (secret string, session *carav1.Session, err error) {
+func (s Sessions) OpenLink(ctx context.Context, code string) (secret string, session *carav1.Session, err error) {
 	link, err := s.FindSession(code)
 	if err != nil || !link.GetLink() || link.GetOpenId() != nil {
 		return "", nil, errSession()
@@ -80,7 +80,7 @@ func (s *Service) OpenLink(ctx context.Context, code string) (secret string, ses
 }
 
 // CloseSession ends a session. It succeeds if the session has ended before.
-func (s *Service) CloseSession(ctx context.Context, id string) error {
+func (s Sessions) CloseSession(ctx context.Context, id string) error {
 	return s.DB.Transact(ctx, func(t *state.Tx) error {
 		if _, there := state.Read[*carav1.Session](t, id); there {
 			t.Remove(api.KindSession, id)
@@ -90,7 +90,7 @@ func (s *Service) CloseSession(ctx context.Context, id string) error {
 }
 
 // FindSession returns the session or the link with a secret. It does not check the token.
-func (s *Service) FindSession(secret string) (*carav1.Session, error) {
+func (s Sessions) FindSession(secret string) (*carav1.Session, error) {
 	id, hidden, err := identity.ParseToken(secret)
 	if err != nil {
 		return nil, errSession()
@@ -164,7 +164,7 @@ func (s Sessions) ListSessions(ctx context.Context, req *carav1.ListRequest) (*c
 }
 
 // Shown returns a session as the caller sees it; nil if it has ended, or is a link.
-func (s *Service) Shown(caller identity.Actor, session *carav1.Session) *carav1.Session {
+func (s Sessions) Shown(caller identity.Actor, session *carav1.Session) *carav1.Session {
 	actor, err := s.SessionActor(session)
 	if session.GetLink() || api.Code(err) == codes.Unauthenticated || !session.GetExpireAt().AsTime().After(s.DB.Now()) {
 		return nil

@@ -29,7 +29,7 @@ func sealOf(id string) string { return "sessions/" + id }
 // OpenPersonSession creates a session of a person who has logged in with OpenID Connect. With a challenge it is a link that
 // only the caractrl can open that knows what the challenge is the hash of. session has the actor, the client and the terms of the login;
 // refresh is the provider's refresh token.
-func (s *Service) OpenPersonSession(ctx context.Context, session *carav1.Session, refresh string) (secret string, stored *carav1.Session, err error) {
+func (s Sessions) OpenPersonSession(ctx context.Context, session *carav1.Session, refresh string) (secret string, stored *carav1.Session, err error) {
 	id, hidden := identity.NewTokenID(), identity.NewSecret()
 	err = s.DB.Transact(ctx, func(t *state.Tx) error {
 		stored = s.putPerson(t, session, id, hidden, refresh)
@@ -38,7 +38,7 @@ func (s *Service) OpenPersonSession(ctx context.Context, session *carav1.Session
 	return identity.FormatToken(id, hidden), stored, err
 }
 
-func (s *Service) putPerson(t *state.Tx, in *carav1.Session, id, hidden, refresh string) *carav1.Session {
+func (s Sessions) putPerson(t *state.Tx, in *carav1.Session, id, hidden, refresh string) *carav1.Session {
 	out := proto.CloneOf(in)
 	removeSessions(t, out.GetActor())
 	out.Metadata = &carav1.ObjectMeta{Name: id, CreationTimestamp: timestamppb.New(t.Now)}
@@ -61,7 +61,7 @@ func (s *Service) putPerson(t *state.Tx, in *carav1.Session, id, hidden, refresh
 }
 
 // OpenTerminal ends the link of a caractrl and creates its session. Of two calls with one code, one fails.
-func (s *Service) OpenTerminal(ctx context.Context, code, verifier string) (secret string, session *carav1.Session, err error) {
+func (s Sessions) OpenTerminal(ctx context.Context, code, verifier string) (secret string, session *carav1.Session, err error) {
 	link, err := s.FindSession(code)
 	sum := sha256.Sum256([]byte(verifier))
 	if err != nil || !link.GetLink() || link.GetOpenId() == nil ||
@@ -88,7 +88,7 @@ func (s *Service) OpenTerminal(ctx context.Context, code, verifier string) (secr
 }
 
 // Refresh returns the refresh token of a session; "" if it has none.
-func (s *Service) Refresh(session *carav1.Session) (string, error) {
+func (s Sessions) Refresh(session *carav1.Session) (string, error) {
 	sealed := session.GetOpenId().GetRefresh()
 	if len(sealed) == 0 {
 		return "", nil
@@ -102,7 +102,7 @@ func (s *Service) Refresh(session *carav1.Session) (string, error) {
 
 // LeaseSession marks a session as being renewed and returns it; nil if it need not be renewed, has gone, or another server renews
 // it.
-func (s *Service) LeaseSession(ctx context.Context, id string, due func(*carav1.Session) bool) (leased *carav1.Session, err error) {
+func (s Sessions) LeaseSession(ctx context.Context, id string, due func(*carav1.Session) bool) (leased *carav1.Session, err error) {
 	err = s.DB.Transact(ctx, func(t *state.Tx) error {
 		leased = nil
 		session, ok := state.Read[*carav1.Session](t, id)
@@ -118,7 +118,7 @@ func (s *Service) LeaseSession(ctx context.Context, id string, due func(*carav1.
 }
 
 // RenewSession stores what the provider has said about the person. change is nil if it has said nothing.
-func (s *Service) RenewSession(ctx context.Context, id, refresh string, change func(*carav1.Session)) error {
+func (s Sessions) RenewSession(ctx context.Context, id, refresh string, change func(*carav1.Session)) error {
 	return s.DB.Transact(ctx, func(t *state.Tx) error {
 		session, ok := state.Read[*carav1.Session](t, id)
 		if !ok {

@@ -23,12 +23,13 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
 	}
 	defer cancel()
 	held := s.lock.held.Load()
-	answer, err := s.client.Txn(bounded).If(s.conditions(t, held)...).Then(s.operations(t)...).Else(s.lookups(t, held)...).Commit()
+	a := attempt{Txn: t, keys: s.keys, held: held}
+	answer, err := s.client.Txn(bounded).If(a.conditions()...).Then(a.operations()...).Else(a.lookups()...).Commit()
 	if err != nil {
 		return 0, s.failedWrite(ctx, err)
 	}
 	if !answer.Succeeded {
-		err := s.conflict(t, held, answer)
+		err := a.conflict(answer)
 		if errors.Is(err, ErrLockLost) {
 			s.end(err)
 		}
@@ -42,50 +43,57 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
 	return answer.Header.Revision, nil
 }
 
-// conditions returns those of t and, if this store holds the lock, that it still does.
-func (s *Store) conditions(t store.Txn, held *holding) []clientv3.Cmp {
-	out := make([]clientv3.Cmp, 0, len(t.If)+1)
-	for _, c := range t.If {
-		out = append(out, clientv3.Compare(clientv3.ModRevision(s.keys.object(c.Key)), "=", c.Modified))
+// attempt is a transaction as etcd gets it. held is the lock that the store must still have; nil if it has none.
+type attempt struct {
+	store.Txn
+	keys keys
+	held *holding
+}
+
+// conditions returns those of the transaction, and that the store still has the lock.
+func (a attempt) conditions() []clientv3.Cmp {
+	out := make([]clientv3.Cmp, 0, len(a.If)+1)
+	for _, c := range a.If {
+		out = append(out, clientv3.Compare(clientv3.ModRevision(a.keys.object(c.Key)), "=", c.Modified))
 	}
-	if held != nil {
-		out = append(out, held.condition())
+	if a.held != nil {
+		out = append(out, a.held.condition())
 	}
 	return out
 }
 
-func (s *Store) operations(t store.Txn) []clientv3.Op {
-	out := make([]clientv3.Op, 0, len(t.Do))
-	for _, op := range t.Do {
+func (a attempt) operations() []clientv3.Op {
+	out := make([]clientv3.Op, 0, len(a.Do))
+	for _, op := range a.Do {
 		if op.Delete {
-			out = append(out, clientv3.OpDelete(s.keys.object(op.Key)))
+			out = append(out, clientv3.OpDelete(a.keys.object(op.Key)))
 		} else {
-			out = append(out, clientv3.OpPut(s.keys.object(op.Key), string(op.Value)))
+			out = append(out, clientv3.OpPut(a.keys.object(op.Key), string(op.Value)))
 		}
 	}
 	return out
 }
 
 // lookups reads what conflict needs to name the condition that did not hold, in the same transaction.
-func (s *Store) lookups(t store.Txn, held *holding) []clientv3.Op {
-	out := make([]clientv3.Op, 0, len(t.If)+1)
-	for _, c := range t.If {
-		out = append(out, clientv3.OpGet(s.keys.object(c.Key), clientv3.WithKeysOnly()))
+func (a attempt) lookups() []clientv3.Op {
+	out := make([]clientv3.Op, 0, len(a.If)+1)
+	for _, c := range a.If {
+		out = append(out, clientv3.OpGet(a.keys.object(c.Key), clientv3.WithKeysOnly()))
 	}
-	if held != nil {
-		out = append(out, clientv3.OpGet(held.key, clientv3.WithKeysOnly()))
+	if a.held != nil {
+		out = append(out, clientv3.OpGet(a.held.key, clientv3.WithKeysOnly()))
 	}
 	return out
 }
 
 // conflict returns ErrLockLost, or an error for the first condition that did not hold.
-func (s *Store) conflict(t store.Txn, held *holding, answer *clientv3.TxnResponse) error {
-	if held != nil {
-		if firstKV(answer.Responses[len(t.If)].GetResponseRange().Kvs).GetCreateRevision() != held.created {
+func (a attempt) conflict(answer *clientv3.TxnResponse) error {
+	if a.held != nil {
+		if firstKV(answer.Responses[len(a.If)].GetResponseRange().Kvs).GetCreateRevision() != a.held.created {
 			return ErrLockLost
 		}
 	}
-	for i, c := range t.If {
+	for i, c := range a.If {
 		if have := firstKV(answer.Responses[i].GetResponseRange().Kvs).GetModRevision(); have != c.Modified {
 			return &store.ConflictError{Key: c.Key, Want: c.Modified, Have: have}
 		}
