@@ -28,7 +28,7 @@ func OpenScreen(in io.Reader, out io.Writer, input bool) (*Screen, error) {
 		f, ok = keys, isFile
 	}
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return nil, errors.New("-t needs a terminal, and this is none: leave it out, as in `caractrl exec -i ...`")
+		return nil, errors.New("-t needs a terminal, and the input is not one: leave -t out, as in `caractrl exec -i ...`")
 	}
 	s := &Screen{fd: int(f.Fd()), Restore: func() {}}
 	if !input {

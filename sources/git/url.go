@@ -88,7 +88,7 @@ func parseSCP(raw string) (address, error) {
 	}
 	if !ok || host == "" || user == "" || path == "" || strings.ContainsAny(login, "/ ") {
 		return address{}, sources.Human(api.ReasonInvalidSpec,
-			"spec.git.url is none of https://host/repo.git, ssh://user@host/repo.git, user@host:repo.git, /local/path")
+			"spec.git.url must be like https://host/repo.git, ssh://user@host/repo.git, user@host:repo.git or /local/path")
 	}
 	return address{scheme: "ssh", host: withPort(host, "22"), user: user, path: path}, nil
 }

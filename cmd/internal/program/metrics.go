@@ -23,8 +23,8 @@ func listenForMetrics(ctx context.Context, address string) (net.Listener, error)
 		return nil, fmt.Errorf("--metrics-listen: %w", err)
 	}
 	if at, err := netip.ParseAddrPort(l.Addr().String()); err != nil || !at.Addr().Unmap().IsLoopback() {
-		return nil, errors.Join(fmt.Errorf("--metrics-listen %s: want an address of loopback such as 127.0.0.1:9464, "+
-			"since the figures are open to whoever reaches them; let a collector on this machine pass them on", address), l.Close())
+		return nil, errors.Join(fmt.Errorf("--metrics-listen %s: it must be a loopback address such as 127.0.0.1:9464, "+
+			"because it serves everybody who can reach it; to use the metrics elsewhere, run a collector on this machine", address), l.Close())
 	}
 	return l, nil
 }
