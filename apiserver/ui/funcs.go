@@ -23,6 +23,8 @@ func funcs() template.FuncMap {
 		"when":  when,
 		"text":  func(s string) string { return text.Clip(text.Clean(s), maxText) },
 		"line":  func(s string) string { return text.Clip(text.Line(s), maxText) },
+		"first": func(s string) string { line, _, _ := strings.Cut(s, "\n"); return line },
+		"rest":  func(s string) string { _, more, _ := strings.Cut(s, "\n"); return more },
 		"rev":   api.ShortRevision,
 		"tone":  tone,
 		"phase": phaseText,

@@ -26,7 +26,8 @@ type project struct {
 	Origin          origin
 	Path            []stop
 	Actions         []offer
-	Shell           bool // the person may open one
+	Shell           bool   // the person may open one
+	Ingress         string // where the node serves the hosts by name; empty if it does not
 }
 
 // service is a service of the spec beside its status.
@@ -102,7 +103,7 @@ func (vs views) fillPath(ctx context.Context, out *project) (err error) {
 			return err
 		}
 	}
-	out.Path = pathOf(out.Project, out.Origin, n)
+	out.Path, out.Ingress = pathOf(out.Project, out.Origin, n), n.GetStatus().GetInfo().GetIngressAddress()
 	return nil
 }
 

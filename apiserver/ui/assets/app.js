@@ -34,7 +34,7 @@
   const morph = (old, wanted) => {
     if (old.dataset && "keep" in old.dataset) return;
     for (const { name, value } of wanted.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-    for (const { name } of [...old.attributes]) if (!wanted.hasAttribute(name)) old.removeAttribute(name);
+    for (const { name } of [...old.attributes]) if (!wanted.hasAttribute(name) && name !== "open") old.removeAttribute(name); // a person has opened the details
     if (old.localName === "input" || old.localName === "select") {
       if (old !== document.activeElement && old.localName === "input" && old.type !== "checkbox") old.value = wanted.getAttribute("value") || "";
       if (old === document.activeElement) return;
