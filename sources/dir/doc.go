@@ -10,5 +10,6 @@
 //   - The revision is a hash over paths and contents, so touching a file changes nothing.
 //   - Nothing outside the root is read. Links are not followed, except through `..data`, which Kubernetes uses to replace
 //     all files of a volume atomically.
+//   - A file that changes while it is read is read again, and so is one that was emptied a moment ago: an editor may still write it.
 //   - A read returns what was listed. If the file changed since, it returns ErrMoved.
 package dir

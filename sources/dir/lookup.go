@@ -97,6 +97,9 @@ func (l *lookup) add(found *sources.Found, root, rel string, info fs.FileInfo, d
 		return sources.TooManyFound(root)
 	}
 	s, err := l.stamp(l.root, at, at, info, l.now())
+	if errors.Is(err, sources.ErrMoved) {
+		return fmt.Errorf("read %s: %w", at, err)
+	}
 	if err != nil {
 		return unusable(at, err)
 	}
@@ -147,14 +150,17 @@ func (d *driver) followed(needs []sources.Need) string {
 }
 
 // needs looks the paths up that manifests used at the last reading.
-func (w *walker) needs(root *os.Root) []sources.Need {
+func (w *walker) needs(root *os.Root) ([]sources.Need, error) {
 	l := &lookup{driver: w.driver, root: root, fresh: w.fresh}
 	var needs []sources.Need
 	for _, p := range w.follow {
 		found, err := l.find(p)
+		if errors.Is(err, sources.ErrMoved) {
+			return nil, err
+		}
 		needs = append(needs, sources.NeedOf(p, found, err))
 	}
-	return needs
+	return needs, nil
 }
 
 // withNeeds returns the revision of the manifests together with what they use.

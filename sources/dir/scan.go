@@ -28,6 +28,8 @@ const (
 	// settled is the minimum age of a file's timestamps before they prove that it is unchanged. Within the resolution of
 	// timestamps a file can be written twice.
 	settled = 2 * time.Second
+	// emptied is how long an empty file counts as one that is being written: an editor truncates it first.
+	emptied = 500 * time.Millisecond
 	dataDir = "..data"
 )
 
@@ -85,7 +87,11 @@ func (d *driver) scan(ctx context.Context) (*scan, error) {
 	}
 	slices.SortFunc(w.s.files, func(a, b sources.File) int { return strings.Compare(a.Path, b.Path) })
 	w.s.base = revision(w.s)
-	w.s.revision = withNeeds(w.s.base, w.needs(root))
+	needs, err := w.needs(root)
+	if err != nil {
+		return nil, err
+	}
+	w.s.revision = withNeeds(w.s.base, needs)
 	d.cache = w.fresh
 	return w.s, nil
 }
@@ -256,7 +262,7 @@ func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 	}
 	s, err := w.stamp(root, e.Name(), rel, info, w.now)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, sources.ErrMoved):
 		return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
 	case err != nil:
 		w.problem(rel, "cannot be read: "+text.WithoutPath(err).Error())
@@ -298,9 +304,13 @@ func (d *driver) reader(rel, want string) func(context.Context) ([]byte, error) 
 	}
 }
 
+// open opens a file. Without O_NONBLOCK the scan would hang if a pipe replaced the file.
+func open(root *os.Root, rel string) (*os.File, error) {
+	return root.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}
+
 func read(root *os.Root, rel string) ([]byte, error) {
-	// Without O_NONBLOCK the scan would hang if a pipe replaced the file.
-	f, err := root.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := open(root, rel)
 	if err != nil {
 		return nil, err
 	}
@@ -329,16 +339,48 @@ func (d *driver) stamp(root *os.Root, name, rel string, info fs.FileInfo, now ti
 		s.hash = was.hash
 		return s, nil
 	}
-	data, err := read(root, name)
+	f, err := open(root, name)
+	if err != nil {
+		return s, err
+	}
+	defer f.Close()
+	data, s, err := readSettled(f)
+	if age := now.Sub(s.mtime); err == nil && len(data) == 0 && age >= 0 && age < emptied {
+		err = sources.ErrMoved
+	}
 	s.hash = hash(data)
 	return s, err
+}
+
+// readSettled returns the content of a file, and the stamps that it had meanwhile. If they changed, the content may be half of the old
+// one and half of the new one, and readSettled returns ErrMoved.
+func readSettled(f fs.File) (data []byte, s stamp, err error) {
+	before, err := f.Stat()
+	if err != nil {
+		return nil, s, err
+	}
+	if data, err = io.ReadAll(io.LimitReader(f, sources.MaxFileBytes+1)); err != nil {
+		return nil, s, err
+	}
+	after, err := f.Stat()
+	if err != nil {
+		return nil, s, err
+	}
+	s = stampOf(after)
+	if !s.same(stampOf(before)) || s.size != int64(len(data)) && s.size <= sources.MaxFileBytes {
+		return nil, s, sources.ErrMoved
+	}
+	return data, s, nil
 }
 
 // unchanged reports whether a file is the same as before, going by its stamps. A file that changed a moment ago may change
 // again within the same tick of the clock.
 func (s stamp) unchanged(now stamp, at time.Time) bool {
-	return s.size == now.size && s.inode == now.inode && s.mtime.Equal(now.mtime) && s.ctime.Equal(now.ctime) &&
-		at.Sub(now.ctime) > settled && at.Sub(now.mtime) > settled
+	return s.same(now) && at.Sub(now.ctime) > settled && at.Sub(now.mtime) > settled
+}
+
+func (s stamp) same(now stamp) bool {
+	return s.size == now.size && s.inode == now.inode && s.mtime.Equal(now.mtime) && s.ctime.Equal(now.ctime)
 }
 
 func device(info fs.FileInfo) uint64 {
