@@ -31,6 +31,8 @@ import (
 // secretValues are the values that were given to Cara, with the way that each took.
 type secretValues struct {
 	values []secretValue
+	// Registries for which the agent asks a credential helper: one gives a login that the registry refuses, the other one breaks.
+	served, broken *testregistry.Registry
 }
 
 type secretValue struct{ value, way string }
@@ -71,9 +73,9 @@ func TestPlantedSecrets(t *testing.T) {
 	host := testdocker.Engine(t)
 	t.Parallel()
 	w := newWorld(t, options{serverFlags: []string{"--log-level", "debug"}})
-	w.agent("n1", host, nil, "--log-level", "debug")
 	testdocker.Images(t, host, testimage.Busybox)
 	p := &secretValues{}
+	w.agent("n1", host, nil, append(p.helpers(t), "--log-level", "debug")...)
 	var said bytes.Buffer // by caractrl and REST
 	ctl := func(stdin string, args ...string) {
 		r := w.ctl(stdin, args...)
@@ -139,6 +141,13 @@ func TestPlantedSecrets(t *testing.T) {
 		said.WriteString(answer)
 	}
 	w.plantEncrypted(p)
+	varied := w.plantVariables(p)
+	ctl("", "diff", "source/varied")
+	ctl("", "describe", "source", "varied")
+	ctl("", "describe", "source", "stacks")
+	helped, helpless := w.name("helped"), w.name("helpless")
+	w.apply(project(helped, "services: [{name: web, image: "+p.served.Ref("team/app:1")+"}]"))
+	w.apply(project(helpless, "services: [{name: web, image: "+p.broken.Ref("team/app:1")+"}]"))
 	// Malformed Secret documents, in git and by hand.
 	broken := w.origin("broken", only("web:1", w.name("ok")))
 	for i, doc := range malformed() {
@@ -168,20 +177,29 @@ func TestPlantedSecrets(t *testing.T) {
 	}
 
 	w.failed(crash, "CrashLoop", "got <redacted> for <redacted>")
+	w.failed(varied, "CrashLoop", "pw=<redacted>", "with u:<redacted>@db")
 	w.failed(fail, "Exited", "<redacted>")
 	w.until(check, "says that its check fails", func(q *carav1.Project) bool {
 		s := q.GetStatus().GetServices()
 		return len(s) == 1 && strings.Contains(s[0].GetMessage()+condition(q.GetStatus().GetConditions(), api.CondReady).GetMessage(), "KEY1=<redacted>")
 	})
-	w.until(pull, "is refused by the registry", func(q *carav1.Project) bool {
-		return condition(q.GetStatus().GetConditions(), api.CondImagesReady).GetStatus() == api.StatusFalse
-	})
+	for _, name := range []string{pull, helped, helpless} {
+		w.until(name, "is refused by the registry", func(q *carav1.Project) bool {
+			c := condition(q.GetStatus().GetConditions(), api.CondImagesReady)
+			return c.GetStatus() == api.StatusFalse && c.GetReason() != string(api.ReasonPulling)
+		})
+	}
 
 	for _, kind := range []string{"projects", "sources", "secrets", "nodes", "events", "tokens"} {
 		ctl("", "get", kind, "-o", "json")
 		ctl("", "get", kind)
 	}
-	for _, name := range []string{crash, fail, check, once, odd + "0", pull} {
+	page := w.reader()
+	for _, path := range []string{"/ui/projects", "/ui/sources/varied", "/ui/sources/stacks", "/ui/sources/encrypted"} {
+		said.WriteString(page(path))
+	}
+	for _, name := range []string{crash, fail, check, once, odd + "0", pull, varied, helped, helpless} {
+		said.WriteString(page("/ui/projects/" + name))
 		ctl("", "describe", "project", name)
 		ctl("", "history", "project/"+name)
 	}
