@@ -13,10 +13,12 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// Limits of all hosts together. Let's Encrypt allows 300 new orders of an account in 3 hours.
+// Limits of all hosts together. Let's Encrypt allows 300 new orders of an account in 3 hours. Renewals that can wait leave some of
+// them to other orders: if the authority recalls many certificates at once, these would otherwise wait behind others.
 const (
 	orderWindow = 3 * time.Hour
 	maxOrders   = 200
+	maxPlanned  = 150
 )
 
 // Backoff of one host. Let's Encrypt allows 5 failed validations of a host in an hour; with firstRetry there are 4.
@@ -65,7 +67,7 @@ type Look struct {
 	Directory string
 	// Again is true if something has changed since the last attempt, so that one that failed before an order can be repeated.
 	Again bool
-	// Room is when the limit of orders allows the next one: see Room.
+	// Room is when the limit of orders allows the next one: see Room and MostOrders.
 	Room time.Time
 	Now  time.Time
 }
@@ -96,7 +98,7 @@ func Decide(l Look) Step {
 		return Step{Wait, pause, "the certificate is new, though the clock or the authority says that it must be renewed"}
 	}
 	if l.Now.Before(l.Room) {
-		return Step{Wait, l.Room, fmt.Sprintf("the cluster has made %d orders in %s: the authority would refuse more", maxOrders, orderWindow)}
+		return Step{Wait, l.Room, full(s, l.Directory, l.Now)}
 	}
 	switch {
 	case s.GetNotAfter() == nil:
@@ -150,15 +152,35 @@ func unwanted(l Look) Step {
 	return Step{Verb: Forget, Reason: "no project claims the host"}
 }
 
+// MostOrders returns how many orders of all hosts leave room for one of a host with a state: fewer if its certificate is good for a
+// while, and the authority has not recalled it.
+func MostOrders(s *carav1.CertificateOrder, directory string, now time.Time) int {
+	from, to := s.GetNotBefore().AsTime(), s.GetNotAfter().AsTime()
+	if s.GetNotAfter() == nil || s.GetCertificateDirectory() != directory || s.GetRecalled() || to.Sub(now) < to.Sub(from)/10 {
+		return maxOrders
+	}
+	return maxPlanned
+}
+
+// full returns why a host has to wait for room.
+func full(s *carav1.CertificateOrder, directory string, now time.Time) string {
+	most := MostOrders(s, directory, now)
+	text := fmt.Sprintf("the cluster has made %d orders in %s: ", most, orderWindow)
+	if most < maxOrders {
+		return text + "the others are for hosts that cannot wait"
+	}
+	return text + "the authority would refuse more"
+}
+
 // Room returns when the next order can be made: the zero time if there is room now. orders are the times of all orders, in any
-// order.
-func Room(orders []time.Time, now time.Time) time.Time {
+// order. most is how many there can be.
+func Room(orders []time.Time, now time.Time, most int) time.Time {
 	recent := slices.DeleteFunc(slices.Clone(orders), func(at time.Time) bool { return !at.After(now.Add(-orderWindow)) })
-	if len(recent) < maxOrders {
+	if len(recent) < most {
 		return time.Time{}
 	}
 	slices.SortFunc(recent, time.Time.Compare)
-	return recent[len(recent)-maxOrders].Add(orderWindow)
+	return recent[len(recent)-most].Add(orderWindow)
 }
 
 // RenewAt returns when to renew a certificate: when a third of its life is left. Hosts whose certificates are of the same

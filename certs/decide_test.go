@@ -78,6 +78,10 @@ func TestDecide(t *testing.T) {
 			Look{Wanted: true, Room: noon.Add(time.Minute)},
 			Step{Wait, noon.Add(time.Minute), "the cluster has made 200 orders in 3h0m0s: the authority would refuse more"},
 		},
+		"limit, can wait": {
+			Look{Wanted: true, State: good(func(s *carav1.CertificateOrder) { s.RenewAt = at(0) }), Room: noon.Add(time.Minute)},
+			Step{Wait, noon.Add(time.Minute), "the cluster has made 150 orders in 3h0m0s: the others are for hosts that cannot wait"},
+		},
 		"limit, nothing to do":          {Look{Wanted: true, State: good(nil), Room: noon.Add(time.Minute)}, Step{Wait, noon.Add(29 * day), "the certificate is valid until 2026-03-11T12:00:00Z"}},
 		"unwanted, unknown":             {Look{}, Step{Verb: Wait, Reason: "no project claims the host"}},
 		"unwanted, with certificate":    {Look{State: good(nil)}, Step{Wait, noon.Add(29 * day), "no project claims the host: its state is kept until 2026-02-08T12:00:00Z"}},
@@ -115,9 +119,47 @@ func TestRoom(t *testing.T) {
 		"more than all": {append(some(10, 2*time.Hour), some(maxOrders, time.Hour)...), noon.Add(2 * time.Hour)},
 		"one goes soon": {append(some(maxOrders-1, time.Hour), some(1, 2*time.Hour)...), noon.Add(time.Hour)},
 	} {
-		if got := Room(c.orders, noon); !got.Equal(c.want) {
+		if got := Room(c.orders, noon, maxOrders); !got.Equal(c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
+	}
+}
+
+// TestMostOrders: renewals that can wait leave room for those that cannot.
+func TestMostOrders(t *testing.T) {
+	const day = 24 * time.Hour
+	valid := func(left time.Duration, change func(*carav1.CertificateOrder)) *carav1.CertificateOrder {
+		s := &carav1.CertificateOrder{
+			NotBefore: at(left - 90*day), NotAfter: at(left), CertificateDirectory: "here",
+		}
+		if change != nil {
+			change(s)
+		}
+		return s
+	}
+	for name, c := range map[string]struct {
+		state *carav1.CertificateOrder
+		want  int
+	}{
+		"no state":          {nil, maxOrders},
+		"no certificate":    {&carav1.CertificateOrder{}, maxOrders},
+		"can wait":          {valid(30*day, nil), maxPlanned},
+		"can wait a moment": {valid(9*day, nil), maxPlanned},
+		"ends soon":         {valid(9*day-time.Second, nil), maxOrders},
+		"has ended":         {valid(-day, nil), maxOrders},
+		"recalled":          {valid(60*day, func(s *carav1.CertificateOrder) { s.Recalled = true }), maxOrders},
+		"another authority": {valid(60*day, func(s *carav1.CertificateOrder) { s.CertificateDirectory = "there" }), maxOrders},
+	} {
+		if got := MostOrders(c.state, "here", noon); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+	orders := slices.Repeat([]time.Time{noon.Add(-time.Hour)}, maxPlanned)
+	if at := Room(orders, noon, maxPlanned); !at.Equal(noon.Add(2 * time.Hour)) {
+		t.Errorf("a renewal that can wait has room at %v", at)
+	}
+	if at := Room(orders, noon, maxOrders); !at.IsZero() {
+		t.Errorf("a renewal that cannot wait has room at %v", at)
 	}
 }
 

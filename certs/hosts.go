@@ -219,7 +219,7 @@ func (h *hosts) decide(host, directory string, now time.Time) (Step, *carav1.Cer
 	delete(h.again, host)
 	step := Decide(l)
 	if step.Verb == Order || step.Verb == Renew {
-		l.Room = Room(h.orders(), now)
+		l.Room = Room(h.orders(), now, MostOrders(s, directory, now))
 		if step = Decide(l); step.Verb != Wait {
 			h.busy[host] = now
 		}
