@@ -42,6 +42,9 @@ func (a *app) await(ctx context.Context, w *waiting, timeout time.Duration) erro
 		}
 	}
 	stream, err := c.WatchProjects(ctx, req)
+	if timedOut(err) {
+		return term.Exit{Code: term.ExitTimeout, Message: fmt.Sprintf("%s has not answered within %s", term.Clean(a.reached), timeout)}
+	}
 	live := term.NewLive(a.Err)
 	for err == nil && len(w.open) > 0 {
 		var e *carav1.ProjectEvent
@@ -58,7 +61,7 @@ func (a *app) await(ctx context.Context, w *waiting, timeout time.Duration) erro
 		}
 	}
 	switch {
-	case timedOut(err): // also while it connects
+	case timedOut(err):
 		return w.verdict(timeout, a.absence(outer, w))
 	case err != nil:
 		return err
