@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -58,22 +59,22 @@ func (s *Store) watchMembers() {
 	for wait := time.Duration(0); s.pause(s.closed, wait) == nil; {
 		wait = lookEvery
 		if s.lock.held.Load() != nil {
-			s.know(s.askMembers())
+			s.members.know(s.askMembers(), s.cfg.Logger)
 			wait = membersEvery
 		}
 	}
 }
 
 // askMembers asks all members at the same time.
-func (s *Store) askMembers() []Member {
-	ctx, cancel := context.WithTimeout(s.closed, memberTimeout)
+func (c *connection) askMembers() []Member {
+	ctx, cancel := context.WithTimeout(c.closed, memberTimeout)
 	defer cancel()
-	all := make([]Member, len(s.cfg.Endpoints))
+	all := make([]Member, len(c.cfg.Endpoints))
 	var asked sync.WaitGroup
-	for i, endpoint := range s.cfg.Endpoints {
+	for i, endpoint := range c.cfg.Endpoints {
 		all[i].Endpoint = endpoint
 		asked.Go(func() {
-			said, err := s.client.Status(ctx, endpoint)
+			said, err := c.client.Status(ctx, endpoint)
 			if err == nil {
 				all[i] = Member{
 					Endpoint: endpoint, Up: true, Leader: said.Leader != 0 && said.Leader == said.Header.GetMemberId(),
@@ -87,20 +88,20 @@ func (s *Store) askMembers() []Member {
 }
 
 // know keeps an answer, and logs a warning when a database begins to near its quota.
-func (s *Store) know(all []Member) {
-	s.members.mu.Lock()
-	defer s.members.mu.Unlock()
-	s.members.all = all
+func (m *members) know(all []Member, log *slog.Logger) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.all = all
 	near := ""
-	for _, m := range all {
-		if m.full() {
-			near = m.String()
+	for _, one := range all {
+		if one.full() {
+			near = one.String()
 		}
 	}
-	if near != "" && !s.members.warned {
-		s.cfg.Logger.Warn("etcd's database nears its quota: defragment its members, or raise their --quota-backend-bytes", "member", near)
+	if near != "" && !m.warned {
+		log.Warn("etcd's database nears its quota: defragment its members, or raise their --quota-backend-bytes", "member", near)
 	}
-	s.members.warned = near != ""
+	m.warned = near != ""
 }
 
 // Err returns what keeps the store from working, or nil. If etcd is full, the text has the sizes of its databases.

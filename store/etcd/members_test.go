@@ -10,7 +10,7 @@ import (
 // tellsSizes checks what a full etcd of one member says about itself, and what people read.
 func tellsSizes(t *testing.T, s *Store, quota bool) {
 	t.Helper()
-	s.know(s.askMembers())
+	s.members.know(s.askMembers(), s.cfg.Logger)
 	all := s.Members()
 	if len(all) != 1 || !all[0].Up || !all[0].Leader || all[0].Size < 10<<20 || all[0].InUse == 0 || all[0].InUse > all[0].Size || all[0].Alarms == 0 {
 		t.Errorf("the members are %+v", all)
@@ -26,7 +26,7 @@ func tellsSizes(t *testing.T, s *Store, quota bool) {
 // A warning is logged when a database begins to near its quota, once.
 func TestNearQuota(t *testing.T) {
 	var log bytes.Buffer
-	s := &Store{connection: &connection{cfg: Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}}}
+	var m members
 	for _, step := range []struct {
 		name  string
 		m     Member
@@ -39,7 +39,7 @@ func TestNearQuota(t *testing.T) {
 		{"defragmented", Member{Up: true, Size: 1 << 20, Quota: 100 << 20}, 1},
 		{"near again", Member{Up: true, Size: 90 << 20, Quota: 100 << 20}, 2},
 	} {
-		s.know([]Member{{Endpoint: "down"}, step.m})
+		m.know([]Member{{Endpoint: "down"}, step.m}, slog.New(slog.NewTextHandler(&log, nil)))
 		if got := strings.Count(log.String(), "nears its quota"); got != step.warns {
 			t.Errorf("%s: %d warnings, want %d:\n%s", step.name, got, step.warns, log.String())
 		}

@@ -36,14 +36,14 @@ func (s *Store) Get(ctx context.Context, key string) (store.KV, error) {
 	if len(answer.Kvs) == 0 {
 		return store.KV{}, store.ErrNotFound
 	}
-	kv := s.kv(answer.Kvs[0])
+	kv := s.keys.kv(answer.Kvs[0])
 	s.saw(kv.Modified)
 	return kv, nil
 }
 
 // kv converts an object of etcd. Values are not shared, so the receiver owns them.
-func (s *Store) kv(kv *mvccpb.KeyValue) store.KV {
-	out := store.KV{Key: s.keys.name(kv.Key), Value: kv.Value, Created: kv.CreateRevision, Modified: kv.ModRevision}
+func (k keys) kv(kv *mvccpb.KeyValue) store.KV {
+	out := store.KV{Key: k.name(kv.Key), Value: kv.Value, Created: kv.CreateRevision, Modified: kv.ModRevision}
 	if out.Value == nil {
 		out.Value = []byte{}
 	}
@@ -94,7 +94,7 @@ func (s *Store) list(ctx context.Context, prefix string, o store.ListOptions) (p
 			page.Revision = answer.Header.Revision
 		}
 		for _, kv := range answer.Kvs {
-			page.KVs = append(page.KVs, s.kv(kv))
+			page.KVs = append(page.KVs, s.keys.kv(kv))
 			s.saw(kv.ModRevision)
 			size += len(kv.Key) + len(kv.Value)
 		}
@@ -107,16 +107,16 @@ func (s *Store) list(ctx context.Context, prefix string, o store.ListOptions) (p
 }
 
 // part reads up to limit objects at a revision; 0 is the newest one.
-func (s *Store) part(ctx context.Context, from, to string, limit int, revision int64) (*clientv3.GetResponse, error) {
-	bounded, cancel, err := s.begin(ctx)
+func (c *connection) part(ctx context.Context, from, to string, limit int, revision int64) (*clientv3.GetResponse, error) {
+	bounded, cancel, err := c.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
 	if from >= to { // nothing can be there; etcd tells the revision
-		return s.client.Get(bounded, s.keys.format(), clientv3.WithCountOnly())
+		return c.client.Get(bounded, c.keys.format(), clientv3.WithCountOnly())
 	}
-	return s.client.Get(bounded, from, clientv3.WithRange(to), clientv3.WithLimit(int64(limit)), clientv3.WithRev(revision),
+	return c.client.Get(bounded, from, clientv3.WithRange(to), clientv3.WithLimit(int64(limit)), clientv3.WithRev(revision),
 		clientv3.WithSort(clientv3.SortByKey, clientv3.SortNone))
 }
 

@@ -41,11 +41,11 @@ func (s *Store) Announce(id string, value []byte) {
 }
 
 // announce renews the lease of the description, and writes the description if there is no lease. It returns the lease.
-func (s *Store) announce(lease clientv3.LeaseID, id string, value []byte) (clientv3.LeaseID, error) {
-	ctx, cancel := context.WithTimeout(s.closed, announceFor/4)
+func (c *connection) announce(lease clientv3.LeaseID, id string, value []byte) (clientv3.LeaseID, error) {
+	ctx, cancel := context.WithTimeout(c.closed, announceFor/4)
 	defer cancel()
 	if lease != 0 {
-		_, err := s.client.KeepAliveOnce(ctx, lease)
+		_, err := c.client.KeepAliveOnce(ctx, lease)
 		if errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
 			lease = 0
 		}
@@ -53,11 +53,11 @@ func (s *Store) announce(lease clientv3.LeaseID, id string, value []byte) (clien
 			return lease, err
 		}
 	}
-	granted, err := s.client.Grant(ctx, int64(announceFor/time.Second))
+	granted, err := c.client.Grant(ctx, int64(announceFor/time.Second))
 	if err != nil {
 		return 0, err
 	}
-	_, err = s.client.Put(ctx, s.keys.server(id), string(value), clientv3.WithLease(granted.ID))
+	_, err = c.client.Put(ctx, c.keys.server(id), string(value), clientv3.WithLease(granted.ID))
 	return granted.ID, err
 }
 

@@ -163,7 +163,7 @@ func (w *watch) deliver(ctx context.Context, whole [][]*clientv3.Event) error {
 	for _, events := range whole {
 		c := store.Change{Revision: events[0].Kv.ModRevision, Events: make([]store.Event, len(events))}
 		for i, e := range events {
-			if c.Events[i] = (store.Event{KV: w.s.kv(e.Kv)}); e.Type == clientv3.EventTypeDelete {
+			if c.Events[i] = (store.Event{KV: w.s.keys.kv(e.Kv)}); e.Type == clientv3.EventTypeDelete {
 				c.Events[i].Delete, c.Events[i].KV.Value = true, nil
 				c.Events[i].KV.Created = created[e]
 			}

@@ -38,9 +38,9 @@ func (c *ServerConfig) Migrate(ctx context.Context, from, to string) (objects in
 		return 0, err
 	}
 	if toEtcd {
-		return c.toEtcd(ctx, db)
+		return copying{c}.toEtcd(ctx, db)
 	}
-	return c.fromEtcd(ctx, db)
+	return copying{c}.fromEtcd(ctx, db)
 }
 
 // lockNow takes the lock if no server runs.
@@ -59,7 +59,10 @@ func lockNow(ctx context.Context, db *etcd.Store) error {
 	return err
 }
 
-func (c *ServerConfig) toEtcd(ctx context.Context, db *etcd.Store) (int, error) {
+// copying copies the objects of a cluster to another store, while no server runs.
+type copying struct{ *ServerConfig }
+
+func (c copying) toEtcd(ctx context.Context, db *etcd.Store) (int, error) {
 	page, err := readDir(ctx, c.storeDir())
 	if err != nil {
 		return 0, err
@@ -73,7 +76,7 @@ func (c *ServerConfig) toEtcd(ctx context.Context, db *etcd.Store) (int, error) 
 	return len(page.KVs), db.Import(ctx, page)
 }
 
-func (c *ServerConfig) fromEtcd(ctx context.Context, db *etcd.Store) (int, error) {
+func (c copying) fromEtcd(ctx context.Context, db *etcd.Store) (int, error) {
 	page, err := db.List(ctx, "", store.ListOptions{})
 	if err != nil {
 		return 0, err

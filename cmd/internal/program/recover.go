@@ -32,20 +32,20 @@ func (c *ServerConfig) Recover(ctx context.Context, r Recovery) (objects int, er
 	if r.Member == "" || r.To != storeEtcd && (!alone || dir == "") {
 		return 0, errors.New("give --etcd-data-dir DIR (that of a member of the lost cluster), and --to etcd or --to pebble:DIR (a data directory without a store)")
 	}
-	user, err := c.recoverySettings(alone, dir)
+	user, err := copying{c}.recoverySettings(alone, dir)
 	if err != nil {
 		return 0, err
 	}
 	err = survivor.Run(ctx, survivor.Config{DataDir: r.Member, Program: r.Program, User: user}, func(ctx context.Context, endpoint string, secure *tls.Config) (err error) {
-		from, err := c.openSurvivor(ctx, endpoint, secure)
+		from, err := copying{c}.openSurvivor(ctx, endpoint, secure)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, from.Close()) }() //nolint:contextcheck // it closes also when ctx has ended
 		if alone {
-			objects, err = c.fromEtcd(ctx, from)
+			objects, err = copying{c}.fromEtcd(ctx, from)
 		} else {
-			objects, err = c.toNewEtcd(ctx, from)
+			objects, err = copying{c}.toNewEtcd(ctx, from)
 		}
 		return err
 	})
@@ -53,7 +53,7 @@ func (c *ServerConfig) Recover(ctx context.Context, r Recovery) (objects int, er
 }
 
 // recoverySettings checks the flags, and returns the user of etcd that the client certificate names.
-func (c *ServerConfig) recoverySettings(alone bool, dir string) (user string, err error) {
+func (c copying) recoverySettings(alone bool, dir string) (user string, err error) {
 	c.Store = storeEtcd
 	if alone {
 		c.DataDir = dir
@@ -72,7 +72,7 @@ func (c *ServerConfig) recoverySettings(alone bool, dir string) (user string, er
 }
 
 // openSurvivor opens the store in the copy of the member as soon as etcd has read it.
-func (c *ServerConfig) openSurvivor(ctx context.Context, endpoint string, secure *tls.Config) (*etcd.Store, error) {
+func (c copying) openSurvivor(ctx context.Context, endpoint string, secure *tls.Config) (*etcd.Store, error) {
 	cfg, err := c.Etcd.config()
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func (c *ServerConfig) openSurvivor(ctx context.Context, endpoint string, secure
 }
 
 // toNewEtcd copies everything to the etcd of the flags, whose prefix must be unused.
-func (c *ServerConfig) toNewEtcd(ctx context.Context, from *etcd.Store) (objects int, err error) {
+func (c copying) toNewEtcd(ctx context.Context, from *etcd.Store) (objects int, err error) {
 	page, err := from.List(ctx, "", store.ListOptions{})
 	if err != nil {
 		return 0, err
