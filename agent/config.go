@@ -60,6 +60,9 @@ type Config struct {
 	PublicAddresses []string
 	// Hosts are what the ingress asks the server for. Without it, the server sends the routes of all hosts.
 	Hosts Hosts
+	// PeersDigest identifies the peers that the ingress knows, for the first message of a connection. Without it, the server sends
+	// all of them.
+	PeersDigest func() []byte
 	// Entry says that the ingress keeps the routes of all hosts, for the node's info.
 	Entry bool
 	// Capabilities are what the server sends this agent credentials for: see api.CapabilityIngress.

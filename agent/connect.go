@@ -215,6 +215,10 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 	var answering []string // the challenges that the server knows this agent answers
 	every := 5 * time.Second
 	needed := c.cfg.Hosts.Begin() // the first message asks about them
+	var peers []byte
+	if c.cfg.PeersDigest != nil {
+		peers = c.cfg.PeersDigest()
+	}
 	for {
 		conditions = c.machine.conditions(conditions)
 		beat := &carav1.Heartbeat{Conditions: conditions}
@@ -223,8 +227,8 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 		}
 		beat.Volumes, volumes = c.inventory.news(volumes)
 		beat.Ports = ports.next()
-		message := &carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take(), Capabilities: c.cfg.Capabilities, AskHosts: needed}
-		needed = nil
+		message := &carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take(), Capabilities: c.cfg.Capabilities, AskHosts: needed, PeersDigest: peers}
+		needed, peers = nil, nil
 		if c.cfg.Answering != nil {
 			if now := c.cfg.Answering(); !slices.Equal(now, answering) {
 				message.Answering, message.Confirms, answering = now, true, now

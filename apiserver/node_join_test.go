@@ -355,3 +355,53 @@ func TestPeersAreTold(t *testing.T) {
 	}
 	agent.routes(func(r *carav1.Routes) bool { return slices.Equal(r.GetRemovedPeers(), []string{"n2"}) })
 }
+
+// An agent that connects again says which peers it knows, and gets the changes only. If the server cannot tell them, it gets all.
+func TestPeersOfEarlierConnection(t *testing.T) {
+	c := newCluster(t, nil)
+	conn := c.node(t, "n1")
+	c.node(t, "n2")
+	connects := func(digest []byte) *carav1.Routes {
+		t.Helper()
+		stream, err := carav1.NewNodeServiceClient(conn).Connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		agent := &fakeAgent{t: t, conn: conn, stream: stream, got: make(chan *carav1.ConnectResponse, 1000), failed: make(chan error, 1)}
+		agent.says(&carav1.ConnectRequest{InstanceId: "a", Heartbeat: &carav1.Heartbeat{Info: &carav1.NodeInfo{}}, PeersDigest: digest})
+		go agent.read()
+		return agent.routes((*carav1.Routes).GetFull)
+	}
+	nodes := func(r *carav1.Routes) (names []string) {
+		for _, p := range r.GetPeers() {
+			names = append(names, p.GetNode())
+		}
+		return names
+	}
+	digest := func(peers ...*carav1.Peer) []byte {
+		var all api.PeersDigest
+		for _, p := range peers {
+			all.Toggle(p)
+		}
+		return all[:]
+	}
+	first := connects(nil).GetPeers()
+	c.node(t, "n3")
+	c.node(t, "n4")
+	if _, err := carav1.NewNodeServiceClient(c.admin(t)).DeleteNode(t.Context(), &carav1.DeleteRequest{Name: "n2"}); err != nil {
+		t.Fatal(err)
+	}
+	changes := connects(digest(first...))
+	if got := nodes(changes); !changes.GetKeepPeers() || !slices.Equal(got, []string{"n3", "n4"}) || !slices.Equal(changes.GetRemovedPeers(), []string{"n2"}) {
+		t.Errorf("an agent that knows n1 and n2 got %v", changes)
+	}
+	now := connects(nil).GetPeers()
+	if same := connects(digest(now...)); !same.GetKeepPeers() || len(same.GetPeers())+len(same.GetRemovedPeers()) > 0 {
+		t.Errorf("an agent that knows all peers got %v", same)
+	}
+	for name, unknown := range map[string][]byte{"no digest": nil, "a digest of other peers": digest(now[1]), "something else": []byte("abc")} {
+		if all := connects(unknown); all.GetKeepPeers() || !slices.Equal(nodes(all), []string{"n1", "n3", "n4"}) {
+			t.Errorf("%s: the agent got %v", name, all)
+		}
+	}
+}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/agent/peer"
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -239,6 +240,7 @@ func TestADeletedNodeIsNoPeer(t *testing.T) {
 		{"n2 was deleted", &carav1.Routes{Full: true, Upserts: route, Peers: []*carav1.Peer{always("n1")}}, &carav1.Routes{Full: true, Upserts: route}, 503},
 		{"n1 was deleted, n2 says", &carav1.Routes{Peers: []*carav1.Peer{always("n2")}}, &carav1.Routes{Peers: []*carav1.Peer{always("n2")}}, 502}, // n2 hangs up
 		{"both are members", &carav1.Routes{}, &carav1.Routes{Peers: []*carav1.Peer{always("n1")}}, 200},
+		{"a new connection, no peer has changed", &carav1.Routes{Full: true, KeepPeers: true, Upserts: route}, &carav1.Routes{Full: true, KeepPeers: true, Upserts: route}, 200},
 	} {
 		first.Apply(step.first)
 		second.Apply(step.second)
@@ -246,7 +248,17 @@ func TestADeletedNodeIsNoPeer(t *testing.T) {
 			t.Errorf("%s: got %d %q, want %d", step.name, status, body, step.want)
 		}
 	}
+	if both := (api.PeersDigest{}); !bytes.Equal(first.PeersDigest(), second.PeersDigest()) || bytes.Equal(first.PeersDigest(), both[:]) {
+		t.Errorf("agents with the same peers say %x and %x", first.PeersDigest(), second.PeersDigest())
+	}
 	first.Apply(&carav1.Routes{RemovedPeers: []string{"n2"}})
+	if bytes.Equal(first.PeersDigest(), second.PeersDigest()) {
+		t.Error("agents with other peers say the same")
+	}
+	second.Apply(&carav1.Routes{Full: true, KeepPeers: true, RemovedPeers: []string{"n1"}})
+	if kept := slices.Sorted(maps.Keys(second.table.Load().peers)); !slices.Equal(kept, []string{"n2"}) {
+		t.Errorf("after a new connection that removes n1, the peers are %q", kept)
+	}
 	storeRoutes(t, first)
 	again := New(Config{Node: "n1", Logger: slog.New(slog.DiscardHandler), Peers: member("n1"), File: file})
 	again.restore()

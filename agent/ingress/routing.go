@@ -11,6 +11,7 @@ import (
 	"github.com/caravanserai/cara/agent/ingress/ondemand"
 	"github.com/caravanserai/cara/agent/kept"
 	"github.com/caravanserai/cara/agent/peer"
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -62,6 +63,8 @@ func (t *routing) apply(change *carav1.Routes) {
 	next := &table{hosts: map[string]site{}, agents: map[string]string{}, peers: map[string]*carav1.Peer{}}
 	if !change.Full {
 		maps.Copy(next.hosts, t.table.Load().hosts)
+	}
+	if !change.Full || change.KeepPeers {
 		maps.Copy(next.peers, t.table.Load().peers)
 	}
 	for _, node := range change.RemovedPeers {
@@ -114,6 +117,19 @@ func (t *routing) replace(next *table) {
 	t.keepUsage(next)
 	t.table.Store(next)
 	t.metrics.route(next.hosts)
+}
+
+// PeersDigest identifies the peers in the table. It is nil if there are none.
+func (t *routing) PeersDigest() []byte {
+	peers := t.table.Load().peers
+	if len(peers) == 0 {
+		return nil
+	}
+	var all api.PeersDigest
+	for _, p := range peers {
+		all.Toggle(p)
+	}
+	return all[:]
 }
 
 // members sets which certificates of other agents are accepted.

@@ -38,7 +38,10 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 		return err
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
-	me := &Session{Node: node, Instance: hello.GetInstanceId(), via: admission.Via(ctx), here: admission.OnThisHost(ctx), capabilities: hello.GetCapabilities(), End: end, Ended: ctx.Done(), Stream: stream}
+	me := &Session{
+		Node: node, Instance: hello.GetInstanceId(), via: admission.Via(ctx), here: admission.OnThisHost(ctx),
+		capabilities: hello.GetCapabilities(), peers: hello.GetPeersDigest(), End: end, Ended: ctx.Done(), Stream: stream,
+	}
 	d.Sessions.Enter(me)
 	defer d.Sessions.leave(me)
 	if hello.GetConfirms() {

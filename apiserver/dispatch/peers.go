@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -19,6 +20,44 @@ type peerEntry struct {
 	encoded []byte // the node in a message Routes
 }
 
+// maxPeerLog limits the changes of peers that the index remembers.
+const maxPeerLog = 1000
+
+// peerLog has the last changes of peers, the oldest first.
+type peerLog []peerChange
+
+// peerChange is a change of one node's entry. before is the digest of all peers before it.
+type peerChange struct {
+	before api.PeersDigest
+	node   string
+}
+
+func (l *peerLog) record(before api.PeersDigest, node string) {
+	if *l = append(*l, peerChange{before, node}); len(*l) > 2*maxPeerLog {
+		*l = slices.Clone((*l)[maxPeerLog:])
+	}
+}
+
+// peersSince returns the nodes whose entries have changed since an agent knew the peers of a digest. ok is false if the agent has
+// to get all peers. x is locked.
+func (x *RouteIndex) peersSince(digest []byte) (nodes map[string]struct{}, ok bool) {
+	if len(digest) != len(x.digest) {
+		return nil, false
+	}
+	known := api.PeersDigest(digest)
+	if known == x.digest {
+		return nil, true
+	}
+	nodes = map[string]struct{}{}
+	for _, c := range slices.Backward(x.peerLog) {
+		nodes[c.node] = struct{}{}
+		if c.before == known {
+			return nodes, true
+		}
+	}
+	return nil, false
+}
+
 // setPeer replaces what agents accept from a node; nil is nothing. x is locked.
 func (x *RouteIndex) setPeer(node string, p *carav1.Peer) {
 	old := x.peers[node]
@@ -26,9 +65,14 @@ func (x *RouteIndex) setPeer(node string, p *carav1.Peer) {
 		return
 	}
 	x.joined = nil
+	x.peerLog.record(x.digest, node)
+	if old != nil {
+		x.digest.Toggle(old.Peer)
+	}
 	if p == nil {
 		delete(x.peers, node)
 	} else {
+		x.digest.Toggle(p)
 		x.peers[node] = &peerEntry{p, encodeRoutes(&carav1.Routes{Peers: []*carav1.Peer{p}})}
 	}
 	for f := range x.feeds {
@@ -52,8 +96,13 @@ func (f *routeFeed) addPeers(msg *carav1.Routes, changed *changes) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if changed.allNodes {
-		appendEncoded(msg, x.encodedPeers())
-		return
+		known, ok := x.peersSince(f.me.peers)
+		if !ok {
+			appendEncoded(msg, x.encodedPeers())
+			return
+		}
+		msg.KeepPeers = true
+		maps.Copy(changed.nodes, known)
 	}
 	var encoded []byte
 	for _, node := range slices.Sorted(maps.Keys(changed.nodes)) {

@@ -33,6 +33,8 @@ type RouteIndex struct {
 	ports   map[string]struct{}   // projects with ports
 	peers   map[string]*peerEntry // by node
 	joined  []byte                // all peers in a message Routes, encoded; nil if it must be made again
+	digest  api.PeersDigest       // of all peers
+	peerLog peerLog
 
 	feeds  map[*routeFeed]struct{}
 	byNode map[string]*routeFeed                  // the newest session of each node

@@ -22,6 +22,7 @@ type Session struct {
 	via            string // the server that has passed the connection on; empty if the agent is connected to this one
 	here           bool   // the agent runs on the server's host
 	capabilities   []string
+	peers          []byte   // the digest of the peers that the agent knows
 	answers        []string // tokens of the challenges that the agent answers; guarded by Sessions.mu
 	End            context.CancelCauseFunc
 	Ended          <-chan struct{} // closed when the session is over

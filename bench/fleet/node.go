@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,8 @@ type node struct {
 	conn   *grpc.ClientConn
 	nodes  carav1.NodeServiceClient
 	client carav1.ProjectServiceClient
+
+	peers api.PeersDigest // of what the server has sent; only session uses it
 
 	end    context.CancelFunc // ends what start began; nil before the first start
 	ended  chan struct{}
@@ -138,7 +141,11 @@ func (n *node) session(ctx context.Context, connected func()) error {
 	if err != nil {
 		return err
 	}
-	if err := stream.Send(n.hello()); err != nil {
+	first := n.hello()
+	if n.peers != (api.PeersDigest{}) {
+		first.PeersDigest = slices.Clone(n.peers[:])
+	}
+	if err := stream.Send(first); err != nil {
 		_, err = stream.Recv() // the reason
 		return err
 	}
@@ -158,10 +165,23 @@ func (n *node) session(ctx context.Context, connected func()) error {
 			n.assigned(m.Assignment.GetProject())
 		case *carav1.ConnectResponse_Unassigned:
 			n.unassigned(m.Unassigned)
+		case *carav1.ConnectResponse_Routes:
+			n.learn(m.Routes)
 		case *carav1.ConnectResponse_Synced:
 			n.synced.Store(true)
 			n.fleet.kick()
 		}
+	}
+}
+
+// learn keeps the digest of the peers that the server has sent. Entries are not kept, so a changed one makes the digest wrong, and
+// the next connection gets all peers.
+func (n *node) learn(r *carav1.Routes) {
+	if r.GetFull() && !r.GetKeepPeers() || len(r.GetRemovedPeers()) > 0 {
+		n.peers = api.PeersDigest{}
+	}
+	for _, p := range r.GetPeers() {
+		n.peers.Toggle(p)
 	}
 }
 

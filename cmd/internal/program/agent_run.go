@@ -125,7 +125,7 @@ func (n *assembly) addIngress(ctx context.Context) error {
 	if !n.IngressAll {
 		n.cfg.Hosts = in.Hosts()
 	}
-	n.cfg.Answering, n.cfg.PublicAddresses = in.Answering, n.PublicAddresses
+	n.cfg.Answering, n.cfg.PublicAddresses, n.cfg.PeersDigest = in.Answering, n.PublicAddresses, in.PeersDigest
 	n.cfg.IngressAddress, err = n.ingressAddress(on.Internal.Addr().String(), func() netip.Addr { return n.who.LocalIP(ctx) })
 	n.serve = append(n.serve, func(ctx context.Context) error { return in.Run(ctx, on) })
 	return err

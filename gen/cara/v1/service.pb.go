@@ -4615,7 +4615,10 @@ type ConnectRequest struct {
 	AskHosts []string `protobuf:"bytes,7,rep,name=ask_hosts,json=askHosts,proto3" json:"ask_hosts,omitempty"`
 	// ForgetHosts are hosts that the agent does not need any more. The server handles them before ask_hosts. The hosts of the
 	// node's own projects are not forgotten.
-	ForgetHosts   []string `protobuf:"bytes,8,rep,name=forget_hosts,json=forgetHosts,proto3" json:"forget_hosts,omitempty"`
+	ForgetHosts []string `protobuf:"bytes,8,rep,name=forget_hosts,json=forgetHosts,proto3" json:"forget_hosts,omitempty"`
+	// PeersDigest identifies the peers that the agent knows from an earlier connection, in the first message. The server then sends
+	// only the changes, with keep_peers. Without it, or if the server does not know it, the server sends all peers.
+	PeersDigest   []byte `protobuf:"bytes,9,opt,name=peers_digest,json=peersDigest,proto3" json:"peers_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4702,6 +4705,13 @@ func (x *ConnectRequest) GetAskHosts() []string {
 func (x *ConnectRequest) GetForgetHosts() []string {
 	if x != nil {
 		return x.ForgetHosts
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetPeersDigest() []byte {
+	if x != nil {
+		return x.PeersDigest
 	}
 	return nil
 }
@@ -5676,8 +5686,8 @@ type Routes struct {
 	// RemovedHosts are hosts that no longer have a route, and hosts that are in hosts: an agent of an older version does not
 	// read hosts, and must forget what it knew about them. An agent handles removed_hosts first.
 	RemovedHosts []string `protobuf:"bytes,3,rep,name=removed_hosts,json=removedHosts,proto3" json:"removed_hosts,omitempty"`
-	// Peers are the nodes of the cluster whose certificates are new or changed. If full is true, they are all nodes. A
-	// server of an older version sends no peers.
+	// Peers are the nodes of the cluster whose certificates are new or changed. If full is true and keep_peers is not, they are all
+	// nodes. A server of an older version sends no peers.
 	Peers []*Peer `protobuf:"bytes,4,rep,name=peers,proto3" json:"peers,omitempty"`
 	// RemovedPeers are nodes whose certificates are no longer valid.
 	RemovedPeers []string `protobuf:"bytes,5,rep,name=removed_peers,json=removedPeers,proto3" json:"removed_peers,omitempty"`
@@ -5689,6 +5699,8 @@ type Routes struct {
 	// UnknownHosts are hosts that the agent has asked for, or had, and that no project claims. If a project claims one of them
 	// later, the server sends its routes. Only for agents with the capability `RoutesOnDemand`.
 	UnknownHosts []string `protobuf:"bytes,8,rep,name=unknown_hosts,json=unknownHosts,proto3" json:"unknown_hosts,omitempty"`
+	// KeepPeers is true if full is true and the agent keeps the peers of its peers_digest: peers and removed_peers are the changes.
+	KeepPeers bool `protobuf:"varint,9,opt,name=keep_peers,json=keepPeers,proto3" json:"keep_peers,omitempty"`
 	// Ports are projects with new or changed ports. Each entry replaces all ports of its project. If full is true, they are all.
 	Ports         []*ProjectPorts `protobuf:"bytes,20,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -5779,6 +5791,13 @@ func (x *Routes) GetUnknownHosts() []string {
 		return x.UnknownHosts
 	}
 	return nil
+}
+
+func (x *Routes) GetKeepPeers() bool {
+	if x != nil {
+		return x.KeepPeers
+	}
+	return false
 }
 
 func (x *Routes) GetPorts() []*ProjectPorts {
@@ -9280,7 +9299,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\"9\n" +
 	"\x17RenewCertificateRequest\x12\x1e\n" +
-	"\x03csr\x18\x01 \x01(\fB\f\xbaH\t\xc8\x01\x01z\x04\x18\x80\x80\x01R\x03csr\"\x8a\x03\n" +
+	"\x03csr\x18\x01 \x01(\fB\f\xbaH\t\xc8\x01\x01z\x04\x18\x80\x80\x01R\x03csr\"\xb6\x03\n" +
 	"\x0eConnectRequest\x120\n" +
 	"\theartbeat\x18\x01 \x01(\v2\x12.cara.v1.HeartbeatR\theartbeat\x12(\n" +
 	"\vinstance_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
@@ -9293,7 +9312,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\task_hosts\x18\a \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\xe0]\"\x05r\x03\x18\xfd\x01R\baskHosts\x123\n" +
 	"\fforget_hosts\x18\b \x03(\tB\x10\xbaH\r\x92\x01\n" +
-	"\x10\xe0]\"\x05r\x03\x18\xfd\x01R\vforgetHosts\"\xee\x04\n" +
+	"\x10\xe0]\"\x05r\x03\x18\xfd\x01R\vforgetHosts\x12*\n" +
+	"\fpeers_digest\x18\t \x01(\fB\a\xbaH\x04z\x02\x18@R\vpeersDigest\"\xee\x04\n" +
 	"\x0fConnectResponse\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.cara.v1.WelcomeH\x00R\awelcome\x125\n" +
 	"\n" +
@@ -9368,7 +9388,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x19\n" +
 	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"\b\n" +
-	"\x06Synced\"\xec\x02\n" +
+	"\x06Synced\"\x8b\x03\n" +
 	"\x06Routes\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12(\n" +
 	"\aupserts\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\aupserts\x12#\n" +
@@ -9377,7 +9397,9 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\rremoved_peers\x18\x05 \x03(\tR\fremovedPeers\x12)\n" +
 	"\x05hosts\x18\x06 \x03(\v2\x13.cara.v1.HostRoutesR\x05hosts\x128\n" +
 	"\rfeature_hosts\x18\a \x03(\v2\x13.cara.v1.HostRoutesR\ffeatureHosts\x12#\n" +
-	"\runknown_hosts\x18\b \x03(\tR\funknownHosts\x12+\n" +
+	"\runknown_hosts\x18\b \x03(\tR\funknownHosts\x12\x1d\n" +
+	"\n" +
+	"keep_peers\x18\t \x01(\bR\tkeepPeers\x12+\n" +
 	"\x05ports\x18\x14 \x03(\v2\x15.cara.v1.ProjectPortsR\x05ports\"U\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x129\n" +
