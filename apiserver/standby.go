@@ -43,6 +43,7 @@ func RunStandby(ctx context.Context, l net.Listener, logger *slog.Logger, why fu
 
 func standby(why func() string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close") // the next connection may be passed on to an active server
 		err := api.Unavailable("%s", why())
 		switch {
 		case r.Method == http.MethodGet && r.URL.Path == "/healthz":

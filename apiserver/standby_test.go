@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
@@ -42,6 +44,9 @@ func TestStandby(t *testing.T) {
 		if err != nil || !strings.HasPrefix(answer.Status, code) || !strings.Contains(string(text), part) {
 			t.Errorf("%s: %s %s, %v; want %s", path, answer.Status, text, err, want)
 		}
+		if !answer.Close {
+			t.Errorf("%s: the connection stays at the standby", path)
+		}
 		if err := answer.Body.Close(); err != nil {
 			t.Error(err)
 		}
@@ -53,6 +58,11 @@ func TestStandby(t *testing.T) {
 	_, err = carav1.NewProjectServiceClient(conn).GetProject(t.Context(), &carav1.GetRequest{})
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "the active one is 100% there") {
 		t.Errorf("gRPC: %v", err)
+	}
+	soon, stop := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer stop()
+	if !conn.WaitForStateChange(soon, connectivity.Ready) {
+		t.Error("the connection of gRPC stays at the standby")
 	}
 	if err := conn.Close(); err != nil {
 		t.Error(err)
