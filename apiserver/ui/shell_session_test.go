@@ -65,21 +65,15 @@ func TestShellEndsIdle(t *testing.T) {
 			r.SetPathValue("id", "id")
 			return r
 		}
-		var ended, unused bool
-		go func() { unused = u.awaitEnd(request(""), nil, sh.idle.C); ended = true }()
+		ended := make(chan bool, 1)
+		go func() { ended <- u.awaitEnd(request(""), nil, sh.idle.C) }()
 		<-time.After(shellIdle - time.Second)
 		if err := u.typeIn(httptest.NewRecorder(), request("ls")); err != nil || command.messages != 1 {
 			t.Fatalf("typed: %v, and the command got %d messages", err, command.messages)
 		}
-		<-time.After(shellIdle - time.Second)
-		synctest.Wait()
-		if ended {
-			t.Fatal("it ended although something was typed")
-		}
-		<-time.After(time.Second)
-		synctest.Wait()
-		if !ended || !unused {
-			t.Errorf("after %s without typing: ended %v, as unused %v", shellIdle, ended, unused)
+		last := time.Now()
+		if unused := <-ended; !unused || time.Since(last) != shellIdle {
+			t.Errorf("it ended %s after something was typed, as unused: %v; want %s", time.Since(last), unused, shellIdle)
 		}
 	})
 }
