@@ -3,7 +3,11 @@ package cli
 import (
 	"bytes"
 	"testing"
+	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -38,5 +42,25 @@ func TestTopScreen(t *testing.T) {
 		if lines := bytes.Count(b.Bytes(), []byte("\n")); c.want == "" && lines != 2 {
 			t.Errorf("%s shows %d lines\n%s", name, lines, b.String())
 		}
+	}
+}
+
+func TestHistoryRows(t *testing.T) {
+	values := make([]float32, 240)
+	for i := range values {
+		values[i] = float32(i)
+	}
+	values[239] = -1
+	var b bytes.Buffer
+	term.NewTable(&b).Print(historyRows(&carav1.UsageHistory{Services: []*carav1.ServiceUsageHistory{
+		{Service: "web\x1b[31m", Interval: durationpb.New(15 * time.Second), CpuMillis: values, MemoryBytes: []float32{1 << 20, 2 << 20}},
+		{Service: "new", Interval: durationpb.New(15 * time.Second), CpuMillis: []float32{-1}, RequestsPerSecond: []float32{0}},
+	}})...)
+	want := "" +
+		"web   CPU        -          119m       238m       ▁▁▁▁▁▂▂▂▂▂▃▃▃▃▃▄▄▄▄▅▅▅▅▅▆▆▆▆▆▇▇▇▇▇██████\n" +
+		"web   Memory     2.00 MiB   1.50 MiB   2.00 MiB                                          █\n" +
+		"new   Requests   0/s        0/s        0/s                                               ▁\n"
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}
 }

@@ -52,6 +52,9 @@ services:
 	w.must(tab.Shows(".facts", "A talker and a failure"))
 	w.must(tab.Click(`a[href="/ui/projects/` + bad + `/logs"]`))
 	w.must(tab.Shows("#log", "no database"))
+	w.must(tab.Go(w.URL() + "/ui/projects/" + good))
+	w.must(tab.Click("#plots > summary"))
+	w.must(tab.Until(`document.querySelector('#plots svg[aria-label^="CPU of app"] .line[d^="M"]')`)) // real figures, a few intervals later
 	w.must(tab.Go(w.URL() + "/ui/projects/" + good + "/logs?service=app"))
 	w.must(tab.Shows("#log", "<b>tick</b> 5"))
 	w.must(tab.Eval("window.lines = document.getElementById('log').childElementCount", nil))

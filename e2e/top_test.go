@@ -3,8 +3,10 @@ package e2e
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testimage"
@@ -45,6 +47,25 @@ services:
 	if len(sample.Services) != 2 || sample.Services[1].CPUMillis == "" {
 		t.Errorf("over REST: %+v", sample)
 	}
+	var usage struct {
+		Services []struct {
+			Service                string
+			CPUMillis, MemoryBytes []float32
+		}
+	}
+	for within := time.After(5 * time.Minute); ; { // the agent measures each 15 seconds
+		w.call("GET", "/api/v1/projects/"+name+"/usage", "", 200, &usage)
+		if len(usage.Services) == 2 && slices.Max(usage.Services[1].CPUMillis) > 50 && slices.Max(usage.Services[0].MemoryBytes) > 0 {
+			break
+		}
+		select {
+		case <-within:
+			t.Fatalf("the usage history is %+v, want that of idle and busy", usage)
+		case <-time.After(time.Second):
+		}
+	}
+	w.says("the last hour", w.ctl("", "top", name, "--history").Stdout, "LAST HOUR", "idle      Memory", "busy      CPU", "█")
+	w.says("the last hour of a service", w.ctl("", "top", name+"/idle", "--history", "-o", "yaml").Stdout, "service: idle", "interval: 15s", "memoryBytes:")
 	watch := w.begin("top", "-w", "-o", "json", name)
 	w.prints(watch, `"service":"busy"`)
 	w.must(watch.Stop(t.Context()))

@@ -28,6 +28,7 @@ type project struct {
 	Actions         []offer
 	Shell           bool   // the person may open one
 	Ingress         string // where the node serves the hosts by name; empty if it does not
+	Plots           bool   // the person may see them
 }
 
 // service is a service of the spec beside its status.
@@ -54,6 +55,7 @@ func (vs views) project(ctx context.Context, r request) (view, error) {
 		return view{}, err
 	}
 	out := &project{Project: p, Services: servicesOf(p), Actions: vs.offers(r.actor, p), Shell: placed(p) && vs.may(r.actor, carav1.ProjectService_Exec_FullMethodName, name)}
+	out.Plots = p.GetStatus().GetNodeRef() != "" && vs.may(r.actor, carav1.ProjectService_GetUsageHistory_FullMethodName, name)
 	out.Reason, out.Message = api.Telling(p)
 	if err := vs.fill(ctx, out, name); err != nil {
 		return view{}, err

@@ -140,6 +140,7 @@ func (u *UI) routes() {
 		u.mux.Handle("GET /ui/"+at, u.known(u.page(show)))
 		u.mux.Handle("GET /ui/live/"+at, u.known(u.live(show, at == pathSessions)))
 	}
+	u.mux.Handle("GET /ui/plots/{name}", u.known(u.plots))
 	u.mux.Handle("GET /ui/logs/{name}", u.known(u.followLogs))
 	u.mux.Handle("GET /ui/logs/{name}/download", u.known(u.downloadLogs))
 	u.mux.Handle("POST /ui/shell/{name}", u.known(u.openShell))

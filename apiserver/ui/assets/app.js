@@ -101,6 +101,26 @@
   addEventListener("pageshow", (e) => { if (e.persisted) open(); });
   open();
 
+  // Parts that are loaded when they are opened, and again while they are seen.
+  const load = async (part) => {
+    const box = part.lastElementChild;
+    if (!part.open || document.hidden || part.dataset.loading) return;
+    part.dataset.loading = "yes";
+    try {
+      const r = await fetch(part.dataset.load, { signal: AbortSignal.timeout(30000) });
+      if (r.redirected) return out();
+      const fresh = document.createElement("div");
+      fresh.append(...parse(await r.text()).childNodes);
+      morph(box, fresh);
+    } catch { box.textContent = "The server does not answer. Trying again…"; }
+    delete part.dataset.loading;
+  };
+  const seen = (part) => { const r = part.getBoundingClientRect(); return r.bottom > 0 && r.top < innerHeight; };
+  const reload = () => { for (const part of main.querySelectorAll("details[data-load]")) if (seen(part)) load(part); };
+  main.addEventListener("toggle", (e) => { if (e.target.matches("details[data-load]")) load(e.target); }, true);
+  document.addEventListener("visibilitychange", reload);
+  setInterval(reload, 15000);
+
   // Filters change the address and the view, without a new document.
   const go = (url) => { history.replaceState(null, "", url); open(); };
   // calm calls f at once, and then not again before 40 ms have passed.
