@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/caravanserai/cara/api"
@@ -18,8 +17,8 @@ type project struct {
 	*carav1.Project
 	Reason, Message string
 	Services        []service
-	Steps           []step
-	Events          []*carav1.Event
+	Moments         []moment
+	Band            *band
 	History         []*carav1.Revision
 	Volumes         []*carav1.Volume
 	Override        *carav1.Override
@@ -35,14 +34,6 @@ type project struct {
 type service struct {
 	*carav1.Service
 	Status *carav1.ServiceStatus
-}
-
-// step is one entry of the time line.
-type step struct {
-	At              *timestamppb.Timestamp
-	Tone            string
-	Reason, Message string
-	Took            string // how long it lasted until the next step
 }
 
 func (vs views) project(ctx context.Context, r request) (view, error) {
@@ -72,8 +63,6 @@ func (vs views) fill(ctx context.Context, out *project, name string) error {
 	if err != nil {
 		return err
 	}
-	out.Events = events.GetItems()
-	out.Steps = timeline(out.Events)
 	history, err := vs.api.projects.GetProjectHistory(ctx, &carav1.GetRequest{Name: name})
 	if err != nil && !api.IsNotFound(err) {
 		return err
@@ -91,6 +80,8 @@ func (vs views) fill(ctx context.Context, out *project, name string) error {
 	if len(overrides.GetItems()) > 0 {
 		out.Override = overrides.GetItems()[0]
 	}
+	out.Moments = timeline(out.Project, events.GetItems(), out.History, out.Override)
+	out.Band = bandOf(out.Project, out.Moments, time.Now())
 	return vs.fillPath(ctx, out)
 }
 
@@ -134,28 +125,6 @@ func servicesOf(p *carav1.Project) []service {
 	out := make([]service, len(p.GetSpec().GetServices()))
 	for i, s := range p.GetSpec().GetServices() {
 		out[i] = service{s, status[s.GetName()]}
-	}
-	return out
-}
-
-// timeline makes the time line of the events, which are newest first.
-func timeline(events []*carav1.Event) []step {
-	const most = 12
-	var out []step
-	for i, e := range events {
-		if len(out) == most {
-			break
-		}
-		s := step{At: e.GetLastTime(), Tone: good, Reason: e.GetReason(), Message: e.GetMessage()}
-		if e.GetType() == string(api.EventWarning) {
-			s.Tone = bad
-		}
-		if i > 0 {
-			if lasted := events[i-1].GetLastTime().AsTime().Sub(e.GetLastTime().AsTime()); lasted >= 0 {
-				s.Took = lasted.Round(max(time.Millisecond, lasted.Truncate(time.Second)/100)).String()
-			}
-		}
-		out = append(out, s)
 	}
 	return out
 }

@@ -123,7 +123,7 @@ func example() []proto.Message {
 		})
 	}
 	crash := event("0004-d", "shop", "CrashLoop", "service web exited with code 1")
-	crash.Type = string(api.EventWarning)
+	crash.Type, crash.Count, crash.FirstTime, crash.LastTime = string(api.EventWarning), 5, ago(14*time.Minute), ago(3*time.Minute)
 	secret := &carav1.Secret{Metadata: &carav1.ObjectMeta{Name: "shop-db", CreationTimestamp: ago(time.Hour)}, Type: "Opaque", Keys: []string{"password", "user"}}
 	override := &carav1.Override{
 		Metadata: &carav1.ObjectMeta{Name: "shop"}, Scope: api.OverrideSpec, Actor: "user/ada", Reason: "the new database needs a second replica until Monday", Since: ago(time.Hour), Until: timestamppb.New(time.Now().Add(7 * time.Hour)),
