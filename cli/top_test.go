@@ -2,11 +2,14 @@ package cli
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -62,5 +65,18 @@ func TestHistoryRows(t *testing.T) {
 		"new   Requests   0/s        0/s        0/s                                               ▁\n"
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
+// TestHistoryAsYAML: a gap and a fraction are numbers.
+func TestHistoryAsYAML(t *testing.T) {
+	var b bytes.Buffer
+	must(t, kind.Print(&b, "yaml", false, []proto.Message{&carav1.UsageHistory{Services: []*carav1.ServiceUsageHistory{
+		{Service: "db", Interval: durationpb.New(15 * time.Second), CpuMillis: []float32{-1, 0.5}, MemoryBytes: []float32{45000000, -1}},
+	}}}))
+	for _, want := range []string{"service: db", "- -1", "- 0.5", "- 45000000"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("it has no %q:\n%s", want, b.String())
+		}
 	}
 }

@@ -65,7 +65,7 @@ services:
 		}
 	}
 	w.says("the last hour", w.ctl("", "top", name, "--history").Stdout, "LAST HOUR", "idle      Memory", "busy      CPU", "█")
-	w.says("the last hour of a service", w.ctl("", "top", name+"/idle", "--history", "-o", "yaml").Stdout, "service: idle", "interval: 15s", "memoryBytes:")
+	w.says("the last hour of a service", w.ctl("", "top", name+"/idle", "--history", "-o", "yaml").Stdout, "service: idle", "memoryBytes:")
 	watch := w.begin("top", "-w", "-o", "json", name)
 	w.prints(watch, `"service":"busy"`)
 	w.must(watch.Stop(t.Context()))

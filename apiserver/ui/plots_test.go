@@ -64,7 +64,7 @@ func newMeter(t testing.TB, s *site, name string, answers func(project string) [
 	t.Cleanup(func() {
 		cancel()
 		<-done
-		conn.Close()
+		must(t, conn.Close())
 	})
 	select {
 	case <-synced:
