@@ -54,7 +54,7 @@ services:
 	w.must(tab.Shows("#log", "no database"))
 	w.must(tab.Go(w.URL() + "/ui/projects/" + good))
 	w.must(tab.Click("#plots > summary"))
-	w.must(tab.Eval("document.getElementById('plots').scrollIntoView()", nil)) // what nobody sees is not loaded again
+	w.must(tab.Eval("document.getElementById('plots').scrollIntoView()", nil))                        // what nobody sees is not loaded again
 	w.must(tab.Until(`document.querySelector('#plots svg[aria-label^="CPU of app"] .line[d^="M"]')`)) // real figures, a few intervals later
 	w.must(tab.Go(w.URL() + "/ui/projects/" + good + "/logs?service=app"))
 	w.must(tab.Shows("#log", "<b>tick</b> 5"))
