@@ -72,7 +72,7 @@ func TestKernel(t *testing.T) {
 		"version 1":                      {files: files(mounts1, groups1, files1...)},
 		"version 2":                      {files: files(mounts2, "0::/system.slice/docker-"+container+".scope\n", files2...)},
 		"both, version 1 has the limits": {files: files(hybrid, groups1, files1...)},
-		"another process has the id now": {files: files(mounts1, "12:memory:/docker/other\n3:cpuacct:/docker/other\n", files1...), fails: true},
+		"another process has the id now": {files: files(mounts2, "0::/other\n", "sys/fs/cgroup/other/cpu.stat", "usage_usec 3\n", "sys/fs/cgroup/other/memory.current", "1\n", "sys/fs/cgroup/other/memory.stat", ""), fails: true},
 		"another namespace":              {files: files(mounts2, "0::/../../docker/"+container+"\n", files2...), fails: true},
 		"no such process":                {files: map[string]string{"proc/self/mountinfo": mounts2}, fails: true},
 		"no control groups":              {files: files("", groups1, files1...), fails: true},
