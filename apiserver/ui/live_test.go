@@ -47,7 +47,7 @@ func TestFailedProjectShowsWhy(t *testing.T) {
 	// Elsewhere a person opens the rest of a long message, and it stays open.
 	must(t, tab.Until(`!document.querySelector("#c-Ready details").open`), tab.Click("#c-Ready summary"), tab.Until("document.getElementById('main').dataset.open"))
 	s.put(t, event("0002-b", "shop", "Changed", "something else"))
-	must(t, tab.Shows("#e-0002-b", "something else"), tab.Until(`document.querySelector("#c-Ready details").open`))
+	must(t, tab.Shows("ol.steps", "something else"), tab.Until(`document.querySelector("#c-Ready details").open`))
 	must(t, tab.Click("#s-app a"), tab.Shows("h1", "Logs of"), tab.Shows("#log-note", "node n1 is not connected"))
 	must(t, tab.Go(s.url+"/ui/projects/nosuch"), tab.Shows("[role=alert]", "nosuch"))
 }
