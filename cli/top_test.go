@@ -68,13 +68,13 @@ func TestHistoryRows(t *testing.T) {
 	}
 }
 
-// TestHistoryAsYAML: a gap and a fraction are numbers.
+// TestHistoryAsYAML: a gap and a fraction are numbers, a duration is written as in JSON.
 func TestHistoryAsYAML(t *testing.T) {
 	var b bytes.Buffer
 	must(t, kind.Print(&b, "yaml", false, []proto.Message{&carav1.UsageHistory{Services: []*carav1.ServiceUsageHistory{
 		{Service: "db", Interval: durationpb.New(15 * time.Second), CpuMillis: []float32{-1, 0.5}, MemoryBytes: []float32{45000000, -1}},
 	}}}))
-	for _, want := range []string{"service: db", "- -1", "- 0.5", "- 45000000"} {
+	for _, want := range []string{"service: db", "interval: 15s", "- -1", "- 0.5", "- 45000000"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("it has no %q:\n%s", want, b.String())
 		}

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -50,6 +52,10 @@ func messageNode(m protoreflect.Message, dropStatus bool) (*yaml.Node, error) {
 			return nil, err
 		}
 		return plain(tagTimestamp, t.AsTime().Format(time.RFC3339Nano)), nil
+	}
+	if d, ok := m.Interface().(*durationpb.Duration); ok { // only in status and answers; as in JSON
+		text, err := protojson.Marshal(d)
+		return textNode(strings.Trim(string(text), `"`)), err
 	}
 	n := &yaml.Node{Kind: yaml.MappingNode, Tag: tagMap}
 	fields := m.Descriptor().Fields()
