@@ -66,6 +66,13 @@ type Fault struct {
 	Server *int `json:"server,omitempty"`
 }
 
+// Logged is one call about a project in the log of the server that has worked on it. A standby passes calls on and logs none.
+type Logged struct {
+	Server int    `json:"server"`
+	At     int64  `json:"at"` // in whole milliseconds, rounded down
+	Key    string `json:"key"`
+}
+
 // Push is one commit that reached the git server, with the projects that it declares, by name, and their images.
 type Push struct {
 	At       int64             `json:"at"`
@@ -82,6 +89,7 @@ type History struct {
 	Watches    []Watch     `json:"watches"`
 	Faults     []Fault     `json:"faults"`
 	Pushes     []Push      `json:"pushes,omitempty"`
+	Logged     []Logged    `json:"logged,omitempty"` // if there are several servers
 	// StaleReads is true if several servers answer, each from its own cache. Reads may then be old, and Check gets none.
 	StaleReads bool `json:"staleReads,omitempty"`
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -49,7 +50,9 @@ func Run(t *testing.T, s Scenario, o Options) {
 	problems := r.traffic(t)
 	problems = append(problems, r.panics()...)
 	h := r.recorder.History()
-	h.StaleReads = len(r.target.Servers) > 1
+	if h.StaleReads = len(r.target.Servers) > 1; h.StaleReads {
+		h.Logged = r.logged()
+	}
 	wrong, verdict := validate.History(h, time.Minute)
 	r.judge(t, h, verdict, append(problems, wrong...))
 }
@@ -223,23 +226,46 @@ func (r *run) must(t *testing.T, err error) {
 	}
 }
 
-// panics returns what no log may have.
-func (r *run) panics() []string {
-	var found []string
-	for _, s := range r.target.Servers {
+// eachLog calls f with each log of the servers.
+func (r *run) eachLog(f func(server int, file, text string)) {
+	for i, s := range r.target.Servers {
 		files, err := filepath.Glob(filepath.Join(s.Dir, "*.log"))
 		r.note(err)
 		for _, file := range files {
 			text, err := os.ReadFile(file)
 			r.note(err)
-			for _, bad := range []string{"panic:", "goroutine 1 [", "fatal error:"} {
-				if at := strings.Index(string(text), bad); at >= 0 {
-					found = append(found, fmt.Sprintf("%s: %.2000s", filepath.Base(file), text[at:]))
-				}
-			}
+			f(i, filepath.Base(file), string(text))
 		}
 	}
+}
+
+// panics returns what no log may have.
+func (r *run) panics() []string {
+	var found []string
+	r.eachLog(func(_ int, file, text string) {
+		for _, bad := range []string{"panic:", "goroutine 1 [", "fatal error:"} {
+			if at := strings.Index(text, bad); at >= 0 {
+				found = append(found, fmt.Sprintf("%s: %.2000s", file, text[at:]))
+			}
+		}
+	})
 	return found
+}
+
+// logLine is the line of a call about a project, with its time and the project.
+var logLine = regexp.MustCompile(`(?m)^time=(\S+) level=INFO msg=audit actor=user/admin method=\w*Project object=(\S+) outcome=`)
+
+// logged returns the calls about projects in the servers' logs.
+func (r *run) logged() []model.Logged {
+	var all []model.Logged
+	r.eachLog(func(server int, _, text string) {
+		for _, found := range logLine.FindAllStringSubmatch(text, -1) {
+			at, err := time.Parse(time.RFC3339Nano, found[1])
+			r.note(err)
+			all = append(all, model.Logged{Server: server, At: r.recorder.At(at), Key: found[2]})
+		}
+	})
+	return all
 }
 
 // stop ends all programs and removes what they have in the engines.

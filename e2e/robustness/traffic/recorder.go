@@ -26,6 +26,9 @@ func NewRecorder(scenario string, seed uint64) *Recorder {
 // Now returns the time of the history's clock.
 func (r *Recorder) Now() int64 { return time.Since(r.start).Nanoseconds() }
 
+// At returns a time of the machine's clock as one of the history's.
+func (r *Recorder) At(t time.Time) int64 { return t.Sub(r.start).Nanoseconds() }
+
 // fresh returns a value that nobody has written.
 func (r *Recorder) fresh() int { return int(r.values.Add(1)) }
 

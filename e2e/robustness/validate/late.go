@@ -1,11 +1,15 @@
 package validate
 
 import (
+	"slices"
+	"time"
+
 	"github.com/caravanserai/cara/e2e/robustness/model"
 )
 
 // late finds writes of a server that another one has replaced: while a fault kept the server silent for longer than its lease,
-// another server wrote, and then a call that the silent one had got before the end of the fault was still written.
+// another server wrote, and then a call that the silent one had got before the end of the fault was still written by it. Once it
+// is a standby, it passes such calls on to the other server; its log does not have them.
 func late(h *model.History, line *timeline) []string {
 	p := &problems{}
 	written := map[string]map[int]model.Event{} // by project and value
@@ -29,13 +33,20 @@ func late(h *model.History, line *timeline) []string {
 		}
 		for _, op := range h.Operations {
 			e := written[op.Key][op.Call.Value]
-			if taken > 0 && op.Server == *f.Server && op.Start < f.End && e.Revision > taken && e.Received < next {
+			if taken > 0 && op.Server == *f.Server && op.Start < f.End && e.Revision > taken && e.Received < next && logged(h, op, next) {
 				p.add("server %d wrote %s of %s at revision %d after it was silent (%s), and the other server had written revision %d before",
 					op.Server, op.Kind, op.Key, e.Revision, f.Name, taken)
 			}
 		}
 	}
 	return p.all()
+}
+
+// logged reports whether the log of the server that got a call has a call about this project while that call lasted.
+func logged(h *model.History, op model.Operation, next int64) bool {
+	return slices.ContainsFunc(h.Logged, func(l model.Logged) bool {
+		return l.Server == op.Server && l.Key == op.Key && l.At+int64(time.Millisecond) > op.Start && l.At <= min(op.End, next)
+	})
 }
 
 // takenOver returns the first revision that another server wrote during a fault, or 0.

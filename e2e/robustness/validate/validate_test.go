@@ -127,6 +127,7 @@ func TestHistoryFindsMistakes(t *testing.T) {
 		"a late write": {func(h *model.History) {
 			server := 0
 			h.Faults = []model.Fault{{Start: 1, End: 33, Name: "pause server", Server: &server}}
+			h.Logged = []model.Logged{{Server: server, At: 40, Key: "p"}}
 			h.Operations[1].Server = 1 // takes over at revision 2; the last create was sent to server 0 before it continued
 		}, "server 0 wrote create of p at revision 4 after it was silent (pause server)"},
 		"a host that was there at the start": {func(h *model.History) {
@@ -213,6 +214,10 @@ func TestLate(t *testing.T) {
 		"the other server wrote after it":       {func(h *model.History) { h.Faults[0].End, h.Operations[1].Start = 20, 15 }, false},
 		"the write came before the other one":   {func(h *model.History) { h.Operations[0].Revision = 5 }, false},
 		"the write came after the next fault":   {func(h *model.History) { h.Faults = append(h.Faults, model.Fault{Start: 39}) }, false},
+		"the log of the other server has it":    {func(h *model.History) { h.Logged[0].Server = 1 }, false},
+		"its log has another project":           {func(h *model.History) { h.Logged[0].Key = "q" }, false},
+		"its log has an earlier call":           {func(h *model.History) { h.Logged[0].At = 12 - int64(time.Millisecond) }, false},
+		"its log has a later call":              {func(h *model.History) { h.Logged[0].At = 46 }, false},
 		"the next fault begins after the write": {func(h *model.History) { h.Faults = append(h.Faults, model.Fault{Start: 41}) }, true},
 	} {
 		other, own := called(model.Put, 12, 21, 8, 2), called(model.Put, 13, 45, 9, 4)
@@ -220,6 +225,7 @@ func TestLate(t *testing.T) {
 		h := &model.History{
 			Operations: []model.Operation{other, own}, Faults: []model.Fault{{Start: 11, End: 33, Name: "pause server", Server: &silent}},
 			Watches: []model.Watch{{Segments: []model.Segment{{To: 4, Events: []model.Event{change(2, 8), change(4, 9)}}}}},
+			Logged:  []model.Logged{{Server: silent, At: 40, Key: own.Key}},
 		}
 		tt.change(h)
 		line, _ := timelineOf(h.Watches)
