@@ -42,10 +42,15 @@ func late(h *model.History, line *timeline) []string {
 	return p.all()
 }
 
-// logged reports whether the log of the server that got a call has a call about this project while that call lasted.
+// logged reports whether the log of the server that got a call has a call about this project while that call lasted, or after it
+// had no answer.
 func logged(h *model.History, op model.Operation, next int64) bool {
+	end := op.End
+	if op.Outcome == model.Unknown {
+		end = next
+	}
 	return slices.ContainsFunc(h.Logged, func(l model.Logged) bool {
-		return l.Server == op.Server && l.Key == op.Key && l.At+int64(time.Millisecond) > op.Start && l.At <= min(op.End, next)
+		return l.Server == op.Server && l.Key == op.Key && l.At+int64(time.Millisecond) > op.Start && l.At <= min(end, next)
 	})
 }
 

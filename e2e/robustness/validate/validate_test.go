@@ -204,20 +204,23 @@ func TestLate(t *testing.T) {
 		change func(h *model.History)
 		late   bool
 	}{
-		"late":                                  {func(*model.History) {}, true},
-		"a fault that silences nobody":          {func(h *model.History) { h.Faults[0].Server = nil }, false},
-		"a call after the fault":                {func(h *model.History) { h.Operations[1].Start, h.Faults[0].End = 35, 33 }, false},
-		"a call to the other server":            {func(h *model.History) { h.Operations[1].Server = 1 }, false},
-		"nobody else has written":               {func(h *model.History) { h.Operations[0].Outcome = model.Unknown }, false},
-		"the other server has only read":        {func(h *model.History) { h.Operations[0].Kind = model.Read }, false},
-		"the other server wrote before":         {func(h *model.History) { h.Faults[0].Start = 13 }, false},
-		"the other server wrote after it":       {func(h *model.History) { h.Faults[0].End, h.Operations[1].Start = 20, 15 }, false},
-		"the write came before the other one":   {func(h *model.History) { h.Operations[0].Revision = 5 }, false},
-		"the write came after the next fault":   {func(h *model.History) { h.Faults = append(h.Faults, model.Fault{Start: 39}) }, false},
-		"the log of the other server has it":    {func(h *model.History) { h.Logged[0].Server = 1 }, false},
-		"its log has another project":           {func(h *model.History) { h.Logged[0].Key = "q" }, false},
-		"its log has an earlier call":           {func(h *model.History) { h.Logged[0].At = 12 - int64(time.Millisecond) }, false},
-		"its log has a later call":              {func(h *model.History) { h.Logged[0].At = 46 }, false},
+		"late":                                {func(*model.History) {}, true},
+		"a fault that silences nobody":        {func(h *model.History) { h.Faults[0].Server = nil }, false},
+		"a call after the fault":              {func(h *model.History) { h.Operations[1].Start, h.Faults[0].End = 35, 33 }, false},
+		"a call to the other server":          {func(h *model.History) { h.Operations[1].Server = 1 }, false},
+		"nobody else has written":             {func(h *model.History) { h.Operations[0].Outcome = model.Unknown }, false},
+		"the other server has only read":      {func(h *model.History) { h.Operations[0].Kind = model.Read }, false},
+		"the other server wrote before":       {func(h *model.History) { h.Faults[0].Start = 13 }, false},
+		"the other server wrote after it":     {func(h *model.History) { h.Faults[0].End, h.Operations[1].Start = 20, 15 }, false},
+		"the write came before the other one": {func(h *model.History) { h.Operations[0].Revision = 5 }, false},
+		"the write came after the next fault": {func(h *model.History) { h.Faults = append(h.Faults, model.Fault{Start: 39}) }, false},
+		"the log of the other server has it":  {func(h *model.History) { h.Logged[0].Server = 1 }, false},
+		"its log has another project":         {func(h *model.History) { h.Logged[0].Key = "q" }, false},
+		"its log has an earlier call":         {func(h *model.History) { h.Logged[0].At = 12 - int64(time.Millisecond) }, false},
+		"its log has a later call":            {func(h *model.History) { h.Logged[0].At = 46 }, false},
+		"its log has it after no answer": {func(h *model.History) {
+			h.Logged[0].At, h.Operations[1].Outcome = 46, model.Unknown
+		}, true},
 		"the next fault begins after the write": {func(h *model.History) { h.Faults = append(h.Faults, model.Fault{Start: 41}) }, true},
 	} {
 		other, own := called(model.Put, 12, 21, 8, 2), called(model.Put, 13, 45, 9, 4)
