@@ -114,7 +114,11 @@ func TestHistoryFindsMistakes(t *testing.T) {
 			h.Operations[4].Revision, h.Watches[0].Segments[0].To = 5, 5
 		}, "p was read with resourceVersion 5, and no watch has it"},
 		"a watch has another UID": {func(h *model.History) { (*events(h, 1))[1].UID = "w" }, "watch 1: p has the value 8 at revision 2, another watch says 8"},
-		"a watch has no deletion": {func(h *model.History) { (*events(h, 1))[2].Deleted, (*events(h, 1))[2].Version = false, 3 }, "watch 1: p has the value 0 at revision 3"},
+		"a deletion of another object": {func(h *model.History) {
+			(*events(h, 0))[2].UID, (*events(h, 1))[2].UID = "u", "w"
+		}, "watch 1: p has the value 0 at revision 3, another watch says 0"},
+		"a deletion with only the name": {func(h *model.History) { (*events(h, 1))[2].UID = "" }, ""},
+		"a watch has no deletion":       {func(h *model.History) { (*events(h, 1))[2].Deleted, (*events(h, 1))[2].Version = false, 3 }, "watch 1: p has the value 0 at revision 3"},
 		"a watch repeats its state": {func(h *model.History) {
 			s := &h.Watches[1].Segments[0]
 			s.From, s.Initial = 1, s.Events[:1]
