@@ -232,7 +232,6 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 		return nil, errDoubt
 	}
 	next := newHead(tree, change, head)
-	next.SpecHash, next.Token = specHash(p.src.Spec), p.st.asked(p.src)
 	if err := reader.files.store(ctx, p.files, change); err != nil {
 		return nil, err
 	}
@@ -240,18 +239,19 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 		return nil, err
 	}
 	p.st.memory, p.st.settled = remember(reading.Files), p.settle(tree, reading, change, next)
-	p.cfg.Logger.Info("snapshot published", "source", p.src.Metadata.Name, "rev", tree.Revision, "files", len(tree.Files),
-		"changed", len(change.Upserts), "absent", len(change.Absent), "errors", len(change.Problems))
 	return next, nil
 }
 
-// publishRead publishes what was read.
+// publishRead publishes what was read, and answers the request that asked for it.
 func (p *pass) publishRead(ctx context.Context, next *carav1.Snapshot, change Change) error {
+	next.SpecHash, next.Token = specHash(p.src.Spec), p.st.asked(p.src)
 	p.st.keys, p.st.settled = "", nil // after an error the snapshot may be stored, but not all that follows from it
 	if err := p.publish(ctx, next, change); err != nil {
 		return err
 	}
 	p.st.moves, p.st.doubt, p.st.keys = 0, "", p.keysID
+	p.cfg.Logger.Info("snapshot published", "source", p.src.Metadata.Name, "rev", next.Revision, "files", next.Files,
+		"changed", len(change.Upserts), "absent", len(change.Absent), "errors", len(change.Problems))
 	return nil
 }
 

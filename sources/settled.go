@@ -29,11 +29,9 @@ const wholeEvery = time.Hour
 
 // settled is what the next difference adds to.
 type settled struct {
-	head            *carav1.Snapshot // as published last
-	at              time.Time        // of the last whole reading
-	files, projects int
-	unread          bool // paths exist that are not read
-	warnings        []*carav1.FileProblem
+	head   *carav1.Snapshot // as published last
+	at     time.Time        // of the last whole reading
+	unread bool             // paths exist that are not read
 }
 
 // errUnsettled means that the difference alone does not say what a whole reading would say.
@@ -50,16 +48,18 @@ func (p *pass) settle(tree *Tree, reading *Reading, change Change, head *carav1.
 			return nil
 		}
 	}
-	return &settled{
-		head: head, at: p.began, files: len(tree.Files), projects: change.Projects,
-		unread: len(tree.Unread) > 0 || tree.Hidden != nil, warnings: change.Warnings,
-	}
+	return &settled{head: head, at: p.began, unread: len(tree.Unread) > 0 || tree.Hidden != nil}
 }
 
 // continues reports whether a head is the one that was published last, with the same spec.
 func (s *settled) continues(head *carav1.Snapshot, spec *carav1.SourceSpec) bool {
 	return head != nil && head.GetSequence() == s.head.GetSequence() && head.GetRevision() == s.head.GetRevision() &&
 		head.GetSpecHash() == s.head.GetSpecHash() && head.GetSpecHash() == specHash(spec)
+}
+
+// filesAfter returns how many files the source has after a difference.
+func (s *settled) filesAfter(diff *Diff) int {
+	return int(s.head.GetFiles()) + len(diff.Files) - len(diff.Gone)
 }
 
 // step publishes the difference to the last snapshot. It returns nil if the tree must be read whole.
@@ -86,8 +86,7 @@ func (p *pass) step(ctx context.Context, head *carav1.Snapshot) (*carav1.Snapsho
 	}
 	p.revision = diff.Revision
 	next := newHead(diff.Tree, change, head)
-	next.Files, next.Projects, next.Warnings = int32(from.files+len(diff.Files)-len(diff.Gone)), int32(change.Projects), first(from.warnings)
-	next.SpecHash, next.Token = specHash(p.src.Spec), p.st.asked(p.src)
+	next.Files, next.Warnings = int32(from.filesAfter(diff)), from.head.GetWarnings()
 	if err := p.publishRead(ctx, next, change); err != nil {
 		return nil, err
 	}
@@ -95,12 +94,7 @@ func (p *pass) step(ctx context.Context, head *carav1.Snapshot) (*carav1.Snapsho
 		delete(p.st.memory, factKey(f.Hash, f.Path)) // another file with that content is read again
 	}
 	maps.Copy(p.st.memory, remember(reading.Files))
-	p.st.settled = &settled{
-		head: next, at: from.at, files: int(next.Files), projects: change.Projects,
-		unread: from.unread || diff.Unread, warnings: from.warnings,
-	}
-	p.cfg.Logger.Info("snapshot published", "source", p.src.Metadata.Name, "rev", diff.Revision, "files", next.Files,
-		"changed", len(change.Upserts), "absent", len(change.Absent), "errors", 0)
+	p.st.settled = &settled{head: next, at: from.at, unread: from.unread || diff.Unread}
 	return next, nil
 }
 
@@ -135,8 +129,9 @@ func (p *pass) compare(ctx context.Context, from *settled, diff *Diff) (Change, 
 		}
 	}
 	change := Delta(*reading, slices.Collect(maps.Values(claims)))
-	change.Projects += from.projects - before
-	if !change.Complete() || len(change.Warnings) != len(diff.Warnings) || len(change.Absent) > 0 && (from.unread || diff.Unread) || change.Projects > maxProjects(p.src) {
+	change.Projects += int(from.head.GetProjects()) - before
+	tooMany := change.Projects > maxProjects(p.src) || from.filesAfter(diff) > MaxFiles
+	if tooMany || !change.Complete() || len(change.Warnings) != len(diff.Warnings) || len(change.Absent) > 0 && (from.unread || diff.Unread) {
 		return Change{}, nil, errUnsettled
 	}
 	return change, reading, nil
