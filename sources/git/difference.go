@@ -139,24 +139,28 @@ func (t *difference) folders(ctx context.Context, dir string, old, now plumbing.
 		return err
 	}
 	t.replaced = append(t.replaced, old)
+	changed := map[string]bool{} // names of the later folder
 	for x, y := a.data, b.data; len(x) > 0 || len(y) > 0; {
+		if t.visited++; t.visited > maxVisited {
+			return errWhole
+		}
 		if n := entrySize(x); n > 0 && len(y) >= n && bytes.Equal(x[:n], y[:n]) {
 			x, y = x[n:], y[n:]
 			continue
-		}
-		if t.visited++; t.visited > maxVisited {
-			return errWhole
 		}
 		var was, is *treeEntry
 		if was, is, x, y, err = nextPair(x, y); err != nil {
 			return err
 		}
-		if is != nil && countNamed(b.data, is.name) > 1 {
-			return errWhole // a problem of the folder
+		if is != nil {
+			changed[is.name] = false
 		}
 		if err := t.entries(ctx, dir, was, is, depth); err != nil {
 			return err
 		}
+	}
+	if anyTwice(b.data, changed) {
+		return errWhole // a problem of the folder
 	}
 	return nil
 }
@@ -233,16 +237,20 @@ func gitOrder(e treeEntry) string {
 	return e.name
 }
 
-// countNamed counts the entries of a name.
-func countNamed(tree []byte, name string) (n int) {
-	end := []byte(" " + name + "\x00")
+// anyTwice reports whether a folder has one of these names twice. It sets the names that it has found to true.
+func anyTwice(tree []byte, names map[string]bool) bool {
 	for size := entrySize(tree); size > 0; size = entrySize(tree) {
-		if bytes.HasSuffix(tree[:size-len(plumbing.ZeroHash)], end) {
-			n++
+		_, name, _ := bytes.Cut(tree[:size-len(plumbing.ZeroHash)-1], []byte{' '})
+		found, asked := names[string(name)]
+		if found {
+			return true
+		}
+		if asked {
+			names[string(name)] = true
 		}
 		tree = tree[size:]
 	}
-	return n
+	return false
 }
 
 var _ sources.Differ = (*driver)(nil)

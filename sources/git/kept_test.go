@@ -1,9 +1,13 @@
 package git
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/sources"
 )
 
 // What drivers keep is counted, limited, and released.
@@ -28,5 +32,41 @@ func TestKeptFoldersAreLimited(t *testing.T) {
 	}
 	if g.kept != 0 {
 		t.Errorf("%d bytes are counted and nobody keeps them", g.kept)
+	}
+}
+
+// A name that changes and is in its folder twice is a problem, so the commit is read whole.
+func TestDifferenceWithANameTwice(t *testing.T) {
+	x, y := plumbing.NewHash("aa"), plumbing.NewHash("bb")
+	old := entryOf("100644", "a b.yaml", x) + entryOf("100644", "b.yaml", x) + entryOf("100644", "c.yaml", x)
+	for name, tt := range map[string]struct {
+		now   string
+		files int // added or changed
+		err   error
+	}{
+		"a change":            {entryOf("100644", "a b.yaml", x) + entryOf("100644", "b.yaml", y) + entryOf("100644", "c.yaml", x), 1, nil},
+		"a new file":          {old + entryOf("100644", "d.yaml", x), 1, nil},
+		"one that was there":  {old + entryOf("100644", "b.yaml", y), 0, errWhole},
+		"two that are new":    {old + entryOf("100644", "d.yaml", x) + entryOf("100644", "d.yaml", y), 0, errWhole},
+		"a file and a folder": {old + entryOf("40000", "c.yaml", plumbing.ComputeHash(plumbing.TreeObject, nil)), 0, errWhole},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &pack{objects: map[plumbing.Hash]object{}}
+			var roots []plumbing.Hash
+			for _, tree := range []string{"", old, tt.now} {
+				if err := p.keep(plumbing.TreeObject, []byte(tree), int64(len(tree))); err != nil {
+					t.Fatal(err)
+				}
+				roots = append(roots, plumbing.ComputeHash(plumbing.TreeObject, []byte(tree)))
+			}
+			m, err := sources.NewMatch(&carav1.SourceSpec{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := &difference{objs: p, match: m, before: newWalk(p, m, nil), after: newWalk(p, m, nil)}
+			if err := d.folders(t.Context(), "", roots[1], roots[2], 0); !errors.Is(err, tt.err) || tt.err == nil && len(d.after.files) != tt.files {
+				t.Errorf("%d files, %v; want %d, %v", len(d.after.files), err, tt.files, tt.err)
+			}
+		})
 	}
 }
