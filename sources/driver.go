@@ -66,7 +66,7 @@ type Differ interface {
 type Diff struct {
 	// Tree has only the files that were added or changed, and no Problems, Unread, Hidden and Lookup.
 	*Tree
-	// Gone are the files that were removed or changed, as they were, sorted by path. Read is not set.
+	// Gone are the files that were removed or changed, as they were, sorted by path. They cannot be read.
 	Gone []File
 	// Unread is true if the difference has paths that Tree would return as Unread or Hidden.
 	Unread bool

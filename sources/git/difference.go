@@ -49,7 +49,7 @@ func (d *driver) Diff(ctx context.Context, base, revision string) (*sources.Diff
 		return nil, err
 	}
 	diff.Warnings = d.warnings
-	d.readLater(diff, objs)
+	d.readLater(diff, objs, t.after.wanted)
 	d.peeled = diff.Revision
 	d.keep(from.next(c, objs, t.replaced))
 	return diff, nil
@@ -64,7 +64,7 @@ func (d *driver) noDifference(ctx context.Context, err error) error {
 }
 
 // readLater lets the files of a difference be read after its pack is closed: the first one fetches all of them.
-func (d *driver) readLater(diff *sources.Diff, objs objects) {
+func (d *driver) readLater(diff *sources.Diff, objs objects, wanted map[plumbing.Hash]struct{}) {
 	if _, remote := objs.(*pack); !remote {
 		return
 	}
@@ -75,12 +75,8 @@ func (d *driver) readLater(diff *sources.Diff, objs objects) {
 		}
 	}
 	w := wish{blobs: true}
-	wanted := make(map[plumbing.Hash]struct{}, len(diff.Files))
-	for _, f := range diff.Files {
-		if h := plumbing.NewHash(f.Hash); !slices.Contains(w.want, f.Hash) {
-			w.want = append(w.want, f.Hash)
-			wanted[h] = struct{}{}
-		}
+	for h := range wanted {
+		w.want = append(w.want, h.String())
 	}
 	for i := range diff.Files {
 		f := &diff.Files[i]
