@@ -5,6 +5,8 @@
 // Invariants:
 //
 //   - No worktree, no clone on disk, no git binary: one commit is fetched shallow, and manifests are read from its trees.
+//     Between two fetches a driver keeps folders in memory, up to a limit for each driver and for all. The next fetch then
+//     brings only the difference.
 //   - A limit is checked before memory is allocated: bytes on the wire are counted as they arrive, an object's declared size
 //     is checked before it is inflated, a delta's result before it is built, and tree entries as they are walked. Large
 //     blobs are skipped and never kept.

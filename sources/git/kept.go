@@ -4,17 +4,20 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
+// Limits of the memory for folders.
 const (
-	maxKept    = 8 << 20  // folders that one driver keeps
-	maxAllKept = 64 << 20 // folders that all drivers keep
+	maxKept    = 8 << 20  // of one driver
+	maxAllKept = 64 << 20 // of all drivers
+	// perFolder is about what a folder costs beside its content: a small one has 40 bytes, and its place in the map more.
+	perFolder = 128
 )
 
 // kept are the folders of the commit that was read last. The next fetch then brings only the folders that differ.
 type kept struct {
 	commit, root plumbing.Hash
 	trees        map[plumbing.Hash]object // nil for a local repository, which has them itself
-	size         int64
-	counted      int64 // the part of Git.kept; guarded by Git.mu
+	size         int64                    // of trees, in memory
+	counted      int64                    // the part of Git.kept; guarded by Git.mu
 }
 
 // newKept returns the folders of a commit that was read from objs.
@@ -34,7 +37,7 @@ func (k *kept) add(p *pack) {
 	for h, o := range p.objects {
 		if _, have := k.trees[h]; !have && o.typ == plumbing.TreeObject {
 			k.trees[h] = o
-			k.size += int64(len(o.data))
+			k.size += perFolder + int64(len(o.data))
 		}
 	}
 }
@@ -43,8 +46,10 @@ func (k *kept) add(p *pack) {
 // fails, and the commit is read whole.
 func (k *kept) drop(replaced []plumbing.Hash) {
 	for _, h := range replaced {
-		k.size -= int64(len(k.trees[h].data))
-		delete(k.trees, h)
+		if o, have := k.trees[h]; have {
+			k.size -= perFolder + int64(len(o.data))
+			delete(k.trees, h)
+		}
 	}
 }
 

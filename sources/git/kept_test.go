@@ -35,6 +35,33 @@ func TestKeptFoldersAreLimited(t *testing.T) {
 	}
 }
 
+// packOf returns a pack with these folders, and their hashes.
+func packOf(t *testing.T, folders ...string) (p *pack, hashes []plumbing.Hash) {
+	t.Helper()
+	p = &pack{objects: map[plumbing.Hash]object{}}
+	for _, tree := range folders {
+		if err := p.keep(plumbing.TreeObject, []byte(tree), int64(len(tree))); err != nil {
+			t.Fatal(err)
+		}
+		hashes = append(hashes, plumbing.ComputeHash(plumbing.TreeObject, []byte(tree)))
+	}
+	return p, hashes
+}
+
+// The size is that of the folders that are kept, whatever was added and replaced.
+func TestKeptFoldersAreCounted(t *testing.T) {
+	first, hashes := packOf(t, "a", "bb", "ccc")
+	k := newKept(commit{}, first)
+	if want := int64(3*perFolder + 6); k.size != want {
+		t.Errorf("three folders count %d, want %d", k.size, want)
+	}
+	second, _ := packOf(t, "bb", "dddd")
+	k = k.next(commit{}, second, []plumbing.Hash{hashes[0], hashes[0], hashes[1], plumbing.NewHash("ff")})
+	if want := int64(3*perFolder + 9); k.size != want || len(k.trees) != 3 {
+		t.Errorf("%d folders count %d, want 3 and %d", len(k.trees), k.size, want)
+	}
+}
+
 // A name that changes and is in its folder twice is a problem, so the commit is read whole.
 func TestDifferenceWithANameTwice(t *testing.T) {
 	x, y := plumbing.NewHash("aa"), plumbing.NewHash("bb")
@@ -51,14 +78,7 @@ func TestDifferenceWithANameTwice(t *testing.T) {
 		"a file and a folder": {old + entryOf("40000", "c.yaml", plumbing.ComputeHash(plumbing.TreeObject, nil)), 0, errWhole},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := &pack{objects: map[plumbing.Hash]object{}}
-			var roots []plumbing.Hash
-			for _, tree := range []string{"", old, tt.now} {
-				if err := p.keep(plumbing.TreeObject, []byte(tree), int64(len(tree))); err != nil {
-					t.Fatal(err)
-				}
-				roots = append(roots, plumbing.ComputeHash(plumbing.TreeObject, []byte(tree)))
-			}
+			p, roots := packOf(t, "", old, tt.now)
 			m, err := sources.NewMatch(&carav1.SourceSpec{})
 			if err != nil {
 				t.Fatal(err)
