@@ -37,10 +37,16 @@ type settled struct {
 // errUnsettled means that the difference alone does not say what a whole reading would say.
 var errUnsettled = errors.New("the tree must be read whole")
 
+// ReadsDifferences reports whether the passes over a source with this spec can read differences. A driver keeps nothing for
+// them otherwise. A fixed commit never differs.
+func ReadsDifferences(spec *carav1.SourceSpec) bool {
+	return spec.GetFormat() != api.FormatCompose && spec.GetDecryption() == nil && spec.GetGit().GetRef().GetCommit() == ""
+}
+
 // settle returns what the next difference adds to, or nil if the next tree must be read whole.
 func (p *pass) settle(tree *Tree, reading *Reading, change Change, head *carav1.Snapshot) *settled {
 	_, differs := p.st.driver.(Differ)
-	if !differs || p.keys != nil || p.src.GetSpec().GetFormat() == api.FormatCompose || !change.Complete() || change.kept || len(change.Secrets) > 0 {
+	if !differs || !ReadsDifferences(p.src.GetSpec()) || !change.Complete() || change.kept || len(change.Secrets) > 0 {
 		return nil
 	}
 	for _, f := range reading.Files {
@@ -66,7 +72,7 @@ func (s *settled) filesAfter(diff *Diff) int {
 func (p *pass) step(ctx context.Context, head *carav1.Snapshot) (*carav1.Snapshot, error) {
 	from := p.st.settled
 	driver, differs := p.st.driver.(Differ)
-	if from == nil || !differs || p.keys != nil || p.keysID != p.st.keys || !from.continues(head, p.src.GetSpec()) || p.began.Sub(from.at) >= wholeEvery {
+	if from == nil || !differs || !from.continues(head, p.src.GetSpec()) || p.began.Sub(from.at) >= wholeEvery {
 		return nil, nil
 	}
 	diff, err := safely(func() (*Diff, error) { return driver.Diff(ctx, head.GetRevision(), p.revision) })

@@ -109,7 +109,7 @@ func (g *Git) Open(spec *carav1.SourceSpec, secret map[string][]byte) (sources.D
 	}
 	return &driver{
 		git: g, addr: addr, ref: spec.GetGit().GetRef(), match: match, shared: g.join(addr, creds),
-		warnings: badLines(spec.GetGit().GetSecretRef(), creds.badLines),
+		differs: sources.ReadsDifferences(spec), warnings: badLines(spec.GetGit().GetSecretRef(), creds.badLines),
 	}, nil
 }
 
@@ -144,15 +144,16 @@ func (g *Git) leave(s *shared) {
 }
 
 type driver struct {
-	git    *Git
-	addr   address
-	ref    *carav1.GitRef
-	match  *sources.Match
-	shared *shared
-	last   target    // result of the last probe
-	peeled string    // commit that was read last
-	kept   *kept     // the folders of that commit; nil if they are not known
-	whole  time.Time // until then, no differences are asked for: the server did not send one
+	git     *Git
+	addr    address
+	ref     *carav1.GitRef
+	match   *sources.Match
+	shared  *shared
+	last    target    // result of the last probe
+	peeled  string    // commit that was read last
+	differs bool      // differences may be asked for
+	kept    *kept     // the folders of that commit; nil if they are not known
+	whole   time.Time // until then, no differences are asked for: the server did not send one
 
 	warnings []*carav1.FileProblem // about the Secret
 }
@@ -253,7 +254,9 @@ func (d *driver) tree(ctx context.Context, objs objects) (*sources.Tree, error) 
 	if len(w.hidden) > 0 {
 		t.Hidden = w.hiddenFiles
 	}
-	d.keep(newKept(c, objs))
+	if d.differs {
+		d.keep(newKept(c, objs))
+	}
 	return t, nil
 }
 
