@@ -124,10 +124,11 @@ func valueNode(fd protoreflect.FieldDescriptor, v protoreflect.Value) (*yaml.Nod
 	case int64:
 		return plain(tagInt, strconv.FormatInt(x, 10)), nil
 	case float32: // not of manifests: measurements
-		if text := strconv.FormatFloat(float64(x), 'f', -1, 32); strings.Contains(text, ".") {
+		text := strconv.FormatFloat(float64(x), 'f', -1, 32)
+		if strings.Contains(text, ".") {
 			return plain(tagFloat, text), nil
 		}
-		return plain(tagInt, strconv.FormatFloat(float64(x), 'f', -1, 32)), nil
+		return plain(tagInt, text), nil
 	}
 	return nil, fmt.Errorf("no YAML for a field of kind %s", fd.Kind())
 }

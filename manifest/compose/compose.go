@@ -160,6 +160,8 @@ var keysOfFields = map[string]string{ //nolint:gochecknoglobals // a table
 	"stopSignal": "stop_signal", "capAdd": "cap_add", "capDrop": "cap_drop", "labels": "labels", "ulimits": "ulimits", "shmSize": "shm_size",
 }
 
+var fieldName = regexp.MustCompile(`\w+`)
+
 // validate adds the problems that the server would find. Their causes are values that Compose accepts and Cara does not.
 func (c *converter) validate() {
 	for _, e := range validate.Object(c.to) {
@@ -170,7 +172,7 @@ func (c *converter) validate() {
 				continue
 			}
 			key = "services." + c.original(svc.GetName())
-			first := regexp.MustCompile(`\w+`).FindString(field)
+			first := fieldName.FindString(field)
 			if from := keysOfFields[first]; from != "" {
 				key += "." + from
 				message = strings.TrimPrefix(strings.TrimPrefix(field, "."), "image") + " " + e.GetMessage()

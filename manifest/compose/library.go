@@ -49,6 +49,8 @@ var (
 	ofCycle     = regexp.MustCompile(`(?s)Circular reference:.* extends (\S+) in `) // the last one is in the circle
 	ofOrder     = regexp.MustCompile(`dependency cycle detected: (\S+) `)
 	quotedWords = regexp.MustCompile("[^\\s\"'`,:]{2,}")
+	undefined   = regexp.MustCompile(`undefined \w+ "?([^\s":]+)`)
+	quotedKey   = regexp.MustCompile(`^'\S+' `)
 )
 
 // about makes an error of the library a finding. mains are the Compose files of the project, and others are the files that they include
@@ -67,12 +69,10 @@ func about(text string, mains, others []*source, main string) Finding {
 		keys = []string{"services." + m[1] + ".depends_on"}
 	}
 	for _, key := range keys {
-		_, depth := deepest(slices.Concat(mains, others), key)
-		if depth > 0 {
-			at := (&input{files: mains, others: others}).locate(key)
+		if at, depth := locate(mains, others, key); depth > 0 {
 			f.File, f.Line, f.Column, f.Key = at.file, at.line, at.column, key
 			f.Message = cmp.Or(strings.TrimPrefix(strings.TrimPrefix(f.Message, key), " "), f.Message)
-			f.Message = regexp.MustCompile(`^'\S+' `).ReplaceAllString(f.Message, "")
+			f.Message = quotedKey.ReplaceAllString(f.Message, "")
 			return f
 		}
 	}
@@ -113,7 +113,7 @@ func (s *source) quoted(scope *yaml.Node, text string) *yaml.Node {
 		return firstNode(scope, true, func(n *yaml.Node) bool { return strconv.Itoa(n.Line) == m[1] })
 	}
 	words := quotedWords.FindAllString(strings.TrimSuffix(text, ": invalid compose project"), 50)
-	if m := regexp.MustCompile(`undefined \w+ "?([^\s":]+)`).FindStringSubmatch(text); m != nil {
+	if m := undefined.FindStringSubmatch(text); m != nil {
 		words = []string{m[1]}
 	}
 	if strings.Contains(text, "has neither an image") {

@@ -31,17 +31,23 @@ func newSource(name string, data []byte) (*source, error) {
 	return &source{name: name, root: root}, nil
 }
 
-// locate returns the position of a key, such as `services.web.ports.0`, or of its nearest existing parent. If several files
-// have the key, the last one decides its value. An included or extended file counts if it has more of the key.
+// locate returns the position of a key, such as `services.web.ports.0`, or of its nearest existing parent.
 func (in *input) locate(key string) place {
-	at, depth := deepest(in.files, key)
-	if other, more := deepest(in.others, key); more > depth {
-		return other
-	}
+	at, _ := locate(in.files, in.others, key)
 	return at
 }
 
-// deepest is locate. It also returns how many parts of the key exist; -1 without files.
+// locate also returns how many parts of the key exist. An included or extended file counts if it has more of the key.
+func locate(mains, others []*source, key string) (at place, depth int) {
+	at, depth = deepest(mains, key)
+	if other, more := deepest(others, key); more > depth {
+		return other, more
+	}
+	return at, depth
+}
+
+// deepest returns the position of what exists of a key in these files, and how many parts that are; -1 without files. If several
+// files have the key, the last one decides its value.
 func deepest(files []*source, key string) (best place, depth int) {
 	depth = -1
 	for _, f := range files {
