@@ -8,13 +8,14 @@ import (
 	"os"
 	"time"
 
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/emptypb"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/google/renameio/v2"
-	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 type backupOptions struct {

@@ -8,12 +8,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/cli/kind"
-	"github.com/caravanserai/cara/cli/term"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
+	"github.com/caravanserai/cara/cli/term"
 )
 
 type getOptions struct {

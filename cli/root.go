@@ -14,12 +14,13 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/emptypb"
+
 	"github.com/caravanserai/cara/cli/edit"
 	"github.com/caravanserai/cara/cli/explain"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // Streams are the input and output of a command.

@@ -28,16 +28,16 @@ func newTop(a *app) *cobra.Command {
 		Long: "Show what the running services of a project use: CPU in thousandths of a core over the last second, memory without the\n" +
 			"cache that can be dropped and its share of the limit (of the machine, without a limit), bytes over the network since\n" +
 			"the container started, processes and threads. It takes a second or two to measure.\n\n" +
-			"With --history: what they used in the last hour, as the agent of their node has measured it each 15 seconds. A block is a minute and\n" +
+			"With --history: what they used in the last hour, as the agent of their node has measured it every 15 seconds. A block is a minute and\n" +
 			"a half, and as high as the largest value in it; a space means that nothing was measured.",
 		Example: "  caractrl top shop\n  caractrl top shop/web -w\n  caractrl top shop --history",
 	}, o)
 	o.flag(cmd, "only this service")
 	f := cmd.Flags()
-	f.BoolVarP(&o.watch, "watch", "w", false, "keep running and show new figures each second: in place on a terminal, else one after the other")
+	f.BoolVarP(&o.watch, "watch", "w", false, "keep running and show new figures every second: in place on a terminal, else one after the other")
 	f.BoolVar(&o.history, "history", false, "show the last hour")
 	cmd.MarkFlagsMutuallyExclusive("watch", "history")
-	f.StringVarP(&o.output, "output", "o", "", "json|yaml; with -w, JSON is one line each second")
+	f.StringVarP(&o.output, "output", "o", "", "json|yaml; with -w, JSON is one line every second")
 	offer(cmd, "output", cobra.FixedCompletions([]string{"json", "yaml"}, noFiles))
 	return cmd
 }

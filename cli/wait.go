@@ -8,11 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"google.golang.org/grpc/codes"
 )
 
 // timedOut reports whether a watch ended because of --timeout. The server knows the deadline and may report it first.
