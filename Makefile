@@ -23,12 +23,13 @@ TESTFLAGS ?= -p 2 -timeout 40m
 # For bench-page: how long each measurement lasts.
 FIGURES  ?= 10s
 # For robustness: how long the traffic lasts, and how many runs of each scenario. SEED, SCENARIO, FAULTS and REPORT choose more.
+# RUNS is also how often bench-ha kills each program.
 LENGTH   ?= 2m
 RUNS     ?= 3
 # The rooms whose goroutines share memory. e2e runs the programs as processes of their own, which -race does not reach.
 RACED    ?= ./agent/... ./apiserver/... ./certs/... ./gc/... ./internal/... ./plan/... ./reconciler/... ./scheduler/... ./sources/... ./store/...
 
-.PHONY: help build generate fmt lint test race e2e soak robustness fuzz bench bench-fleet bench-front bench-page demo screenshots check verify
+.PHONY: help build generate fmt lint test race e2e soak robustness fuzz bench bench-fleet bench-front bench-page bench-ha demo screenshots check verify
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
