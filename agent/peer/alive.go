@@ -20,33 +20,42 @@ const (
 //
 // The kernel alone would need a quarter of an hour, because keepalives rest while sent data is not acknowledged. Its option
 // TCP_USER_TIMEOUT would also end the connections of a service that is alive and does not read for a while. So the connection
-// looks when the machine has last acknowledged anything.
+// looks when the machine has last acknowledged anything, and whether it owes an answer. While a service does not read, the kernel
+// asks its machine less and less often, at last every two minutes. Between these questions, silence means nothing. If the machine
+// dies then, reads and writes fail after the next question.
 func Connect(ctx context.Context, address string) (net.Conn, error) {
 	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: lookEvery, Interval: lookEvery, Count: int(goneAfter / lookEvery)}}
 	raw, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	return watch(raw.(*net.TCPConn), lookEvery, silence), nil
+	return watch(raw.(*net.TCPConn), lookEvery, lookAt), nil
+}
+
+// sign is what the kernel knows about the other machine.
+type sign struct {
+	silent time.Duration // since it has last sent or acknowledged anything
+	owes   bool          // it has not yet answered to data or to a question of the kernel
 }
 
 // watched is a connection that ends when the other machine is gone.
 type watched struct {
 	*net.TCPConn
-	every   time.Duration
-	silence func(*net.TCPConn) (time.Duration, error)
-	gone    atomic.Bool
+	every time.Duration
+	look  func(*net.TCPConn) (sign, error)
+	gone  atomic.Bool
 
 	mu     sync.Mutex
-	look   *time.Timer
+	next   *time.Timer
+	owed   bool // at the last look
 	closed bool
 }
 
-func watch(conn *net.TCPConn, every time.Duration, silence func(*net.TCPConn) (time.Duration, error)) *watched {
-	w := &watched{TCPConn: conn, every: every, silence: silence}
+func watch(conn *net.TCPConn, every time.Duration, look func(*net.TCPConn) (sign, error)) *watched {
+	w := &watched{TCPConn: conn, every: every, look: look}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.look = time.AfterFunc(every, w.check)
+	w.next = time.AfterFunc(every, w.check)
 	return w
 }
 
@@ -57,11 +66,13 @@ func (w *watched) check() {
 	if w.closed {
 		return
 	}
-	silent, err := w.silence(w.TCPConn)
+	s, err := w.look(w.TCPConn)
+	owed := w.owed && s.owes // at two looks: at one, the kernel may have asked just now
+	w.owed = s.owes
 	switch {
 	case err != nil: // it is closed, or the system cannot tell
-	case silent < goneAfter:
-		w.look.Reset(w.every)
+	case s.silent < goneAfter || !owed:
+		w.next.Reset(w.every)
 	default:
 		w.gone.Store(true)
 		_ = w.SetLinger(0) // nobody takes what is left
@@ -73,7 +84,7 @@ func (w *watched) check() {
 func (w *watched) Close() error {
 	w.mu.Lock()
 	w.closed = true
-	w.look.Stop()
+	w.next.Stop()
 	w.mu.Unlock()
 	return w.TCPConn.Close()
 }
@@ -88,7 +99,7 @@ func (w *watched) Write(p []byte) (int, error) {
 	return n, w.why(err)
 }
 
-// why returns the reason of an error: a connection that check has closed.
+// why returns goneError instead of an error that follows from check closing the connection.
 func (w *watched) why(err error) error {
 	if err != nil && w.gone.Load() {
 		return goneError{}
@@ -96,7 +107,7 @@ func (w *watched) why(err error) error {
 	return err
 }
 
-// goneError is a timeout, as that of the kernel.
+// goneError is a timeout, like that of the kernel.
 type goneError struct{}
 
 func (goneError) Error() string { return "its machine has not answered for " + goneAfter.String() }

@@ -5,10 +5,9 @@ package peer
 import (
 	"errors"
 	"net"
-	"time"
 )
 
-// silence is not known here. Keepalives still end connections that are quiet.
-func silence(*net.TCPConn) (time.Duration, error) {
-	return 0, errors.ErrUnsupported
+// lookAt is not supported here. Keepalives still end connections that are quiet.
+func lookAt(*net.TCPConn) (sign, error) {
+	return sign{}, errors.ErrUnsupported
 }
