@@ -123,8 +123,8 @@ func (s *Sampler) step(ctx context.Context) {
 		}
 		s.add(t, r, n)
 	}
+	s.count(now, n) // before look, which may take until the patience is over
 	s.look(ctx, unread, n)
-	s.count(now, n)
 	s.history.Expire(n)
 }
 

@@ -137,6 +137,39 @@ func TestRequests(t *testing.T) {
 	})
 }
 
+// TestRequestsBesideASlowEngine: the requests are counted once in each interval, however long the engine takes.
+func TestRequestsBesideASlowEngine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		s := running(t, &uneven{}, func(string, string) (uint64, bool) { return uint64(10 * time.Since(began).Seconds()), true })
+		s.Saw([]engine.Container{listed("c1", web, engine.StateRunning)})
+		<-time.After(6*Interval + time.Second)
+		synctest.Wait()
+		got := s.Of("shop", "u1", nil)
+		if len(got) != 1 || len(got[0].GetRequestsPerSecond()) < 4 {
+			t.Fatalf("got %v, want one service with four values or more", got)
+		}
+		for i, v := range got[0].GetRequestsPerSecond() {
+			if v < 9.9 || v > 10.1 {
+				t.Errorf("value %d is %v requests a second, want 10", i, v)
+			}
+		}
+	})
+}
+
+// uneven is an engine that fails at once, then after a while, and so on.
+type uneven struct {
+	broken
+	calls atomic.Int64
+}
+
+func (u *uneven) InspectContainer(ctx context.Context, id string) (engine.Container, error) {
+	if u.calls.Add(1)%2 == 0 {
+		<-time.After(8 * time.Second)
+	}
+	return u.broken.InspectContainer(ctx, id)
+}
+
 // broken is an engine that does not answer.
 type broken struct{}
 
