@@ -39,7 +39,7 @@ type Engine interface {
 // Sampler measures the containers of a node.
 type Sampler struct {
 	engine   Engine
-	kernel   kernel
+	kernel   kernel // set by Run
 	requests func(project, service string) (count uint64, ok bool)
 	every    time.Duration
 	history  *History
@@ -67,7 +67,7 @@ type tracked struct {
 func NewSampler(e Engine, requests func(project, service string) (uint64, bool), every time.Duration) *Sampler {
 	every = cmp.Or(every, Interval)
 	s := &Sampler{
-		engine: e, kernel: kernelAt("/"), requests: requests, every: every, history: NewHistory(every), began: time.Now(),
+		engine: e, requests: requests, every: every, history: NewHistory(every), began: time.Now(),
 		known: map[string]*tracked{}, asked: map[Service]tally{},
 	}
 	s.done.Store(-1)
@@ -90,6 +90,7 @@ func (s *Sampler) Of(project, uid string, services []string) []*carav1.ServiceUs
 
 // Run measures until ctx ends.
 func (s *Sampler) Run(ctx context.Context) error {
+	s.kernel = kernelAt("/")
 	ticker := time.NewTicker(s.every)
 	defer ticker.Stop()
 	for {
