@@ -1,7 +1,6 @@
 package meter
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -170,9 +169,8 @@ func field(file, name string) (int64, error) {
 
 // traffic sums the bytes of all interfaces in /proc/PID/net/dev, except the loopback.
 func traffic(dev []byte) (received, sent int64) {
-	lines := bufio.NewScanner(bytes.NewReader(dev))
-	for lines.Scan() {
-		name, rest, ok := strings.Cut(lines.Text(), ":")
+	for line := range bytes.Lines(dev) {
+		name, rest, ok := strings.Cut(string(line), ":")
 		fields := strings.Fields(rest)
 		if !ok || strings.TrimSpace(name) == "lo" || len(fields) < 9 {
 			continue
