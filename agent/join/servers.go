@@ -35,8 +35,8 @@ type servers struct {
 	open  []*manual.Resolver
 }
 
-// newServers returns the servers of the command line and those in the data directory. A file that is missing or damaged is no
-// error: the addresses of the command line suffice.
+// newServers returns the servers of the command line and those in the data directory. A missing or damaged file is not
+// an error: the addresses of the command line suffice.
 func newServers(given, dir string) (*servers, error) {
 	s := &servers{file: filepath.Join(dir, serversFile)}
 	var err error

@@ -38,7 +38,7 @@ const (
 // unknown is a value that was not measured.
 const unknown = -1
 
-// Values is what a service used in one interval. A value of unknown was not measured.
+// Values is what a service used in one interval. A value that was not measured is unknown.
 type Values struct {
 	CPUMillis float32 // thousandths of a core
 	Memory    float32 // bytes, at the end of the interval
@@ -69,7 +69,7 @@ func sum(a, b float32) float32 {
 // Service names a service of one life of a project.
 type Service struct{ Project, UID, Name string }
 
-// History has the values of the last hour. Intervals have numbers from 0 that only grow; who adds the values counts them.
+// History has the values of the last hour. The callers number the intervals: the first one is 0.
 type History struct {
 	every time.Duration // the length of an interval
 
@@ -95,7 +95,8 @@ func NewHistory(every time.Duration) *History {
 }
 
 // Add adds what a container of a service used in each interval from first to last. If there are too many services, the projects of
-// which nothing was measured in this interval and the one before make room, the oldest first; if there are none, the values are dropped.
+// which nothing was measured in this interval and the one before make room, the oldest first. If there is no such project, the values
+// are dropped.
 func (h *History) Add(of Service, first, last int64, v Values) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

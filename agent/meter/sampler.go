@@ -84,6 +84,7 @@ func (s *Sampler) Saw(containers []engine.Container) {
 // Of returns what some services of a project used in the last hour, or all if none is named.
 func (s *Sampler) Of(project, uid string, services []string) []*carav1.ServiceUsageHistory {
 	now, n := time.Now(), s.done.Load()
+	// The end is counted back from now, because the wall clock may have been set since began.
 	ago := now.Sub(s.began) - time.Duration(n+1)*s.every
 	return s.history.Of(project, uid, services, n, now.Add(-ago))
 }
