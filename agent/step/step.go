@@ -73,7 +73,7 @@ const (
 
 // Doing describes the action for people: `starting app`.
 func (a Action) Doing() string {
-	what, reason := a.Reason, a.Reason
+	what := a.Reason
 	switch a.Kind {
 	case KindPull:
 		what = "pulling " + a.Name
@@ -107,11 +107,11 @@ func (a Action) Doing() string {
 		what = "removing a container of " + a.Service
 	case KindWait, KindFail:
 	}
-	switch reason {
+	switch a.Reason {
 	case what, "", reasonNext, reasonNoContainer, reasonNoNetwork, reasonDeclared:
 		return what
 	}
-	return what + " (" + reason + ")"
+	return what + " (" + a.Reason + ")"
 }
 
 func about(kind Kind, c *engine.Container, reason string) Action {
