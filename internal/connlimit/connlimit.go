@@ -2,8 +2,9 @@
 //
 // Invariants:
 //
-//   - A connection is unknown until the server calls Known, after it has authenticated the caller.
-//   - There are at most Config.Max connections, Config.PerAddress from one address, and Config.Unknown unknown ones.
+//   - A connection is unknown until the server calls Known or Peer, after it has authenticated the caller.
+//   - There are at most Config.Max connections, Config.PerAddress from one address, and Config.Unknown unknown ones. A connection of
+//     another server (Peer) does not count for its address.
 //   - When a limit is reached, the oldest unknown connection that counts against it is closed. A known connection is never
 //     closed: if all are known, the new connection is refused.
 //
