@@ -165,11 +165,11 @@ func MostOrders(s *carav1.CertificateOrder, directory string, now time.Time) int
 // full returns why a host has to wait for room.
 func full(s *carav1.CertificateOrder, directory string, now time.Time) string {
 	most := MostOrders(s, directory, now)
-	text := fmt.Sprintf("the cluster has made %d orders in %s: ", most, orderWindow)
 	if most < maxOrders {
-		return text + "the others are for hosts that cannot wait"
+		return fmt.Sprintf("the cluster has made at least %d orders in %s: the last %d of %d are kept for hosts that cannot wait",
+			most, orderWindow, maxOrders-most, maxOrders)
 	}
-	return text + "the authority would refuse more"
+	return fmt.Sprintf("the cluster has made %d orders in %s: the authority would refuse more", most, orderWindow)
 }
 
 // Room returns when the next order can be made: the zero time if there is room now. orders are the times of all orders, in any

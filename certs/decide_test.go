@@ -80,7 +80,7 @@ func TestDecide(t *testing.T) {
 		},
 		"limit, can wait": {
 			Look{Wanted: true, State: good(func(s *carav1.CertificateOrder) { s.RenewAt = at(0) }), Room: noon.Add(time.Minute)},
-			Step{Wait, noon.Add(time.Minute), "the cluster has made 150 orders in 3h0m0s: the others are for hosts that cannot wait"},
+			Step{Wait, noon.Add(time.Minute), "the cluster has made at least 150 orders in 3h0m0s: the last 50 of 200 are kept for hosts that cannot wait"},
 		},
 		"limit, nothing to do":          {Look{Wanted: true, State: good(nil), Room: noon.Add(time.Minute)}, Step{Wait, noon.Add(29 * day), "the certificate is valid until 2026-03-11T12:00:00Z"}},
 		"unwanted, unknown":             {Look{}, Step{Verb: Wait, Reason: "no project claims the host"}},
