@@ -58,11 +58,11 @@ func IsJob(spec *carav1.ProjectSpec, s *carav1.Service) bool {
 	return !serves && (check == nil || check.GetDisable())
 }
 
-// RescheduleAfter parses spec.rescheduleAfter: how long to wait for a lost node (60 s if empty), or never.
+// RescheduleAfter parses spec.rescheduleAfter: how long to wait for a lost node (DefaultRescheduleAfter if empty), or never.
 func RescheduleAfter(s string) (wait time.Duration, never bool, err error) {
 	if s == Never {
 		return 0, true, nil
 	}
-	wait, err = syntax.ParseDuration(s, time.Minute)
+	wait, err = syntax.ParseDuration(s, DefaultRescheduleAfter)
 	return wait, false, err
 }

@@ -3,6 +3,7 @@ package api_test
 import (
 	"maps"
 	"testing"
+	"time"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -66,5 +67,14 @@ func TestRestarts(t *testing.T) {
 				t.Errorf("after %v, want %v", got, c.after)
 			}
 		})
+	}
+}
+
+func TestRescheduleAfter(t *testing.T) {
+	if d, never, err := api.RescheduleAfter("never"); d != 0 || !never || err != nil {
+		t.Error("never")
+	}
+	if d, never, err := api.RescheduleAfter(""); d != time.Minute || never || err != nil {
+		t.Error("default")
 	}
 }

@@ -3,9 +3,7 @@ package syntax_test
 import (
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
 )
 
@@ -27,11 +25,5 @@ func TestQuantities(t *testing.T) {
 		if got, err := syntax.MilliCPU(q); err == nil {
 			t.Errorf("cpu %q is %d", q, got)
 		}
-	}
-	if d, never, err := api.RescheduleAfter("never"); d != 0 || !never || err != nil {
-		t.Error("never")
-	}
-	if d, never, err := api.RescheduleAfter(""); d != time.Minute || never || err != nil {
-		t.Error("default")
 	}
 }
