@@ -232,17 +232,11 @@ func claimTone(c *carav1.Claim) string {
 }
 
 func bytesText(n int64) string {
-	value, unit := float64(n), "B"
-	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
-		if value < 1024 {
-			break
-		}
-		value, unit = value/1024, next
+	value, prefix := text.Scale(float64(n))
+	if value >= 100 || prefix == "" {
+		return fmt.Sprintf("%.0f %sB", value, prefix)
 	}
-	if value >= 100 || unit == "B" {
-		return fmt.Sprintf("%.0f %s", value, unit)
-	}
-	return fmt.Sprintf("%.1f %s", value, unit)
+	return fmt.Sprintf("%.1f %sB", value, prefix)
 }
 
 // link returns the address of an object's view, or "" for a kind without one.

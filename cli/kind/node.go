@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Node is the kind Node.
@@ -152,13 +153,7 @@ func Quantity(s string) term.Cell {
 
 // Size formats a number of bytes.
 func Size(n int64) term.Cell {
-	value, unit := float64(n), ""
-	for _, next := range []string{"Ki", "Mi", "Gi", "Ti"} {
-		if value < 1024 {
-			break
-		}
-		value, unit = value/1024, next
-	}
+	value, unit := text.Scale(float64(n))
 	format := "%.1f%s"
 	if unit == "" || value >= 100 {
 		format = "%.0f%s"

@@ -44,6 +44,18 @@ func Size(n int64) string {
 	return strconv.FormatInt(n>>20, 10) + " MiB"
 }
 
+// Scale returns a number of bytes in the largest unit of which there is at least one, up to TiB, and the prefix of that unit: Ki for
+// KiB, or "" for bytes.
+func Scale(bytes float64) (value float64, prefix string) {
+	for _, next := range []string{"Ki", "Mi", "Gi", "Ti"} {
+		if bytes < 1024 {
+			break
+		}
+		bytes, prefix = bytes/1024, next
+	}
+	return bytes, prefix
+}
+
 // Count formats a number of things: `1 project`, `2 projects`.
 func Count(n int, thing string) string {
 	if n == 1 {

@@ -40,3 +40,16 @@ func TestLine(t *testing.T) {
 		t.Errorf("Line keeps what is not UTF-8: %q", got)
 	}
 }
+
+func TestScale(t *testing.T) {
+	for bytes, want := range map[float64]struct {
+		value  float64
+		prefix string
+	}{
+		0: {0, ""}, 1023: {1023, ""}, 1024: {1, "Ki"}, 1536: {1.5, "Ki"}, 1 << 20: {1, "Mi"}, 3 << 30: {3, "Gi"}, 1 << 40: {1, "Ti"}, 1 << 52: {4096, "Ti"},
+	} {
+		if value, prefix := Scale(bytes); value != want.value || prefix != want.prefix {
+			t.Errorf("Scale(%v) = %v %q, want %v %q", bytes, value, prefix, want.value, want.prefix)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Hour is how long a history is at most.
@@ -78,17 +79,11 @@ func Shrink(values []float32, hour, n int) []float32 {
 
 // bytes formats a number of bytes.
 func bytes(v float32) string {
-	value, unit := float64(v), "B"
-	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
-		if value < 1024 {
-			break
-		}
-		value, unit = value/1024, next
-	}
-	if unit == "B" {
+	value, prefix := text.Scale(float64(v))
+	if prefix == "" {
 		return fmt.Sprintf("%.0f B", value)
 	}
-	return few(float32(value)) + " " + unit
+	return few(float32(value)) + " " + prefix + "B"
 }
 
 // few formats a number with about three digits.
