@@ -36,8 +36,7 @@ func (o *topOptions) showHistory(ctx context.Context, c carav1.ProjectServiceCli
 func historyRows(history *carav1.UsageHistory) (rows [][]term.Cell) {
 	for _, h := range history.GetServices() {
 		for _, m := range usage.Measures(h) {
-			s, _ := usage.Summarise(m.Values)
-			now := m.Text(s.Last)
+			now := m.Text(m.Last)
 			if m.Values[len(m.Values)-1] < 0 {
 				now = term.Dash("")
 			}
@@ -49,9 +48,9 @@ func historyRows(history *carav1.UsageHistory) (rows [][]term.Cell) {
 				term.Text(h.GetService()),
 				{Text: m.Name},
 				{Text: now},
-				{Text: m.Text(s.Mean)},
-				{Text: m.Text(s.Max)},
-				{Text: bars(usage.Shrink(m.Values, hour, blocks), s.Max)},
+				{Text: m.Text(m.Mean)},
+				{Text: m.Text(m.Max)},
+				{Text: bars(usage.Shrink(m.Values, hour, blocks), m.Max)},
 			})
 		}
 	}

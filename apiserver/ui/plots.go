@@ -70,15 +70,14 @@ func (u *UI) plotsOf(ctx context.Context, name string) plots {
 
 // plotOf draws the values of a service. The top of the drawing is the largest value.
 func plotOf(service string, m usage.Measure, interval time.Duration) plot {
-	s, _ := usage.Summarise(m.Values)
-	p := plot{Name: m.Name, Now: m.Text(s.Last), Most: m.Text(s.Max)}
+	p := plot{Name: m.Name, Now: m.Text(m.Last), Most: m.Text(m.Max)}
 	if m.Values[len(m.Values)-1] < 0 {
 		p.Now = "not measured"
 	}
 	covered := min(time.Duration(len(m.Values))*interval, usage.Hour)
 	p.Label = fmt.Sprintf("%s of %s in the last %s: now %s, at least %s, on average %s, at most %s",
-		m.Name, service, minutes(covered), p.Now, m.Text(s.Min), m.Text(s.Mean), m.Text(s.Max))
-	p.Line, p.Area = paths(m.Values, s.Max, interval)
+		m.Name, service, minutes(covered), p.Now, m.Text(m.Min), m.Text(m.Mean), m.Text(m.Max))
+	p.Line, p.Area = paths(m.Values, m.Max, interval)
 	return p
 }
 

@@ -37,11 +37,15 @@ func TestPaths(t *testing.T) {
 
 func TestPlotLabel(t *testing.T) {
 	text := func(v float32) string { return string(rune('0'+int(v))) + "m" }
-	p := plotOf("web", usage.Measure{Name: "CPU", Values: []float32{-1, 2, 4, 3}, Text: text}, 15*time.Second)
+	cpu := func(values []float32) usage.Measure {
+		s, _ := usage.Summarise(values)
+		return usage.Measure{Name: "CPU", Values: values, Summary: s, Text: text}
+	}
+	p := plotOf("web", cpu([]float32{-1, 2, 4, 3}), 15*time.Second)
 	if want := "CPU of web in the last 60 seconds: now 3m, at least 2m, on average 3m, at most 4m"; p.Label != want || p.Now != "3m" || p.Most != "4m" {
 		t.Errorf("the plot says %q, want %q", p.Label, want)
 	}
-	p = plotOf("web", usage.Measure{Name: "CPU", Values: append(make([]float32, 1000), -1), Text: text}, 15*time.Second)
+	p = plotOf("web", cpu(append(make([]float32, 1000), -1)), 15*time.Second)
 	if want := "CPU of web in the last 60 minutes: now not measured, at least 0m, on average 0m, at most 0m"; p.Label != want {
 		t.Errorf("the plot says %q, want %q", p.Label, want)
 	}

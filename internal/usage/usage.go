@@ -13,29 +13,27 @@ import (
 // Hour is how long a history is at most.
 const Hour = time.Hour
 
-// Measure is one kind of values of a service. A value below 0 was not measured.
+// Measure is one kind of values of a service, with what they come to. A value below 0 was not measured.
 type Measure struct {
 	Name   string
 	Values []float32
-	Text   func(float32) string // a value with its unit
+	Summary
+	Text func(float32) string // a value with its unit
 }
 
 // Measures returns what was measured of a service, in the order in which it is shown.
-func Measures(h *carav1.ServiceUsageHistory) []Measure {
-	perSecond := func(v float32) string { return bytes(v) + "/s" }
-	all := []Measure{
-		{"CPU", h.GetCpuMillis(), func(v float32) string { return fmt.Sprintf("%.0fm", v) }},
-		{"Memory", h.GetMemoryBytes(), bytes},
-		{"Received", h.GetReceivedBytesPerSecond(), perSecond},
-		{"Sent", h.GetSentBytesPerSecond(), perSecond},
-		{"Requests", h.GetRequestsPerSecond(), func(v float32) string { return few(v) + "/s" }},
-	}
-	var out []Measure
-	for _, m := range all {
-		if _, ok := Summarise(m.Values); ok {
-			out = append(out, m)
+func Measures(h *carav1.ServiceUsageHistory) (out []Measure) {
+	add := func(name string, values []float32, format func(float32) string) {
+		if s, ok := Summarise(values); ok {
+			out = append(out, Measure{name, values, s, format})
 		}
 	}
+	perSecond := func(v float32) string { return bytes(v) + "/s" }
+	add("CPU", h.GetCpuMillis(), func(v float32) string { return fmt.Sprintf("%.0fm", v) })
+	add("Memory", h.GetMemoryBytes(), bytes)
+	add("Received", h.GetReceivedBytesPerSecond(), perSecond)
+	add("Sent", h.GetSentBytesPerSecond(), perSecond)
+	add("Requests", h.GetRequestsPerSecond(), func(v float32) string { return few(v) + "/s" })
 	return out
 }
 

@@ -15,8 +15,7 @@ func TestMeasures(t *testing.T) {
 		CpuMillis: []float32{-1, 250.4}, MemoryBytes: []float32{1536, 300 << 20}, ReceivedBytesPerSecond: []float32{-1, 0},
 		SentBytesPerSecond: []float32{-1, 1 << 20}, RequestsPerSecond: []float32{-1, -1},
 	}) {
-		s, _ := usage.Summarise(m.Values)
-		got = append(got, m.Name+" "+m.Text(s.Last))
+		got = append(got, m.Name+" "+m.Text(m.Last))
 	}
 	if diff := cmp.Diff([]string{"CPU 250m", "Memory 300 MiB", "Received 0 B/s", "Sent 1.00 MiB/s"}, got); diff != "" {
 		t.Errorf("what was never measured is left out (-want +got):\n%s", diff)
