@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -53,7 +54,7 @@ func forbidden(tx *fakecluster.Tx, p *carav1.Project, req *carav1.DeleteProjectR
 	case api.IsTrue(src.Status.Conditions, api.CondFetchFailed):
 		return crime("the source cannot be read")
 	}
-	if o := fakecluster.Get[*carav1.Override](tx, name); overrules(o, now) {
+	if overrules(tx, name, now) {
 		return crime("a person overrode git")
 	}
 	if other := declarer(tx, source, name, now); other != "" {
@@ -72,8 +73,7 @@ func forbidden(tx *fakecluster.Tx, p *carav1.Project, req *carav1.DeleteProjectR
 			continue
 		}
 		owned++
-		if o := fakecluster.Get[*carav1.Override](tx, q.Metadata.Name); !c.Spec.Present && declarer(tx, source, q.Metadata.Name, now) == "" &&
-			!overrules(o, now) {
+		if !c.Spec.Present && declarer(tx, source, q.Metadata.Name, now) == "" && !overrules(tx, q.Metadata.Name, now) {
 			gone++
 		}
 	}
@@ -87,9 +87,16 @@ func forbidden(tx *fakecluster.Tx, p *carav1.Project, req *carav1.DeleteProjectR
 	return ""
 }
 
-// overrules reports whether an override keeps git from deleting.
-func overrules(o *carav1.Override, now time.Time) bool {
-	return o != nil && o.Scope != "Expiry" && !plan.EndedByTime(o, now)
+// overrules reports whether an override keeps git from deleting a project. One that lasts until git's next change does so while
+// a source declares what the override was made against.
+func overrules(tx *fakecluster.Tx, project string, now time.Time) bool {
+	o := fakecluster.Get[*carav1.Override](tx, project)
+	if o == nil || o.Scope == "Expiry" || plan.EndedByTime(o, now) {
+		return false
+	}
+	return o.UntilHash == "" || slices.ContainsFunc(fakecluster.AllIn[*carav1.Claim](tx), func(c *carav1.Claim) bool {
+		return c.Spec.Project.Metadata.Name == project && c.Spec.Present && c.Spec.Hash == o.UntilHash
+	})
 }
 
 // declarer returns another source that is not being deleted and would take over a project.
