@@ -110,16 +110,18 @@ func (u *UI) wait(s *stream, r *http.Request, v *watchedView, got *rendered) int
 		case <-r.Context().Done():
 			return -1
 		}
-		var changed bool
-		switch changed, at, wake = got.view.changed(u.Cache, at); {
-		case changed && v.ready(at):
-			return at
-		case changed: // another stream has just rendered the view
-			at--
+		changed, upTo, next := got.view.changed(u.Cache, at)
+		switch {
+		case changed && v.ready(upTo):
+			return upTo
+		case changed: // too early: another stream has just rendered the view
+			wake = nil
 			pause.Reset(v.rest())
 		case woken: // by changes that the view does not show, and more may follow
-			wake = nil
+			at, wake = upTo, nil
 			pause.Reset(minPause)
+		default:
+			at, wake = upTo, next
 		}
 	}
 }

@@ -1,7 +1,11 @@
 package ui
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -45,4 +49,29 @@ func TestViewShows(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
 		}
 	}
+}
+
+// A stream is so far behind that the changes are no longer in memory, and another stream has just rendered the view. It gets the view
+// when the pause ends.
+func TestWaitFarBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &UI{Config: Config{Cache: state.NewCache(1)}}
+		for i, name := range []string{"shop", "blog", "blog"} {
+			u.Cache.Apply(state.Transaction{Rev: int64(i + 2), Changes: []state.Change{{
+				Kind: api.KindProject, Name: name, New: &carav1.Project{Metadata: &carav1.ObjectMeta{Name: name}},
+			}}})
+		}
+		got := &rendered{at: 1, view: view{name: "shop", kinds: []string{api.KindProject}}}
+		v := &watchedView{newest: got, next: time.Now().Add(minPause)}
+		time.AfterFunc(minPause/2, func() {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.newest, v.next = &rendered{at: 2, view: got.view}, time.Now().Add(maxPause)
+		})
+		s := openStream(httptest.NewRecorder())
+		defer s.close()
+		if at := u.wait(s, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody), v, got); at != 4 {
+			t.Errorf("it waits for revision %d, want 4", at)
+		}
+	})
 }
