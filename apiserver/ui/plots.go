@@ -23,7 +23,7 @@ const (
 // plots are what the services of a project used in the last hour.
 type plots struct {
 	Project  string
-	Problem  string // why there are none
+	Problem  string // the reason if they cannot be shown
 	Services []servicePlots
 }
 
@@ -100,26 +100,27 @@ func paths(values []float32, most float32, interval time.Duration) (line, area s
 	for i, v := range values {
 		x := plotWidth - float64(len(values)-1-i)*step
 		if v < 0 || x < 0 {
-			open = false
 			continue
 		}
 		y := float64(plotHeight)
 		if most > 0 {
 			y = plotHeight * (1 - float64(v/most))
 		}
-		if ends := i == len(values)-1 || values[i+1] < 0; !open {
-			fmt.Fprintf(&l, "M%.1f %.1f", x, y)
-			fmt.Fprintf(&a, "M%.1f %dV%.1f", x, plotHeight, y)
-			if ends {
-				l.WriteString("h.1") // a dot
-			}
-		} else {
+		ends := i == len(values)-1 || values[i+1] < 0
+		if open {
 			fmt.Fprintf(&l, "L%.1f %.1f", x, y)
 			fmt.Fprintf(&a, "L%.1f %.1f", x, y)
+		} else {
+			fmt.Fprintf(&l, "M%.1f %.1f", x, y)
+			fmt.Fprintf(&a, "M%.1f %dV%.1f", x, plotHeight, y)
 		}
-		if open = true; i == len(values)-1 || values[i+1] < 0 {
+		if ends && !open {
+			l.WriteString("h.1") // a dot
+		}
+		if ends {
 			fmt.Fprintf(&a, "V%dZ", plotHeight)
 		}
+		open = !ends
 	}
 	return l.String(), a.String()
 }
