@@ -109,8 +109,7 @@ func collapse(all []moment) (out []moment) {
 // band is a drawing of the moments: over the last hour if something happened in it, else over the last day.
 type band struct {
 	Span, Label string
-	Phase       string // the current phase
-	Tone        string
+	Tone        string // of the current phase
 	Since       string // where the current phase begins, of bandWidth
 	Length      string
 	Marks       []mark
@@ -131,8 +130,7 @@ func bandOf(p *carav1.Project, all []moment, now time.Time) *band {
 		span, name = 24*time.Hour+time.Minute, "day"
 	}
 	x := func(at time.Time) float64 { return bandWidth * min(max(1-now.Sub(at).Seconds()/span.Seconds(), 0), 1) }
-	b := &band{Span: name, Phase: phaseText(p), Tone: tone(p), Since: fmt.Sprint(bandWidth), Length: "0"}
-	b.Label = fmt.Sprintf("What happened in the last %s: ", name)
+	b := &band{Span: name, Tone: tone(p), Since: fmt.Sprint(bandWidth), Length: "0"}
 	for _, m := range all {
 		if within(m.At.AsTime()) {
 			b.Marks = append(b.Marks, mark{fmt.Sprintf("%.1f", x(m.At.AsTime())), m.Tone})
@@ -141,7 +139,7 @@ func bandOf(p *carav1.Project, all []moment, now time.Time) *band {
 	if len(b.Marks) == 0 {
 		return nil
 	}
-	b.Label += fmt.Sprintf("%d entries. The project is %s", len(b.Marks), b.Phase)
+	b.Label = fmt.Sprintf("What happened in the last %s: %d entries. The project is %s", name, len(b.Marks), phaseText(p))
 	if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase); c.GetLastTransitionTime() != nil {
 		from := x(c.GetLastTransitionTime().AsTime())
 		b.Since, b.Length = fmt.Sprintf("%.1f", from), fmt.Sprintf("%.1f", bandWidth-from)
