@@ -122,6 +122,19 @@ func TestTimelineIsBounded(t *testing.T) {
 	}
 }
 
+// A rectangle of SVG without a colour is black, so the style sheet has one for the phases of each tone.
+func TestBandHasColours(t *testing.T) {
+	css, err := files.ReadFile("assets/app.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tone := range []string{good, warn, bad, dim} {
+		if !strings.Contains(string(css), ".band rect."+tone+" { fill:") {
+			t.Errorf("a phase of the tone %s has no colour", tone)
+		}
+	}
+}
+
 func TestBand(t *testing.T) {
 	p := &carav1.Project{Status: &carav1.ProjectStatus{
 		Phase: api.PhaseFailed, Conditions: []*carav1.Condition{{Type: api.CondPhase, LastTransitionTime: minute(-31)}},
