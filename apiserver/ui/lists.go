@@ -15,22 +15,38 @@ type list[T any] struct {
 
 // rows are which rows of a list the browser gets.
 type rows struct {
-	At         string // the address of the whole list
-	Query      string
-	All, Found int
-	From, To   int
-	Prev, Next string // addresses of the windows before and after
+	At           string // the address of the whole list
+	Query, Phase string // the filter; only projects have phases
+	All, Found   int
+	From, To     int
+	Prev, Next   string // addresses of the windows before and after
 }
 
 // listOf filters a list by the words of the query and cuts the window that the query asks for. The words are in lower case.
 func listOf[T any](r request, path string, all []T, matches func(item T, words []string) bool) list[T] {
-	l := list[T]{rows: rows{At: Prefix + path, Query: clipped(r.query.Get("q")), All: len(all)}, Items: all}
-	if words := strings.Fields(strings.ToLower(l.Query)); len(words) > 0 {
+	l := list[T]{rows: rowsOf(r, path, len(all)), Items: all}
+	if words := l.words(); len(words) > 0 {
 		l.Items = slices.Clone(all) // the list is the cache's
 		l.Items = slices.DeleteFunc(l.Items, func(item T) bool { return !matches(item, words) })
 	}
+	l.cut(r)
+	return l
+}
+
+// rowsOf returns the rows of a list before it is filtered.
+func rowsOf(r request, path string, all int) rows {
+	return rows{At: Prefix + path, Query: clipped(r.query.Get("q")), All: all}
+}
+
+// words returns the words of the filter in lower case.
+func (r rows) words() []string { return strings.Fields(strings.ToLower(r.Query)) }
+
+// cut keeps the window of the items that begins at the row that the query asks for.
+func (l *list[T]) cut(r request) {
 	l.Found = len(l.Items)
-	l.From, l.To = span(r.query.Get("from"), l.Found)
+	from, _ := strconv.Atoi(r.query.Get("from")) // 0 if it is not a number
+	l.From = max(0, min(from/window*window, (l.Found-1)/window*window))
+	l.To = min(l.From+window, l.Found)
 	l.Items = l.Items[l.From:l.To]
 	if l.From > 0 {
 		l.Prev = l.link(max(0, l.From-window))
@@ -38,13 +54,15 @@ func listOf[T any](r request, path string, all []T, matches func(item T, words [
 	if l.To < l.Found {
 		l.Next = l.link(l.To)
 	}
-	return l
 }
 
+// link returns the address of the window that begins at a row, with the same filter.
 func (r rows) link(from int) string {
 	v := url.Values{}
-	if r.Query != "" {
-		v.Set("q", r.Query)
+	for key, value := range map[string]string{"q": r.Query, "phase": r.Phase} {
+		if value != "" {
+			v.Set(key, value)
+		}
 	}
 	if from > 0 {
 		v.Set("from", strconv.Itoa(from))
@@ -53,13 +71,6 @@ func (r rows) link(from int) string {
 		return r.At
 	}
 	return r.At + "?" + v.Encode()
-}
-
-// span returns the rows of the window that begins at a row, of so many.
-func span(at string, found int) (from, to int) {
-	from, _ = strconv.Atoi(at) // 0 if it is not a number
-	from = max(0, min(from/window*window, (found-1)/window*window))
-	return from, min(from+window, found)
 }
 
 // all reports whether each word is in one of the texts.

@@ -2,9 +2,7 @@ package ui
 
 import (
 	"context"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/caravanserai/cara/api"
@@ -20,13 +18,8 @@ const (
 
 // projectList is a window of the projects that match a filter.
 type projectList struct {
-	Query, Phase string
-	Phases       []choice
-	Items        []*carav1.Project
-	All, Found   int
-	From, To     int
-	Prev, Next   string // addresses of the windows before and after
-	MayCreate    bool
+	list[*carav1.Project]
+	Phases []choice
 }
 
 // choice is one value of a filter, with how many objects have it.
@@ -41,68 +34,48 @@ func (vs views) projects(ctx context.Context, r request) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	l := listProjects(all.GetItems(), clipped(r.query.Get("q")), r.query.Get("phase"), r.query.Get("from"))
-	return view{title: "Projects", nav: "projects", template: "projects", data: l, kinds: []string{api.KindProject, api.KindNode}}, nil
+	return view{title: "Projects", nav: "projects", template: "projects", data: listProjects(r, all.GetItems()), kinds: []string{api.KindProject, api.KindNode}}, nil
 }
 
 func clipped(q string) string { return strings.TrimSpace(q[:min(len(q), maxQuery)]) }
 
-// listProjects filters the projects and cuts the window that begins at row from.
-func listProjects(all []*carav1.Project, q, phase, from string) projectList {
-	l := projectList{Query: q, Phase: phase, All: len(all)}
-	words := strings.Fields(strings.ToLower(q))
-	counts := map[string]int{}
-	var found []*carav1.Project
+// listProjects filters the projects by words and by phase, and cuts the window that the query asks for.
+func listProjects(r request, all []*carav1.Project) projectList {
+	l := projectList{list: list[*carav1.Project]{rows: rowsOf(r, "projects", len(all))}}
+	l.Phase = r.query.Get("phase")
+	words, counts := l.words(), map[string]int{}
 	for _, p := range all {
 		if len(words) > 0 && !matches(p, words) {
 			continue
 		}
 		counts[p.GetStatus().GetPhase()]++
-		if phase == "" || phase == p.GetStatus().GetPhase() {
-			found = append(found, p)
+		if l.Phase == "" || l.Phase == p.GetStatus().GetPhase() {
+			l.Items = append(l.Items, p)
 		}
 	}
-	l.Found = len(found)
-	l.From, l.To = span(from, len(found))
-	l.Items = found[l.From:l.To]
-	l.link(counts)
+	l.cut(r)
+	l.Phases = l.choices(counts)
 	return l
 }
 
-// link fills in the addresses: of the other windows, and of the same filter with another phase.
-func (l *projectList) link(counts map[string]int) {
-	if l.From > 0 {
-		l.Prev = projectsURL(l.Query, l.Phase, max(0, l.From-window))
-	}
-	if l.To < l.Found {
-		l.Next = projectsURL(l.Query, l.Phase, l.To)
-	}
+// choices returns the phases of the projects that match the words. Each has the address of the same filter with that phase, or without
+// it if it is chosen.
+func (r rows) choices(counts map[string]int) (out []choice) {
 	for _, phase := range api.Phases() {
 		value := string(phase)
-		if counts[value] > 0 || value == l.Phase {
-			c := choice{Value: value, Count: counts[value], Chosen: value == l.Phase, Link: projectsURL(l.Query, value, 0)}
-			if c.Chosen {
-				c.Link = projectsURL(l.Query, "", 0)
-			}
-			l.Phases = append(l.Phases, c)
+		c := choice{Value: value, Count: counts[value], Chosen: value == r.Phase}
+		if c.Count == 0 && !c.Chosen {
+			continue
 		}
-	}
-}
-
-func projectsURL(q, phase string, from int) string {
-	v := url.Values{}
-	for key, value := range map[string]string{"q": q, "phase": phase} {
-		if value != "" {
-			v.Set(key, value)
+		other := r
+		other.Phase = value
+		if c.Chosen {
+			other.Phase = ""
 		}
+		c.Link = other.link(0)
+		out = append(out, c)
 	}
-	if from > 0 {
-		v.Set("from", strconv.Itoa(from))
-	}
-	if len(v) == 0 {
-		return Prefix + "projects"
-	}
-	return Prefix + "projects?" + v.Encode()
+	return out
 }
 
 // matches reports whether each word is in a text by which people know a project. words are in lower case.
