@@ -41,6 +41,9 @@ func rowsOf(r request, path string, all int) rows {
 // words returns the words of the filter in lower case.
 func (r rows) words() []string { return strings.Fields(strings.ToLower(r.Query)) }
 
+// First is the number of the first row, as people count.
+func (r rows) First() int { return r.From + 1 }
+
 // cut keeps the window of the items that begins at the row that the query asks for.
 func (l *list[T]) cut(r request) {
 	l.Found = len(l.Items)
