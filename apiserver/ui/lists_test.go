@@ -4,7 +4,11 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // A list is filtered by all words and cut into windows, and its links keep the filter.
@@ -45,5 +49,17 @@ func TestListOf(t *testing.T) {
 	}
 	if empty := listOf(request{}, "things", nil, func(string, []string) bool { return true }); empty.From != 0 || empty.To != 0 {
 		t.Errorf("an empty list: %+v", empty.rows)
+	}
+}
+
+// A node is found by its name, its state and its labels, in any mixture.
+func TestNodeMatches(t *testing.T) {
+	n := &carav1.Node{Metadata: &carav1.ObjectMeta{Name: "n1", Labels: map[string]string{"zone": "eu"}}, Status: &carav1.NodeStatus{State: api.NodeReady}}
+	for words, want := range map[string]bool{
+		"n1": true, "ready": true, "zone=eu": true, "n1 zone=eu": true, "zone=eu ready": true, "zone=us": false, "n2 zone=eu": false,
+	} {
+		if got := nodeMatches(n, strings.Fields(words)); got != want {
+			t.Errorf("%q: %v, want %v", words, got, want)
+		}
 	}
 }

@@ -100,11 +100,6 @@ func hasReason(p *carav1.Project, word string) bool {
 	return has(reason, word)
 }
 
-// hasLabels reports whether each word is in a label.
-func hasLabels(labels map[string]string, words []string) bool {
-	return !slices.ContainsFunc(words, func(word string) bool { return !hasLabel(labels, word) })
-}
-
 func hasLabel(labels map[string]string, word string) bool {
 	for key, value := range labels {
 		if has(key+"="+value, word) {

@@ -130,9 +130,7 @@ func (vs views) nodes(ctx context.Context, r request) (view, error) {
 	for _, p := range projects.GetItems() {
 		on[p.GetStatus().GetNodeRef()] = append(on[p.GetStatus().GetNodeRef()], p)
 	}
-	l := listOf(r, "nodes", nodes.GetItems(), func(n *carav1.Node, words []string) bool {
-		return all(words, n.GetMetadata().GetName(), nodeText(n)) || hasLabels(n.GetMetadata().GetLabels(), words)
-	})
+	l := listOf(r, "nodes", nodes.GetItems(), nodeMatches)
 	data := list[node]{rows: l.rows, Items: make([]node, len(l.Items))}
 	for i, n := range l.Items {
 		data.Items[i] = nodeOf(n, on[n.GetMetadata().GetName()])
@@ -153,6 +151,12 @@ func (vs views) node(ctx context.Context, r request) (view, error) {
 	out := nodeOf(n, projects.GetItems())
 	out.Actions = vs.offers(r.actor, n)
 	return view{title: name, nav: "nodes", template: "node", data: out, kinds: []string{api.KindNode, api.KindProject}}, nil
+}
+
+// nodeMatches reports whether each word is in a text by which people know a node.
+func nodeMatches(n *carav1.Node, words []string) bool {
+	inNoLabel := slices.DeleteFunc(slices.Clone(words), func(word string) bool { return hasLabel(n.GetMetadata().GetLabels(), word) })
+	return all(inNoLabel, n.GetMetadata().GetName(), nodeText(n))
 }
 
 // nodeOf adds up what the projects on a node have requested.
