@@ -49,7 +49,7 @@ func (u *UI) live(show show, own bool) handler {
 				next = &rendered{at: at}
 			case next.id != seen:
 				seen = next.id
-				s.send("view", next.id, next.body)
+				s.write(next.sent)
 			}
 			got = next
 		}
@@ -65,7 +65,7 @@ func (u *UI) renderAt(r *http.Request, show show) (*rendered, error) {
 		return nil, err
 	}
 	body, id, err := u.render(v)
-	return &rendered{view: v, at: at, body: body, id: id}, err
+	return &rendered{view: v, at: at, id: id, sent: message("view", id, body)}, err
 }
 
 // sendProblem sends an error in the place of the view. It returns "" if the stream must end because the caller's login has.
@@ -173,7 +173,10 @@ func openStream(w http.ResponseWriter) *stream {
 func (s *stream) close() { _ = s.conn.SetWriteDeadline(time.Time{}) }
 
 // send sends one event.
-func (s *stream) send(event, id string, data []byte) {
+func (s *stream) send(event, id string, data []byte) { s.write(message(event, id, data)) }
+
+// message returns one event as it is sent.
+func message(event, id string, data []byte) []byte {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "event: %s\n", event)
 	if id != "" {
@@ -185,7 +188,7 @@ func (s *stream) send(event, id string, data []byte) {
 		out.WriteByte('\n')
 	}
 	out.WriteByte('\n')
-	s.write(out.Bytes())
+	return out.Bytes()
 }
 
 // ping finds out whether the browser is still there.

@@ -42,8 +42,8 @@ type watchedView struct {
 type rendered struct {
 	view view
 	at   int64 // the revision before it was rendered: it shows at least this state
-	body []byte
 	id   string
+	sent []byte // the event for the browser, which is the same for all streams
 }
 
 // keyOf returns what a view depends on: its address and the person's rights, or the session if it is the person's own.
@@ -110,7 +110,7 @@ func (w *watched) get(v *watchedView, revision int64, has *rendered, render func
 	views, streams := w.open(v)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.newest, v.next = n, time.Now().Add(pause(time.Since(began), len(n.body), streams, views))
+	v.newest, v.next = n, time.Now().Add(pause(time.Since(began), len(n.sent), streams, views))
 	return n, nil
 }
 
