@@ -167,6 +167,8 @@ func TestPlots(t *testing.T) {
 	if n := m.asked.Load(); n != before {
 		t.Errorf("the agent was asked %d times though the plots were closed", n-before)
 	}
+	must(t, tab.Eval(`void (window.fetch = async () => new Response("<h1>Too many requests</h1>", {status: 429}))`, nil), tab.Click("#plots > summary"),
+		tab.Shows("#plots", "cannot answer now"), tab.Until("!document.querySelector('#plots h1')"))
 	for _, problem := range tab.Problems() {
 		t.Errorf("the console of the page: %s", problem)
 	}

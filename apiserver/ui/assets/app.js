@@ -109,10 +109,11 @@
     try {
       const r = await fetch(part.dataset.load, { signal: AbortSignal.timeout(30000) });
       if (r.redirected) return out();
+      if (!r.ok) throw new Error(r.status); // the answer is not the part
       const fresh = document.createElement("div");
       fresh.append(...parse(await r.text()).childNodes);
       morph(box, fresh);
-    } catch { box.textContent = "The server does not answer. Trying again…"; }
+    } catch { box.textContent = "The server cannot answer now. Trying again…"; }
     delete part.dataset.loading;
   };
   const seen = (part) => { const r = part.getBoundingClientRect(); return r.bottom > 0 && r.top < innerHeight; };
