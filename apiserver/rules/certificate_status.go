@@ -6,10 +6,11 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"google.golang.org/protobuf/proto"
 )
 
 // SetCertificates sets the certificates in the status of a project, and the condition about them, from the spec from the
