@@ -29,7 +29,7 @@ type exchange struct {
 
 	route    *carav1.Route // nil if no project claims the host
 	backend  *backend      // nil if no service is to get the request
-	series   *series       // nil if there are no metrics
+	series   *series       // nil if no host leads to the service any more, or no project claims the host
 	user     string        // the client, if it has given the right password
 	status   int           // 0 before the response
 	upgraded bool

@@ -89,9 +89,6 @@ func newMetrics(into prometheus.Registerer, connections, hosts, lost func() floa
 
 // route updates the routed services and drops the series of others.
 func (f *metrics) route(hosts map[string]site) {
-	if f == nil {
-		return
-	}
 	routed := map[target]bool{}
 	for _, s := range hosts {
 		for _, r := range s {
@@ -128,9 +125,6 @@ func (f *metrics) passed(of target) (n uint64, ok bool) {
 
 // of returns the series of a request, or nil if its service lost its last host meanwhile.
 func (f *metrics) of(x *exchange) *series {
-	if f == nil {
-		return nil
-	}
 	key := seriesKey{target{x.route.Project, x.route.Service}, fromClient}
 	if x.via != "" {
 		key.from = fromPeer
@@ -173,7 +167,7 @@ func (s *series) begin() {
 // count counts a completed request.
 func (f *metrics) count(x *exchange, took time.Duration) {
 	s := x.series
-	if f != nil && x.route == nil {
+	if x.route == nil {
 		f.unrouted.Inc()
 	}
 	if s == nil {
