@@ -170,7 +170,7 @@ func (p *Provider) StartDevice(ctx context.Context) (Device, error) {
 }
 
 // Poll asks once whether the person has logged in on the other device. pending is true if not yet; slower asks for a longer interval.
-// Within the interval it does not ask again: whoever has a handle could hammer the provider through the server.
+// Within the interval it does not ask again: otherwise a caller with a handle could flood the provider through the server.
 func (p *Provider) Poll(ctx context.Context, handle string) (login Login, pending, slower bool, err error) {
 	var known device
 	if err := p.open(sealDevice, handle, &known); err != nil || !p.Now().Before(known.End) {
