@@ -24,6 +24,6 @@ func (u *UI) endSession(w http.ResponseWriter, r *http.Request) error {
 	if _, err := u.api.sessions.DeleteSession(r.Context(), &carav1.DeleteRequest{Name: r.PathValue("name")}); err != nil && !api.IsNotFound(err) {
 		return err
 	}
-	http.Redirect(w, r, Prefix+"sessions", http.StatusSeeOther)
+	http.Redirect(w, r, Prefix+pathSessions, http.StatusSeeOther)
 	return nil
 }

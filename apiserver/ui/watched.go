@@ -57,7 +57,7 @@ func keyOf(r *http.Request, own bool) string {
 	return fmt.Sprintf("%s role %s for %q and %q", &key, a.Role, a.NamePrefixes, a.Hosts)
 }
 
-// join returns the view with a key, for one stream more. The stream must leave it.
+// join returns the view with a key, for one more stream. The stream must leave it.
 func (w *watched) join(key string) *watchedView {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -94,8 +94,8 @@ func pause(took time.Duration, size, streams, views int) time.Duration {
 	return min(max(minPause, cost*share*time.Duration(views)), maxPause)
 }
 
-// get returns a rendering of at least a revision that is not the one that the stream has. If there is none, it renders the view.
-// An error is the caller's own.
+// get returns a rendering that shows at least a revision, and not the one that the stream has. It renders the view if another stream
+// has not done that yet. An error is not shared: the next stream tries itself.
 func (w *watched) get(v *watchedView, revision int64, has *rendered, render func() (*rendered, error)) (*rendered, error) {
 	v.rendering.Lock()
 	defer v.rendering.Unlock()
