@@ -40,7 +40,8 @@ func (s *Store) Announce(id string, value []byte) {
 	})
 }
 
-// announce renews the lease of the description, and writes the description if there is no lease. It returns the lease.
+// announce renews the lease of the description, and writes the description if there is no lease. It returns the lease of the
+// description, or 0 if it could not be written.
 func (c *connection) announce(lease clientv3.LeaseID, id string, value []byte) (clientv3.LeaseID, error) {
 	ctx, cancel := context.WithTimeout(c.closed, announceFor/4)
 	defer cancel()
@@ -57,8 +58,10 @@ func (c *connection) announce(lease clientv3.LeaseID, id string, value []byte) (
 	if err != nil {
 		return 0, err
 	}
-	_, err = c.client.Put(ctx, c.keys.server(id), string(value), clientv3.WithLease(granted.ID))
-	return granted.ID, err
+	if _, err := c.client.Put(ctx, c.keys.server(id), string(value), clientv3.WithLease(granted.ID)); err != nil {
+		return 0, err // a lease that is kept would look like a description; this one ends by itself
+	}
+	return granted.ID, nil
 }
 
 // withdraw ends the description, so that others do not wait for the end of its lease.

@@ -47,6 +47,9 @@ func TestAnnounce(t *testing.T) {
 	if all := announced(t, second, "two"); len(all.Servers) != 1 {
 		t.Errorf("%d servers are announced", len(all.Servers))
 	}
+	if lease, err := second.announce(0, "3", make([]byte, 3<<20)); err == nil || lease != 0 {
+		t.Errorf("a description that etcd has not written has the lease %x, and would not be written again: %v", lease, err)
+	}
 }
 
 // Depose ends the lock of the holder that is meant, and of no other one. The deposed holder cannot write any more.
