@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/caravanserai/cara/internal/text"
 )
 
 const (
@@ -31,14 +33,12 @@ func (m Member) full() bool { return m.Quota > 0 && m.Size > m.Quota/100*nearQuo
 
 // String tells the sizes for a person.
 func (m Member) String() string {
-	text := fmt.Sprintf("%s has a database of %s, %s of it in use", m.Endpoint, size(m.Size), size(m.InUse))
+	sizes := fmt.Sprintf("%s has a database of %s, %s of it in use", m.Endpoint, text.Size(m.Size), text.Size(m.InUse))
 	if m.Quota > 0 {
-		text += ", quota " + size(m.Quota)
+		sizes += ", quota " + text.Size(m.Quota)
 	}
-	return text
+	return sizes
 }
-
-func size(bytes int64) string { return fmt.Sprintf("%d MiB", (bytes+1<<20-1)>>20) }
 
 // members keeps what the members have said.
 type members struct {
