@@ -165,10 +165,6 @@ func Of(conn net.Conn) *Conn {
 		if c, ok := conn.(*Conn); ok {
 			return c
 		}
-		if counted, ok := conn.(*connlimit.Conn); ok {
-			conn = counted.Conn
-			continue
-		}
 		wrapper, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok {
 			return nil

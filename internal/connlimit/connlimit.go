@@ -168,6 +168,9 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
+// NetConn returns the wrapped connection.
+func (c *Conn) NetConn() net.Conn { return c.Conn }
+
 // CloseWrite closes the write side of the connection, if the connection supports that.
 func (c *Conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
