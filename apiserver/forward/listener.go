@@ -90,7 +90,7 @@ func (l *Listener) pass(raw net.Conn) {
 	if !stop() {
 		<-interrupted
 	}
-	conn := net.Conn(&replayed{Conn: raw, rest: io.MultiReader(bytes.NewReader(read), raw)})
+	conn := identity.Started(raw, read)
 	if err != nil && l.ctx.Err() == nil {
 		_ = raw.Close() // a silent or closed connection gets no answer
 		return
@@ -180,23 +180,4 @@ func (l *Listener) carry(to *target, client net.Conn, tunnel *tls.Conn, kind kin
 		_ = half.CloseWrite() // so that the client reads all that was sent before it sees the end
 	}
 	cut()
-}
-
-// replayed is a connection whose first bytes were read already.
-type replayed struct {
-	net.Conn
-	rest io.Reader
-}
-
-// NetConn returns the wrapped connection.
-func (c *replayed) NetConn() net.Conn { return c.Conn }
-
-func (c *replayed) Read(p []byte) (int, error) { return c.rest.Read(p) }
-
-// CloseWrite closes the write side of the connection, if the connection supports that.
-func (c *replayed) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return nil
 }

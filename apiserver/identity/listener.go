@@ -102,7 +102,7 @@ func (l *Listener) greet(raw net.Conn) {
 		_ = raw.Close() // a silent or closed connection gets no answer
 		return
 	}
-	conn := net.Conn(&startedConn{Conn: raw, first: []byte{first}})
+	conn := Started(raw, []byte{first})
 	switch {
 	case first == tlsRecord:
 		conn = tls.Server(conn, l.config)
@@ -145,6 +145,10 @@ func loopback(a net.Addr) bool {
 		return false
 	}
 }
+
+// Started returns a connection whose first bytes have already been read: readers get them again. Only one goroutine may read
+// from it.
+func Started(conn net.Conn, first []byte) net.Conn { return &startedConn{Conn: conn, first: first} }
 
 // startedConn is a connection whose first bytes have already been read. Only one goroutine may read from it.
 type startedConn struct {
