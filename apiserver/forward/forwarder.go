@@ -44,6 +44,7 @@ type Config struct {
 // Forwarder is the standby's side.
 type Forwarder struct {
 	cfg      Config
+	peers    *tls.Config // of connections to the active server
 	watchers sync.WaitGroup
 
 	mu      sync.Mutex
@@ -59,7 +60,9 @@ type target struct {
 }
 
 // New returns a forwarder that knows no active server.
-func New(cfg Config) *Forwarder { return &Forwarder{cfg: cfg, changed: make(chan struct{})} }
+func New(cfg Config) *Forwarder {
+	return &Forwarder{cfg: cfg, peers: cfg.Identity.PeerTLSConfig(Protocol), changed: make(chan struct{})}
+}
 
 // Point says which server is active from now on. holder tells it from an earlier start of the same server. An empty address
 // means that its address is not known. Connections to another server are closed. It watches the server until ctx ends or
@@ -133,7 +136,7 @@ func (f *Forwarder) dial(ctx context.Context, to *target, h header) (*tls.Conn, 
 	if err != nil {
 		return nil, fmt.Errorf("connect to the active server: %w", err)
 	}
-	conn := tls.Client(raw, f.cfg.Identity.PeerTLSConfig(Protocol))
+	conn := tls.Client(raw, f.peers)
 	err = conn.HandshakeContext(ctx)
 	if err == nil {
 		h.via = f.cfg.ID

@@ -28,8 +28,9 @@ const (
 // answer.
 type Listener struct {
 	net.Listener
-	f    *Forwarder
-	left chan net.Conn
+	f      *Forwarder
+	secure *tls.Config // of clients whose TLS ends here; shared, so that they can resume sessions
+	left   chan net.Conn
 
 	ctx    context.Context //nolint:containedctx // the listener's own life: net.Listener has no other way to end it
 	cancel context.CancelCauseFunc
@@ -39,7 +40,7 @@ type Listener struct {
 
 // Listen wraps a listener. It starts no goroutine.
 func (f *Forwarder) Listen(ctx context.Context, inner net.Listener) *Listener {
-	l := &Listener{Listener: inner, f: f, left: make(chan net.Conn)}
+	l := &Listener{Listener: inner, f: f, secure: f.cfg.Identity.TLSConfig(), left: make(chan net.Conn)}
 	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return l
 }
@@ -150,7 +151,7 @@ func (l *Listener) carry(to *target, client net.Conn, tunnel *tls.Conn, kind kin
 	defer tunnel.NetConn().Close()
 	defer client.Close()
 	if kind == kindSecure {
-		ended := tls.Server(client, l.f.cfg.Identity.TLSConfig())
+		ended := tls.Server(client, l.secure)
 		ctx, cancel := context.WithTimeout(l.ctx, greeting)
 		err := ended.HandshakeContext(ctx)
 		cancel()
