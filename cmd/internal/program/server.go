@@ -242,7 +242,8 @@ type runner interface {
 	Run(ctx context.Context) error
 }
 
-func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, server *apiserver.Server, queues *loop.Metrics) error {
+// loops returns the loops of the active server, by name.
+func (c *ServerConfig) loops(queues *loop.Metrics) map[string]func(grpc.ClientConnInterface, *slog.Logger) (runner, error) {
 	all := map[string]func(grpc.ClientConnInterface, *slog.Logger) (runner, error){
 		"sources": func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
 			cfg := sources.Config{
@@ -268,7 +269,11 @@ func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, se
 			return c.obtainer(conn, log, queues)
 		}
 	}
-	for name, build := range all {
+	return all
+}
+
+func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, server *apiserver.Server, queues *loop.Metrics) error {
+	for name, build := range c.loops(queues) {
 		conn, err := server.Client(name) //nolint:contextcheck // every call has its own context
 		if err != nil {
 			return err

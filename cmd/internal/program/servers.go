@@ -3,6 +3,7 @@ package program
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -68,10 +69,7 @@ func (c *ServerConfig) describe() *carav1.Server {
 // active returns a server as the active one.
 func (c *ServerConfig) active(s *carav1.Server) *carav1.Server {
 	s = proto.CloneOf(s)
-	s.State, s.Loops = api.ServerActive, []string{"gc", "reconciler", "scheduler", "sources"}
-	if c.ACME.on() {
-		s.Loops = append([]string{"certs"}, s.Loops...)
-	}
+	s.State, s.Loops = api.ServerActive, slices.Sorted(maps.Keys(c.loops(nil)))
 	return s
 }
 
