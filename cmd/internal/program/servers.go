@@ -17,6 +17,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/store/etcd"
 )
 
@@ -91,7 +92,7 @@ func encode(s *carav1.Server) []byte {
 func decode(data []byte) *carav1.Server {
 	s := &carav1.Server{}
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, s); err != nil {
-		return &carav1.Server{Host: string(data[:min(len(data), maxAdvertise)]), State: api.ServerStandby}
+		return &carav1.Server{Host: text.Printable(string(data), maxAdvertise), State: api.ServerStandby}
 	}
 	return s
 }
