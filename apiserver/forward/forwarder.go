@@ -34,10 +34,11 @@ type Config struct {
 	ID       string
 	Identity *identity.Identity
 	Logger   *slog.Logger
-	// Gone is called when a server that was active has ended without a word: nothing listens at its address any more, or it is
-	// a standby. It is not called for a server that is only silent.
+	// Gone is called when a server that was active has ended and has not said that it shuts down: nothing listens at its address
+	// any more, or it is a standby. It is not called for a server that is only silent.
 	Gone func(holder string)
-	// Keep takes connections that were not passed on when a Listener closes, for who listens there next. nil closes them.
+	// Keep takes connections that were not passed on when a Listener closes, for the next listener at that address. If it is nil,
+	// they are closed.
 	Keep func(net.Conn)
 }
 

@@ -32,7 +32,8 @@ func newDevCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dev [DIR]", Short: "Run server and agent in one process, watching a directory", Args: cobra.MaximumNArgs(1),
 		Long: "Run server and agent in one process, watching a directory. Each save prints a line: what runs and where, or the place\n" +
-			"of the mistake. With --format Compose, each directory with a compose.yaml is a project. Containers keep running when it ends; --down removes everything that it started for the directory.",
+			"of the mistake. With --format Compose, each directory with a compose.yaml is a project. Containers keep running when\n" +
+			"it ends; --down removes everything that it started for the directory.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {

@@ -24,8 +24,8 @@ type Member struct {
 	Leader   bool
 	Size     int64 // bytes of the database file
 	InUse    int64 // bytes of it that have data; a defragmentation frees the others
-	Quota    int64 // bytes at which etcd takes no more writes; 0 if this version of etcd does not tell
-	Alarms   int   // problems that it tells, such as a full database
+	Quota    int64 // bytes at which etcd takes no more writes; 0 if this version of etcd does not report it
+	Alarms   int   // number of problems that it reports, such as a full database
 }
 
 // full reports whether the database nears its quota. Space that has no data counts: etcd does not give it back by itself.

@@ -29,7 +29,7 @@ func (a *address) active(ctx context.Context) (net.Listener, error) {
 	return a.begin(ctx, func() bool { return false })
 }
 
-// begin returns a listener. When it closes, the address stays bound if stays says so.
+// begin returns a listener. When it closes, the address stays bound if stays returns true then.
 func (a *address) begin(ctx context.Context, stays func() bool) (net.Listener, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -64,7 +64,7 @@ func (c *ServerConfig) turn(ctx context.Context, db *etcd.Store, id *identity.Id
 }
 
 // wait is the time as a standby. While it lasts, connections to the address are passed on to the active server. If that is not
-// possible, they are answered why.
+// possible, clients get an answer that says why.
 type wait struct {
 	c         *ServerConfig
 	id        *identity.Identity
