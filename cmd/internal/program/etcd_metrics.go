@@ -25,7 +25,7 @@ func (etcdFigures) all() []etcdFigure {
 		figure("database_bytes", "Size of the member's database file.", func(m etcd.Member) (float64, bool) { return float64(m.Size), m.Up }),
 		figure("database_in_use_bytes", "Bytes of the database that have data. A defragmentation frees the others.", func(m etcd.Member) (float64, bool) { return float64(m.InUse), m.Up }),
 		figure("database_quota_bytes", "Size of the database at which etcd takes no more writes.", func(m etcd.Member) (float64, bool) { return float64(m.Quota), m.Quota > 0 }),
-		figure("alarms", "Problems that the member tells, such as a full database.", func(m etcd.Member) (float64, bool) { return float64(m.Alarms), m.Up }),
+		figure("alarms", "Number of problems that the member reports, such as a full database.", func(m etcd.Member) (float64, bool) { return float64(m.Alarms), m.Up }),
 	}
 }
 
@@ -45,8 +45,9 @@ func (f etcdFigures) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (f etcdFigures) Collect(out chan<- prometheus.Metric) {
-	for _, m := range f.db.Members() {
-		for _, one := range f.all() {
+	members := f.db.Members()
+	for _, one := range f.all() {
+		for _, m := range members {
 			if value, known := one.value(m); known {
 				out <- prometheus.MustNewConstMetric(one.desc, prometheus.GaugeValue, value, m.Endpoint)
 			}
