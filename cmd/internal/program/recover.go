@@ -32,27 +32,29 @@ func (c *ServerConfig) Recover(ctx context.Context, r Recovery) (objects int, er
 	if r.Member == "" || r.To != storeEtcd && (!alone || dir == "") {
 		return 0, errors.New("give --etcd-data-dir DIR (that of a member of the lost cluster), and --to etcd or --to pebble:DIR (a data directory without a store)")
 	}
-	user, err := copying{c}.recoverySettings(alone, dir)
+	work := copying{c}
+	user, err := work.recoverySettings(alone, dir)
 	if err != nil {
 		return 0, err
 	}
 	err = survivor.Run(ctx, survivor.Config{DataDir: r.Member, Program: r.Program, User: user}, func(ctx context.Context, endpoint string, secure *tls.Config) (err error) {
-		from, err := copying{c}.openSurvivor(ctx, endpoint, secure)
+		from, err := work.openSurvivor(ctx, endpoint, secure)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, from.Close()) }() //nolint:contextcheck // it closes also when ctx has ended
 		if alone {
-			objects, err = copying{c}.fromEtcd(ctx, from)
+			objects, err = work.fromEtcd(ctx, from)
 		} else {
-			objects, err = copying{c}.toNewEtcd(ctx, from)
+			objects, err = work.toNewEtcd(ctx, from)
 		}
 		return err
 	})
 	return objects, err
 }
 
-// recoverySettings checks the flags, and returns the user of etcd that the client certificate names.
+// recoverySettings sets the store, and the directory of a server alone. It checks the flags, and returns the user of etcd that the
+// client certificate names.
 func (c copying) recoverySettings(alone bool, dir string) (user string, err error) {
 	c.Store = storeEtcd
 	if alone {
