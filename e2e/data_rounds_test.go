@@ -119,9 +119,7 @@ func newDataRounds(t *testing.T, seed uint64) *dataRounds {
 	}
 	repositories := t.TempDir()
 	flags := []string{"--host-volume", "witness=" + w.witness, "--backup-dir", repositories}
-	free, err := testcluster.FreeAddress()
-	w.must(err)
-	_, port, err := net.SplitHostPort(free)
+	port, err := testcluster.FreePort()
 	w.must(err)
 	w.pools["n1"] = <-pools
 	w.engines = append(w.engines, first)

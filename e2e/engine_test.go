@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,11 +21,7 @@ import (
 // wildcard is a free port on every address, so that agents in network namespaces reach the server.
 func wildcard(t *testing.T) string {
 	t.Helper()
-	addr, err := testcluster.FreeAddress()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(addr)
+	port, err := testcluster.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

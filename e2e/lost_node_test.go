@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -133,11 +132,7 @@ func lost(i *internet, name string) string {
 // TestLostNode: the node that runs a project dies under the clients of another node's agent. What they get until the project runs
 // elsewhere are answers of the agent that say why. Then their requests succeed again over the connections that they have.
 func TestLostNode(t *testing.T) {
-	free, err := testcluster.FreeAddress()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(free)
+	port, err := testcluster.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

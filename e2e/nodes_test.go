@@ -25,9 +25,7 @@ func twoNodesWith(t *testing.T, agentFlags []string, serverFlags ...string) (*te
 	second := secondEngine(t)
 	w := newWorld(t, options{listen: wildcard(t), serverFlags: serverFlags})
 	testdocker.Images(t, first, testimage.WebV1, testimage.WebV2, testimage.KV, testimage.Job)
-	free, err := testcluster.FreeAddress()
-	w.must(err)
-	_, port, err := net.SplitHostPort(free)
+	port, err := testcluster.FreePort()
 	w.must(err)
 	w.pools["n1"] = <-pools
 	w.engines = append(w.engines, first)

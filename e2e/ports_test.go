@@ -252,9 +252,7 @@ func (w *testCluster) freePorts(n int) []string {
 	w.Helper()
 	var out []string
 	for range n {
-		address, err := testcluster.FreeAddress()
-		w.must(err)
-		_, port, err := net.SplitHostPort(address)
+		port, err := testcluster.FreePort()
 		w.must(err)
 		out = append(out, port)
 	}

@@ -134,13 +134,9 @@ func (d *demo) startCluster(ctx context.Context) (err error) {
 			address *string
 			host    string
 		}{{&cfg.Listen, "0.0.0.0"}, {&first.Ingress, d.second.Gateway}} {
-			free, err := testcluster.FreeAddress()
+			port, err := testcluster.FreePort()
 			if err != nil {
 				return err
-			}
-			_, port, err := net.SplitHostPort(free)
-			if err != nil {
-				return fmt.Errorf("find a free port: %w", err)
 			}
 			*at.address = net.JoinHostPort(at.host, port)
 		}

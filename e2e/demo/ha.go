@@ -230,13 +230,9 @@ func (h *haDemo) active(ctx context.Context) (machine, error) {
 
 func (h *haDemo) startAgents(ctx context.Context) (err error) {
 	for i, name := range []string{"node-1", "node-2"} {
-		free, err := testcluster.FreeAddress()
+		port, err := testcluster.FreePort()
 		if err != nil {
 			return err
-		}
-		_, port, err := net.SplitHostPort(free)
-		if err != nil {
-			return fmt.Errorf("find a free port: %w", err)
 		}
 		ingress := net.JoinHostPort(haSelf, port) // agents tell each other no address of loopback
 		if i == 0 {

@@ -59,6 +59,16 @@ func FreeAddress() (string, error) {
 	return "", fmt.Errorf("find a free port: %w", err)
 }
 
+// FreePort returns the port of a FreeAddress, for programs that listen at another address of this machine.
+func FreePort() (string, error) {
+	address, err := FreeAddress()
+	if err != nil {
+		return "", err
+	}
+	_, port, err := net.SplitHostPort(address)
+	return port, err
+}
+
 // New returns a cluster without running processes.
 func New(cfg Config) (*Cluster, error) {
 	if cfg.Listen == "" {
