@@ -43,6 +43,24 @@ func images() []string {
 
 // prepare finds or makes everything that the story needs.
 func (d *demo) prepare(ctx context.Context) (err error) {
+	if err := d.prepareEngine(ctx); err != nil {
+		return err
+	}
+	d.second, err = testdocker.StartSecond(ctx, secondName())
+	switch {
+	case errors.Is(err, testdocker.ErrNoSecond):
+		d.second = nil
+		d.out.say("one node only: a second engine in a network namespace cannot be had here")
+		return nil
+	case err != nil:
+		return err
+	}
+	d.out.say("a second engine runs in the network namespace %s", d.second.NetNS)
+	return testdocker.LoadImages(ctx, d.second.Host, images()...)
+}
+
+// prepareEngine makes a directory, builds the programs if they are not given, and finds an engine that no other demo uses.
+func (d *demo) prepareEngine(ctx context.Context) (err error) {
 	if d.dir, err = os.MkdirTemp("", "cara-demo-"); err != nil {
 		return fmt.Errorf("make a directory: %w", err)
 	}
@@ -63,20 +81,7 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 	if err := d.alone(ctx); err != nil {
 		return err
 	}
-	if err := testdocker.LoadImages(ctx, d.engine, images()...); err != nil {
-		return err
-	}
-	d.second, err = testdocker.StartSecond(ctx, secondName())
-	switch {
-	case errors.Is(err, testdocker.ErrNoSecond):
-		d.second = nil
-		d.out.say("one node only: a second engine in a network namespace cannot be had here")
-		return nil
-	case err != nil:
-		return err
-	}
-	d.out.say("a second engine runs in the network namespace %s", d.second.NetNS)
-	return testdocker.LoadImages(ctx, d.second.Host, images()...)
+	return testdocker.LoadImages(ctx, d.engine, images()...)
 }
 
 // alone makes sure that no other demo runs on this machine, and takes away what one left that was killed: its projects

@@ -14,7 +14,6 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/internal/test/testca"
 	"github.com/caravanserai/cara/internal/test/testcluster"
-	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testlink"
 )
 
@@ -63,19 +62,7 @@ func (h *haDemo) prepareHA(ctx context.Context) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("this demo makes network namespaces and needs root")
 	}
-	if h.dir, err = os.MkdirTemp("", "cara-demo-"); err != nil {
-		return fmt.Errorf("make a directory: %w", err)
-	}
-	if h.bin, err = filepath.Abs(h.bin); err != nil {
-		return fmt.Errorf("find the programs: %w", err)
-	}
-	if h.engine, err = testdocker.Find(ctx); err != nil {
-		return err
-	}
-	if err := h.alone(ctx); err != nil {
-		return err
-	}
-	if err := testdocker.LoadImages(ctx, h.engine, images()...); err != nil {
+	if err := h.prepareEngine(ctx); err != nil {
 		return err
 	}
 	if err := disconnect(ctx, h.all()...); err != nil {
