@@ -304,14 +304,39 @@ func (h *haDemo) killActive(ctx context.Context) error {
 	return h.show(ctx, "get", "servers")
 }
 
-func (h *haDemo) killLeader(ctx context.Context) error {
-	m := h.etcd[0]
-	for _, one := range h.etcd {
-		if text, err := os.ReadFile(filepath.Join(h.dir, one.name+".log")); err == nil && strings.Contains(string(text), "became leader") {
-			m = one // the last one that says so, before any was killed
+// leader returns the member of etcd that was elected in the newest term, as the logs say.
+func (h *haDemo) leader() (found machine, err error) {
+	newest := 0
+	for _, m := range h.etcd {
+		text, err := os.ReadFile(filepath.Join(h.dir, m.name+".log"))
+		if err != nil {
+			return found, fmt.Errorf("find the leader of etcd: %w", err)
+		}
+		const elected = "became leader at term "
+		at := strings.LastIndex(string(text), elected)
+		if at < 0 {
+			continue
+		}
+		term := 0
+		if _, err := fmt.Sscan(string(text[at+len(elected):]), &term); err != nil {
+			return found, fmt.Errorf("read the term of etcd's leader %s: %w", m.name, err)
+		}
+		if term > newest {
+			found, newest = m, term
 		}
 	}
-	err := h.during(ctx, "v3", func() error {
+	if newest == 0 {
+		return found, errors.New("no log of etcd says which member is the leader")
+	}
+	return found, nil
+}
+
+func (h *haDemo) killLeader(ctx context.Context) error {
+	m, err := h.leader()
+	if err != nil {
+		return err
+	}
+	err = h.during(ctx, "v3", func() error {
 		h.out.say("killing the member of etcd %s", m.ip)
 		return h.running[m.name].Kill()
 	})
