@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testdocker"
 )
 
@@ -95,35 +95,15 @@ func (v *visitor) begin(ctx context.Context, ingress string) {
 	v.stop = cancel
 	v.done.Go(func() {
 		for ctx.Err() == nil {
-			if err := visit(ctx, ingress); ctx.Err() == nil {
+			if _, err := visit(ctx, ingress, "shop.demo.test"); ctx.Err() == nil {
 				v.n.Add(1)
 				if err != nil {
 					v.failed.Add(1)
 				}
 			}
-			select {
-			case <-time.After(50 * time.Millisecond):
-			case <-ctx.Done():
-			}
+			_ = testcluster.Pause(ctx, 50*time.Millisecond) // the loop ends with ctx
 		}
 	})
-}
-
-func visit(ctx context.Context, ingress string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+ingress+"/", http.NoBody)
-	if err != nil {
-		return err
-	}
-	req.Host = "shop.demo.test"
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return errors.New(resp.Status)
-	}
-	return nil
 }
 
 func (v *visitor) end() (n, failed int64) {

@@ -108,22 +108,31 @@ func (d *demo) running(ctx context.Context, names ...string) error {
 // answers asks the ingress of the first node, whatever node the project runs on.
 func (d *demo) answers(ctx context.Context, host, words string) error {
 	return d.out.wait(ctx, fmt.Sprintf("http://%s/ answers %q", host, words), func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.ingress+"/", nil)
-		if err != nil {
-			return err
-		}
-		req.Host = host
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		page, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-		if err == nil && (resp.StatusCode != http.StatusOK || !strings.Contains(string(page), words)) {
-			err = fmt.Errorf("%s: %.100q", resp.Status, page)
+		page, err := visit(ctx, d.ingress, host)
+		if err == nil && !strings.Contains(page, words) {
+			err = fmt.Errorf("it answers %.100q", page)
 		}
 		return err
 	})
+}
+
+// visit returns the page of a host, as an ingress serves it.
+func visit(ctx context.Context, ingress, host string) (page string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+ingress+"/", http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	req.Host = host
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %.100q", resp.Status, text)
+	}
+	return string(text), err
 }
 
 func (d *demo) pushTwo(ctx context.Context) error {
