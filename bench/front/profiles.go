@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"time"
+
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // profile begins a profile of the processor, if one is wanted. The returned function ends it.
@@ -33,20 +36,15 @@ func (o options) profileFile(what string) string {
 	return filepath.Join(o.profiles, o.role+"-"+what+".pprof")
 }
 
-// heap writes what the memory holds. The file appears when it is complete.
+// heap writes what the memory holds. The file "memory" is the last one: writeHeap waits for it.
 func (o options) heap() error {
 	runtime.GC()
 	for what, name := range map[string]string{"goroutines": "goroutine", "heap": "heap"} {
-		path := o.profileFile(what)
-		f, err := os.Create(path + ".part")
-		if err != nil {
+		var profile bytes.Buffer
+		if err := pprof.Lookup(name).WriteTo(&profile, 0); err != nil {
 			return err
 		}
-		defer f.Close()
-		if err := pprof.Lookup(name).WriteTo(f, 0); err != nil {
-			return err
-		}
-		if err := os.Rename(path+".part", path); err != nil {
+		if err := os.WriteFile(o.profileFile(what), profile.Bytes(), 0o600); err != nil {
 			return err
 		}
 	}
@@ -69,10 +67,8 @@ func (p *process) writeHeap(ctx context.Context, dir string) error {
 		return err
 	}
 	for !exists(last) {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		if err := testcluster.Pause(ctx, 50*time.Millisecond); err != nil {
+			return err
 		}
 	}
 	return nil
