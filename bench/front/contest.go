@@ -128,25 +128,28 @@ func (c *contest) connections(ctx context.Context) error {
 		return nil
 	}
 	for kind, by := range map[string]func(*process) client{"HTTP": c.plain, "HTTPS": c.secure} {
-		all, err := c.proxies(ctx, 0)
-		if err != nil {
+		if err := c.idleConnections(ctx, kind, by); err != nil {
 			return err
 		}
-		for _, p := range all {
-			if p.at[strings.ToLower(kind)] == "" {
-				continue
-			}
-			grown, failed := c.idleMemory(ctx, p, by(p))
-			if failed != nil {
-				err = fmt.Errorf("%s: idle connections: %w", p.name, failed)
-				break
-			}
-			c.table.add(fmt.Sprintf("%d idle connections of %s, MiB more", c.idle, kind), p.name, grown)
+	}
+	return nil
+}
+
+func (c *contest) idleConnections(ctx context.Context, kind string, by func(*process) client) error {
+	all, err := c.proxies(ctx, 0)
+	if err != nil {
+		return err
+	}
+	defer endAll(all)
+	for _, p := range all {
+		if p.at[strings.ToLower(kind)] == "" {
+			continue
 		}
-		endAll(all)
+		grown, err := c.idleMemory(ctx, p, by(p))
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: idle connections: %w", p.name, err)
 		}
+		c.table.add(fmt.Sprintf("%d idle connections of %s, MiB more", c.idle, kind), p.name, grown)
 	}
 	return nil
 }
