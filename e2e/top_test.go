@@ -1,13 +1,16 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
@@ -53,17 +56,15 @@ services:
 			CPUMillis, MemoryBytes []float32
 		}
 	}
-	for within := time.After(5 * time.Minute); ; { // the agent measures each 15 seconds
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	w.must(testcluster.WaitFor(ctx, "the usage history has idle and busy", func(context.Context) error { // the agent measures each 15 seconds
 		w.call("GET", "/api/v1/projects/"+name+"/usage", "", 200, &usage)
 		if len(usage.Services) == 2 && slices.Max(usage.Services[1].CPUMillis) > 50 && slices.Max(usage.Services[0].MemoryBytes) > 0 {
-			break
+			return nil
 		}
-		select {
-		case <-within:
-			t.Fatalf("the usage history is %+v, want that of idle and busy", usage)
-		case <-time.After(time.Second):
-		}
-	}
+		return fmt.Errorf("it is %+v", usage)
+	}))
 	w.says("the last hour", w.ctl("", "top", name, "--history").Stdout, "LAST HOUR", "idle      Memory", "busy      CPU", "█")
 	w.says("the last hour of a service", w.ctl("", "top", name+"/idle", "--history", "-o", "yaml").Stdout, "service: idle", "memoryBytes:")
 	watch := w.begin("top", "-w", "-o", "json", name)
