@@ -31,6 +31,7 @@ func TestFiguresHA(t *testing.T) {
 	creates(t, "three members of etcd, through a standby", &clients{name: c.name, conns: c.conns[1:2]})
 
 	figures := map[string][]time.Duration{}
+	took := func(what string, since time.Time) { figures[what] = append(figures[what], time.Since(since)) }
 	active := 0
 	for run := range runs {
 		t.Logf("run %d", run)
@@ -38,9 +39,9 @@ func TestFiguresHA(t *testing.T) {
 		p.must(p.servers[active].Server.Kill())
 		name := fmt.Sprintf("killed-%d", run)
 		p.lasts(c, name, active)
-		figures["the active server is killed -> a write succeeds"] = append(figures["the active server is killed -> a write succeeds"], time.Since(at))
+		took("the active server is killed -> a write succeeds", at)
 		p.scheduled(c, name, active)
-		figures["the active server is killed -> the loops work"] = append(figures["the active server is killed -> the loops work"], time.Since(at))
+		took("the active server is killed -> the loops work", at)
 		ctx, cancel := p.patience()
 		p.must(p.servers[active].StartStandby(ctx))
 
@@ -48,7 +49,7 @@ func TestFiguresHA(t *testing.T) {
 		at = time.Now()
 		p.etcd.Kill(leader)
 		p.firstOf(c, fmt.Sprintf("etcd-%d", run))
-		figures["the leader of etcd is killed -> a write succeeds"] = append(figures["the leader of etcd is killed -> a write succeeds"], time.Since(at))
+		took("the leader of etcd is killed -> a write succeeds", at)
 		p.etcd.Run(leader)
 		active = p.active(ctx)
 		cancel()
