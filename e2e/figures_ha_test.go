@@ -144,22 +144,3 @@ func (p *pair) somewhere(c *clients, what string, without int, call func(context
 		})
 	}))
 }
-
-// active waits until a server is ready, and returns which.
-func (p *pair) active(ctx context.Context) int {
-	p.Helper()
-	found := -1
-	p.must(testcluster.WaitFor(ctx, "a server is active", func(ctx context.Context) error {
-		for i, s := range p.servers {
-			quick, cancel := context.WithTimeout(ctx, time.Second)
-			err := s.AwaitReady(quick)
-			cancel()
-			if err == nil {
-				found = i
-				return nil
-			}
-		}
-		return errors.New("none is ready")
-	}))
-	return found
-}

@@ -103,6 +103,25 @@ func (p *pair) takesOver(i int, since time.Time) {
 	p.Logf("server %d: ready after %.1f s, a write succeeds after %.1f s", i, ready.Seconds(), time.Since(since).Seconds())
 }
 
+// active waits until a server is ready, and returns which.
+func (p *pair) active(ctx context.Context) int {
+	p.Helper()
+	found := -1
+	p.must(testcluster.WaitFor(ctx, "a server is active", func(ctx context.Context) error {
+		for i, s := range p.servers {
+			quick, cancel := context.WithTimeout(ctx, time.Second) // each has its own time, because a standby uses it up
+			err := s.AwaitReady(quick)
+			cancel()
+			if err == nil {
+				found = i
+				return nil
+			}
+		}
+		return errors.New("no server is ready")
+	}))
+	return found
+}
+
 // writes applies a project until that succeeds, as a pipeline does that tries again.
 func (p *pair) writes(name string) {
 	p.Helper()
@@ -165,18 +184,7 @@ func TestStandby(t *testing.T) {
 	p.etcd.Run(1)
 	p.etcd.Run(2)
 	at = time.Now()
-	p.must(testcluster.WaitFor(ctx, "one server is active again", func(ctx context.Context) error {
-		for _, s := range p.servers {
-			quick, cancel := context.WithTimeout(ctx, time.Second) // each has its own time, because a standby uses it up
-			err := s.AwaitReady(quick)
-			cancel()
-			if err == nil {
-				p.Server = s.Server
-				return nil
-			}
-		}
-		return errors.New("none is ready")
-	}))
+	p.Server = p.servers[p.active(ctx)].Server
 	p.Logf("with a majority, one is ready after %.1f s", time.Since(at).Seconds())
 	p.writes(p.name("last"))
 	p.running(p.name("last"))
