@@ -18,8 +18,8 @@ import (
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
-// pair is two servers on one etcd of three members, behind a balancer that asks /readyz. The verbs of the cluster use the
-// balancer. The data directory of the cluster is that of the first server.
+// pair is two servers on one etcd of three members. Some tests add a third: see third. The verbs of the cluster use a balancer that
+// asks /readyz, or the second server. The data directory of the cluster is that of the first server.
 type pair struct {
 	*testCluster
 	etcd    *testetcd.Cluster
@@ -49,16 +49,7 @@ func newServers(t *testing.T, balanced bool) *pair {
 		if i == 1 && !balanced {
 			cfg.Listen = front
 		}
-		s, err := testcluster.New(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.servers = append(p.servers, s)
-		t.Cleanup(func() {
-			if s.Server != nil && !s.Server.Exited() {
-				_ = s.Server.Kill() // the test is over
-			}
-		})
+		p.add(t, cfg)
 	}
 	if balanced {
 		balance(t, front, p.servers) // before the cluster, so that it ends after it
@@ -70,6 +61,22 @@ func newServers(t *testing.T, balanced bool) *pair {
 	p.must(p.servers[1].StartStandby(ctx))
 	p.Server = p.servers[0].Server
 	return p
+}
+
+// add adds a server that is not started yet, and returns it.
+func (p *pair) add(t *testing.T, cfg testcluster.Config) *testcluster.Cluster {
+	t.Helper()
+	s, err := testcluster.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.servers = append(p.servers, s)
+	t.Cleanup(func() {
+		if s.Server != nil && !s.Server.Exited() {
+			_ = s.Server.Kill() // the test is over
+		}
+	})
+	return s
 }
 
 // etcdFlags are the flags of a server that keeps its state in etcd.

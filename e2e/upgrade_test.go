@@ -188,15 +188,7 @@ func (p *pair) third() {
 	p.Helper()
 	ctx, cancel := p.patience()
 	defer cancel()
-	s, err := testcluster.New(testcluster.Config{Dir: p.TempDir(), Bin: p.Bin, ServerFlags: p.servers[0].ServerFlags})
-	p.must(err)
-	p.servers = append(p.servers, s)
-	p.Cleanup(func() {
-		if s.Server != nil && !s.Server.Exited() {
-			_ = s.Server.Kill() // the test is over
-		}
-	})
-	p.must(s.StartStandby(ctx))
+	p.must(p.add(p.T, testcluster.Config{Dir: p.TempDir(), Bin: p.Bin, ServerFlags: p.servers[0].ServerFlags}).StartStandby(ctx))
 }
 
 // percentile returns a share of sorted times.
