@@ -232,6 +232,19 @@ func TestForward(t *testing.T) {
 	}
 }
 
+// TestResume: a client of a standby resumes its session, so that its next connection needs no whole handshake.
+func TestResume(t *testing.T) {
+	r := newRig(t)
+	r.forward.Point(t.Context(), "one", r.inner.Addr().String())
+	cfg := r.client()
+	cfg.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	for _, want := range []bool{false, true} {
+		if _, answer := r.get(r.transport(cfg, false), "https", "/"); answer.TLS.DidResume != want {
+			t.Errorf("resumed is %v, want %v", answer.TLS.DidResume, want)
+		}
+	}
+}
+
 // TestAnotherServerIsActive: the connections to the earlier one are closed, and new ones go to the next.
 func TestAnotherServerIsActive(t *testing.T) {
 	r := newRig(t)
