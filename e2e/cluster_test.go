@@ -145,6 +145,14 @@ func (w *testCluster) patience() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(w.Context(), patience)
 }
 
+// eventually waits until check has no error.
+func (w *testCluster) eventually(what string, check func() error) {
+	w.Helper()
+	ctx, cancel := w.patience()
+	defer cancel()
+	w.must(testcluster.WaitFor(ctx, what, func(context.Context) error { return check() }))
+}
+
 // name makes a project's name that no other test on this machine has: an engine's names are shared.
 func (w *testCluster) name(short string) string { return short + "-" + w.id }
 

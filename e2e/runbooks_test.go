@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
@@ -92,14 +90,6 @@ func TestRunbooks(t *testing.T) {
 		p.listed(both)
 	})
 	p.Server = p.servers[1].Server
-}
-
-// eventually waits until check has no error.
-func (p *pair) eventually(what string, check func() error) {
-	p.Helper()
-	ctx, cancel := p.patience()
-	defer cancel()
-	p.must(testcluster.WaitFor(ctx, what, func(context.Context) error { return check() }))
 }
 
 // standby starts a server that is a standby.

@@ -1,16 +1,13 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
@@ -56,15 +53,13 @@ services:
 			CPUMillis, MemoryBytes []float32
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	w.must(testcluster.WaitFor(ctx, "the usage history has idle and busy", func(context.Context) error { // the agent measures each 15 seconds
+	w.eventually("the usage history has idle and busy", func() error { // the agent measures each 15 seconds
 		w.call("GET", "/api/v1/projects/"+name+"/usage", "", 200, &usage)
 		if len(usage.Services) == 2 && slices.Max(usage.Services[1].CPUMillis) > 50 && slices.Max(usage.Services[0].MemoryBytes) > 0 {
 			return nil
 		}
 		return fmt.Errorf("it is %+v", usage)
-	}))
+	})
 	w.says("the last hour", w.ctl("", "top", name, "--history").Stdout, "LAST HOUR", "idle      Memory", "busy      CPU", "█")
 	w.says("the last hour of a service", w.ctl("", "top", name+"/idle", "--history", "-o", "yaml").Stdout, "service: idle", "memoryBytes:")
 	watch := w.begin("top", "-w", "-o", "json", name)
