@@ -41,7 +41,7 @@ func (h *haDemo) tell(ctx context.Context) error {
 	}{
 		{"Find Docker and etcd, make six network namespaces", h.prepareHA},
 		{"Start three members of etcd and three servers", h.startServers},
-		{"Start two agents, which know one server", h.startAgents},
+		{"Start two agents, which know one server and learn the others", h.startAgents},
 		{"Register a repository and push: the shop and the blog run", h.firstPush},
 		{"Kill the active server during a push", h.killActive},
 		{"Kill the leader of etcd during a push", h.killLeader},
@@ -241,7 +241,27 @@ func (h *haDemo) startAgents(ctx context.Context) (err error) {
 		}
 		return err
 	})
+	if err == nil {
+		err = h.out.wait(ctx, "both agents know all servers", h.learned)
+	}
 	return errors.Join(err, h.show(ctx, "get", "servers"))
+}
+
+// learned checks that the agents have been told the addresses of all servers. Until then an agent knows only one, and cannot go on
+// with another.
+func (h *haDemo) learned(context.Context) error {
+	for _, node := range []string{"node-1", "node-2"} {
+		told, err := os.ReadFile(filepath.Join(h.dir, node, "servers.json"))
+		if err != nil {
+			return err
+		}
+		for _, m := range h.servers {
+			if !strings.Contains(string(told), m.ip+":") {
+				return fmt.Errorf("%s knows %s", node, told)
+			}
+		}
+	}
+	return nil
 }
 
 func (h *haDemo) firstPush(ctx context.Context) error {
