@@ -22,6 +22,7 @@ import (
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
@@ -169,6 +170,15 @@ func networkChanged(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "net::ERR_NETWORK_CHANGED")
 }
 
+// reload loads the document again as a person does. A script's reload of an error page would count as a request from another
+// site, and would be sent without the session cookie.
+func (tab *Tab) reload() error {
+	ctx, cancel := context.WithTimeout(tab.Ctx, within)
+	defer cancel()
+	_, err := chromedp.Call(ctx, page.Reload, page.ReloadParams{})
+	return err
+}
+
 // Eval evaluates an expression and stores its value in out, unless that is nil.
 func (tab *Tab) Eval(expression string, out any) error {
 	ctx, cancel := context.WithTimeout(tab.Ctx, within)
@@ -195,7 +205,7 @@ func (tab *Tab) Until(expression string) error {
 			return nil
 		}
 		if tab.Eval(`location.protocol === "chrome-error:"`, &ok) == nil && ok { // a click ended so: see networkChanged
-			_ = tab.Eval("location.reload()", nil)
+			_ = tab.reload()
 		}
 		select {
 		case <-limit.C:
