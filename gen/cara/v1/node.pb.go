@@ -210,6 +210,9 @@ type NodeStatus struct {
 	Ports []*NodePort `protobuf:"bytes,10,rep,name=ports,proto3" json:"ports,omitempty"`
 	// PublicIngress is true if the node's agent serves public hosts, as with `cara-agent --public-http` and `--public-https`.
 	PublicIngress bool `protobuf:"varint,11,opt,name=public_ingress,json=publicIngress,proto3" json:"public_ingress,omitempty"`
+	// Recovery is the ID of the last recovery of the cluster after which the node has told the server what it runs. Empty if the
+	// cluster was never recovered.
+	Recovery      string `protobuf:"bytes,12,opt,name=recovery,proto3" json:"recovery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -291,6 +294,13 @@ func (x *NodeStatus) GetPublicIngress() bool {
 		return x.PublicIngress
 	}
 	return false
+}
+
+func (x *NodeStatus) GetRecovery() string {
+	if x != nil {
+		return x.Recovery
+	}
+	return ""
 }
 
 // NodePort is a port of a project on one node.
@@ -1765,7 +1775,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x12drain_max_parallel\x18\x03 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\x10drainMaxParallel\x12$\n" +
 	"\bhostname\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\bhostname\x12&\n" +
-	"\x0fdrain_move_data\x18\x05 \x01(\bR\rdrainMoveData\"\xac\x02\n" +
+	"\x0fdrain_move_data\x18\x05 \x01(\bR\rdrainMoveData\"\xd1\x02\n" +
 	"\n" +
 	"NodeStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x122\n" +
@@ -1777,7 +1787,8 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\bprojects\x18\x05 \x01(\x05R\bprojects\x12'\n" +
 	"\x05ports\x18\n" +
 	" \x03(\v2\x11.cara.v1.NodePortR\x05ports\x12%\n" +
-	"\x0epublic_ingress\x18\v \x01(\bR\rpublicIngress\"\xa9\x01\n" +
+	"\x0epublic_ingress\x18\v \x01(\bR\rpublicIngress\x12#\n" +
+	"\brecovery\x18\f \x01(\tB\a\xbaH\x04r\x02\x18@R\brecovery\"\xa9\x01\n" +
 	"\bNodePort\x12#\n" +
 	"\bprotocol\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x10R\bprotocol\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1d\n" +

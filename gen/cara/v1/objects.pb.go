@@ -1966,6 +1966,62 @@ func (x *BlobContent) GetContent() []byte {
 	return nil
 }
 
+// Recovery records that the state of the cluster was taken back to an older one, by `cara-server recover` or from a backup. It is
+// not a kind of the API.
+type Recovery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Metadata has the name `cluster`.
+	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// Id tells this recovery from all others, also from another one of the same state.
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recovery) Reset() {
+	*x = Recovery{}
+	mi := &file_cara_v1_objects_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovery) ProtoMessage() {}
+
+func (x *Recovery) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
+func (*Recovery) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Recovery) GetMetadata() *ObjectMeta {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Recovery) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 var File_cara_v1_objects_proto protoreflect.FileDescriptor
 
 const file_cara_v1_objects_proto_rawDesc = "" +
@@ -2153,7 +2209,10 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\vunused_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"unusedTime\"2\n" +
 	"\vBlobContent\x12#\n" +
-	"\acontent\x18\x01 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x10R\acontentB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
+	"\acontent\x18\x01 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x10R\acontent\"T\n" +
+	"\bRecovery\x12/\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x17\n" +
+	"\x02id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02idB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
 	file_cara_v1_objects_proto_rawDescOnce sync.Once
@@ -2167,7 +2226,7 @@ func file_cara_v1_objects_proto_rawDescGZIP() []byte {
 	return file_cara_v1_objects_proto_rawDescData
 }
 
-var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_cara_v1_objects_proto_goTypes = []any{
 	(*Secret)(nil),                // 0: cara.v1.Secret
 	(*Volume)(nil),                // 1: cara.v1.Volume
@@ -2188,72 +2247,74 @@ var file_cara_v1_objects_proto_goTypes = []any{
 	(*Object)(nil),                // 16: cara.v1.Object
 	(*Blob)(nil),                  // 17: cara.v1.Blob
 	(*BlobContent)(nil),           // 18: cara.v1.BlobContent
-	nil,                           // 19: cara.v1.Secret.StringDataEntry
-	nil,                           // 20: cara.v1.Secret.DataEntry
-	nil,                           // 21: cara.v1.Token.LabelsEntry
-	(*ObjectMeta)(nil),            // 22: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*Project)(nil),               // 24: cara.v1.Project
-	(*Origin)(nil),                // 25: cara.v1.Origin
-	(*Node)(nil),                  // 26: cara.v1.Node
-	(*Source)(nil),                // 27: cara.v1.Source
-	(*Claim)(nil),                 // 28: cara.v1.Claim
+	(*Recovery)(nil),              // 19: cara.v1.Recovery
+	nil,                           // 20: cara.v1.Secret.StringDataEntry
+	nil,                           // 21: cara.v1.Secret.DataEntry
+	nil,                           // 22: cara.v1.Token.LabelsEntry
+	(*ObjectMeta)(nil),            // 23: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*Project)(nil),               // 25: cara.v1.Project
+	(*Origin)(nil),                // 26: cara.v1.Origin
+	(*Node)(nil),                  // 27: cara.v1.Node
+	(*Source)(nil),                // 28: cara.v1.Source
+	(*Claim)(nil),                 // 29: cara.v1.Claim
 }
 var file_cara_v1_objects_proto_depIdxs = []int32{
-	22, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
-	19, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
-	20, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
-	22, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
+	23, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
+	20, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
+	21, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
+	23, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
 	2,  // 4: cara.v1.Volume.spec:type_name -> cara.v1.VolumeSpec
 	3,  // 5: cara.v1.Volume.status:type_name -> cara.v1.VolumeStatus
-	23, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
-	23, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
-	23, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
+	24, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
+	24, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
+	24, // 8: cara.v1.VolumeStatus.last_backup:type_name -> google.protobuf.Timestamp
 	4,  // 9: cara.v1.VolumeStatus.restored_from:type_name -> cara.v1.RestoredFrom
-	23, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
-	22, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
+	24, // 10: cara.v1.RestoredFrom.time:type_name -> google.protobuf.Timestamp
+	23, // 11: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
 	6,  // 12: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
-	23, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
-	23, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
+	24, // 13: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
+	24, // 14: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
 	8,  // 15: cara.v1.HostClaim.paths:type_name -> cara.v1.PathClaim
-	22, // 16: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
-	23, // 17: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
-	23, // 18: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
-	23, // 19: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
-	22, // 20: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
-	23, // 21: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
-	23, // 22: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
-	22, // 23: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
-	24, // 24: cara.v1.Revision.project:type_name -> cara.v1.Project
-	25, // 25: cara.v1.Revision.origin:type_name -> cara.v1.Origin
-	23, // 26: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	22, // 27: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
-	23, // 28: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
-	21, // 29: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
-	22, // 30: cara.v1.Session.metadata:type_name -> cara.v1.ObjectMeta
-	23, // 31: cara.v1.Session.expire_at:type_name -> google.protobuf.Timestamp
+	23, // 16: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
+	24, // 17: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
+	24, // 18: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
+	24, // 19: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
+	23, // 20: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
+	24, // 21: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
+	24, // 22: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
+	23, // 23: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
+	25, // 24: cara.v1.Revision.project:type_name -> cara.v1.Project
+	26, // 25: cara.v1.Revision.origin:type_name -> cara.v1.Origin
+	24, // 26: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	23, // 27: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
+	24, // 28: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
+	22, // 29: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
+	23, // 30: cara.v1.Session.metadata:type_name -> cara.v1.ObjectMeta
+	24, // 31: cara.v1.Session.expire_at:type_name -> google.protobuf.Timestamp
 	15, // 32: cara.v1.Session.open_id:type_name -> cara.v1.OpenIdLogin
-	23, // 33: cara.v1.OpenIdLogin.fresh_until:type_name -> google.protobuf.Timestamp
-	23, // 34: cara.v1.OpenIdLogin.renewed_at:type_name -> google.protobuf.Timestamp
-	23, // 35: cara.v1.OpenIdLogin.renewing_until:type_name -> google.protobuf.Timestamp
-	24, // 36: cara.v1.Object.project:type_name -> cara.v1.Project
-	26, // 37: cara.v1.Object.node:type_name -> cara.v1.Node
-	27, // 38: cara.v1.Object.source:type_name -> cara.v1.Source
+	24, // 33: cara.v1.OpenIdLogin.fresh_until:type_name -> google.protobuf.Timestamp
+	24, // 34: cara.v1.OpenIdLogin.renewed_at:type_name -> google.protobuf.Timestamp
+	24, // 35: cara.v1.OpenIdLogin.renewing_until:type_name -> google.protobuf.Timestamp
+	25, // 36: cara.v1.Object.project:type_name -> cara.v1.Project
+	27, // 37: cara.v1.Object.node:type_name -> cara.v1.Node
+	28, // 38: cara.v1.Object.source:type_name -> cara.v1.Source
 	0,  // 39: cara.v1.Object.secret:type_name -> cara.v1.Secret
 	5,  // 40: cara.v1.Object.event:type_name -> cara.v1.Event
-	28, // 41: cara.v1.Object.claim:type_name -> cara.v1.Claim
+	29, // 41: cara.v1.Object.claim:type_name -> cara.v1.Claim
 	10, // 42: cara.v1.Object.override:type_name -> cara.v1.Override
 	11, // 43: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
 	13, // 44: cara.v1.Object.token:type_name -> cara.v1.Token
 	12, // 45: cara.v1.Object.revision:type_name -> cara.v1.Revision
 	1,  // 46: cara.v1.Object.volume:type_name -> cara.v1.Volume
-	22, // 47: cara.v1.Blob.metadata:type_name -> cara.v1.ObjectMeta
-	23, // 48: cara.v1.Blob.unused_time:type_name -> google.protobuf.Timestamp
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	23, // 47: cara.v1.Blob.metadata:type_name -> cara.v1.ObjectMeta
+	24, // 48: cara.v1.Blob.unused_time:type_name -> google.protobuf.Timestamp
+	23, // 49: cara.v1.Recovery.metadata:type_name -> cara.v1.ObjectMeta
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_objects_proto_init() }
@@ -2285,7 +2346,7 @@ func file_cara_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_objects_proto_rawDesc), len(file_cara_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -4601,8 +4601,9 @@ type ConnectRequest struct {
 	// Released are unassigned projects that have nothing left on the node.
 	Released []*Released `protobuf:"bytes,3,rep,name=released,proto3" json:"released,omitempty"`
 	// Capabilities are what the agent can do, in the first message: `Ingress` (it checks passwords of ingress routes),
-	// `PublicIngress` (it serves public addresses) and `RoutesOnDemand` (it asks for the routes that it needs). The server sends it
-	// the credentials for that, and no others. An agent without `RoutesOnDemand` gets the routes of all hosts.
+	// `PublicIngress` (it serves public addresses), `RoutesOnDemand` (it asks for the routes that it needs) and `Recovery` (it answers
+	// ask_obeyed). The server sends it the credentials for that, and no others. An agent without `RoutesOnDemand` gets the routes of
+	// all hosts.
 	Capabilities []string `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// Answering are the tokens of all challenges that the agent answers. Confirms says whether the message has them: the agent
 	// sends them after each change.
@@ -4618,7 +4619,9 @@ type ConnectRequest struct {
 	ForgetHosts []string `protobuf:"bytes,8,rep,name=forget_hosts,json=forgetHosts,proto3" json:"forget_hosts,omitempty"`
 	// PeersDigest identifies the peers that the agent knows from an earlier connection, in the first message. The server then sends
 	// only the changes, with keep_peers. Without it, or if the server does not know it, the server sends all peers.
-	PeersDigest   []byte `protobuf:"bytes,9,opt,name=peers_digest,json=peersDigest,proto3" json:"peers_digest,omitempty"`
+	PeersDigest []byte `protobuf:"bytes,9,opt,name=peers_digest,json=peersDigest,proto3" json:"peers_digest,omitempty"`
+	// Obeyed answers a welcome with ask_obeyed.
+	Obeyed        *Obeyed `protobuf:"bytes,10,opt,name=obeyed,proto3" json:"obeyed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4716,6 +4719,124 @@ func (x *ConnectRequest) GetPeersDigest() []byte {
 	return nil
 }
 
+func (x *ConnectRequest) GetObeyed() *Obeyed {
+	if x != nil {
+		return x.Obeyed
+	}
+	return nil
+}
+
+// Obeyed lists the assignments that a node has received so far. A server whose state is older than them learns from it what the
+// node still runs.
+type Obeyed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Projects are those of which the node has something.
+	Projects      []*ObeyedProject `protobuf:"bytes,1,rep,name=projects,proto3" json:"projects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Obeyed) Reset() {
+	*x = Obeyed{}
+	mi := &file_cara_v1_service_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Obeyed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Obeyed) ProtoMessage() {}
+
+func (x *Obeyed) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Obeyed.ProtoReflect.Descriptor instead.
+func (*Obeyed) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *Obeyed) GetProjects() []*ObeyedProject {
+	if x != nil {
+		return x.Projects
+	}
+	return nil
+}
+
+// ObeyedProject is the newest assignment of a project that a node has received.
+type ObeyedProject struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Uid of the project.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Epoch of the assignment. Zero if the project was taken from the node, and the node still removes it.
+	Epoch         int32 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObeyedProject) Reset() {
+	*x = ObeyedProject{}
+	mi := &file_cara_v1_service_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObeyedProject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObeyedProject) ProtoMessage() {}
+
+func (x *ObeyedProject) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObeyedProject.ProtoReflect.Descriptor instead.
+func (*ObeyedProject) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ObeyedProject) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ObeyedProject) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *ObeyedProject) GetEpoch() int32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // ConnectResponse is one message of the server to an agent.
 type ConnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4741,7 +4862,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4753,7 +4874,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4766,7 +4887,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -4981,7 +5102,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4993,7 +5114,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5006,7 +5127,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Server) GetId() string {
@@ -5076,7 +5197,7 @@ type ListServersResponse struct {
 
 func (x *ListServersResponse) Reset() {
 	*x = ListServersResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5088,7 +5209,7 @@ func (x *ListServersResponse) String() string {
 func (*ListServersResponse) ProtoMessage() {}
 
 func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5101,7 +5222,7 @@ func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersResponse.ProtoReflect.Descriptor instead.
 func (*ListServersResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListServersResponse) GetItems() []*Server {
@@ -5122,7 +5243,7 @@ type Servers struct {
 
 func (x *Servers) Reset() {
 	*x = Servers{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5134,7 +5255,7 @@ func (x *Servers) String() string {
 func (*Servers) ProtoMessage() {}
 
 func (x *Servers) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5147,7 +5268,7 @@ func (x *Servers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Servers.ProtoReflect.Descriptor instead.
 func (*Servers) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Servers) GetAddresses() []string {
@@ -5168,13 +5289,16 @@ type Welcome struct {
 	ServerTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
 	// RoutesOnDemand is true if the server answers ask_hosts. Servers of older versions send the routes of all hosts.
 	RoutesOnDemand bool `protobuf:"varint,4,opt,name=routes_on_demand,json=routesOnDemand,proto3" json:"routes_on_demand,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// AskObeyed is true if the state of the cluster was taken back to an older one, and the server does not know what this node has
+	// received since. An agent with the capability `Recovery` answers with obeyed. Until then the server sends no assignments.
+	AskObeyed     bool `protobuf:"varint,5,opt,name=ask_obeyed,json=askObeyed,proto3" json:"ask_obeyed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5186,7 +5310,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5199,7 +5323,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -5230,6 +5354,13 @@ func (x *Welcome) GetRoutesOnDemand() bool {
 	return false
 }
 
+func (x *Welcome) GetAskObeyed() bool {
+	if x != nil {
+		return x.AskObeyed
+	}
+	return false
+}
+
 // Unassigned removes a project from a node. The agent stops and removes its containers and does not report its status.
 type Unassigned struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5245,7 +5376,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5257,7 +5388,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5270,7 +5401,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Unassigned) GetName() string {
@@ -5314,7 +5445,7 @@ type RemoveVolume struct {
 
 func (x *RemoveVolume) Reset() {
 	*x = RemoveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5326,7 +5457,7 @@ func (x *RemoveVolume) String() string {
 func (*RemoveVolume) ProtoMessage() {}
 
 func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5339,7 +5470,7 @@ func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolume.ProtoReflect.Descriptor instead.
 func (*RemoveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *RemoveVolume) GetUid() string {
@@ -5390,7 +5521,7 @@ type ReceiveVolume struct {
 
 func (x *ReceiveVolume) Reset() {
 	*x = ReceiveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5402,7 +5533,7 @@ func (x *ReceiveVolume) String() string {
 func (*ReceiveVolume) ProtoMessage() {}
 
 func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5415,7 +5546,7 @@ func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveVolume.ProtoReflect.Descriptor instead.
 func (*ReceiveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ReceiveVolume) GetUid() string {
@@ -5482,7 +5613,7 @@ type RestoreVolume struct {
 
 func (x *RestoreVolume) Reset() {
 	*x = RestoreVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5494,7 +5625,7 @@ func (x *RestoreVolume) String() string {
 func (*RestoreVolume) ProtoMessage() {}
 
 func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5507,7 +5638,7 @@ func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVolume.ProtoReflect.Descriptor instead.
 func (*RestoreVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RestoreVolume) GetUid() string {
@@ -5588,7 +5719,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5600,7 +5731,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5613,7 +5744,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Released) GetName() string {
@@ -5646,7 +5777,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5658,7 +5789,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5671,7 +5802,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 // Routes is a change of the routing table, or the whole table. The table of an agent with the capability `RoutesOnDemand` has
@@ -5709,7 +5840,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5721,7 +5852,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5734,7 +5865,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Routes) GetFull() bool {
@@ -5821,7 +5952,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5833,7 +5964,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5846,7 +5977,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Peer) GetNode() string {
@@ -5886,7 +6017,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5898,7 +6029,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5911,7 +6042,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -6046,7 +6177,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6058,7 +6189,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6071,7 +6202,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -6152,7 +6283,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6164,7 +6295,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6177,7 +6308,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -6212,7 +6343,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6224,7 +6355,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6237,7 +6368,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -6258,7 +6389,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6270,7 +6401,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6283,7 +6414,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -6310,7 +6441,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6322,7 +6453,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6335,7 +6466,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -6381,7 +6512,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6393,7 +6524,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6406,7 +6537,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -6444,7 +6575,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6456,7 +6587,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6469,7 +6600,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -6499,7 +6630,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6511,7 +6642,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6524,7 +6655,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -6554,7 +6685,7 @@ type PlanSourceRequest struct {
 
 func (x *PlanSourceRequest) Reset() {
 	*x = PlanSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6566,7 +6697,7 @@ func (x *PlanSourceRequest) String() string {
 func (*PlanSourceRequest) ProtoMessage() {}
 
 func (x *PlanSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6579,7 +6710,7 @@ func (x *PlanSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanSourceRequest.ProtoReflect.Descriptor instead.
 func (*PlanSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *PlanSourceRequest) GetName() string {
@@ -6615,7 +6746,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6627,7 +6758,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6640,7 +6771,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -6706,7 +6837,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6718,7 +6849,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6731,7 +6862,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -6814,7 +6945,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6826,7 +6957,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6839,7 +6970,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -6887,7 +7018,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6899,7 +7030,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6912,7 +7043,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -6973,7 +7104,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6985,7 +7116,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6998,7 +7129,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -7098,7 +7229,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7110,7 +7241,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7123,7 +7254,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -7197,7 +7328,7 @@ type DeclaredSecret struct {
 
 func (x *DeclaredSecret) Reset() {
 	*x = DeclaredSecret{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7209,7 +7340,7 @@ func (x *DeclaredSecret) String() string {
 func (*DeclaredSecret) ProtoMessage() {}
 
 func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7222,7 +7353,7 @@ func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclaredSecret.ProtoReflect.Descriptor instead.
 func (*DeclaredSecret) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *DeclaredSecret) GetSecret() *Secret {
@@ -7257,7 +7388,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7269,7 +7400,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7282,7 +7413,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -7305,7 +7436,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7317,7 +7448,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7330,7 +7461,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -7362,7 +7493,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7374,7 +7505,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7387,7 +7518,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -7422,7 +7553,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7434,7 +7565,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7447,7 +7578,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -7470,7 +7601,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7482,7 +7613,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7495,7 +7626,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -7523,7 +7654,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7535,7 +7666,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7548,7 +7679,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -7569,7 +7700,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7581,7 +7712,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7594,7 +7725,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -7621,7 +7752,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7633,7 +7764,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7646,7 +7777,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -7696,7 +7827,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7708,7 +7839,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7721,7 +7852,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -7776,7 +7907,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7788,7 +7919,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7801,7 +7932,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *ListVolumesResponse) GetItems() []*Volume {
@@ -7843,7 +7974,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7855,7 +7986,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7868,7 +7999,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -7897,7 +8028,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7909,7 +8040,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7922,7 +8053,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -7977,7 +8108,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7989,7 +8120,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8002,7 +8133,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -8048,7 +8179,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8060,7 +8191,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8073,7 +8204,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *EventEvent) GetType() string {
@@ -8111,7 +8242,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8123,7 +8254,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8136,7 +8267,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -8168,7 +8299,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8180,7 +8311,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8193,7 +8324,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -8231,7 +8362,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8243,7 +8374,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8256,7 +8387,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -8288,7 +8419,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[114]
+	mi := &file_cara_v1_service_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8300,7 +8431,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[114]
+	mi := &file_cara_v1_service_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8313,7 +8444,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{114}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -8350,7 +8481,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[115]
+	mi := &file_cara_v1_service_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8362,7 +8493,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[115]
+	mi := &file_cara_v1_service_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8375,7 +8506,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{115}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -8404,7 +8535,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[116]
+	mi := &file_cara_v1_service_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8416,7 +8547,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[116]
+	mi := &file_cara_v1_service_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8429,7 +8560,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{116}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -8453,7 +8584,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[117]
+	mi := &file_cara_v1_service_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8465,7 +8596,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[117]
+	mi := &file_cara_v1_service_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8478,7 +8609,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{117}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -8512,7 +8643,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[118]
+	mi := &file_cara_v1_service_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8524,7 +8655,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[118]
+	mi := &file_cara_v1_service_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8537,7 +8668,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{118}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -8581,7 +8712,7 @@ type CreateLoginResponse struct {
 
 func (x *CreateLoginResponse) Reset() {
 	*x = CreateLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[119]
+	mi := &file_cara_v1_service_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8593,7 +8724,7 @@ func (x *CreateLoginResponse) String() string {
 func (*CreateLoginResponse) ProtoMessage() {}
 
 func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[119]
+	mi := &file_cara_v1_service_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8606,7 +8737,7 @@ func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLoginResponse.ProtoReflect.Descriptor instead.
 func (*CreateLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{119}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *CreateLoginResponse) GetPath() string {
@@ -8640,7 +8771,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[120]
+	mi := &file_cara_v1_service_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8652,7 +8783,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[120]
+	mi := &file_cara_v1_service_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8665,7 +8796,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{120}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *ListSessionsResponse) GetItems() []*Session {
@@ -8717,7 +8848,7 @@ type StartDeviceLoginResponse struct {
 
 func (x *StartDeviceLoginResponse) Reset() {
 	*x = StartDeviceLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[121]
+	mi := &file_cara_v1_service_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8729,7 +8860,7 @@ func (x *StartDeviceLoginResponse) String() string {
 func (*StartDeviceLoginResponse) ProtoMessage() {}
 
 func (x *StartDeviceLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[121]
+	mi := &file_cara_v1_service_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8742,7 +8873,7 @@ func (x *StartDeviceLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDeviceLoginResponse.ProtoReflect.Descriptor instead.
 func (*StartDeviceLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{121}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *StartDeviceLoginResponse) GetCode() string {
@@ -8802,7 +8933,7 @@ type FinishLoginRequest struct {
 
 func (x *FinishLoginRequest) Reset() {
 	*x = FinishLoginRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[122]
+	mi := &file_cara_v1_service_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8814,7 +8945,7 @@ func (x *FinishLoginRequest) String() string {
 func (*FinishLoginRequest) ProtoMessage() {}
 
 func (x *FinishLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[122]
+	mi := &file_cara_v1_service_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8827,7 +8958,7 @@ func (x *FinishLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishLoginRequest.ProtoReflect.Descriptor instead.
 func (*FinishLoginRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{122}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *FinishLoginRequest) GetHandle() string {
@@ -8868,7 +8999,7 @@ type FinishLoginResponse struct {
 
 func (x *FinishLoginResponse) Reset() {
 	*x = FinishLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[123]
+	mi := &file_cara_v1_service_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8880,7 +9011,7 @@ func (x *FinishLoginResponse) String() string {
 func (*FinishLoginResponse) ProtoMessage() {}
 
 func (x *FinishLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[123]
+	mi := &file_cara_v1_service_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8893,7 +9024,7 @@ func (x *FinishLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishLoginResponse.ProtoReflect.Descriptor instead.
 func (*FinishLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{123}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *FinishLoginResponse) GetPending() bool {
@@ -8935,7 +9066,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[124]
+	mi := &file_cara_v1_service_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8947,7 +9078,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[124]
+	mi := &file_cara_v1_service_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8960,7 +9091,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{124}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -9299,7 +9430,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\"9\n" +
 	"\x17RenewCertificateRequest\x12\x1e\n" +
-	"\x03csr\x18\x01 \x01(\fB\f\xbaH\t\xc8\x01\x01z\x04\x18\x80\x80\x01R\x03csr\"\xb6\x03\n" +
+	"\x03csr\x18\x01 \x01(\fB\f\xbaH\t\xc8\x01\x01z\x04\x18\x80\x80\x01R\x03csr\"\xdf\x03\n" +
 	"\x0eConnectRequest\x120\n" +
 	"\theartbeat\x18\x01 \x01(\v2\x12.cara.v1.HeartbeatR\theartbeat\x12(\n" +
 	"\vinstance_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
@@ -9313,7 +9444,15 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x10\xe0]\"\x05r\x03\x18\xfd\x01R\baskHosts\x123\n" +
 	"\fforget_hosts\x18\b \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\xe0]\"\x05r\x03\x18\xfd\x01R\vforgetHosts\x12*\n" +
-	"\fpeers_digest\x18\t \x01(\fB\a\xbaH\x04z\x02\x18@R\vpeersDigest\"\xee\x04\n" +
+	"\fpeers_digest\x18\t \x01(\fB\a\xbaH\x04z\x02\x18@R\vpeersDigest\x12'\n" +
+	"\x06obeyed\x18\n" +
+	" \x01(\v2\x0f.cara.v1.ObeyedR\x06obeyed\"G\n" +
+	"\x06Obeyed\x12=\n" +
+	"\bprojects\x18\x01 \x03(\v2\x16.cara.v1.ObeyedProjectB\t\xbaH\x06\x92\x01\x03\x10\x90NR\bprojects\"f\n" +
+	"\rObeyedProject\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x19\n" +
+	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12\x1d\n" +
+	"\x05epoch\x18\x03 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\x05epoch\"\xee\x04\n" +
 	"\x0fConnectResponse\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.cara.v1.WelcomeH\x00R\awelcome\x125\n" +
 	"\n" +
@@ -9346,14 +9485,16 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x13ListServersResponse\x12%\n" +
 	"\x05items\x18\x01 \x03(\v2\x0f.cara.v1.ServerR\x05items\"8\n" +
 	"\aServers\x12-\n" +
-	"\taddresses\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x10\"\x05r\x03\x18\xac\x02R\taddresses\"\xd9\x01\n" +
+	"\taddresses\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x10\"\x05r\x03\x18\xac\x02R\taddresses\"\xf8\x01\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12H\n" +
 	"\x12heartbeat_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12;\n" +
 	"\vserver_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"serverTime\x12(\n" +
-	"\x10routes_on_demand\x18\x04 \x01(\bR\x0eroutesOnDemand\"H\n" +
+	"\x10routes_on_demand\x18\x04 \x01(\bR\x0eroutesOnDemand\x12\x1d\n" +
+	"\n" +
+	"ask_obeyed\x18\x05 \x01(\bR\taskObeyed\"H\n" +
 	"\n" +
 	"Unassigned\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
@@ -9779,7 +9920,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 129)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 131)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*MissingBlobsRequest)(nil),           // 0: cara.v1.MissingBlobsRequest
 	(*MissingBlobsResponse)(nil),          // 1: cara.v1.MissingBlobsResponse
@@ -9848,444 +9989,448 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*JoinResponse)(nil),                  // 64: cara.v1.JoinResponse
 	(*RenewCertificateRequest)(nil),       // 65: cara.v1.RenewCertificateRequest
 	(*ConnectRequest)(nil),                // 66: cara.v1.ConnectRequest
-	(*ConnectResponse)(nil),               // 67: cara.v1.ConnectResponse
-	(*Server)(nil),                        // 68: cara.v1.Server
-	(*ListServersResponse)(nil),           // 69: cara.v1.ListServersResponse
-	(*Servers)(nil),                       // 70: cara.v1.Servers
-	(*Welcome)(nil),                       // 71: cara.v1.Welcome
-	(*Unassigned)(nil),                    // 72: cara.v1.Unassigned
-	(*RemoveVolume)(nil),                  // 73: cara.v1.RemoveVolume
-	(*ReceiveVolume)(nil),                 // 74: cara.v1.ReceiveVolume
-	(*RestoreVolume)(nil),                 // 75: cara.v1.RestoreVolume
-	(*Released)(nil),                      // 76: cara.v1.Released
-	(*Synced)(nil),                        // 77: cara.v1.Synced
-	(*Routes)(nil),                        // 78: cara.v1.Routes
-	(*Peer)(nil),                          // 79: cara.v1.Peer
-	(*OpenStream)(nil),                    // 80: cara.v1.OpenStream
-	(*AttachRequest)(nil),                 // 81: cara.v1.AttachRequest
-	(*AttachResponse)(nil),                // 82: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),           // 83: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),              // 84: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),           // 85: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                   // 86: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),       // 87: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),          // 88: cara.v1.ConfirmSourceRequest
-	(*PlanSourceRequest)(nil),             // 89: cara.v1.PlanSourceRequest
-	(*SourcePlan)(nil),                    // 90: cara.v1.SourcePlan
-	(*PlanStep)(nil),                      // 91: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),             // 92: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),            // 93: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),     // 94: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),        // 95: cara.v1.PublishSnapshotRequest
-	(*DeclaredSecret)(nil),                // 96: cara.v1.DeclaredSecret
-	(*PublishSnapshotResponse)(nil),       // 97: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),           // 98: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                   // 99: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),        // 100: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),       // 101: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),           // 102: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),              // 103: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),           // 104: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),            // 105: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),           // 106: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),            // 107: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),             // 108: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),            // 109: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                    // 110: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),            // 111: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),           // 112: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),                  // 113: cara.v1.WatchRequest
-	(*WatchResponse)(nil),                 // 114: cara.v1.WatchResponse
-	(*Change)(nil),                        // 115: cara.v1.Change
-	(*CreateTokenRequest)(nil),            // 116: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),           // 117: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),            // 118: cara.v1.ListTokensResponse
-	(*CreateLoginResponse)(nil),           // 119: cara.v1.CreateLoginResponse
-	(*ListSessionsResponse)(nil),          // 120: cara.v1.ListSessionsResponse
-	(*StartDeviceLoginResponse)(nil),      // 121: cara.v1.StartDeviceLoginResponse
-	(*FinishLoginRequest)(nil),            // 122: cara.v1.FinishLoginRequest
-	(*FinishLoginResponse)(nil),           // 123: cara.v1.FinishLoginResponse
-	(*BackupChunk)(nil),                   // 124: cara.v1.BackupChunk
-	nil,                                   // 125: cara.v1.JoinRequest.LabelsEntry
-	nil,                                   // 126: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                   // 127: cara.v1.GetSourceSecretResponse.GitEntry
-	nil,                                   // 128: cara.v1.GetSourceSecretResponse.DecryptionEntry
-	(*timestamppb.Timestamp)(nil),         // 129: google.protobuf.Timestamp
-	(*Project)(nil),                       // 130: cara.v1.Project
-	(*ListMeta)(nil),                      // 131: cara.v1.ListMeta
-	(*Condition)(nil),                     // 132: cara.v1.Condition
-	(*ServiceStatus)(nil),                 // 133: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),                  // 134: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),           // 135: google.protobuf.Duration
-	(*Revision)(nil),                      // 136: cara.v1.Revision
-	(*Delivery)(nil),                      // 137: cara.v1.Delivery
-	(*Override)(nil),                      // 138: cara.v1.Override
-	(*Tombstone)(nil),                     // 139: cara.v1.Tombstone
-	(*Object)(nil),                        // 140: cara.v1.Object
-	(*FieldDiff)(nil),                     // 141: cara.v1.FieldDiff
-	(*Problem)(nil),                       // 142: cara.v1.Problem
-	(*Node)(nil),                          // 143: cara.v1.Node
-	(*Heartbeat)(nil),                     // 144: cara.v1.Heartbeat
-	(*Assignment)(nil),                    // 145: cara.v1.Assignment
-	(*Credentials)(nil),                   // 146: cara.v1.Credentials
-	(*Route)(nil),                         // 147: cara.v1.Route
-	(*HostRoutes)(nil),                    // 148: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),                  // 149: cara.v1.ProjectPorts
-	(*Source)(nil),                        // 150: cara.v1.Source
-	(*Claim)(nil),                         // 151: cara.v1.Claim
-	(*PollStatus)(nil),                    // 152: cara.v1.PollStatus
-	(*Run)(nil),                           // 153: cara.v1.Run
-	(*Snapshot)(nil),                      // 154: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                     // 155: cara.v1.ClaimSpec
-	(*Secret)(nil),                        // 156: cara.v1.Secret
-	(*ClaimStatus)(nil),                   // 157: cara.v1.ClaimStatus
-	(*Volume)(nil),                        // 158: cara.v1.Volume
-	(*Event)(nil),                         // 159: cara.v1.Event
-	(*Token)(nil),                         // 160: cara.v1.Token
-	(*Session)(nil),                       // 161: cara.v1.Session
-	(*emptypb.Empty)(nil),                 // 162: google.protobuf.Empty
-	(*UpdateCertificateRequest)(nil),      // 163: cara.v1.UpdateCertificateRequest
-	(*DeleteCertificateRequest)(nil),      // 164: cara.v1.DeleteCertificateRequest
-	(*AcmeAccount)(nil),                   // 165: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 166: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 167: cara.v1.RemoveChallengeRequest
-	(*BlobContent)(nil),                   // 168: cara.v1.BlobContent
-	(*ListCertificateOrdersResponse)(nil), // 169: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 170: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 171: cara.v1.PresentChallengeResponse
+	(*Obeyed)(nil),                        // 67: cara.v1.Obeyed
+	(*ObeyedProject)(nil),                 // 68: cara.v1.ObeyedProject
+	(*ConnectResponse)(nil),               // 69: cara.v1.ConnectResponse
+	(*Server)(nil),                        // 70: cara.v1.Server
+	(*ListServersResponse)(nil),           // 71: cara.v1.ListServersResponse
+	(*Servers)(nil),                       // 72: cara.v1.Servers
+	(*Welcome)(nil),                       // 73: cara.v1.Welcome
+	(*Unassigned)(nil),                    // 74: cara.v1.Unassigned
+	(*RemoveVolume)(nil),                  // 75: cara.v1.RemoveVolume
+	(*ReceiveVolume)(nil),                 // 76: cara.v1.ReceiveVolume
+	(*RestoreVolume)(nil),                 // 77: cara.v1.RestoreVolume
+	(*Released)(nil),                      // 78: cara.v1.Released
+	(*Synced)(nil),                        // 79: cara.v1.Synced
+	(*Routes)(nil),                        // 80: cara.v1.Routes
+	(*Peer)(nil),                          // 81: cara.v1.Peer
+	(*OpenStream)(nil),                    // 82: cara.v1.OpenStream
+	(*AttachRequest)(nil),                 // 83: cara.v1.AttachRequest
+	(*AttachResponse)(nil),                // 84: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),           // 85: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),              // 86: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),           // 87: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                   // 88: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),       // 89: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),          // 90: cara.v1.ConfirmSourceRequest
+	(*PlanSourceRequest)(nil),             // 91: cara.v1.PlanSourceRequest
+	(*SourcePlan)(nil),                    // 92: cara.v1.SourcePlan
+	(*PlanStep)(nil),                      // 93: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),             // 94: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),            // 95: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),     // 96: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),        // 97: cara.v1.PublishSnapshotRequest
+	(*DeclaredSecret)(nil),                // 98: cara.v1.DeclaredSecret
+	(*PublishSnapshotResponse)(nil),       // 99: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),           // 100: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                   // 101: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),        // 102: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),       // 103: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),           // 104: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),              // 105: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),           // 106: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),            // 107: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),           // 108: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),            // 109: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),             // 110: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),            // 111: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                    // 112: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),            // 113: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),           // 114: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),                  // 115: cara.v1.WatchRequest
+	(*WatchResponse)(nil),                 // 116: cara.v1.WatchResponse
+	(*Change)(nil),                        // 117: cara.v1.Change
+	(*CreateTokenRequest)(nil),            // 118: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),           // 119: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),            // 120: cara.v1.ListTokensResponse
+	(*CreateLoginResponse)(nil),           // 121: cara.v1.CreateLoginResponse
+	(*ListSessionsResponse)(nil),          // 122: cara.v1.ListSessionsResponse
+	(*StartDeviceLoginResponse)(nil),      // 123: cara.v1.StartDeviceLoginResponse
+	(*FinishLoginRequest)(nil),            // 124: cara.v1.FinishLoginRequest
+	(*FinishLoginResponse)(nil),           // 125: cara.v1.FinishLoginResponse
+	(*BackupChunk)(nil),                   // 126: cara.v1.BackupChunk
+	nil,                                   // 127: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 128: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 129: cara.v1.GetSourceSecretResponse.GitEntry
+	nil,                                   // 130: cara.v1.GetSourceSecretResponse.DecryptionEntry
+	(*timestamppb.Timestamp)(nil),         // 131: google.protobuf.Timestamp
+	(*Project)(nil),                       // 132: cara.v1.Project
+	(*ListMeta)(nil),                      // 133: cara.v1.ListMeta
+	(*Condition)(nil),                     // 134: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 135: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 136: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),           // 137: google.protobuf.Duration
+	(*Revision)(nil),                      // 138: cara.v1.Revision
+	(*Delivery)(nil),                      // 139: cara.v1.Delivery
+	(*Override)(nil),                      // 140: cara.v1.Override
+	(*Tombstone)(nil),                     // 141: cara.v1.Tombstone
+	(*Object)(nil),                        // 142: cara.v1.Object
+	(*FieldDiff)(nil),                     // 143: cara.v1.FieldDiff
+	(*Problem)(nil),                       // 144: cara.v1.Problem
+	(*Node)(nil),                          // 145: cara.v1.Node
+	(*Heartbeat)(nil),                     // 146: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 147: cara.v1.Assignment
+	(*Credentials)(nil),                   // 148: cara.v1.Credentials
+	(*Route)(nil),                         // 149: cara.v1.Route
+	(*HostRoutes)(nil),                    // 150: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 151: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 152: cara.v1.Source
+	(*Claim)(nil),                         // 153: cara.v1.Claim
+	(*PollStatus)(nil),                    // 154: cara.v1.PollStatus
+	(*Run)(nil),                           // 155: cara.v1.Run
+	(*Snapshot)(nil),                      // 156: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 157: cara.v1.ClaimSpec
+	(*Secret)(nil),                        // 158: cara.v1.Secret
+	(*ClaimStatus)(nil),                   // 159: cara.v1.ClaimStatus
+	(*Volume)(nil),                        // 160: cara.v1.Volume
+	(*Event)(nil),                         // 161: cara.v1.Event
+	(*Token)(nil),                         // 162: cara.v1.Token
+	(*Session)(nil),                       // 163: cara.v1.Session
+	(*emptypb.Empty)(nil),                 // 164: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 165: cara.v1.UpdateCertificateRequest
+	(*DeleteCertificateRequest)(nil),      // 166: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 167: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 168: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 169: cara.v1.RemoveChallengeRequest
+	(*BlobContent)(nil),                   // 170: cara.v1.BlobContent
+	(*ListCertificateOrdersResponse)(nil), // 171: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 172: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 173: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	129, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
-	129, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	129, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
-	130, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	130, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	130, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	131, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	130, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	131, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
+	131, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	131, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
+	132, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	132, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	132, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	133, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	132, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	32,  // 8: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	132, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	133, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	134, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	135, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
 	18,  // 11: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	134, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	129, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	135, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	136, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	131, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	137, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	32,  // 15: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	136, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	137, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	129, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	135, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	138, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	139, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	131, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	137, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	32,  // 20: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	138, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	131, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	139, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	131, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	129, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	140, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	133, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	141, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	133, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	131, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	39,  // 26: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	40,  // 27: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	40,  // 28: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	43,  // 29: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	47,  // 30: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
 	50,  // 31: cara.v1.UsageHistory.services:type_name -> cara.v1.ServiceUsageHistory
-	129, // 32: cara.v1.ServiceUsageHistory.time:type_name -> google.protobuf.Timestamp
-	135, // 33: cara.v1.ServiceUsageHistory.interval:type_name -> google.protobuf.Duration
-	129, // 34: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	140, // 35: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	131, // 32: cara.v1.ServiceUsageHistory.time:type_name -> google.protobuf.Timestamp
+	137, // 33: cara.v1.ServiceUsageHistory.interval:type_name -> google.protobuf.Duration
+	131, // 34: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	142, // 35: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	32,  // 36: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	54,  // 37: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	141, // 38: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	142, // 39: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	143, // 40: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	143, // 41: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	143, // 42: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	131, // 43: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	143, // 44: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	144, // 45: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	129, // 46: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	125, // 47: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	144, // 48: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	76,  // 49: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
-	71,  // 50: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	145, // 51: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	72,  // 52: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	77,  // 53: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	78,  // 54: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	80,  // 55: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	73,  // 56: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
-	74,  // 57: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
-	75,  // 58: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
-	146, // 59: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
-	70,  // 60: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
-	129, // 61: cara.v1.Server.started_at:type_name -> google.protobuf.Timestamp
-	68,  // 62: cara.v1.ListServersResponse.items:type_name -> cara.v1.Server
-	135, // 63: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	129, // 64: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	126, // 65: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
-	147, // 66: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	79,  // 67: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	148, // 68: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
-	148, // 69: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	149, // 70: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
-	129, // 71: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	37,  // 72: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	39,  // 73: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	43,  // 74: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	45,  // 75: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	48,  // 76: cara.v1.OpenStream.usage_history:type_name -> cara.v1.UsageHistoryRequest
-	51,  // 77: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	41,  // 78: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	44,  // 79: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	46,  // 80: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	50,  // 81: cara.v1.AttachRequest.usage_history:type_name -> cara.v1.ServiceUsageHistory
-	38,  // 82: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	42,  // 83: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	150, // 84: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	150, // 85: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	150, // 86: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	131, // 87: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	150, // 88: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	150, // 89: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	91,  // 90: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	141, // 91: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	151, // 92: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	131, // 93: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	132, // 94: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	152, // 95: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	153, // 96: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	154, // 97: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	155, // 98: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	132, // 99: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	96,  // 100: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
-	156, // 101: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
-	99,  // 102: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	157, // 103: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	127, // 104: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	128, // 105: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
-	156, // 106: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	156, // 107: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	156, // 108: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	131, // 109: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	158, // 110: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	131, // 111: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	159, // 112: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	159, // 113: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	131, // 114: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	159, // 115: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	129, // 116: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	129, // 117: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	115, // 118: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	140, // 119: cara.v1.Change.object:type_name -> cara.v1.Object
-	160, // 120: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	160, // 121: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	160, // 122: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	131, // 123: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	129, // 124: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	161, // 125: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
-	131, // 126: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
-	135, // 127: cara.v1.StartDeviceLoginResponse.interval:type_name -> google.protobuf.Duration
-	129, // 128: cara.v1.StartDeviceLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	161, // 129: cara.v1.FinishLoginResponse.session:type_name -> cara.v1.Session
-	9,   // 130: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	10,  // 131: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	6,   // 132: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	11,  // 133: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	13,  // 134: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	15,  // 135: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	17,  // 136: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	19,  // 137: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	20,  // 138: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	21,  // 139: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	22,  // 140: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	23,  // 141: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	24,  // 142: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	33,  // 143: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	34,  // 144: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListOverridesRequest
-	25,  // 145: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	28,  // 146: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	27,  // 147: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	26,  // 148: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
-	6,   // 149: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	29,  // 150: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	6,   // 151: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	20,  // 152: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	37,  // 153: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	38,  // 154: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	42,  // 155: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	45,  // 156: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	48,  // 157: cara.v1.ProjectService.GetUsageHistory:input_type -> cara.v1.UsageHistoryRequest
-	8,   // 158: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	52,  // 159: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	55,  // 160: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	56,  // 161: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	6,   // 162: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	8,   // 163: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	58,  // 164: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 165: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	60,  // 166: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	61,  // 167: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	62,  // 168: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	63,  // 169: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	65,  // 170: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	66,  // 171: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	81,  // 172: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	83,  // 173: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	84,  // 174: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	6,   // 175: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	8,   // 176: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	58,  // 177: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 178: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	6,   // 179: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	6,   // 180: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	6,   // 181: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	88,  // 182: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	89,  // 183: cara.v1.SourceService.PlanSource:input_type -> cara.v1.PlanSourceRequest
-	92,  // 184: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	94,  // 185: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	95,  // 186: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	98,  // 187: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	7,   // 188: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	162, // 189: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	100, // 190: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	102, // 191: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	103, // 192: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	6,   // 193: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	8,   // 194: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	7,   // 195: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	6,   // 196: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	105, // 197: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	7,   // 198: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	6,   // 199: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	6,   // 200: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	107, // 201: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	108, // 202: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	58,  // 203: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	111, // 204: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	113, // 205: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	116, // 206: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	8,   // 207: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	7,   // 208: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	162, // 209: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
-	8,   // 210: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
-	7,   // 211: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
-	162, // 212: cara.v1.SessionService.StartDeviceLogin:input_type -> google.protobuf.Empty
-	122, // 213: cara.v1.SessionService.FinishLogin:input_type -> cara.v1.FinishLoginRequest
-	8,   // 214: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
-	163, // 215: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	164, // 216: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
-	6,   // 217: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	165, // 218: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	166, // 219: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	167, // 220: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
-	0,   // 221: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
-	168, // 222: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
-	6,   // 223: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
-	3,   // 224: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
-	162, // 225: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	162, // 226: cara.v1.InfoService.ListServers:input_type -> google.protobuf.Empty
-	162, // 227: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	130, // 228: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	130, // 229: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	130, // 230: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	12,  // 231: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	14,  // 232: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	16,  // 233: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	162, // 234: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	130, // 235: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	162, // 236: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	130, // 237: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	130, // 238: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	130, // 239: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	130, // 240: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	138, // 241: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	35,  // 242: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	130, // 243: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	130, // 244: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	130, // 245: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	130, // 246: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	130, // 247: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	130, // 248: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	30,  // 249: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	162, // 250: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	51,  // 251: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	41,  // 252: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	44,  // 253: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	46,  // 254: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	49,  // 255: cara.v1.ProjectService.GetUsageHistory:output_type -> cara.v1.UsageHistory
-	36,  // 256: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	53,  // 257: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	143, // 258: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	143, // 259: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	143, // 260: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	57,  // 261: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	59,  // 262: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	162, // 263: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	162, // 264: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	143, // 265: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	143, // 266: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	64,  // 267: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	64,  // 268: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	67,  // 269: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	82,  // 270: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	150, // 271: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	150, // 272: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	150, // 273: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	85,  // 274: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	86,  // 275: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	162, // 276: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	87,  // 277: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	150, // 278: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	150, // 279: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	150, // 280: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	90,  // 281: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	93,  // 282: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	150, // 283: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	97,  // 284: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	162, // 285: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	162, // 286: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	31,  // 287: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	101, // 288: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	156, // 289: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	156, // 290: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	156, // 291: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	104, // 292: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	162, // 293: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	158, // 294: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	106, // 295: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	158, // 296: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	158, // 297: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	158, // 298: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	159, // 299: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	109, // 300: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	110, // 301: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	112, // 302: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	114, // 303: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	117, // 304: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	118, // 305: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	162, // 306: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	119, // 307: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
-	120, // 308: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
-	162, // 309: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
-	121, // 310: cara.v1.SessionService.StartDeviceLogin:output_type -> cara.v1.StartDeviceLoginResponse
-	123, // 311: cara.v1.SessionService.FinishLogin:output_type -> cara.v1.FinishLoginResponse
-	169, // 312: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	170, // 313: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
-	162, // 314: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	165, // 315: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	165, // 316: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	171, // 317: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
-	162, // 318: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
-	1,   // 319: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
-	2,   // 320: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
-	168, // 321: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
-	4,   // 322: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
-	5,   // 323: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	69,  // 324: cara.v1.InfoService.ListServers:output_type -> cara.v1.ListServersResponse
-	124, // 325: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	228, // [228:326] is the sub-list for method output_type
-	130, // [130:228] is the sub-list for method input_type
-	130, // [130:130] is the sub-list for extension type_name
-	130, // [130:130] is the sub-list for extension extendee
-	0,   // [0:130] is the sub-list for field type_name
+	143, // 38: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	144, // 39: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	145, // 40: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	145, // 41: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	145, // 42: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	133, // 43: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	145, // 44: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	146, // 45: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	131, // 46: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	127, // 47: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	146, // 48: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	78,  // 49: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	67,  // 50: cara.v1.ConnectRequest.obeyed:type_name -> cara.v1.Obeyed
+	68,  // 51: cara.v1.Obeyed.projects:type_name -> cara.v1.ObeyedProject
+	73,  // 52: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	147, // 53: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	74,  // 54: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	79,  // 55: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	80,  // 56: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	82,  // 57: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	75,  // 58: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	76,  // 59: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
+	77,  // 60: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
+	148, // 61: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
+	72,  // 62: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
+	131, // 63: cara.v1.Server.started_at:type_name -> google.protobuf.Timestamp
+	70,  // 64: cara.v1.ListServersResponse.items:type_name -> cara.v1.Server
+	137, // 65: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	131, // 66: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	128, // 67: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	149, // 68: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	81,  // 69: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	150, // 70: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
+	150, // 71: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
+	151, // 72: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	131, // 73: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	37,  // 74: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	39,  // 75: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	43,  // 76: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	45,  // 77: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	48,  // 78: cara.v1.OpenStream.usage_history:type_name -> cara.v1.UsageHistoryRequest
+	51,  // 79: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	41,  // 80: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	44,  // 81: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	46,  // 82: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	50,  // 83: cara.v1.AttachRequest.usage_history:type_name -> cara.v1.ServiceUsageHistory
+	38,  // 84: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	42,  // 85: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	152, // 86: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	152, // 87: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	152, // 88: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	133, // 89: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	152, // 90: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	152, // 91: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	93,  // 92: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	143, // 93: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	153, // 94: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	133, // 95: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	134, // 96: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	154, // 97: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	155, // 98: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	156, // 99: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	157, // 100: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	134, // 101: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	98,  // 102: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
+	158, // 103: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
+	101, // 104: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	159, // 105: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	129, // 106: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	130, // 107: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
+	158, // 108: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	158, // 109: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	158, // 110: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	133, // 111: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	160, // 112: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	133, // 113: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	161, // 114: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	161, // 115: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	133, // 116: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	161, // 117: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	131, // 118: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	131, // 119: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	117, // 120: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	142, // 121: cara.v1.Change.object:type_name -> cara.v1.Object
+	162, // 122: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	162, // 123: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	162, // 124: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	133, // 125: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	131, // 126: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	163, // 127: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
+	133, // 128: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
+	137, // 129: cara.v1.StartDeviceLoginResponse.interval:type_name -> google.protobuf.Duration
+	131, // 130: cara.v1.StartDeviceLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	163, // 131: cara.v1.FinishLoginResponse.session:type_name -> cara.v1.Session
+	9,   // 132: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	10,  // 133: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	6,   // 134: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	11,  // 135: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	13,  // 136: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	15,  // 137: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	17,  // 138: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	19,  // 139: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	20,  // 140: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	21,  // 141: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	22,  // 142: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	23,  // 143: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	24,  // 144: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	33,  // 145: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	34,  // 146: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListOverridesRequest
+	25,  // 147: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	28,  // 148: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	27,  // 149: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	26,  // 150: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	6,   // 151: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	29,  // 152: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	6,   // 153: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	20,  // 154: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	37,  // 155: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	38,  // 156: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	42,  // 157: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	45,  // 158: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	48,  // 159: cara.v1.ProjectService.GetUsageHistory:input_type -> cara.v1.UsageHistoryRequest
+	8,   // 160: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	52,  // 161: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	55,  // 162: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	56,  // 163: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	6,   // 164: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	8,   // 165: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	58,  // 166: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 167: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	60,  // 168: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	61,  // 169: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	62,  // 170: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	63,  // 171: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	65,  // 172: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	66,  // 173: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	83,  // 174: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	85,  // 175: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	86,  // 176: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	6,   // 177: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	8,   // 178: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	58,  // 179: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 180: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	6,   // 181: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	6,   // 182: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	6,   // 183: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	90,  // 184: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	91,  // 185: cara.v1.SourceService.PlanSource:input_type -> cara.v1.PlanSourceRequest
+	94,  // 186: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	96,  // 187: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	97,  // 188: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	100, // 189: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	7,   // 190: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	164, // 191: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	102, // 192: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	104, // 193: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	105, // 194: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	6,   // 195: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	8,   // 196: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	7,   // 197: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	6,   // 198: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	107, // 199: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	7,   // 200: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	6,   // 201: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	6,   // 202: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	109, // 203: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	110, // 204: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	58,  // 205: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	113, // 206: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	115, // 207: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	118, // 208: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	8,   // 209: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	7,   // 210: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	164, // 211: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
+	8,   // 212: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
+	7,   // 213: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
+	164, // 214: cara.v1.SessionService.StartDeviceLogin:input_type -> google.protobuf.Empty
+	124, // 215: cara.v1.SessionService.FinishLogin:input_type -> cara.v1.FinishLoginRequest
+	8,   // 216: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
+	165, // 217: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	166, // 218: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
+	6,   // 219: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
+	167, // 220: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	168, // 221: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	169, // 222: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	0,   // 223: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
+	170, // 224: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
+	6,   // 225: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
+	3,   // 226: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
+	164, // 227: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	164, // 228: cara.v1.InfoService.ListServers:input_type -> google.protobuf.Empty
+	164, // 229: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	132, // 230: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	132, // 231: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	132, // 232: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	12,  // 233: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	14,  // 234: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	16,  // 235: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	164, // 236: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	132, // 237: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	164, // 238: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	132, // 239: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	132, // 240: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	132, // 241: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	132, // 242: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	140, // 243: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	35,  // 244: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	132, // 245: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	132, // 246: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	132, // 247: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	132, // 248: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	132, // 249: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	132, // 250: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	30,  // 251: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	164, // 252: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	51,  // 253: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	41,  // 254: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	44,  // 255: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	46,  // 256: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	49,  // 257: cara.v1.ProjectService.GetUsageHistory:output_type -> cara.v1.UsageHistory
+	36,  // 258: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	53,  // 259: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	145, // 260: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	145, // 261: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	145, // 262: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	57,  // 263: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	59,  // 264: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	164, // 265: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	164, // 266: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	145, // 267: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	145, // 268: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	64,  // 269: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	64,  // 270: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	69,  // 271: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	84,  // 272: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	152, // 273: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	152, // 274: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	152, // 275: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	87,  // 276: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	88,  // 277: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	164, // 278: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	89,  // 279: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	152, // 280: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	152, // 281: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	152, // 282: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	92,  // 283: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	95,  // 284: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	152, // 285: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	99,  // 286: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	164, // 287: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	164, // 288: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	31,  // 289: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	103, // 290: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	158, // 291: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	158, // 292: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	158, // 293: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	106, // 294: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	164, // 295: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	160, // 296: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	108, // 297: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	160, // 298: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	160, // 299: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	160, // 300: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	161, // 301: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	111, // 302: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	112, // 303: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	114, // 304: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	116, // 305: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	119, // 306: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	120, // 307: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	164, // 308: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	121, // 309: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
+	122, // 310: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
+	164, // 311: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
+	123, // 312: cara.v1.SessionService.StartDeviceLogin:output_type -> cara.v1.StartDeviceLoginResponse
+	125, // 313: cara.v1.SessionService.FinishLogin:output_type -> cara.v1.FinishLoginResponse
+	171, // 314: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	172, // 315: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	164, // 316: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	167, // 317: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	167, // 318: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	173, // 319: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	164, // 320: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	1,   // 321: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
+	2,   // 322: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
+	170, // 323: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
+	4,   // 324: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
+	5,   // 325: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	71,  // 326: cara.v1.InfoService.ListServers:output_type -> cara.v1.ListServersResponse
+	126, // 327: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	230, // [230:328] is the sub-list for method output_type
+	132, // [132:230] is the sub-list for method input_type
+	132, // [132:132] is the sub-list for extension type_name
+	132, // [132:132] is the sub-list for extension extendee
+	0,   // [0:132] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -10321,7 +10466,7 @@ func file_cara_v1_service_proto_init() {
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[67].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[69].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Unassigned)(nil),
@@ -10334,21 +10479,21 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Credentials)(nil),
 		(*ConnectResponse_Servers)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[80].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[82].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 		(*OpenStream_UsageHistory)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[94].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[96].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   129,
+			NumMessages:   131,
 			NumExtensions: 0,
 			NumServices:   13,
 		},
