@@ -23,6 +23,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/rest"
 	"github.com/caravanserai/cara/apiserver/ui"
+	"github.com/caravanserai/cara/store"
 )
 
 const (
@@ -152,7 +153,7 @@ func (s *Server) door(ctx context.Context, gs *grpc.Server) (http.Handler, error
 	if err != nil {
 		return nil, err
 	}
-	conn := s.channel(admission.Visitor, shareCloner{}) //nolint:contextcheck // each call brings its own context
+	conn := s.channel(admission.Visitor, shareCloner{}, store.Lease{}) //nolint:contextcheck // each call brings its own context
 	handler, err := rest.New(ctx, rest.Config{
 		DB: s.db, Guard: s.guard, Conn: conn, Bodies: s.bodies, Refusals: s.anonymous,
 		Hints: s.live.Hints, Metrics: s.figures(), Paths: routes.paths,

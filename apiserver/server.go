@@ -18,6 +18,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/relay"
 	"github.com/caravanserai/cara/apiserver/state"
+	"github.com/caravanserai/cara/store"
 )
 
 // Server is the API server. New creates it, Run serves it, and Client connects the loops of this process.
@@ -77,19 +78,24 @@ func New(cfg Config) (*Server, error) {
 // Client returns a connection for one loop of this process, with the identity system/NAME: `scheduler`, `gc`, `reconciler`,
 // `sources` or `certs`. Calls are handled as if they came over the network.
 func (s *Server) Client(name string) (grpc.ClientConnInterface, error) {
+	return s.ClientUnder(name, store.Lease{})
+}
+
+// ClientUnder is Client for a loop that runs on this server only while it has a lease. What its calls write has the lease as a condition.
+func (s *Server) ClientUnder(name string, lease store.Lease) (grpc.ClientConnInterface, error) {
 	actor := identity.Actor{Name: api.PrefixSystem + name, Role: api.Role(name)}
 	if !actor.System() {
 		return nil, fmt.Errorf("apiserver: there is no loop %q: want scheduler, gc, reconciler, sources or certs", name)
 	}
-	return s.channel(func(context.Context) (identity.Actor, error) { return actor, nil }, loopCloner{}), nil
+	return s.channel(func(context.Context) (identity.Actor, error) { return actor, nil }, loopCloner{}, lease), nil
 }
 
 // channel returns an in-process connection whose caller is the actor that identify returns.
-func (s *Server) channel(identify func(context.Context) (identity.Actor, error), cloner inprocgrpc.Cloner) *inprocgrpc.Channel {
+func (s *Server) channel(identify identify, cloner inprocgrpc.Cloner, lease store.Lease) *inprocgrpc.Channel {
 	ch := new(inprocgrpc.Channel).
 		WithCloner(cloner).
-		WithServerUnaryInterceptor(s.unary(identify)).
-		WithServerStreamInterceptor(s.stream(identify))
+		WithServerUnaryInterceptor(unaryUnder(lease, s.unary(identify))).
+		WithServerStreamInterceptor(streamUnder(lease, s.stream(identify)))
 	s.register(ch)
 	return ch
 }

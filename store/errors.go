@@ -14,6 +14,8 @@ var (
 	ErrCompacted = errors.New("revision is not in the change log, list again")
 	// ErrInvalid means that an argument is malformed or beyond a limit. A retry does not help.
 	ErrInvalid = errors.New("invalid request to the store")
+	// ErrLeaseLost means that the work of a transaction is another server's now. This one must stop it.
+	ErrLeaseLost = errors.New("this server has lost its lease, and another one may do this work now: nothing was written")
 	// ErrClosed means that the store has been closed.
 	ErrClosed = errors.New("store is closed")
 )

@@ -66,10 +66,12 @@ type Op struct {
 	Delete bool
 }
 
-// Txn applies all of Do if every condition in If holds, otherwise nothing. Validate defines what is valid.
+// Txn applies all of Do if every condition in If holds and its server still has the Lease, otherwise nothing. Validate defines
+// what is valid.
 type Txn struct {
-	If []Condition
-	Do []Op
+	If    []Condition
+	Do    []Op
+	Lease Lease // optional; a backend for one server has none
 }
 
 // Store is the interface of a backend. All methods are safe for concurrent use. Callers test for the errors of this package
@@ -83,7 +85,7 @@ type Store interface {
 
 	// Commit applies t and returns its revision once it is durable. A transaction that only deletes keys that do not exist gets
 	// no revision, and Commit returns the newest one. If a condition does not hold, Commit returns a *ConflictError for the
-	// first such condition. A malformed t is ErrInvalid.
+	// first such condition. If another server has the lease of t, it returns ErrLeaseLost. A malformed t is ErrInvalid.
 	//
 	// If ctx ends first, Commit returns its error without waiting, and the transaction may or may not be applied: read before a
 	// retry. The store may still be reading t, so the caller must not reuse its slices.

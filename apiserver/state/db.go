@@ -83,7 +83,7 @@ func (d *DB) awaitNewer(ctx context.Context, seen int64) error {
 // Begin returns an empty transaction on the newest view. Dropping it without a commit is a dry run.
 func (d *DB) Begin(ctx context.Context) *Tx {
 	t := Begin(d.Cache.View())
-	t.Actor, t.Now, t.Hosts, t.Vault = identity.ActorOf(ctx), d.Now(), d.Hosts, d.Vault
+	t.Actor, t.Now, t.Hosts, t.Vault, t.Lease = identity.ActorOf(ctx), d.Now(), d.Hosts, d.Vault, store.LeaseOf(ctx)
 	return t
 }
 
@@ -92,6 +92,8 @@ func StoreError(err error) error {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), api.Code(err) == codes.ResourceExhausted:
 		return err
+	case errors.Is(err, store.ErrLeaseLost):
+		return api.Unavailable("%v", err)
 	case errors.Is(err, store.ErrInvalid):
 		return api.BadRequest("%v", err)
 	default:

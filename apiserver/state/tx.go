@@ -20,6 +20,8 @@ type Tx struct {
 	Vault *identity.Vault // nil for a server without an identity
 	// DryRun is true if nothing will be committed.
 	DryRun bool
+	// Lease is what the commit requires, if the change belongs to work that one server at a time does.
+	Lease store.Lease
 
 	Seen   *View
 	reads  map[string]int64 // key -> revision; 0 if the object did not exist
@@ -37,7 +39,7 @@ func (t *Tx) WritesSoFar() int { return len(t.order) }
 
 // Commit stores the writes and returns their revision.
 func (t *Tx) Commit(ctx context.Context, to store.Store) (int64, error) {
-	txn := store.Txn{If: make([]store.Condition, 0, len(t.reads)), Do: make([]store.Op, 0, len(t.order))}
+	txn := store.Txn{If: make([]store.Condition, 0, len(t.reads)), Do: make([]store.Op, 0, len(t.order)), Lease: t.Lease}
 	for key, rev := range t.reads {
 		txn.If = append(txn.If, store.Condition{Key: key, Modified: rev})
 	}

@@ -30,8 +30,11 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
 	}
 	if !answer.Succeeded {
 		err := a.conflict(answer)
-		if errors.Is(err, ErrLockLost) {
+		switch {
+		case errors.Is(err, ErrLockLost):
 			s.end(err)
+		case errors.Is(err, store.ErrLeaseLost):
+			s.lose(t.Lease)
 		}
 		return 0, err
 	}
@@ -50,14 +53,17 @@ type attempt struct {
 	held *holding
 }
 
-// conditions returns those of the transaction, and that the store still has the lock.
+// conditions returns those of the transaction, and that the store still has the lock and the lease.
 func (a attempt) conditions() []clientv3.Cmp {
-	out := make([]clientv3.Cmp, 0, len(a.If)+1)
+	out := make([]clientv3.Cmp, 0, len(a.If)+2)
 	for _, c := range a.If {
 		out = append(out, clientv3.Compare(clientv3.ModRevision(a.keys.object(c.Key)), "=", c.Modified))
 	}
 	if a.held != nil {
 		out = append(out, a.held.condition())
+	}
+	if a.Lease.Name != "" {
+		out = append(out, holds(a.keys, a.Lease))
 	}
 	return out
 }
@@ -83,14 +89,22 @@ func (a attempt) lookups() []clientv3.Op {
 	if a.held != nil {
 		out = append(out, clientv3.OpGet(a.held.key, clientv3.WithKeysOnly()))
 	}
+	if a.Lease.Name != "" {
+		out = append(out, clientv3.OpGet(a.keys.lease(a.Lease.Name), clientv3.WithKeysOnly()))
+	}
 	return out
 }
 
-// conflict returns ErrLockLost, or an error for the first condition that did not hold.
+// conflict returns ErrLockLost or ErrLeaseLost, or an error for the first condition that did not hold.
 func (a attempt) conflict(answer *clientv3.TxnResponse) error {
 	if a.held != nil {
 		if firstKV(answer.Responses[len(a.If)].GetResponseRange().Kvs).GetCreateRevision() != a.held.created {
 			return ErrLockLost
+		}
+	}
+	if a.Lease.Name != "" {
+		if firstKV(answer.Responses[len(answer.Responses)-1].GetResponseRange().Kvs).GetCreateRevision() != a.Lease.Created {
+			return store.ErrLeaseLost
 		}
 	}
 	for i, c := range a.If {

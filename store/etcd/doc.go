@@ -8,6 +8,7 @@
 //
 //	PREFIX format    the version of this layout; a newer one than ours is an error
 //	PREFIX lock      the server that may write, bound to its etcd lease: see Lock
+//	PREFIX locks/    the server that runs each loop, bound to its etcd lease: see Acquire
 //	PREFIX servers/  what each running server says about itself, bound to its etcd lease: see Announce
 //	PREFIX importing exists while an import is not complete: see Import
 //	PREFIX shared    what all servers of the cluster need, sealed by the caller: see Shared
@@ -29,5 +30,6 @@
 //  4. A watch starts at the revision that its reader has already seen, and drops what is not newer. If it started at the
 //     next revision, a compaction of exactly that revision would remove deletions without a report of etcd.
 //  5. While a Store holds the lock, each transaction has the condition that it still does. A server that was paused for
-//     longer than its lease cannot write over its successor.
+//     longer than its lease cannot write over its successor. In the same way, a transaction with a lease is refused when another
+//     server has it.
 package etcd

@@ -8,6 +8,7 @@ const (
 	sharedName  = "shared"
 	partialName = "importing"
 	serverSpace = "servers/"
+	leaseSpace  = "locks/"
 	objectSpace = "o/"
 )
 
@@ -19,6 +20,7 @@ func (k keys) lock() string             { return k.prefix + lockName }
 func (k keys) shared() string           { return k.prefix + sharedName }
 func (k keys) partial() string          { return k.prefix + partialName }
 func (k keys) server(id string) string  { return k.prefix + serverSpace + id }
+func (k keys) lease(name string) string { return k.prefix + leaseSpace + name }
 func (k keys) object(key string) string { return k.prefix + objectSpace + key }
 
 // name returns the key of an object, from its key in etcd. The result has memory of its own: the reader may keep it.

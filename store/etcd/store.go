@@ -15,6 +15,7 @@ import (
 type Store struct {
 	*connection
 	lock      *lock
+	leases    leases
 	first     int64        // no object is older than this revision
 	announced atomic.Int64 // the lease of this server's description
 	seen      atomic.Int64 // the newest revision of an object that was read or written
@@ -79,6 +80,7 @@ func (s *Store) claim(ctx context.Context) error {
 // Close releases the lock, so that another server takes over at once, and ends all watches.
 func (s *Store) Close() error {
 	s.withdraw()
+	s.releaseAll()
 	s.lock.release()
 	return s.disconnect()
 }

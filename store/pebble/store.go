@@ -133,6 +133,9 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
 	if err := t.Validate(); err != nil {
 		return 0, err
 	}
+	if t.Lease != (store.Lease{}) {
+		return 0, fmt.Errorf("%w: a transaction with the lease %q on a store that has one server", store.ErrInvalid, t.Lease.Name)
+	}
 	return s.submit(ctx, &request{txn: t, done: make(chan outcome, 1)})
 }
 

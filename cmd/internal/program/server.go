@@ -16,23 +16,17 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver"
 	"github.com/caravanserai/cara/apiserver/forward"
 	"github.com/caravanserai/cara/apiserver/identity"
-	"github.com/caravanserai/cara/gc"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/access"
 	"github.com/caravanserai/cara/internal/connlimit"
 	"github.com/caravanserai/cara/internal/loop"
-	"github.com/caravanserai/cara/reconciler"
 	"github.com/caravanserai/cara/scheduler"
-	"github.com/caravanserai/cara/sources"
-	"github.com/caravanserai/cara/sources/dir"
-	"github.com/caravanserai/cara/sources/git"
 	"github.com/caravanserai/cara/store"
 	"github.com/caravanserai/cara/store/pebble"
 )
@@ -134,7 +128,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return c.runActive(ctx, db, id, cluster{servers: c.alone})
+	return c.runActive(ctx, db, id, cluster{servers: c.alone, rights: alone})
 }
 
 // storeDir returns the directory of a store on disk.
@@ -179,7 +173,7 @@ func (c *ServerConfig) runActive(ctx context.Context, db openStore, id *identity
 	if c.Serving != nil {
 		c.Serving(url)
 	}
-	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), secure), db, queues)
+	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), secure), db, work{c.loops(queues), peers.rights})
 }
 
 // stoppable is a store that may fail permanently.
@@ -194,17 +188,16 @@ type openStore interface {
 }
 
 // serve runs the server and its loops until ctx ends or one of them or the store fails. It stops the loops first.
-func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener, db stoppable, queues *loop.Metrics) error {
+func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener, db stoppable, all work) error {
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServer()
 	served := make(chan error, 1)
 	go func() { served <- server.Run(serverCtx, l) }()
 
 	loops, loopCtx := errgroup.WithContext(ctx)
-	err := c.startLoops(loopCtx, loops, server, queues)
-	if err != nil {
-		stopServer()
-		return errors.Join(err, <-served)
+	for name, build := range all.loops {
+		one := task{name: name, connect: server.ClientUnder, build: build, log: c.Logger.With("room", name)}
+		loops.Go(func() error { return one.always(loopCtx, all.rights) })
 	}
 	serverEnded := make(chan error, 1)
 	loops.Go(func() error { // if the server fails, the loops end too
@@ -224,6 +217,7 @@ func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l ne
 			return nil
 		}
 	})
+	var err error
 	loopErr := loops.Wait()
 	c.Logger.Info("loops stopped, draining")
 	stopServer()
@@ -235,61 +229,6 @@ func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l ne
 		loopErr = nil
 	}
 	return errors.Join(loopErr, err)
-}
-
-// runner is a loop: it blocks until its context ends.
-type runner interface {
-	Run(ctx context.Context) error
-}
-
-// loops returns the loops of the active server, by name.
-func (c *ServerConfig) loops(queues *loop.Metrics) map[string]func(grpc.ClientConnInterface, *slog.Logger) (runner, error) {
-	all := map[string]func(grpc.ClientConnInterface, *slog.Logger) (runner, error){
-		"sources": func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
-			cfg := sources.Config{
-				Conn: conn, Logger: log, Metrics: queues, Dir: dir.New(dir.Config{}), Git: git.New(git.Config{AllowCIDRs: c.AllowSourceCIDRs, Proxy: c.SourceProxy}),
-			}
-			return sources.New(cfg), cfg.Validate()
-		},
-		"reconciler": func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
-			cfg := reconciler.Config{Conn: conn, Logger: log, Metrics: queues}
-			return reconciler.New(cfg), cfg.Validate()
-		},
-		"scheduler": func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
-			cfg := scheduler.Config{Conn: conn, Logger: log, Metrics: queues, Strategy: scheduler.Strategy(c.Placement)}
-			return scheduler.New(cfg), cfg.Validate()
-		},
-		"gc": func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
-			cfg := gc.Config{Conn: conn, Logger: log, Metrics: queues}
-			return gc.New(cfg), cfg.Validate()
-		},
-	}
-	if c.ACME.on() {
-		all["certs"] = func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
-			return c.obtainer(conn, log, queues)
-		}
-	}
-	return all
-}
-
-func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, server *apiserver.Server, queues *loop.Metrics) error {
-	for name, build := range c.loops(queues) {
-		conn, err := server.Client(name) //nolint:contextcheck // every call has its own context
-		if err != nil {
-			return err
-		}
-		r, err := build(conn, c.Logger.With("room", name))
-		if err != nil {
-			return err
-		}
-		loops.Go(func() error {
-			if err := r.Run(ctx); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			return nil
-		})
-	}
-	return nil
 }
 
 // url returns the server's URL for users of this machine.

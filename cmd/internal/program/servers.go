@@ -29,6 +29,7 @@ type cluster struct {
 	servers  func(context.Context) ([]*carav1.Server, error)
 	forwards bool // there may be standbys, which pass connections on to this server
 	figures  []prometheus.Collector
+	rights   rights // to run loops
 }
 
 func (c *ServerConfig) checkAdvertise() error {

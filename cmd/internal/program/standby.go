@@ -60,7 +60,8 @@ func (c *ServerConfig) turn(ctx context.Context, db *etcd.Store, id *identity.Id
 		return err
 	}
 	servers := func(ctx context.Context) ([]*carav1.Server, error) { return c.others(ctx, db) }
-	return c.runActive(ctx, onEtcd{db}, id, cluster{servers: servers, forwards: true, figures: []prometheus.Collector{etcdFigures{db}}})
+	loops := &shares{db: db, server: c.self.GetId(), log: c.Logger}
+	return c.runActive(ctx, onEtcd{db}, id, cluster{servers: servers, forwards: true, rights: loops.acquire, figures: []prometheus.Collector{etcdFigures{db}}})
 }
 
 // wait is the time as a standby. While it lasts, connections to the address are passed on to the active server. If that is not
@@ -131,7 +132,9 @@ func reason(holder []byte, err error) string {
 
 // depose takes the lock from an active server that has ended, so that the next one need not wait for the end of its lease.
 func (w *wait) depose(ctx context.Context, holder string) {
-	if err := w.db.Load().Depose(ctx, []byte(holder)); err != nil && ctx.Err() == nil {
+	db := w.db.Load()
+	err := errors.Join(db.Depose(ctx, []byte(holder)), db.Dispossess(ctx, decode([]byte(holder)).GetId()))
+	if err != nil && ctx.Err() == nil {
 		w.c.Logger.Warn("the lock of the active server, which has ended, was not released: it ends with its lease", "error", err)
 	}
 }

@@ -1,0 +1,294 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/caravanserai/cara/store"
+)
+
+// Lease is a right that one store at a time holds, until it is released or lost. Work that needs it must end when Lost is closed,
+// which is some time before etcd can give the right to another store.
+type Lease struct {
+	*connection
+	store.Lease
+	id   clientv3.LeaseID
+	once sync.Once
+	lost chan struct{}
+}
+
+// Candidate is a server that wants a lease.
+type Candidate struct {
+	// Server is its ID, which others can read.
+	Server string
+	// Hesitate is called when the lease is free, and returns how long to leave it to other candidates. Nil is not at all.
+	Hesitate func() time.Duration
+	// Waiting is called with the ID of the server that holds the lease, or with an error of etcd. It may be called again with the
+	// same values.
+	Waiting func(holder string, err error)
+}
+
+// leases are those that a store holds.
+type leases struct {
+	mu   sync.Mutex
+	held map[string]*Lease
+}
+
+// holds is the condition that a lease is still the same.
+func holds(k keys, l store.Lease) clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(k.lease(l.Name)), "=", l.Created)
+}
+
+// Acquire waits until this store has the lease of a name, and returns it. The caller releases it. Close releases all.
+func (s *Store) Acquire(ctx context.Context, name string, c Candidate) (*Lease, error) {
+	for {
+		l, holder, err := s.tryLease(ctx, name, c)
+		switch {
+		case ctx.Err() != nil:
+			if l != nil {
+				l.Release() //nolint:contextcheck // also when ctx has ended
+			}
+			return nil, ctx.Err()
+		case s.closed.Err() != nil:
+			return nil, store.ErrClosed
+		case err != nil:
+			c.Waiting("", err)
+			err = s.pause(ctx, lockRetry)
+		case l != nil:
+			return l, nil
+		default:
+			c.Waiting(string(holder.Value), nil)
+			err = s.awaitDelete(ctx, s.keys.lease(name), holder.ModRevision)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// tryLease takes a lease if it is free. Otherwise it returns the holder's key.
+func (s *Store) tryLease(ctx context.Context, name string, c Candidate) (*Lease, *mvccpb.KeyValue, error) {
+	key := s.keys.lease(name)
+	holder, err := s.readKey(ctx, key)
+	if err != nil || holder != nil {
+		return nil, holder, err
+	}
+	if c.Hesitate != nil {
+		if err := s.pause(ctx, c.Hesitate()); err != nil {
+			return nil, nil, err
+		}
+	}
+	bounded, cancel, err := s.begin(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer cancel()
+	granted := time.Now()
+	lease, err := s.client.Grant(bounded, int64(s.cfg.Lease/time.Second))
+	if err != nil {
+		return nil, nil, s.failedWrite(ctx, err)
+	}
+	answer, err := s.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
+		Then(clientv3.OpPut(key, c.Server, clientv3.WithLease(lease.ID))).Else(clientv3.OpGet(key)).Commit()
+	if err != nil { // if the key was written nevertheless, it ends with the lease
+		return nil, nil, s.failedWrite(ctx, err)
+	}
+	if !answer.Succeeded {
+		_, err := s.client.Revoke(bounded, lease.ID)
+		return nil, firstKV(answer.Responses[0].GetResponseRange().Kvs), s.failed(ctx, err)
+	}
+	l := &Lease{connection: s.connection, Lease: store.Lease{Name: name, Created: answer.Header.Revision}, id: lease.ID, lost: make(chan struct{})}
+	s.leases.add(l)
+	s.running.Go(func() { l.keep(granted) }) //nolint:contextcheck // it lives as long as the lease
+	return l, nil, nil
+}
+
+// readKey returns a key, or nil.
+func (c *connection) readKey(ctx context.Context, key string) (*mvccpb.KeyValue, error) {
+	bounded, cancel, err := c.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	answer, err := c.client.Get(bounded, key)
+	if err != nil {
+		return nil, c.failed(ctx, err)
+	}
+	return firstKV(answer.Kvs), nil
+}
+
+// awaitDelete returns when a key has changed. It returns after the time of a lease in any case.
+func (c *connection) awaitDelete(ctx context.Context, key string, seen int64) error {
+	bounded, cancel := context.WithTimeout(ctx, c.cfg.Lease)
+	defer cancel()
+	defer context.AfterFunc(c.closed, cancel)() //nolint:contextcheck // it also ends with the store
+	for m := range c.client.Watch(clientv3.WithRequireLeader(bounded), key, clientv3.WithRev(seen+1)) {
+		if m.Err() != nil {
+			return c.pause(ctx, lockRetry)
+		}
+		if len(m.Events) > 0 {
+			break
+		}
+	}
+	return ctx.Err()
+}
+
+// Lost returns a channel that is closed when the work must end.
+func (l *Lease) Lost() <-chan struct{} { return l.lost }
+
+func (l *Lease) lose() { l.once.Do(func() { close(l.lost) }) }
+
+// keep renews the lease until it is released or lost. The time counts from before a request was sent, so the work ends before
+// etcd gives the lease away, with a sixth of its time left. Each renewal is a request of its own with a short time-out, so
+// that one member that hangs does not cost the lease.
+func (l *Lease) keep(renewed time.Time) {
+	for wait := l.cfg.Lease / 3; ; {
+		select {
+		case <-time.After(wait):
+		case <-l.lost:
+			return
+		case <-l.closed.Done():
+			return
+		}
+		sent := time.Now()
+		last := renewed.Add(l.cfg.Lease * 5 / 6)
+		err := l.renew(last)
+		switch {
+		case l.closed.Err() != nil:
+			return
+		case err == nil:
+			renewed = sent
+			wait = time.Until(renewed.Add(l.cfg.Lease / 3))
+		case errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) || !time.Now().Before(last):
+			l.lose()
+			return
+		default:
+			wait = min(renewAgain, time.Until(last))
+		}
+	}
+}
+
+func (l *Lease) renew(last time.Time) error {
+	ctx, cancel := context.WithTimeout(l.closed, min(l.cfg.Lease/4, time.Until(last)))
+	defer cancel()
+	_, err := l.client.KeepAliveOnce(ctx, l.id)
+	return err
+}
+
+// Release gives the lease up, so that others need not wait for its end. The work must have ended.
+func (l *Lease) Release() {
+	select {
+	case <-l.lost: // it ends by itself, or has ended
+		return
+	default:
+	}
+	l.lose()
+	if l.closed.Err() != nil || l.health.err() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(l.closed, l.cfg.Timeout)
+	defer cancel()
+	if _, err := l.client.Revoke(ctx, l.id); err != nil && !errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
+		l.cfg.Logger.Warn("a lease in etcd ends by itself: it could not be released", "name", l.Name, "error", explain(l.closed, err))
+	}
+}
+
+func (h *leases) add(l *Lease) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.held == nil {
+		h.held = map[string]*Lease{}
+	}
+	h.held[l.Name] = l
+}
+
+// take removes leases that match, and returns them.
+func (h *leases) take(match func(*Lease) bool) (out []*Lease) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for name, l := range h.held {
+		if match(l) {
+			delete(h.held, name)
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// lose ends the work of a lease with which etcd has refused a transaction.
+func (s *Store) lose(is store.Lease) {
+	for _, l := range s.leases.take(func(l *Lease) bool { return l.Lease == is }) {
+		l.lose()
+	}
+}
+
+func (s *Store) releaseAll() {
+	for _, l := range s.leases.take(func(*Lease) bool { return true }) {
+		l.Release()
+	}
+}
+
+// Holders returns which server holds each lease: the name of the lease, and the server's ID.
+func (s *Store) Holders(ctx context.Context) (map[string]string, error) {
+	kvs, err := s.readLeases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for _, kv := range kvs {
+		out[string(kv.Key[len(s.keys.lease("")):])] = string(kv.Value)
+	}
+	return out, nil
+}
+
+func (s *Store) readLeases(ctx context.Context) ([]*mvccpb.KeyValue, error) {
+	bounded, cancel, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	all := s.keys.lease("")
+	answer, err := s.client.Get(bounded, all, clientv3.WithRange(end(all)), clientv3.WithLimit(maxServers))
+	if err != nil {
+		return nil, s.failed(ctx, err)
+	}
+	return answer.Kvs, nil
+}
+
+// Dispossess takes all leases from a server that is known to have ended, so that others need not wait for their end. If it is still
+// there, its next write with a lease is refused.
+func (s *Store) Dispossess(ctx context.Context, server string) error {
+	kvs, err := s.readLeases(ctx)
+	if err != nil || server == "" {
+		return err
+	}
+	for _, kv := range kvs {
+		if string(kv.Value) != server || kv.Lease == 0 {
+			continue
+		}
+		if err := s.revoke(ctx, clientv3.LeaseID(kv.Lease)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// revoke ends a lease. One that has ended is no error.
+func (s *Store) revoke(ctx context.Context, id clientv3.LeaseID) error {
+	bounded, cancel, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	_, err = s.client.Revoke(bounded, id)
+	if errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
+		return nil
+	}
+	return s.failedWrite(ctx, err)
+}
