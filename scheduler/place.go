@@ -157,8 +157,10 @@ func filter(d *Demand, c *Candidate) Why {
 	if c.Unfit != Fits {
 		return c.Unfit
 	}
-	if why := d.missing(c); why != Fits {
-		return why
+	if d.asks() {
+		if why := d.missing(c); why != Fits {
+			return why
+		}
 	}
 	switch {
 	case d.Receive && !c.Receives:
@@ -173,6 +175,11 @@ func filter(d *Demand, c *Candidate) Why {
 		return NoSubnet
 	}
 	return Fits
+}
+
+// asks reports whether the project asks for anything by name. Most projects do not, and Place filters every node.
+func (d *Demand) asks() bool {
+	return len(d.Selector)+len(d.Capabilities)+len(d.HostVolumes)+len(d.Features) > 0
 }
 
 // missing returns what the project asks for by name and the node does not have.
@@ -207,13 +214,18 @@ func exceeds(used, more, capacity int64) bool {
 
 // share is the allocated part of the node with the demand on it: the larger of the CPU and memory shares.
 func share(d *Demand, c *Candidate) float64 {
-	part := func(used, more, capacity int64) float64 {
-		if capacity <= 0 {
-			return 0
-		}
-		return (float64(used) + float64(more)) / float64(capacity)
+	cpu, memory := part(c.UsedCPU, d.CPU, c.CPU), part(c.UsedMemory, d.Memory, c.Memory)
+	if cpu > memory {
+		return cpu // not max: it also looks for NaN, which part never returns
 	}
-	return max(part(c.UsedCPU, d.CPU, c.CPU), part(c.UsedMemory, d.Memory, c.Memory))
+	return memory
+}
+
+func part(used, more, capacity int64) float64 {
+	if capacity <= 0 {
+		return 0
+	}
+	return (float64(used) + float64(more)) / float64(capacity)
 }
 
 // before breaks a tie: by the number of projects, then by a hash that orders the nodes differently for each project, then by
