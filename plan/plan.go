@@ -176,7 +176,13 @@ func Settled(r *Row, s *carav1.Source) bool {
 	return r.Claim != nil && r.Project != nil && r.Live == r.Want && r.Override == nil &&
 		r.Claim.Spec.Present && r.Claim.Spec.Held == "" && r.Claim.Spec.SourceUid == s.Metadata.Uid &&
 		r.Status.GetState() == api.ClaimApplied && r.Status.AppliedHash == r.Want && r.Status.ProjectUid == r.UID() &&
-		r.owner() == Owner(s.Metadata.Name) && !r.going()
+		belongsTo(r.Project, s.Metadata.Name) && !r.going()
+}
+
+// belongsTo compares without building the owner's name, because a pass asks it for every project.
+func belongsTo(p *carav1.Project, source string) bool {
+	owner, ok := api.SourceOf(p.GetMetadata().GetOwner())
+	return ok && owner == source
 }
 
 // planOverride schedules a new plan at an override's end, and records one that git has ended.

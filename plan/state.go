@@ -30,7 +30,7 @@ func NewRow(s State, source, project string) Row {
 		Claim: claim, Want: claim.GetSpec().GetHash(), Status: claim.GetStatus(), Override: s.Override(project),
 	}
 	if r.Project, r.Live = s.Project(project); r.Project != nil {
-		if claim != nil && hashVersion(r.Want) != hashVersion(r.Live) {
+		if claim != nil && r.Want != r.Live && hashVersion(r.Want) != hashVersion(r.Live) {
 			r.Want = api.ClaimHash(claim.Spec.Project) // another version of Cara hashed the claim
 		}
 		if other, ok := api.SourceOf(r.owner()); ok && other != source {

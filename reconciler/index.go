@@ -151,9 +151,10 @@ func put[T any](m map[string]map[string]T, outer, inner string, v T, gone bool) 
 		m[outer][inner] = v
 		return
 	}
-	delete(m[outer], inner)
-	if len(m[outer]) == 0 {
-		delete(m, outer)
+	if all := m[outer]; all != nil {
+		if delete(all, inner); len(all) == 0 {
+			delete(m, outer)
+		}
 	}
 }
 
@@ -184,31 +185,36 @@ func (x *index) input(source string, memories map[string]*plan.Memory, whole boo
 	in.Check = s.GetStatus().GetObservedGeneration() != s.GetMetadata().GetGeneration() && s.GetStatus().GetSnapshot() != nil
 	if !whole && !in.Check && s.GetMetadata().GetDeletionTimestamp() == nil {
 		for project := range x.loose[source] {
-			x.look(&in, project, memories)
+			x.look(&in, project, x.claims[source][project], memories)
 		}
 		return in, true
 	}
-	for project := range x.claims[source] {
-		x.look(&in, project, memories)
+	claims := x.claims[source]
+	for project, claim := range claims {
+		x.look(&in, project, claim, memories)
 	}
 	for project := range x.owned[plan.Owner(source)] {
-		if x.claims[source][project] == nil {
-			x.look(&in, project, memories)
+		if claims[project] == nil {
+			x.look(&in, project, nil, memories)
 		}
 	}
 	return in, true
 }
 
 // look adds one project's row to the input, unless the project is in place.
-func (x *index) look(in *plan.Input, project string, memories map[string]*plan.Memory) {
+func (x *index) look(in *plan.Input, project string, claim *carav1.Claim, memories map[string]*plan.Memory) {
 	source := in.Source.Metadata.Name
-	claim := x.claims[source][project]
 	if claim == nil && !x.owned[plan.Owner(source)][project] {
 		put(x.loose, source, project, false, true)
 		return
 	}
+	all := in.Source.Metadata.DeletionTimestamp != nil || in.Check
+	if !all && claim != nil && x.inPlace(in.Source, project, claim) {
+		put(x.loose, source, project, false, true)
+		return
+	}
 	r := x.row(source, project, claim, memories[project])
-	if in.Source.Metadata.DeletionTimestamp == nil && !in.Check && plan.Settled(&r, in.Source) {
+	if !all && plan.Settled(&r, in.Source) { // the claim's hash is from another version of Cara
 		put(x.loose, source, project, false, true)
 		return
 	}
@@ -217,6 +223,21 @@ func (x *index) look(in *plan.Input, project string, memories map[string]*plan.M
 	if claim != nil {
 		in.Settled--
 	}
+}
+
+// inPlace looks only at what plan.Settled needs: a pass over everything asks it for every project.
+func (x *index) inPlace(s *carav1.Source, project string, claim *carav1.Claim) bool {
+	r := plan.Row{Claim: claim, Want: claim.GetSpec().GetHash(), Status: x.status(claim), Override: x.overrides[project]}
+	r.Project, r.Live = x.Project(project)
+	return plan.Settled(&r, s)
+}
+
+// status is the status that was written last, also if the watch has not reported it yet.
+func (x *index) status(claim *carav1.Claim) *carav1.ClaimStatus {
+	if w := x.written[claim.GetMetadata().GetName()]; w != nil {
+		return w
+	}
+	return claim.GetStatus()
 }
 
 // Source implements plan.State. x.mu is held for all methods of plan.State.
@@ -242,11 +263,7 @@ func (x *index) Tombstone(project string) *carav1.Tombstone { return x.tombstone
 func (x *index) row(source, project string, claim *carav1.Claim, m *plan.Memory) plan.Row {
 	r := plan.NewRow(x, source, project)
 	r.Memory = m
-	if claim != nil {
-		if w := x.written[claim.Metadata.GetName()]; w != nil {
-			r.Status = w
-		}
-	}
+	r.Status = x.status(claim)
 	return r
 }
 
