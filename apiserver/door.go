@@ -242,7 +242,7 @@ func (d *door) refused(r *http.Request, v *admission.Visit, err error, began tim
 		return
 	}
 	d.metrics.observe(v.Method, err, time.Since(began))
-	d.audit(admission.WithVisit(r.Context(), v), v.Actor, v.Method, nil, err)
+	d.audit(admission.WithVisit(r.Context(), v), v.Actor, v.Method, nil, nil, err)
 }
 
 // refuse answers with an error before the body was read.

@@ -31,7 +31,7 @@ func (s *Server) unary(who identify) grpc.UnaryServerInterceptor {
 			}
 			err = api.Wire(err)
 			s.metrics.observe(info.FullMethod, err, time.Since(start))
-			s.audit(ctx, actor, info.FullMethod, req, err)
+			s.audit(ctx, actor, info.FullMethod, req, resp, err)
 		}()
 		if actor, err = s.admit(ctx, who, info.FullMethod); err != nil {
 			return nil, err
@@ -54,7 +54,7 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 			}
 			err = api.Wire(err)
 			s.metrics.observe(info.FullMethod, err, time.Since(start))
-			s.audit(ss.Context(), checked.actor, info.FullMethod, checked.first, err)
+			s.audit(ss.Context(), checked.actor, info.FullMethod, checked.first, nil, err)
 		}()
 		if checked.actor, err = s.admit(ss.Context(), who, info.FullMethod); err != nil {
 			return err

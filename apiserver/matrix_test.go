@@ -26,7 +26,7 @@ import (
 // a row fails the test.
 var matrix = map[string]string{
 	"CreateProject": "ADP", "PutProject": "ADP", "GetProject": "ADPVSGRFC", "ListProjects": "ADPVSGRFC", "WatchProjects": "ADPVSGRFC",
-	"DeleteProject": "ADPGR", "UpdateProjectStatus": "N", "ScheduleProject": "S", "RemoveProject": "G", "RetryProject": "ADP",
+	"DeleteProject": "ADPGR", "UpdateProjectStatus": "N", "ScheduleProject": "S", "ScheduleProjects": "S", "RemoveProject": "G", "RetryProject": "ADP",
 	"MoveProject": "ADPS", "RestoreProject": "ADPS", "CancelMove": "ADP",
 	"RestartProject": "ADP", "BackupProject": "ADP", "ExtendProject": "ADP", "OverrideProject": "ADPGR", "ListOverrides": "ADPVSGRFC", "Logs": "ADPV",
 	"Exec": "ADP", "PortForward": "ADP", "Top": "ADPV", "GetUsageHistory": "ADPV", "ListTombstones": "ADPVSGRFC", "AdoptProject": "ADP", "ReleaseProject": "ADP",

@@ -52,6 +52,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.ProjectService/DeleteProject":       writes(api.RoleAdmin, api.RoleDeployer, api.RoleGC, api.RoleReconciler),
 	"/cara.v1.ProjectService/UpdateProjectStatus": reports(nodes...),
 	"/cara.v1.ProjectService/ScheduleProject":     writes(api.RoleScheduler),
+	"/cara.v1.ProjectService/ScheduleProjects":    writes(api.RoleScheduler),
 	"/cara.v1.ProjectService/RemoveProject":       writes(api.RoleGC),
 	"/cara.v1.ProjectService/MoveProject":         writes(api.RoleAdmin, api.RoleDeployer, api.RoleScheduler),
 	"/cara.v1.ProjectService/RestoreProject":      writes(api.RoleAdmin, api.RoleDeployer, api.RoleScheduler),

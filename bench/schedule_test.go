@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -26,7 +27,7 @@ import (
 func BenchmarkBind(b *testing.B) {
 	for _, size := range []struct{ nodes, projects int }{{1, 1000}, {1000, 10_000}} {
 		b.Run(fmt.Sprintf("nodes=%d/projects=%d", size.nodes, size.projects), func(b *testing.B) {
-			binds := 0
+			binds, cpu := 0, time.Duration(0)
 			for b.Loop() {
 				b.StopTimer()
 				h := newHouse(b, func(c *apiserver.Config) { c.Authenticator = byName{} })
@@ -34,6 +35,7 @@ func BenchmarkBind(b *testing.B) {
 				h.projects(b, size.projects)
 				seen := h.follow(b, h.inside(b, "gc"), api.KindProject)
 				s := scheduler.New(scheduler.Config{Conn: h.inside(b, "scheduler"), Logger: quiet()})
+				before := processor()
 				b.StartTimer()
 				ctx, cancel := context.WithCancel(b.Context())
 				ended := make(chan error, 1)
@@ -46,6 +48,7 @@ func BenchmarkBind(b *testing.B) {
 					return len(left) == 0
 				})
 				b.StopTimer()
+				cpu += processor() - before
 				cancel()
 				must(b, <-ended)
 				h.close()
@@ -53,6 +56,7 @@ func BenchmarkBind(b *testing.B) {
 				b.StartTimer()
 			}
 			b.ReportMetric(float64(binds)/b.Elapsed().Seconds(), "binds/s")
+			b.ReportMetric(float64(cpu.Microseconds())/float64(binds), "cpu-µs/bind")
 		})
 	}
 }

@@ -56,8 +56,8 @@ func (s *Scheduler) assign(ctx context.Context, p *carav1.Project, req *carav1.S
 	bound, err := s.schedule(ctx, p, req)
 	s.mu.Lock()
 	if bound != nil {
-		s.ledger.settle(name, api.RevisionOf(bound))
-		if now, ok := s.ledger.projects[name]; !ok || api.RevisionOf(now) >= api.RevisionOf(bound) {
+		s.ledger.settle(name, bound.revision)
+		if now, ok := s.ledger.projects[name]; !ok || api.RevisionOf(now) >= bound.revision {
 			s.ledger.drop(name) // the mirror was faster than the response
 		}
 	} else {
@@ -65,8 +65,7 @@ func (s *Scheduler) assign(ctx context.Context, p *carav1.Project, req *carav1.S
 	}
 	s.mu.Unlock()
 	if bound != nil {
-		s.cfg.Logger.Info("project scheduled", "project", name, "node", req.GetNodeRef(), "epoch", bound.GetStatus().GetEpoch(),
-			"rev", bound.GetMetadata().GetResourceVersion())
+		s.cfg.Logger.Info("project scheduled", "project", name, "node", req.GetNodeRef(), "epoch", bound.epoch, "rev", bound.revision)
 	}
 	return err
 }

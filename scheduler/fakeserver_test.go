@@ -111,6 +111,8 @@ func (w *fakeServer) Invoke(_ context.Context, method string, args, reply any, _
 	switch req := args.(type) {
 	case *carav1.ScheduleProjectRequest:
 		out, err = w.schedule(req)
+	case *carav1.ScheduleProjectsRequest:
+		out = w.scheduleAll(req)
 	case *carav1.MoveProjectRequest:
 		out, err = w.move(req)
 	case *carav1.RestoreProjectRequest:
@@ -233,6 +235,20 @@ func (w *fakeServer) schedule(req *carav1.ScheduleProjectRequest) (*carav1.Proje
 	w.writes++
 	w.put(false, p)
 	return p, nil
+}
+
+func (w *fakeServer) scheduleAll(req *carav1.ScheduleProjectsRequest) *carav1.ScheduleProjectsResponse {
+	out := &carav1.ScheduleProjectsResponse{}
+	for _, d := range req.Decisions {
+		r := &carav1.ScheduleProjectResult{}
+		if p, err := w.schedule(d); err != nil {
+			r.Code, r.Problem = int32(api.Code(err)), api.ProblemOf(err)
+		} else {
+			r.ResourceVersion, r.Epoch = p.Metadata.ResourceVersion, p.Status.Epoch
+		}
+		out.Results = append(out.Results, r)
+	}
+	return out
 }
 
 // NewStream answers Watch.

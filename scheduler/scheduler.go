@@ -29,7 +29,7 @@ type Config struct {
 	HeartbeatTimeout time.Duration
 	// AbandonAfter is how long a Terminating project waits for a lost node. The default is 10 min.
 	AbandonAfter time.Duration
-	// Workers is the number of concurrent workers. The default is 32.
+	// Workers is the number of concurrent workers. The default is 192: enough to fill the next calls while others are written.
 	Workers int
 }
 
@@ -59,7 +59,7 @@ func (c Config) withDefaults() Config {
 		c.AbandonAfter = 10 * time.Minute
 	}
 	if c.Workers == 0 {
-		c.Workers = 32
+		c.Workers = (writers - 1) * maxBatch
 	}
 	return c
 }
@@ -69,6 +69,7 @@ type Scheduler struct {
 	cfg      Config
 	projects carav1.ProjectServiceClient
 	nodes    carav1.NodeServiceClient
+	writer   writer
 	mirror   *loop.Mirror
 	queue    *loop.Queue
 	started  time.Time // set by Run: no node counts as lost before one timeout after it
@@ -82,6 +83,7 @@ func New(cfg Config) *Scheduler {
 		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), nodes: carav1.NewNodeServiceClient(cfg.Conn),
 		memory: newMemory(),
 	}
+	s.writer = newWriter(s.projects)
 	s.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindProject, api.KindNode},
 		OnChange: s.changed, Logger: cfg.Logger,
@@ -97,6 +99,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.started = time.Now()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.mirror.Run(ctx) })
+	for range writers {
+		group.Go(func() error { return s.writer.run(ctx) })
+	}
 	group.Go(func() error {
 		if err := s.mirror.WaitSynced(ctx); err != nil {
 			return nil // ctx ended before the first complete list
@@ -216,17 +221,18 @@ func earlier(a, b time.Duration) time.Duration {
 	return a
 }
 
-// schedule writes one decision. A conflict is not an error: the change that caused it triggers another pass.
-func (s *Scheduler) schedule(ctx context.Context, p *carav1.Project, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
+// schedule writes one decision. A conflict is not an error, and nothing was written: the change that caused it triggers another
+// pass.
+func (s *Scheduler) schedule(ctx context.Context, p *carav1.Project, req *carav1.ScheduleProjectRequest) (*written, error) {
 	req.Name, req.ResourceVersion = p.GetMetadata().GetName(), p.GetMetadata().GetResourceVersion()
-	out, err := s.projects.ScheduleProject(ctx, req)
+	out, err := s.writer.write(ctx, req)
 	if api.IsConflict(err) || api.IsNotFound(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, loop.Refused(fmt.Errorf("%s project %s: %w", req.Action, req.Name, err))
 	}
-	return out, nil
+	return &out, nil
 }
 
 // nodeKey and projectKey return queue keys.

@@ -46,7 +46,39 @@ func (s Projects) ScheduleProject(ctx context.Context, req *carav1.ScheduleProje
 	if err := (Volumes{Service: s.Service}).awaitInventories(req); err != nil {
 		return nil, err
 	}
-	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+	err := s.DB.Transact(ctx, decide(req, &out))
+	return out, err
+}
+
+// ScheduleProjects applies several decisions of the scheduler. Each succeeds or fails as if it were alone.
+func (s Projects) ScheduleProjects(ctx context.Context, req *carav1.ScheduleProjectsRequest) (*carav1.ScheduleProjectsResponse, error) {
+	decided := make([]*carav1.Project, len(req.GetDecisions()))
+	changes := make([]func(*state.Tx) error, len(decided))
+	for i, d := range req.GetDecisions() {
+		write := decide(d, &decided[i])
+		changes[i] = func(t *state.Tx) error {
+			if err := (Volumes{Service: s.Service}).awaitInventories(d); err != nil {
+				return err
+			}
+			return write(t)
+		}
+	}
+	out := &carav1.ScheduleProjectsResponse{Results: make([]*carav1.ScheduleProjectResult, len(decided))}
+	for i, err := range s.DB.TransactAll(ctx, changes) {
+		if err != nil {
+			out.Results[i] = &carav1.ScheduleProjectResult{Code: int32(api.Code(api.Wire(err))), Problem: api.ProblemOf(api.Wire(err))}
+			continue
+		}
+		out.Results[i] = &carav1.ScheduleProjectResult{
+			ResourceVersion: decided[i].GetMetadata().GetResourceVersion(), Epoch: decided[i].GetStatus().GetEpoch(),
+		}
+	}
+	return out, nil
+}
+
+// decide returns the change that writes one decision. It sets out to the project after the decision.
+func decide(req *carav1.ScheduleProjectRequest, out **carav1.Project) func(*state.Tx) error {
+	return func(t *state.Tx) error {
 		old, ok := state.Read[*carav1.Project](t, req.GetName())
 		if !ok {
 			return rules.NotFound(api.KindProject, req.GetName())
@@ -58,11 +90,10 @@ func (s Projects) ScheduleProject(ctx context.Context, req *carav1.ScheduleProje
 		if err := rules.ApplyDecision(t, p, req); err != nil {
 			return err
 		}
-		if out = old; !proto.Equal(old, p) {
-			out = p
+		if *out = old; !proto.Equal(old, p) {
+			*out = p
 			t.Put(p)
 		}
 		return nil
-	})
-	return out, err
+	}
 }

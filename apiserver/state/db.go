@@ -81,8 +81,10 @@ func (d *DB) awaitNewer(ctx context.Context, seen int64) error {
 }
 
 // Begin returns an empty transaction on the newest view. Dropping it without a commit is a dry run.
-func (d *DB) Begin(ctx context.Context) *Tx {
-	t := Begin(d.Cache.View())
+func (d *DB) Begin(ctx context.Context) *Tx { return d.beginOn(ctx, d.Cache.View()) }
+
+func (d *DB) beginOn(ctx context.Context, seen *View) *Tx {
+	t := Begin(seen)
 	t.Actor, t.Now, t.Hosts, t.Vault, t.Lease = identity.ActorOf(ctx), d.Now(), d.Hosts, d.Vault, store.LeaseOf(ctx)
 	return t
 }

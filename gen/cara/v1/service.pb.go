@@ -1385,6 +1385,172 @@ func (x *ScheduleProjectRequest) GetMessage() string {
 	return ""
 }
 
+// ScheduleProjectsRequest has decisions of the scheduler about several projects.
+type ScheduleProjectsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Decisions to write.
+	Decisions     []*ScheduleProjectRequest `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScheduleProjectsRequest) Reset() {
+	*x = ScheduleProjectsRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScheduleProjectsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScheduleProjectsRequest) ProtoMessage() {}
+
+func (x *ScheduleProjectsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScheduleProjectsRequest.ProtoReflect.Descriptor instead.
+func (*ScheduleProjectsRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ScheduleProjectsRequest) GetDecisions() []*ScheduleProjectRequest {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+// ScheduleProjectsResponse has a result for each decision.
+type ScheduleProjectsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Results in the order of the decisions.
+	Results       []*ScheduleProjectResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScheduleProjectsResponse) Reset() {
+	*x = ScheduleProjectsResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScheduleProjectsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScheduleProjectsResponse) ProtoMessage() {}
+
+func (x *ScheduleProjectsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScheduleProjectsResponse.ProtoReflect.Descriptor instead.
+func (*ScheduleProjectsResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ScheduleProjectsResponse) GetResults() []*ScheduleProjectResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// ScheduleProjectResult is the result of one decision.
+type ScheduleProjectResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ResourceVersion of the project after the decision. Empty if the decision was rejected.
+	ResourceVersion string `protobuf:"bytes,1,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	// Epoch of the project after the decision.
+	Epoch int32 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Code is the gRPC status code that ScheduleProject would have returned: 0 if the decision was written, 10 (ABORTED) if the
+	// project has changed since.
+	Code int32 `protobuf:"varint,3,opt,name=code,proto3" json:"code,omitempty"`
+	// Problem explains why the decision was rejected. Not set if it was written.
+	Problem       *Problem `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScheduleProjectResult) Reset() {
+	*x = ScheduleProjectResult{}
+	mi := &file_cara_v1_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScheduleProjectResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScheduleProjectResult) ProtoMessage() {}
+
+func (x *ScheduleProjectResult) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScheduleProjectResult.ProtoReflect.Descriptor instead.
+func (*ScheduleProjectResult) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ScheduleProjectResult) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *ScheduleProjectResult) GetEpoch() int32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ScheduleProjectResult) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *ScheduleProjectResult) GetProblem() *Problem {
+	if x != nil {
+		return x.Problem
+	}
+	return nil
+}
+
 // RemoveProjectRequest names a project by its name and uid.
 type RemoveProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1398,7 +1564,7 @@ type RemoveProjectRequest struct {
 
 func (x *RemoveProjectRequest) Reset() {
 	*x = RemoveProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[20]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1576,7 @@ func (x *RemoveProjectRequest) String() string {
 func (*RemoveProjectRequest) ProtoMessage() {}
 
 func (x *RemoveProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[20]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1589,7 @@ func (x *RemoveProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveProjectRequest.ProtoReflect.Descriptor instead.
 func (*RemoveProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{20}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RemoveProjectRequest) GetName() string {
@@ -1451,7 +1617,7 @@ type RetryProjectRequest struct {
 
 func (x *RetryProjectRequest) Reset() {
 	*x = RetryProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1629,7 @@ func (x *RetryProjectRequest) String() string {
 func (*RetryProjectRequest) ProtoMessage() {}
 
 func (x *RetryProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1642,7 @@ func (x *RetryProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryProjectRequest.ProtoReflect.Descriptor instead.
 func (*RetryProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RetryProjectRequest) GetName() string {
@@ -1499,7 +1665,7 @@ type RestartProjectRequest struct {
 
 func (x *RestartProjectRequest) Reset() {
 	*x = RestartProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1677,7 @@ func (x *RestartProjectRequest) String() string {
 func (*RestartProjectRequest) ProtoMessage() {}
 
 func (x *RestartProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1690,7 @@ func (x *RestartProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartProjectRequest.ProtoReflect.Descriptor instead.
 func (*RestartProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RestartProjectRequest) GetName() string {
@@ -1552,7 +1718,7 @@ type BackupProjectRequest struct {
 
 func (x *BackupProjectRequest) Reset() {
 	*x = BackupProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1730,7 @@ func (x *BackupProjectRequest) String() string {
 func (*BackupProjectRequest) ProtoMessage() {}
 
 func (x *BackupProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1743,7 @@ func (x *BackupProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupProjectRequest.ProtoReflect.Descriptor instead.
 func (*BackupProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BackupProjectRequest) GetName() string {
@@ -1604,7 +1770,7 @@ type ExtendProjectRequest struct {
 
 func (x *ExtendProjectRequest) Reset() {
 	*x = ExtendProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1782,7 @@ func (x *ExtendProjectRequest) String() string {
 func (*ExtendProjectRequest) ProtoMessage() {}
 
 func (x *ExtendProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1795,7 @@ func (x *ExtendProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendProjectRequest.ProtoReflect.Descriptor instead.
 func (*ExtendProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExtendProjectRequest) GetName() string {
@@ -1673,7 +1839,7 @@ type AdoptProjectRequest struct {
 
 func (x *AdoptProjectRequest) Reset() {
 	*x = AdoptProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1851,7 @@ func (x *AdoptProjectRequest) String() string {
 func (*AdoptProjectRequest) ProtoMessage() {}
 
 func (x *AdoptProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1864,7 @@ func (x *AdoptProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptProjectRequest.ProtoReflect.Descriptor instead.
 func (*AdoptProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AdoptProjectRequest) GetName() string {
@@ -1736,7 +1902,7 @@ type RestoreProjectRequest struct {
 
 func (x *RestoreProjectRequest) Reset() {
 	*x = RestoreProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1914,7 @@ func (x *RestoreProjectRequest) String() string {
 func (*RestoreProjectRequest) ProtoMessage() {}
 
 func (x *RestoreProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +1927,7 @@ func (x *RestoreProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreProjectRequest.ProtoReflect.Descriptor instead.
 func (*RestoreProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RestoreProjectRequest) GetName() string {
@@ -1812,7 +1978,7 @@ type MoveProjectRequest struct {
 
 func (x *MoveProjectRequest) Reset() {
 	*x = MoveProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +1990,7 @@ func (x *MoveProjectRequest) String() string {
 func (*MoveProjectRequest) ProtoMessage() {}
 
 func (x *MoveProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +2003,7 @@ func (x *MoveProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveProjectRequest.ProtoReflect.Descriptor instead.
 func (*MoveProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MoveProjectRequest) GetName() string {
@@ -1865,7 +2031,7 @@ type ReleaseProjectRequest struct {
 
 func (x *ReleaseProjectRequest) Reset() {
 	*x = ReleaseProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +2043,7 @@ func (x *ReleaseProjectRequest) String() string {
 func (*ReleaseProjectRequest) ProtoMessage() {}
 
 func (x *ReleaseProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +2056,7 @@ func (x *ReleaseProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseProjectRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReleaseProjectRequest) GetName() string {
@@ -1915,7 +2081,7 @@ type RollbackProjectRequest struct {
 
 func (x *RollbackProjectRequest) Reset() {
 	*x = RollbackProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2093,7 @@ func (x *RollbackProjectRequest) String() string {
 func (*RollbackProjectRequest) ProtoMessage() {}
 
 func (x *RollbackProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2106,7 @@ func (x *RollbackProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackProjectRequest.ProtoReflect.Descriptor instead.
 func (*RollbackProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RollbackProjectRequest) GetName() string {
@@ -1975,7 +2141,7 @@ type ProjectHistory struct {
 
 func (x *ProjectHistory) Reset() {
 	*x = ProjectHistory{}
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2153,7 @@ func (x *ProjectHistory) String() string {
 func (*ProjectHistory) ProtoMessage() {}
 
 func (x *ProjectHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2166,7 @@ func (x *ProjectHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectHistory.ProtoReflect.Descriptor instead.
 func (*ProjectHistory) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProjectHistory) GetItems() []*Revision {
@@ -2023,7 +2189,7 @@ type Hint struct {
 
 func (x *Hint) Reset() {
 	*x = Hint{}
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2201,7 @@ func (x *Hint) String() string {
 func (*Hint) ProtoMessage() {}
 
 func (x *Hint) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2214,7 @@ func (x *Hint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hint.ProtoReflect.Descriptor instead.
 func (*Hint) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Hint) GetSource() string {
@@ -2083,7 +2249,7 @@ type OverrideTerms struct {
 
 func (x *OverrideTerms) Reset() {
 	*x = OverrideTerms{}
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2261,7 @@ func (x *OverrideTerms) String() string {
 func (*OverrideTerms) ProtoMessage() {}
 
 func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2274,7 @@ func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideTerms.ProtoReflect.Descriptor instead.
 func (*OverrideTerms) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *OverrideTerms) GetReason() string {
@@ -2154,7 +2320,7 @@ type OverrideProjectRequest struct {
 
 func (x *OverrideProjectRequest) Reset() {
 	*x = OverrideProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2332,7 @@ func (x *OverrideProjectRequest) String() string {
 func (*OverrideProjectRequest) ProtoMessage() {}
 
 func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2345,7 @@ func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideProjectRequest.ProtoReflect.Descriptor instead.
 func (*OverrideProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *OverrideProjectRequest) GetName() string {
@@ -2220,7 +2386,7 @@ type ListOverridesRequest struct {
 
 func (x *ListOverridesRequest) Reset() {
 	*x = ListOverridesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2398,7 @@ func (x *ListOverridesRequest) String() string {
 func (*ListOverridesRequest) ProtoMessage() {}
 
 func (x *ListOverridesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2411,7 @@ func (x *ListOverridesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesRequest.ProtoReflect.Descriptor instead.
 func (*ListOverridesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListOverridesRequest) GetLimit() int32 {
@@ -2293,7 +2459,7 @@ type ListOverridesResponse struct {
 
 func (x *ListOverridesResponse) Reset() {
 	*x = ListOverridesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2305,7 +2471,7 @@ func (x *ListOverridesResponse) String() string {
 func (*ListOverridesResponse) ProtoMessage() {}
 
 func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2318,7 +2484,7 @@ func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesResponse.ProtoReflect.Descriptor instead.
 func (*ListOverridesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListOverridesResponse) GetItems() []*Override {
@@ -2366,7 +2532,7 @@ type ListTombstonesResponse struct {
 
 func (x *ListTombstonesResponse) Reset() {
 	*x = ListTombstonesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +2544,7 @@ func (x *ListTombstonesResponse) String() string {
 func (*ListTombstonesResponse) ProtoMessage() {}
 
 func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +2557,7 @@ func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTombstonesResponse.ProtoReflect.Descriptor instead.
 func (*ListTombstonesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListTombstonesResponse) GetItems() []*Tombstone {
@@ -2444,7 +2610,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2622,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2635,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LogsRequest) GetName() string {
@@ -2532,7 +2698,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2544,7 +2710,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2557,7 +2723,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -2660,7 +2826,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +2838,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +2851,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExecStart) GetName() string {
@@ -2757,7 +2923,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2935,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2948,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TerminalSize) GetRows() int32 {
@@ -2816,7 +2982,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +2994,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +3007,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -2921,7 +3087,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3099,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3112,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PortForwardRequest) GetMessage() isPortForwardRequest_Message {
@@ -3023,7 +3189,7 @@ type PortForwardStart struct {
 
 func (x *PortForwardStart) Reset() {
 	*x = PortForwardStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3035,7 +3201,7 @@ func (x *PortForwardStart) String() string {
 func (*PortForwardStart) ProtoMessage() {}
 
 func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3048,7 +3214,7 @@ func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardStart.ProtoReflect.Descriptor instead.
 func (*PortForwardStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PortForwardStart) GetName() string {
@@ -3089,7 +3255,7 @@ type PortForwardResponse struct {
 
 func (x *PortForwardResponse) Reset() {
 	*x = PortForwardResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3267,7 @@ func (x *PortForwardResponse) String() string {
 func (*PortForwardResponse) ProtoMessage() {}
 
 func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3280,7 @@ func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
 func (*PortForwardResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PortForwardResponse) GetMessage() isPortForwardResponse_Message {
@@ -3191,7 +3357,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3369,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3382,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *TopRequest) GetName() string {
@@ -3251,7 +3417,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3263,7 +3429,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3276,7 +3442,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *TopResponse) GetServices() []*ServiceUsage {
@@ -3309,7 +3475,7 @@ type ServiceUsage struct {
 
 func (x *ServiceUsage) Reset() {
 	*x = ServiceUsage{}
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3321,7 +3487,7 @@ func (x *ServiceUsage) String() string {
 func (*ServiceUsage) ProtoMessage() {}
 
 func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3334,7 +3500,7 @@ func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceUsage.ProtoReflect.Descriptor instead.
 func (*ServiceUsage) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ServiceUsage) GetService() string {
@@ -3399,7 +3565,7 @@ type UsageHistoryRequest struct {
 
 func (x *UsageHistoryRequest) Reset() {
 	*x = UsageHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3411,7 +3577,7 @@ func (x *UsageHistoryRequest) String() string {
 func (*UsageHistoryRequest) ProtoMessage() {}
 
 func (x *UsageHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3424,7 +3590,7 @@ func (x *UsageHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageHistoryRequest.ProtoReflect.Descriptor instead.
 func (*UsageHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *UsageHistoryRequest) GetName() string {
@@ -3452,7 +3618,7 @@ type UsageHistory struct {
 
 func (x *UsageHistory) Reset() {
 	*x = UsageHistory{}
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3464,7 +3630,7 @@ func (x *UsageHistory) String() string {
 func (*UsageHistory) ProtoMessage() {}
 
 func (x *UsageHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3477,7 +3643,7 @@ func (x *UsageHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageHistory.ProtoReflect.Descriptor instead.
 func (*UsageHistory) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *UsageHistory) GetServices() []*ServiceUsageHistory {
@@ -3515,7 +3681,7 @@ type ServiceUsageHistory struct {
 
 func (x *ServiceUsageHistory) Reset() {
 	*x = ServiceUsageHistory{}
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3527,7 +3693,7 @@ func (x *ServiceUsageHistory) String() string {
 func (*ServiceUsageHistory) ProtoMessage() {}
 
 func (x *ServiceUsageHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3540,7 +3706,7 @@ func (x *ServiceUsageHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceUsageHistory.ProtoReflect.Descriptor instead.
 func (*ServiceUsageHistory) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ServiceUsageHistory) GetService() string {
@@ -3618,7 +3784,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3630,7 +3796,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3643,7 +3809,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *LogLine) GetService() string {
@@ -3703,7 +3869,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3715,7 +3881,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3728,7 +3894,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ApplyRequest) GetObjects() []*Object {
@@ -3784,7 +3950,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3796,7 +3962,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3809,7 +3975,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -3842,7 +4008,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3854,7 +4020,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3867,7 +4033,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ApplyResult) GetKind() string {
@@ -3930,7 +4096,7 @@ type CreateNodeRequest struct {
 
 func (x *CreateNodeRequest) Reset() {
 	*x = CreateNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3942,7 +4108,7 @@ func (x *CreateNodeRequest) String() string {
 func (*CreateNodeRequest) ProtoMessage() {}
 
 func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3955,7 +4121,7 @@ func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNodeRequest.ProtoReflect.Descriptor instead.
 func (*CreateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *CreateNodeRequest) GetNode() *Node {
@@ -3976,7 +4142,7 @@ type PutNodeRequest struct {
 
 func (x *PutNodeRequest) Reset() {
 	*x = PutNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3988,7 +4154,7 @@ func (x *PutNodeRequest) String() string {
 func (*PutNodeRequest) ProtoMessage() {}
 
 func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4001,7 +4167,7 @@ func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNodeRequest.ProtoReflect.Descriptor instead.
 func (*PutNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PutNodeRequest) GetNode() *Node {
@@ -4028,7 +4194,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4040,7 +4206,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4053,7 +4219,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListNodesResponse) GetItems() []*Node {
@@ -4098,7 +4264,7 @@ type WatchObjectsRequest struct {
 
 func (x *WatchObjectsRequest) Reset() {
 	*x = WatchObjectsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4110,7 +4276,7 @@ func (x *WatchObjectsRequest) String() string {
 func (*WatchObjectsRequest) ProtoMessage() {}
 
 func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4123,7 +4289,7 @@ func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchObjectsRequest.ProtoReflect.Descriptor instead.
 func (*WatchObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *WatchObjectsRequest) GetLabelSelector() string {
@@ -4155,7 +4321,7 @@ type NodeEvent struct {
 
 func (x *NodeEvent) Reset() {
 	*x = NodeEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4167,7 +4333,7 @@ func (x *NodeEvent) String() string {
 func (*NodeEvent) ProtoMessage() {}
 
 func (x *NodeEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4180,7 +4346,7 @@ func (x *NodeEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
 func (*NodeEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *NodeEvent) GetType() string {
@@ -4217,7 +4383,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4229,7 +4395,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4242,7 +4408,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *HeartbeatRequest) GetName() string {
@@ -4275,7 +4441,7 @@ type MarkNodeNotReadyRequest struct {
 
 func (x *MarkNodeNotReadyRequest) Reset() {
 	*x = MarkNodeNotReadyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4287,7 +4453,7 @@ func (x *MarkNodeNotReadyRequest) String() string {
 func (*MarkNodeNotReadyRequest) ProtoMessage() {}
 
 func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4300,7 +4466,7 @@ func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeNotReadyRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeNotReadyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *MarkNodeNotReadyRequest) GetName() string {
@@ -4342,7 +4508,7 @@ type MarkNodeDrainedRequest struct {
 
 func (x *MarkNodeDrainedRequest) Reset() {
 	*x = MarkNodeDrainedRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4354,7 +4520,7 @@ func (x *MarkNodeDrainedRequest) String() string {
 func (*MarkNodeDrainedRequest) ProtoMessage() {}
 
 func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4367,7 +4533,7 @@ func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeDrainedRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeDrainedRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *MarkNodeDrainedRequest) GetName() string {
@@ -4417,7 +4583,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4429,7 +4595,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4442,7 +4608,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -4495,7 +4661,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4507,7 +4673,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4520,7 +4686,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -4555,7 +4721,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4567,7 +4733,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4580,7 +4746,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -4628,7 +4794,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4640,7 +4806,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4653,7 +4819,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ConnectRequest) GetHeartbeat() *Heartbeat {
@@ -4738,7 +4904,7 @@ type Obeyed struct {
 
 func (x *Obeyed) Reset() {
 	*x = Obeyed{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4750,7 +4916,7 @@ func (x *Obeyed) String() string {
 func (*Obeyed) ProtoMessage() {}
 
 func (x *Obeyed) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4763,7 +4929,7 @@ func (x *Obeyed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obeyed.ProtoReflect.Descriptor instead.
 func (*Obeyed) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Obeyed) GetProjects() []*ObeyedProject {
@@ -4788,7 +4954,7 @@ type ObeyedProject struct {
 
 func (x *ObeyedProject) Reset() {
 	*x = ObeyedProject{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4800,7 +4966,7 @@ func (x *ObeyedProject) String() string {
 func (*ObeyedProject) ProtoMessage() {}
 
 func (x *ObeyedProject) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4813,7 +4979,7 @@ func (x *ObeyedProject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObeyedProject.ProtoReflect.Descriptor instead.
 func (*ObeyedProject) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ObeyedProject) GetName() string {
@@ -4862,7 +5028,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4874,7 +5040,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4887,7 +5053,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -5102,7 +5268,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5114,7 +5280,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5127,7 +5293,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Server) GetId() string {
@@ -5197,7 +5363,7 @@ type ListServersResponse struct {
 
 func (x *ListServersResponse) Reset() {
 	*x = ListServersResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5209,7 +5375,7 @@ func (x *ListServersResponse) String() string {
 func (*ListServersResponse) ProtoMessage() {}
 
 func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5222,7 +5388,7 @@ func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersResponse.ProtoReflect.Descriptor instead.
 func (*ListServersResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListServersResponse) GetItems() []*Server {
@@ -5243,7 +5409,7 @@ type Servers struct {
 
 func (x *Servers) Reset() {
 	*x = Servers{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5255,7 +5421,7 @@ func (x *Servers) String() string {
 func (*Servers) ProtoMessage() {}
 
 func (x *Servers) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5268,7 +5434,7 @@ func (x *Servers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Servers.ProtoReflect.Descriptor instead.
 func (*Servers) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Servers) GetAddresses() []string {
@@ -5298,7 +5464,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5310,7 +5476,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5323,7 +5489,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -5376,7 +5542,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5388,7 +5554,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5401,7 +5567,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Unassigned) GetName() string {
@@ -5445,7 +5611,7 @@ type RemoveVolume struct {
 
 func (x *RemoveVolume) Reset() {
 	*x = RemoveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5457,7 +5623,7 @@ func (x *RemoveVolume) String() string {
 func (*RemoveVolume) ProtoMessage() {}
 
 func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5470,7 +5636,7 @@ func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolume.ProtoReflect.Descriptor instead.
 func (*RemoveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RemoveVolume) GetUid() string {
@@ -5521,7 +5687,7 @@ type ReceiveVolume struct {
 
 func (x *ReceiveVolume) Reset() {
 	*x = ReceiveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5533,7 +5699,7 @@ func (x *ReceiveVolume) String() string {
 func (*ReceiveVolume) ProtoMessage() {}
 
 func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5546,7 +5712,7 @@ func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveVolume.ProtoReflect.Descriptor instead.
 func (*ReceiveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ReceiveVolume) GetUid() string {
@@ -5613,7 +5779,7 @@ type RestoreVolume struct {
 
 func (x *RestoreVolume) Reset() {
 	*x = RestoreVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5625,7 +5791,7 @@ func (x *RestoreVolume) String() string {
 func (*RestoreVolume) ProtoMessage() {}
 
 func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5638,7 +5804,7 @@ func (x *RestoreVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVolume.ProtoReflect.Descriptor instead.
 func (*RestoreVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *RestoreVolume) GetUid() string {
@@ -5719,7 +5885,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5731,7 +5897,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5744,7 +5910,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Released) GetName() string {
@@ -5777,7 +5943,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5789,7 +5955,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5802,7 +5968,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 // Routes is a change of the routing table, or the whole table. The table of an agent with the capability `RoutesOnDemand` has
@@ -5840,7 +6006,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5852,7 +6018,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5865,7 +6031,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Routes) GetFull() bool {
@@ -5952,7 +6118,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5964,7 +6130,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5977,7 +6143,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Peer) GetNode() string {
@@ -6017,7 +6183,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6029,7 +6195,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6042,7 +6208,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -6177,7 +6343,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6189,7 +6355,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6202,7 +6368,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -6283,7 +6449,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6295,7 +6461,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6308,7 +6474,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -6343,7 +6509,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6355,7 +6521,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6368,7 +6534,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -6389,7 +6555,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6401,7 +6567,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6414,7 +6580,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -6441,7 +6607,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6453,7 +6619,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6466,7 +6632,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -6512,7 +6678,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6524,7 +6690,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6537,7 +6703,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -6575,7 +6741,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6587,7 +6753,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6600,7 +6766,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -6630,7 +6796,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6642,7 +6808,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6655,7 +6821,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -6685,7 +6851,7 @@ type PlanSourceRequest struct {
 
 func (x *PlanSourceRequest) Reset() {
 	*x = PlanSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6697,7 +6863,7 @@ func (x *PlanSourceRequest) String() string {
 func (*PlanSourceRequest) ProtoMessage() {}
 
 func (x *PlanSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6710,7 +6876,7 @@ func (x *PlanSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanSourceRequest.ProtoReflect.Descriptor instead.
 func (*PlanSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *PlanSourceRequest) GetName() string {
@@ -6746,7 +6912,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6758,7 +6924,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6771,7 +6937,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -6837,7 +7003,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6849,7 +7015,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6862,7 +7028,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -6945,7 +7111,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6957,7 +7123,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6970,7 +7136,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -7018,7 +7184,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7030,7 +7196,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7043,7 +7209,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -7104,7 +7270,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7116,7 +7282,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7129,7 +7295,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -7229,7 +7395,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7241,7 +7407,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7254,7 +7420,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -7328,7 +7494,7 @@ type DeclaredSecret struct {
 
 func (x *DeclaredSecret) Reset() {
 	*x = DeclaredSecret{}
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7340,7 +7506,7 @@ func (x *DeclaredSecret) String() string {
 func (*DeclaredSecret) ProtoMessage() {}
 
 func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7353,7 +7519,7 @@ func (x *DeclaredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclaredSecret.ProtoReflect.Descriptor instead.
 func (*DeclaredSecret) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *DeclaredSecret) GetSecret() *Secret {
@@ -7388,7 +7554,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7400,7 +7566,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7413,7 +7579,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -7436,7 +7602,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7448,7 +7614,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7461,7 +7627,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -7493,7 +7659,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7505,7 +7671,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7518,7 +7684,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -7553,7 +7719,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7565,7 +7731,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7578,7 +7744,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -7601,7 +7767,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7613,7 +7779,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[103]
+	mi := &file_cara_v1_service_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7626,7 +7792,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -7654,7 +7820,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7666,7 +7832,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[104]
+	mi := &file_cara_v1_service_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7679,7 +7845,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{104}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -7700,7 +7866,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7712,7 +7878,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[105]
+	mi := &file_cara_v1_service_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7725,7 +7891,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{105}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -7752,7 +7918,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7764,7 +7930,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[106]
+	mi := &file_cara_v1_service_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7777,7 +7943,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{106}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -7827,7 +7993,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7839,7 +8005,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[107]
+	mi := &file_cara_v1_service_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7852,7 +8018,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{107}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -7907,7 +8073,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7919,7 +8085,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[108]
+	mi := &file_cara_v1_service_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7932,7 +8098,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{108}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *ListVolumesResponse) GetItems() []*Volume {
@@ -7974,7 +8140,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7986,7 +8152,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[109]
+	mi := &file_cara_v1_service_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7999,7 +8165,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{109}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -8028,7 +8194,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8040,7 +8206,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[110]
+	mi := &file_cara_v1_service_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8053,7 +8219,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{110}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -8108,7 +8274,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8120,7 +8286,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[111]
+	mi := &file_cara_v1_service_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8133,7 +8299,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{111}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -8179,7 +8345,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8191,7 +8357,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[112]
+	mi := &file_cara_v1_service_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8204,7 +8370,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{112}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *EventEvent) GetType() string {
@@ -8242,7 +8408,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8254,7 +8420,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[113]
+	mi := &file_cara_v1_service_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8267,7 +8433,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{113}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -8299,7 +8465,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[114]
+	mi := &file_cara_v1_service_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8311,7 +8477,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[114]
+	mi := &file_cara_v1_service_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8324,7 +8490,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{114}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -8362,7 +8528,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[115]
+	mi := &file_cara_v1_service_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8374,7 +8540,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[115]
+	mi := &file_cara_v1_service_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8387,7 +8553,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{115}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -8419,7 +8585,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[116]
+	mi := &file_cara_v1_service_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8431,7 +8597,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[116]
+	mi := &file_cara_v1_service_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8444,7 +8610,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{116}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -8481,7 +8647,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[117]
+	mi := &file_cara_v1_service_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8493,7 +8659,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[117]
+	mi := &file_cara_v1_service_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8506,7 +8672,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{117}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -8535,7 +8701,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[118]
+	mi := &file_cara_v1_service_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8547,7 +8713,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[118]
+	mi := &file_cara_v1_service_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8560,7 +8726,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{118}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -8584,7 +8750,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[119]
+	mi := &file_cara_v1_service_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8596,7 +8762,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[119]
+	mi := &file_cara_v1_service_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8609,7 +8775,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{119}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -8643,7 +8809,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[120]
+	mi := &file_cara_v1_service_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8655,7 +8821,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[120]
+	mi := &file_cara_v1_service_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8668,7 +8834,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{120}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -8712,7 +8878,7 @@ type CreateLoginResponse struct {
 
 func (x *CreateLoginResponse) Reset() {
 	*x = CreateLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[121]
+	mi := &file_cara_v1_service_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8724,7 +8890,7 @@ func (x *CreateLoginResponse) String() string {
 func (*CreateLoginResponse) ProtoMessage() {}
 
 func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[121]
+	mi := &file_cara_v1_service_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8737,7 +8903,7 @@ func (x *CreateLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLoginResponse.ProtoReflect.Descriptor instead.
 func (*CreateLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{121}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *CreateLoginResponse) GetPath() string {
@@ -8771,7 +8937,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[122]
+	mi := &file_cara_v1_service_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8783,7 +8949,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[122]
+	mi := &file_cara_v1_service_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8796,7 +8962,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{122}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *ListSessionsResponse) GetItems() []*Session {
@@ -8848,7 +9014,7 @@ type StartDeviceLoginResponse struct {
 
 func (x *StartDeviceLoginResponse) Reset() {
 	*x = StartDeviceLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[123]
+	mi := &file_cara_v1_service_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8860,7 +9026,7 @@ func (x *StartDeviceLoginResponse) String() string {
 func (*StartDeviceLoginResponse) ProtoMessage() {}
 
 func (x *StartDeviceLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[123]
+	mi := &file_cara_v1_service_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8873,7 +9039,7 @@ func (x *StartDeviceLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDeviceLoginResponse.ProtoReflect.Descriptor instead.
 func (*StartDeviceLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{123}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *StartDeviceLoginResponse) GetCode() string {
@@ -8933,7 +9099,7 @@ type FinishLoginRequest struct {
 
 func (x *FinishLoginRequest) Reset() {
 	*x = FinishLoginRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[124]
+	mi := &file_cara_v1_service_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8945,7 +9111,7 @@ func (x *FinishLoginRequest) String() string {
 func (*FinishLoginRequest) ProtoMessage() {}
 
 func (x *FinishLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[124]
+	mi := &file_cara_v1_service_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8958,7 +9124,7 @@ func (x *FinishLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishLoginRequest.ProtoReflect.Descriptor instead.
 func (*FinishLoginRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{124}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *FinishLoginRequest) GetHandle() string {
@@ -8999,7 +9165,7 @@ type FinishLoginResponse struct {
 
 func (x *FinishLoginResponse) Reset() {
 	*x = FinishLoginResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[125]
+	mi := &file_cara_v1_service_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9011,7 +9177,7 @@ func (x *FinishLoginResponse) String() string {
 func (*FinishLoginResponse) ProtoMessage() {}
 
 func (x *FinishLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[125]
+	mi := &file_cara_v1_service_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9024,7 +9190,7 @@ func (x *FinishLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishLoginResponse.ProtoReflect.Descriptor instead.
 func (*FinishLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{125}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *FinishLoginResponse) GetPending() bool {
@@ -9066,7 +9232,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[126]
+	mi := &file_cara_v1_service_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9078,7 +9244,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[126]
+	mi := &file_cara_v1_service_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9091,7 +9257,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{126}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -9211,7 +9377,17 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"RefuseMoveR\x06action\x12\"\n" +
 	"\bnode_ref\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\anodeRef\x12 \n" +
 	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06reason\x12\"\n" +
-	"\amessage\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80@R\amessage\"L\n" +
+	"\amessage\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80@R\amessage\"d\n" +
+	"\x17ScheduleProjectsRequest\x12I\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x1f.cara.v1.ScheduleProjectRequestB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10@R\tdecisions\"T\n" +
+	"\x18ScheduleProjectsResponse\x128\n" +
+	"\aresults\x18\x01 \x03(\v2\x1e.cara.v1.ScheduleProjectResultR\aresults\"\x98\x01\n" +
+	"\x15ScheduleProjectResult\x12)\n" +
+	"\x10resource_version\x18\x01 \x01(\tR\x0fresourceVersion\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x05R\x05epoch\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\x05R\x04code\x12*\n" +
+	"\aproblem\x18\x04 \x01(\v2\x10.cara.v1.ProblemR\aproblem\"L\n" +
 	"\x14RemoveProjectRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12\x18\n" +
 	"\x03uid\x18\x02 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x03uid\"1\n" +
@@ -9784,7 +9960,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12*\n" +
 	"\asession\x18\x04 \x01(\v2\x10.cara.v1.SessionR\asession\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xea\x16\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xc3\x17\n" +
 	"\x0eProjectService\x12c\n" +
 	"\rCreateProject\x12\x1d.cara.v1.CreateProjectRequest\x1a\x10.cara.v1.Project\"!\x82\xd3\xe4\x93\x02\x1b:\aproject\"\x10/api/v1/projects\x12u\n" +
 	"\n" +
@@ -9795,7 +9971,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\rWatchProjects\x12\x1d.cara.v1.WatchProjectsRequest\x1a\x15.cara.v1.ProjectEvent\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/projects/watch0\x01\x12o\n" +
 	"\rDeleteProject\x12\x1d.cara.v1.DeleteProjectRequest\x1a\x1e.cara.v1.DeleteProjectResponse\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/api/v1/projects/{name}\x12}\n" +
 	"\x13UpdateProjectStatus\x12#.cara.v1.UpdateProjectStatusRequest\x1a\x16.google.protobuf.Empty\")\x82\xd3\xe4\x93\x02#:\x01*2\x1e/api/v1/projects/{name}/status\x12D\n" +
-	"\x0fScheduleProject\x12\x1f.cara.v1.ScheduleProjectRequest\x1a\x10.cara.v1.Project\x12F\n" +
+	"\x0fScheduleProject\x12\x1f.cara.v1.ScheduleProjectRequest\x1a\x10.cara.v1.Project\x12W\n" +
+	"\x10ScheduleProjects\x12 .cara.v1.ScheduleProjectsRequest\x1a!.cara.v1.ScheduleProjectsResponse\x12F\n" +
 	"\rRemoveProject\x12\x1d.cara.v1.RemoveProjectRequest\x1a\x16.google.protobuf.Empty\x12h\n" +
 	"\fRetryProject\x12\x1c.cara.v1.RetryProjectRequest\x1a\x10.cara.v1.Project\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/projects/{name}:retry\x12n\n" +
 	"\x0eRestartProject\x12\x1e.cara.v1.RestartProjectRequest\x1a\x10.cara.v1.Project\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/projects/{name}:restart\x12k\n" +
@@ -9920,7 +10097,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 131)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 134)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*MissingBlobsRequest)(nil),           // 0: cara.v1.MissingBlobsRequest
 	(*MissingBlobsResponse)(nil),          // 1: cara.v1.MissingBlobsResponse
@@ -9942,495 +10119,503 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*UpdateProjectStatusRequest)(nil),    // 17: cara.v1.UpdateProjectStatusRequest
 	(*MoveReport)(nil),                    // 18: cara.v1.MoveReport
 	(*ScheduleProjectRequest)(nil),        // 19: cara.v1.ScheduleProjectRequest
-	(*RemoveProjectRequest)(nil),          // 20: cara.v1.RemoveProjectRequest
-	(*RetryProjectRequest)(nil),           // 21: cara.v1.RetryProjectRequest
-	(*RestartProjectRequest)(nil),         // 22: cara.v1.RestartProjectRequest
-	(*BackupProjectRequest)(nil),          // 23: cara.v1.BackupProjectRequest
-	(*ExtendProjectRequest)(nil),          // 24: cara.v1.ExtendProjectRequest
-	(*AdoptProjectRequest)(nil),           // 25: cara.v1.AdoptProjectRequest
-	(*RestoreProjectRequest)(nil),         // 26: cara.v1.RestoreProjectRequest
-	(*MoveProjectRequest)(nil),            // 27: cara.v1.MoveProjectRequest
-	(*ReleaseProjectRequest)(nil),         // 28: cara.v1.ReleaseProjectRequest
-	(*RollbackProjectRequest)(nil),        // 29: cara.v1.RollbackProjectRequest
-	(*ProjectHistory)(nil),                // 30: cara.v1.ProjectHistory
-	(*Hint)(nil),                          // 31: cara.v1.Hint
-	(*OverrideTerms)(nil),                 // 32: cara.v1.OverrideTerms
-	(*OverrideProjectRequest)(nil),        // 33: cara.v1.OverrideProjectRequest
-	(*ListOverridesRequest)(nil),          // 34: cara.v1.ListOverridesRequest
-	(*ListOverridesResponse)(nil),         // 35: cara.v1.ListOverridesResponse
-	(*ListTombstonesResponse)(nil),        // 36: cara.v1.ListTombstonesResponse
-	(*LogsRequest)(nil),                   // 37: cara.v1.LogsRequest
-	(*ExecRequest)(nil),                   // 38: cara.v1.ExecRequest
-	(*ExecStart)(nil),                     // 39: cara.v1.ExecStart
-	(*TerminalSize)(nil),                  // 40: cara.v1.TerminalSize
-	(*ExecResponse)(nil),                  // 41: cara.v1.ExecResponse
-	(*PortForwardRequest)(nil),            // 42: cara.v1.PortForwardRequest
-	(*PortForwardStart)(nil),              // 43: cara.v1.PortForwardStart
-	(*PortForwardResponse)(nil),           // 44: cara.v1.PortForwardResponse
-	(*TopRequest)(nil),                    // 45: cara.v1.TopRequest
-	(*TopResponse)(nil),                   // 46: cara.v1.TopResponse
-	(*ServiceUsage)(nil),                  // 47: cara.v1.ServiceUsage
-	(*UsageHistoryRequest)(nil),           // 48: cara.v1.UsageHistoryRequest
-	(*UsageHistory)(nil),                  // 49: cara.v1.UsageHistory
-	(*ServiceUsageHistory)(nil),           // 50: cara.v1.ServiceUsageHistory
-	(*LogLine)(nil),                       // 51: cara.v1.LogLine
-	(*ApplyRequest)(nil),                  // 52: cara.v1.ApplyRequest
-	(*ApplyResponse)(nil),                 // 53: cara.v1.ApplyResponse
-	(*ApplyResult)(nil),                   // 54: cara.v1.ApplyResult
-	(*CreateNodeRequest)(nil),             // 55: cara.v1.CreateNodeRequest
-	(*PutNodeRequest)(nil),                // 56: cara.v1.PutNodeRequest
-	(*ListNodesResponse)(nil),             // 57: cara.v1.ListNodesResponse
-	(*WatchObjectsRequest)(nil),           // 58: cara.v1.WatchObjectsRequest
-	(*NodeEvent)(nil),                     // 59: cara.v1.NodeEvent
-	(*HeartbeatRequest)(nil),              // 60: cara.v1.HeartbeatRequest
-	(*MarkNodeNotReadyRequest)(nil),       // 61: cara.v1.MarkNodeNotReadyRequest
-	(*MarkNodeDrainedRequest)(nil),        // 62: cara.v1.MarkNodeDrainedRequest
-	(*JoinRequest)(nil),                   // 63: cara.v1.JoinRequest
-	(*JoinResponse)(nil),                  // 64: cara.v1.JoinResponse
-	(*RenewCertificateRequest)(nil),       // 65: cara.v1.RenewCertificateRequest
-	(*ConnectRequest)(nil),                // 66: cara.v1.ConnectRequest
-	(*Obeyed)(nil),                        // 67: cara.v1.Obeyed
-	(*ObeyedProject)(nil),                 // 68: cara.v1.ObeyedProject
-	(*ConnectResponse)(nil),               // 69: cara.v1.ConnectResponse
-	(*Server)(nil),                        // 70: cara.v1.Server
-	(*ListServersResponse)(nil),           // 71: cara.v1.ListServersResponse
-	(*Servers)(nil),                       // 72: cara.v1.Servers
-	(*Welcome)(nil),                       // 73: cara.v1.Welcome
-	(*Unassigned)(nil),                    // 74: cara.v1.Unassigned
-	(*RemoveVolume)(nil),                  // 75: cara.v1.RemoveVolume
-	(*ReceiveVolume)(nil),                 // 76: cara.v1.ReceiveVolume
-	(*RestoreVolume)(nil),                 // 77: cara.v1.RestoreVolume
-	(*Released)(nil),                      // 78: cara.v1.Released
-	(*Synced)(nil),                        // 79: cara.v1.Synced
-	(*Routes)(nil),                        // 80: cara.v1.Routes
-	(*Peer)(nil),                          // 81: cara.v1.Peer
-	(*OpenStream)(nil),                    // 82: cara.v1.OpenStream
-	(*AttachRequest)(nil),                 // 83: cara.v1.AttachRequest
-	(*AttachResponse)(nil),                // 84: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),           // 85: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),              // 86: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),           // 87: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                   // 88: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),       // 89: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),          // 90: cara.v1.ConfirmSourceRequest
-	(*PlanSourceRequest)(nil),             // 91: cara.v1.PlanSourceRequest
-	(*SourcePlan)(nil),                    // 92: cara.v1.SourcePlan
-	(*PlanStep)(nil),                      // 93: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),             // 94: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),            // 95: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),     // 96: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),        // 97: cara.v1.PublishSnapshotRequest
-	(*DeclaredSecret)(nil),                // 98: cara.v1.DeclaredSecret
-	(*PublishSnapshotResponse)(nil),       // 99: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),           // 100: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                   // 101: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),        // 102: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),       // 103: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),           // 104: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),              // 105: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),           // 106: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),            // 107: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),           // 108: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),            // 109: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),             // 110: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),            // 111: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                    // 112: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),            // 113: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),           // 114: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),                  // 115: cara.v1.WatchRequest
-	(*WatchResponse)(nil),                 // 116: cara.v1.WatchResponse
-	(*Change)(nil),                        // 117: cara.v1.Change
-	(*CreateTokenRequest)(nil),            // 118: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),           // 119: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),            // 120: cara.v1.ListTokensResponse
-	(*CreateLoginResponse)(nil),           // 121: cara.v1.CreateLoginResponse
-	(*ListSessionsResponse)(nil),          // 122: cara.v1.ListSessionsResponse
-	(*StartDeviceLoginResponse)(nil),      // 123: cara.v1.StartDeviceLoginResponse
-	(*FinishLoginRequest)(nil),            // 124: cara.v1.FinishLoginRequest
-	(*FinishLoginResponse)(nil),           // 125: cara.v1.FinishLoginResponse
-	(*BackupChunk)(nil),                   // 126: cara.v1.BackupChunk
-	nil,                                   // 127: cara.v1.JoinRequest.LabelsEntry
-	nil,                                   // 128: cara.v1.RestoreVolume.ValuesEntry
-	nil,                                   // 129: cara.v1.GetSourceSecretResponse.GitEntry
-	nil,                                   // 130: cara.v1.GetSourceSecretResponse.DecryptionEntry
-	(*timestamppb.Timestamp)(nil),         // 131: google.protobuf.Timestamp
-	(*Project)(nil),                       // 132: cara.v1.Project
-	(*ListMeta)(nil),                      // 133: cara.v1.ListMeta
-	(*Condition)(nil),                     // 134: cara.v1.Condition
-	(*ServiceStatus)(nil),                 // 135: cara.v1.ServiceStatus
-	(*BackupStatus)(nil),                  // 136: cara.v1.BackupStatus
-	(*durationpb.Duration)(nil),           // 137: google.protobuf.Duration
-	(*Revision)(nil),                      // 138: cara.v1.Revision
-	(*Delivery)(nil),                      // 139: cara.v1.Delivery
-	(*Override)(nil),                      // 140: cara.v1.Override
-	(*Tombstone)(nil),                     // 141: cara.v1.Tombstone
-	(*Object)(nil),                        // 142: cara.v1.Object
-	(*FieldDiff)(nil),                     // 143: cara.v1.FieldDiff
-	(*Problem)(nil),                       // 144: cara.v1.Problem
-	(*Node)(nil),                          // 145: cara.v1.Node
-	(*Heartbeat)(nil),                     // 146: cara.v1.Heartbeat
-	(*Assignment)(nil),                    // 147: cara.v1.Assignment
-	(*Credentials)(nil),                   // 148: cara.v1.Credentials
-	(*Route)(nil),                         // 149: cara.v1.Route
-	(*HostRoutes)(nil),                    // 150: cara.v1.HostRoutes
-	(*ProjectPorts)(nil),                  // 151: cara.v1.ProjectPorts
-	(*Source)(nil),                        // 152: cara.v1.Source
-	(*Claim)(nil),                         // 153: cara.v1.Claim
-	(*PollStatus)(nil),                    // 154: cara.v1.PollStatus
-	(*Run)(nil),                           // 155: cara.v1.Run
-	(*Snapshot)(nil),                      // 156: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                     // 157: cara.v1.ClaimSpec
-	(*Secret)(nil),                        // 158: cara.v1.Secret
-	(*ClaimStatus)(nil),                   // 159: cara.v1.ClaimStatus
-	(*Volume)(nil),                        // 160: cara.v1.Volume
-	(*Event)(nil),                         // 161: cara.v1.Event
-	(*Token)(nil),                         // 162: cara.v1.Token
-	(*Session)(nil),                       // 163: cara.v1.Session
-	(*emptypb.Empty)(nil),                 // 164: google.protobuf.Empty
-	(*UpdateCertificateRequest)(nil),      // 165: cara.v1.UpdateCertificateRequest
-	(*DeleteCertificateRequest)(nil),      // 166: cara.v1.DeleteCertificateRequest
-	(*AcmeAccount)(nil),                   // 167: cara.v1.AcmeAccount
-	(*PresentChallengeRequest)(nil),       // 168: cara.v1.PresentChallengeRequest
-	(*RemoveChallengeRequest)(nil),        // 169: cara.v1.RemoveChallengeRequest
-	(*BlobContent)(nil),                   // 170: cara.v1.BlobContent
-	(*ListCertificateOrdersResponse)(nil), // 171: cara.v1.ListCertificateOrdersResponse
-	(*CertificateOrder)(nil),              // 172: cara.v1.CertificateOrder
-	(*PresentChallengeResponse)(nil),      // 173: cara.v1.PresentChallengeResponse
+	(*ScheduleProjectsRequest)(nil),       // 20: cara.v1.ScheduleProjectsRequest
+	(*ScheduleProjectsResponse)(nil),      // 21: cara.v1.ScheduleProjectsResponse
+	(*ScheduleProjectResult)(nil),         // 22: cara.v1.ScheduleProjectResult
+	(*RemoveProjectRequest)(nil),          // 23: cara.v1.RemoveProjectRequest
+	(*RetryProjectRequest)(nil),           // 24: cara.v1.RetryProjectRequest
+	(*RestartProjectRequest)(nil),         // 25: cara.v1.RestartProjectRequest
+	(*BackupProjectRequest)(nil),          // 26: cara.v1.BackupProjectRequest
+	(*ExtendProjectRequest)(nil),          // 27: cara.v1.ExtendProjectRequest
+	(*AdoptProjectRequest)(nil),           // 28: cara.v1.AdoptProjectRequest
+	(*RestoreProjectRequest)(nil),         // 29: cara.v1.RestoreProjectRequest
+	(*MoveProjectRequest)(nil),            // 30: cara.v1.MoveProjectRequest
+	(*ReleaseProjectRequest)(nil),         // 31: cara.v1.ReleaseProjectRequest
+	(*RollbackProjectRequest)(nil),        // 32: cara.v1.RollbackProjectRequest
+	(*ProjectHistory)(nil),                // 33: cara.v1.ProjectHistory
+	(*Hint)(nil),                          // 34: cara.v1.Hint
+	(*OverrideTerms)(nil),                 // 35: cara.v1.OverrideTerms
+	(*OverrideProjectRequest)(nil),        // 36: cara.v1.OverrideProjectRequest
+	(*ListOverridesRequest)(nil),          // 37: cara.v1.ListOverridesRequest
+	(*ListOverridesResponse)(nil),         // 38: cara.v1.ListOverridesResponse
+	(*ListTombstonesResponse)(nil),        // 39: cara.v1.ListTombstonesResponse
+	(*LogsRequest)(nil),                   // 40: cara.v1.LogsRequest
+	(*ExecRequest)(nil),                   // 41: cara.v1.ExecRequest
+	(*ExecStart)(nil),                     // 42: cara.v1.ExecStart
+	(*TerminalSize)(nil),                  // 43: cara.v1.TerminalSize
+	(*ExecResponse)(nil),                  // 44: cara.v1.ExecResponse
+	(*PortForwardRequest)(nil),            // 45: cara.v1.PortForwardRequest
+	(*PortForwardStart)(nil),              // 46: cara.v1.PortForwardStart
+	(*PortForwardResponse)(nil),           // 47: cara.v1.PortForwardResponse
+	(*TopRequest)(nil),                    // 48: cara.v1.TopRequest
+	(*TopResponse)(nil),                   // 49: cara.v1.TopResponse
+	(*ServiceUsage)(nil),                  // 50: cara.v1.ServiceUsage
+	(*UsageHistoryRequest)(nil),           // 51: cara.v1.UsageHistoryRequest
+	(*UsageHistory)(nil),                  // 52: cara.v1.UsageHistory
+	(*ServiceUsageHistory)(nil),           // 53: cara.v1.ServiceUsageHistory
+	(*LogLine)(nil),                       // 54: cara.v1.LogLine
+	(*ApplyRequest)(nil),                  // 55: cara.v1.ApplyRequest
+	(*ApplyResponse)(nil),                 // 56: cara.v1.ApplyResponse
+	(*ApplyResult)(nil),                   // 57: cara.v1.ApplyResult
+	(*CreateNodeRequest)(nil),             // 58: cara.v1.CreateNodeRequest
+	(*PutNodeRequest)(nil),                // 59: cara.v1.PutNodeRequest
+	(*ListNodesResponse)(nil),             // 60: cara.v1.ListNodesResponse
+	(*WatchObjectsRequest)(nil),           // 61: cara.v1.WatchObjectsRequest
+	(*NodeEvent)(nil),                     // 62: cara.v1.NodeEvent
+	(*HeartbeatRequest)(nil),              // 63: cara.v1.HeartbeatRequest
+	(*MarkNodeNotReadyRequest)(nil),       // 64: cara.v1.MarkNodeNotReadyRequest
+	(*MarkNodeDrainedRequest)(nil),        // 65: cara.v1.MarkNodeDrainedRequest
+	(*JoinRequest)(nil),                   // 66: cara.v1.JoinRequest
+	(*JoinResponse)(nil),                  // 67: cara.v1.JoinResponse
+	(*RenewCertificateRequest)(nil),       // 68: cara.v1.RenewCertificateRequest
+	(*ConnectRequest)(nil),                // 69: cara.v1.ConnectRequest
+	(*Obeyed)(nil),                        // 70: cara.v1.Obeyed
+	(*ObeyedProject)(nil),                 // 71: cara.v1.ObeyedProject
+	(*ConnectResponse)(nil),               // 72: cara.v1.ConnectResponse
+	(*Server)(nil),                        // 73: cara.v1.Server
+	(*ListServersResponse)(nil),           // 74: cara.v1.ListServersResponse
+	(*Servers)(nil),                       // 75: cara.v1.Servers
+	(*Welcome)(nil),                       // 76: cara.v1.Welcome
+	(*Unassigned)(nil),                    // 77: cara.v1.Unassigned
+	(*RemoveVolume)(nil),                  // 78: cara.v1.RemoveVolume
+	(*ReceiveVolume)(nil),                 // 79: cara.v1.ReceiveVolume
+	(*RestoreVolume)(nil),                 // 80: cara.v1.RestoreVolume
+	(*Released)(nil),                      // 81: cara.v1.Released
+	(*Synced)(nil),                        // 82: cara.v1.Synced
+	(*Routes)(nil),                        // 83: cara.v1.Routes
+	(*Peer)(nil),                          // 84: cara.v1.Peer
+	(*OpenStream)(nil),                    // 85: cara.v1.OpenStream
+	(*AttachRequest)(nil),                 // 86: cara.v1.AttachRequest
+	(*AttachResponse)(nil),                // 87: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),           // 88: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),              // 89: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),           // 90: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                   // 91: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),       // 92: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),          // 93: cara.v1.ConfirmSourceRequest
+	(*PlanSourceRequest)(nil),             // 94: cara.v1.PlanSourceRequest
+	(*SourcePlan)(nil),                    // 95: cara.v1.SourcePlan
+	(*PlanStep)(nil),                      // 96: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),             // 97: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),            // 98: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),     // 99: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),        // 100: cara.v1.PublishSnapshotRequest
+	(*DeclaredSecret)(nil),                // 101: cara.v1.DeclaredSecret
+	(*PublishSnapshotResponse)(nil),       // 102: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),           // 103: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                   // 104: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),        // 105: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),       // 106: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),           // 107: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),              // 108: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),           // 109: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),            // 110: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),           // 111: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),            // 112: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),             // 113: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),            // 114: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                    // 115: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),            // 116: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),           // 117: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),                  // 118: cara.v1.WatchRequest
+	(*WatchResponse)(nil),                 // 119: cara.v1.WatchResponse
+	(*Change)(nil),                        // 120: cara.v1.Change
+	(*CreateTokenRequest)(nil),            // 121: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),           // 122: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),            // 123: cara.v1.ListTokensResponse
+	(*CreateLoginResponse)(nil),           // 124: cara.v1.CreateLoginResponse
+	(*ListSessionsResponse)(nil),          // 125: cara.v1.ListSessionsResponse
+	(*StartDeviceLoginResponse)(nil),      // 126: cara.v1.StartDeviceLoginResponse
+	(*FinishLoginRequest)(nil),            // 127: cara.v1.FinishLoginRequest
+	(*FinishLoginResponse)(nil),           // 128: cara.v1.FinishLoginResponse
+	(*BackupChunk)(nil),                   // 129: cara.v1.BackupChunk
+	nil,                                   // 130: cara.v1.JoinRequest.LabelsEntry
+	nil,                                   // 131: cara.v1.RestoreVolume.ValuesEntry
+	nil,                                   // 132: cara.v1.GetSourceSecretResponse.GitEntry
+	nil,                                   // 133: cara.v1.GetSourceSecretResponse.DecryptionEntry
+	(*timestamppb.Timestamp)(nil),         // 134: google.protobuf.Timestamp
+	(*Project)(nil),                       // 135: cara.v1.Project
+	(*ListMeta)(nil),                      // 136: cara.v1.ListMeta
+	(*Condition)(nil),                     // 137: cara.v1.Condition
+	(*ServiceStatus)(nil),                 // 138: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),                  // 139: cara.v1.BackupStatus
+	(*Problem)(nil),                       // 140: cara.v1.Problem
+	(*durationpb.Duration)(nil),           // 141: google.protobuf.Duration
+	(*Revision)(nil),                      // 142: cara.v1.Revision
+	(*Delivery)(nil),                      // 143: cara.v1.Delivery
+	(*Override)(nil),                      // 144: cara.v1.Override
+	(*Tombstone)(nil),                     // 145: cara.v1.Tombstone
+	(*Object)(nil),                        // 146: cara.v1.Object
+	(*FieldDiff)(nil),                     // 147: cara.v1.FieldDiff
+	(*Node)(nil),                          // 148: cara.v1.Node
+	(*Heartbeat)(nil),                     // 149: cara.v1.Heartbeat
+	(*Assignment)(nil),                    // 150: cara.v1.Assignment
+	(*Credentials)(nil),                   // 151: cara.v1.Credentials
+	(*Route)(nil),                         // 152: cara.v1.Route
+	(*HostRoutes)(nil),                    // 153: cara.v1.HostRoutes
+	(*ProjectPorts)(nil),                  // 154: cara.v1.ProjectPorts
+	(*Source)(nil),                        // 155: cara.v1.Source
+	(*Claim)(nil),                         // 156: cara.v1.Claim
+	(*PollStatus)(nil),                    // 157: cara.v1.PollStatus
+	(*Run)(nil),                           // 158: cara.v1.Run
+	(*Snapshot)(nil),                      // 159: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                     // 160: cara.v1.ClaimSpec
+	(*Secret)(nil),                        // 161: cara.v1.Secret
+	(*ClaimStatus)(nil),                   // 162: cara.v1.ClaimStatus
+	(*Volume)(nil),                        // 163: cara.v1.Volume
+	(*Event)(nil),                         // 164: cara.v1.Event
+	(*Token)(nil),                         // 165: cara.v1.Token
+	(*Session)(nil),                       // 166: cara.v1.Session
+	(*emptypb.Empty)(nil),                 // 167: google.protobuf.Empty
+	(*UpdateCertificateRequest)(nil),      // 168: cara.v1.UpdateCertificateRequest
+	(*DeleteCertificateRequest)(nil),      // 169: cara.v1.DeleteCertificateRequest
+	(*AcmeAccount)(nil),                   // 170: cara.v1.AcmeAccount
+	(*PresentChallengeRequest)(nil),       // 171: cara.v1.PresentChallengeRequest
+	(*RemoveChallengeRequest)(nil),        // 172: cara.v1.RemoveChallengeRequest
+	(*BlobContent)(nil),                   // 173: cara.v1.BlobContent
+	(*ListCertificateOrdersResponse)(nil), // 174: cara.v1.ListCertificateOrdersResponse
+	(*CertificateOrder)(nil),              // 175: cara.v1.CertificateOrder
+	(*PresentChallengeResponse)(nil),      // 176: cara.v1.PresentChallengeResponse
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	131, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
-	131, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	131, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
-	132, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	132, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	132, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	133, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	132, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
-	32,  // 8: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	134, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	135, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	134, // 0: cara.v1.TrimBlobsRequest.before:type_name -> google.protobuf.Timestamp
+	134, // 1: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	134, // 2: cara.v1.Info.expire_at:type_name -> google.protobuf.Timestamp
+	135, // 3: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	135, // 4: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	135, // 5: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	136, // 6: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	135, // 7: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	35,  // 8: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
+	137, // 9: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	138, // 10: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
 	18,  // 11: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	136, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
-	131, // 13: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	137, // 14: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
-	32,  // 15: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	138, // 16: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	139, // 17: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	131, // 18: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	137, // 19: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
-	32,  // 20: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	140, // 21: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	133, // 22: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	141, // 23: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	133, // 24: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	131, // 25: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	39,  // 26: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
-	40,  // 27: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
-	40,  // 28: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
-	43,  // 29: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
-	47,  // 30: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	50,  // 31: cara.v1.UsageHistory.services:type_name -> cara.v1.ServiceUsageHistory
-	131, // 32: cara.v1.ServiceUsageHistory.time:type_name -> google.protobuf.Timestamp
-	137, // 33: cara.v1.ServiceUsageHistory.interval:type_name -> google.protobuf.Duration
-	131, // 34: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	142, // 35: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
-	32,  // 36: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
-	54,  // 37: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	143, // 38: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	144, // 39: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	145, // 40: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	145, // 41: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	145, // 42: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	133, // 43: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	145, // 44: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	146, // 45: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	131, // 46: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	127, // 47: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	146, // 48: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	78,  // 49: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
-	67,  // 50: cara.v1.ConnectRequest.obeyed:type_name -> cara.v1.Obeyed
-	68,  // 51: cara.v1.Obeyed.projects:type_name -> cara.v1.ObeyedProject
-	73,  // 52: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	147, // 53: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	74,  // 54: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	79,  // 55: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	80,  // 56: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	82,  // 57: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	75,  // 58: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
-	76,  // 59: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
-	77,  // 60: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
-	148, // 61: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
-	72,  // 62: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
-	131, // 63: cara.v1.Server.started_at:type_name -> google.protobuf.Timestamp
-	70,  // 64: cara.v1.ListServersResponse.items:type_name -> cara.v1.Server
-	137, // 65: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	131, // 66: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	128, // 67: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
-	149, // 68: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	81,  // 69: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	150, // 70: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
-	150, // 71: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
-	151, // 72: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
-	131, // 73: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	37,  // 74: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	39,  // 75: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	43,  // 76: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	45,  // 77: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	48,  // 78: cara.v1.OpenStream.usage_history:type_name -> cara.v1.UsageHistoryRequest
-	51,  // 79: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	41,  // 80: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	44,  // 81: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	46,  // 82: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	50,  // 83: cara.v1.AttachRequest.usage_history:type_name -> cara.v1.ServiceUsageHistory
-	38,  // 84: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	42,  // 85: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	152, // 86: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	152, // 87: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	152, // 88: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	133, // 89: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	152, // 90: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	152, // 91: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	93,  // 92: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	143, // 93: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	153, // 94: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	133, // 95: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	134, // 96: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	154, // 97: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	155, // 98: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	156, // 99: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	157, // 100: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	134, // 101: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	98,  // 102: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
-	158, // 103: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
-	101, // 104: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	159, // 105: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	129, // 106: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	130, // 107: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
-	158, // 108: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	158, // 109: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	158, // 110: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	133, // 111: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	160, // 112: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	133, // 113: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	161, // 114: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	161, // 115: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	133, // 116: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	161, // 117: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	131, // 118: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	131, // 119: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	117, // 120: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	142, // 121: cara.v1.Change.object:type_name -> cara.v1.Object
-	162, // 122: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	162, // 123: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	162, // 124: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	133, // 125: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	131, // 126: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	163, // 127: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
-	133, // 128: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
-	137, // 129: cara.v1.StartDeviceLoginResponse.interval:type_name -> google.protobuf.Duration
-	131, // 130: cara.v1.StartDeviceLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
-	163, // 131: cara.v1.FinishLoginResponse.session:type_name -> cara.v1.Session
-	9,   // 132: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	10,  // 133: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	6,   // 134: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	11,  // 135: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	13,  // 136: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	15,  // 137: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	17,  // 138: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	19,  // 139: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	20,  // 140: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	21,  // 141: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	22,  // 142: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	23,  // 143: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
-	24,  // 144: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	33,  // 145: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	34,  // 146: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListOverridesRequest
-	25,  // 147: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	28,  // 148: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	27,  // 149: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	26,  // 150: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
-	6,   // 151: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	29,  // 152: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	6,   // 153: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	20,  // 154: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	37,  // 155: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	38,  // 156: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	42,  // 157: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	45,  // 158: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	48,  // 159: cara.v1.ProjectService.GetUsageHistory:input_type -> cara.v1.UsageHistoryRequest
-	8,   // 160: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	52,  // 161: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	55,  // 162: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	56,  // 163: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	6,   // 164: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	8,   // 165: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	58,  // 166: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 167: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	60,  // 168: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	61,  // 169: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	62,  // 170: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	63,  // 171: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	65,  // 172: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	66,  // 173: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	83,  // 174: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	85,  // 175: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	86,  // 176: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	6,   // 177: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	8,   // 178: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	58,  // 179: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	7,   // 180: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	6,   // 181: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	6,   // 182: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	6,   // 183: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	90,  // 184: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	91,  // 185: cara.v1.SourceService.PlanSource:input_type -> cara.v1.PlanSourceRequest
-	94,  // 186: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	96,  // 187: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	97,  // 188: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	100, // 189: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	7,   // 190: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	164, // 191: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	102, // 192: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	104, // 193: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	105, // 194: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	6,   // 195: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	8,   // 196: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	7,   // 197: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	6,   // 198: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	107, // 199: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	7,   // 200: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	6,   // 201: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	6,   // 202: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	109, // 203: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	110, // 204: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	58,  // 205: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	113, // 206: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	115, // 207: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	118, // 208: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	8,   // 209: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	7,   // 210: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	164, // 211: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
-	8,   // 212: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
-	7,   // 213: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
-	164, // 214: cara.v1.SessionService.StartDeviceLogin:input_type -> google.protobuf.Empty
-	124, // 215: cara.v1.SessionService.FinishLogin:input_type -> cara.v1.FinishLoginRequest
-	8,   // 216: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
-	165, // 217: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
-	166, // 218: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
-	6,   // 219: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
-	167, // 220: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
-	168, // 221: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
-	169, // 222: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
-	0,   // 223: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
-	170, // 224: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
-	6,   // 225: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
-	3,   // 226: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
-	164, // 227: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	164, // 228: cara.v1.InfoService.ListServers:input_type -> google.protobuf.Empty
-	164, // 229: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	132, // 230: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	132, // 231: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	132, // 232: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	12,  // 233: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	14,  // 234: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	16,  // 235: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	164, // 236: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	132, // 237: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	164, // 238: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	132, // 239: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	132, // 240: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	132, // 241: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
-	132, // 242: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	140, // 243: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	35,  // 244: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	132, // 245: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	132, // 246: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	132, // 247: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	132, // 248: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
-	132, // 249: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	132, // 250: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	30,  // 251: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	164, // 252: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	51,  // 253: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	41,  // 254: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	44,  // 255: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	46,  // 256: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	49,  // 257: cara.v1.ProjectService.GetUsageHistory:output_type -> cara.v1.UsageHistory
-	36,  // 258: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	53,  // 259: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	145, // 260: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	145, // 261: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	145, // 262: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	57,  // 263: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	59,  // 264: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	164, // 265: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	164, // 266: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	145, // 267: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	145, // 268: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	64,  // 269: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	64,  // 270: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	69,  // 271: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	84,  // 272: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	152, // 273: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	152, // 274: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	152, // 275: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	87,  // 276: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	88,  // 277: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	164, // 278: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	89,  // 279: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	152, // 280: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	152, // 281: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	152, // 282: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	92,  // 283: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	95,  // 284: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	152, // 285: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	99,  // 286: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	164, // 287: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	164, // 288: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	31,  // 289: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	103, // 290: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	158, // 291: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	158, // 292: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	158, // 293: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	106, // 294: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	164, // 295: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	160, // 296: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	108, // 297: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	160, // 298: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	160, // 299: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	160, // 300: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	161, // 301: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	111, // 302: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	112, // 303: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	114, // 304: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	116, // 305: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	119, // 306: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	120, // 307: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	164, // 308: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	121, // 309: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
-	122, // 310: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
-	164, // 311: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
-	123, // 312: cara.v1.SessionService.StartDeviceLogin:output_type -> cara.v1.StartDeviceLoginResponse
-	125, // 313: cara.v1.SessionService.FinishLogin:output_type -> cara.v1.FinishLoginResponse
-	171, // 314: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
-	172, // 315: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
-	164, // 316: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
-	167, // 317: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
-	167, // 318: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
-	173, // 319: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
-	164, // 320: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
-	1,   // 321: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
-	2,   // 322: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
-	170, // 323: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
-	4,   // 324: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
-	5,   // 325: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	71,  // 326: cara.v1.InfoService.ListServers:output_type -> cara.v1.ListServersResponse
-	126, // 327: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	230, // [230:328] is the sub-list for method output_type
-	132, // [132:230] is the sub-list for method input_type
-	132, // [132:132] is the sub-list for extension type_name
-	132, // [132:132] is the sub-list for extension extendee
-	0,   // [0:132] is the sub-list for field type_name
+	139, // 12: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	19,  // 13: cara.v1.ScheduleProjectsRequest.decisions:type_name -> cara.v1.ScheduleProjectRequest
+	22,  // 14: cara.v1.ScheduleProjectsResponse.results:type_name -> cara.v1.ScheduleProjectResult
+	140, // 15: cara.v1.ScheduleProjectResult.problem:type_name -> cara.v1.Problem
+	134, // 16: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	141, // 17: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	35,  // 18: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	142, // 19: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	143, // 20: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	134, // 21: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	141, // 22: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	35,  // 23: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	144, // 24: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	136, // 25: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	145, // 26: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	136, // 27: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	134, // 28: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	42,  // 29: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
+	43,  // 30: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
+	43,  // 31: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
+	46,  // 32: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
+	50,  // 33: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
+	53,  // 34: cara.v1.UsageHistory.services:type_name -> cara.v1.ServiceUsageHistory
+	134, // 35: cara.v1.ServiceUsageHistory.time:type_name -> google.protobuf.Timestamp
+	141, // 36: cara.v1.ServiceUsageHistory.interval:type_name -> google.protobuf.Duration
+	134, // 37: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	146, // 38: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	35,  // 39: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
+	57,  // 40: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
+	147, // 41: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	140, // 42: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	148, // 43: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	148, // 44: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	148, // 45: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	136, // 46: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	148, // 47: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	149, // 48: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	134, // 49: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	130, // 50: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	149, // 51: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	81,  // 52: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	70,  // 53: cara.v1.ConnectRequest.obeyed:type_name -> cara.v1.Obeyed
+	71,  // 54: cara.v1.Obeyed.projects:type_name -> cara.v1.ObeyedProject
+	76,  // 55: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	150, // 56: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	77,  // 57: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	82,  // 58: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	83,  // 59: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	85,  // 60: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	78,  // 61: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	79,  // 62: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
+	80,  // 63: cara.v1.ConnectResponse.restore_volume:type_name -> cara.v1.RestoreVolume
+	151, // 64: cara.v1.ConnectResponse.credentials:type_name -> cara.v1.Credentials
+	75,  // 65: cara.v1.ConnectResponse.servers:type_name -> cara.v1.Servers
+	134, // 66: cara.v1.Server.started_at:type_name -> google.protobuf.Timestamp
+	73,  // 67: cara.v1.ListServersResponse.items:type_name -> cara.v1.Server
+	141, // 68: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	134, // 69: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	131, // 70: cara.v1.RestoreVolume.values:type_name -> cara.v1.RestoreVolume.ValuesEntry
+	152, // 71: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	84,  // 72: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	153, // 73: cara.v1.Routes.hosts:type_name -> cara.v1.HostRoutes
+	153, // 74: cara.v1.Routes.feature_hosts:type_name -> cara.v1.HostRoutes
+	154, // 75: cara.v1.Routes.ports:type_name -> cara.v1.ProjectPorts
+	134, // 76: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	40,  // 77: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	42,  // 78: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	46,  // 79: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	48,  // 80: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	51,  // 81: cara.v1.OpenStream.usage_history:type_name -> cara.v1.UsageHistoryRequest
+	54,  // 82: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	44,  // 83: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	47,  // 84: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	49,  // 85: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	53,  // 86: cara.v1.AttachRequest.usage_history:type_name -> cara.v1.ServiceUsageHistory
+	41,  // 87: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	45,  // 88: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	155, // 89: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	155, // 90: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	155, // 91: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	136, // 92: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	155, // 93: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	155, // 94: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	96,  // 95: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	147, // 96: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	156, // 97: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	136, // 98: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	137, // 99: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	157, // 100: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	158, // 101: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	159, // 102: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	160, // 103: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	137, // 104: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	101, // 105: cara.v1.PublishSnapshotRequest.secrets:type_name -> cara.v1.DeclaredSecret
+	161, // 106: cara.v1.DeclaredSecret.secret:type_name -> cara.v1.Secret
+	104, // 107: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	162, // 108: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	132, // 109: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	133, // 110: cara.v1.GetSourceSecretResponse.decryption:type_name -> cara.v1.GetSourceSecretResponse.DecryptionEntry
+	161, // 111: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	161, // 112: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	161, // 113: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	136, // 114: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	163, // 115: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	136, // 116: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	164, // 117: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	164, // 118: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	136, // 119: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	164, // 120: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	134, // 121: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	134, // 122: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	120, // 123: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	146, // 124: cara.v1.Change.object:type_name -> cara.v1.Object
+	165, // 125: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	165, // 126: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	165, // 127: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	136, // 128: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	134, // 129: cara.v1.CreateLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	166, // 130: cara.v1.ListSessionsResponse.items:type_name -> cara.v1.Session
+	136, // 131: cara.v1.ListSessionsResponse.metadata:type_name -> cara.v1.ListMeta
+	141, // 132: cara.v1.StartDeviceLoginResponse.interval:type_name -> google.protobuf.Duration
+	134, // 133: cara.v1.StartDeviceLoginResponse.expire_at:type_name -> google.protobuf.Timestamp
+	166, // 134: cara.v1.FinishLoginResponse.session:type_name -> cara.v1.Session
+	9,   // 135: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	10,  // 136: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	6,   // 137: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	11,  // 138: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	13,  // 139: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	15,  // 140: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	17,  // 141: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	19,  // 142: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	20,  // 143: cara.v1.ProjectService.ScheduleProjects:input_type -> cara.v1.ScheduleProjectsRequest
+	23,  // 144: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	24,  // 145: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	25,  // 146: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	26,  // 147: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	27,  // 148: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	36,  // 149: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	37,  // 150: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListOverridesRequest
+	28,  // 151: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	31,  // 152: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	30,  // 153: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	29,  // 154: cara.v1.ProjectService.RestoreProject:input_type -> cara.v1.RestoreProjectRequest
+	6,   // 155: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	32,  // 156: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	6,   // 157: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	23,  // 158: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	40,  // 159: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	41,  // 160: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	45,  // 161: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	48,  // 162: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	51,  // 163: cara.v1.ProjectService.GetUsageHistory:input_type -> cara.v1.UsageHistoryRequest
+	8,   // 164: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	55,  // 165: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	58,  // 166: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	59,  // 167: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	6,   // 168: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	8,   // 169: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	61,  // 170: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 171: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	63,  // 172: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	64,  // 173: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	65,  // 174: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	66,  // 175: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	68,  // 176: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	69,  // 177: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	86,  // 178: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	88,  // 179: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	89,  // 180: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	6,   // 181: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	8,   // 182: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	61,  // 183: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	7,   // 184: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	6,   // 185: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	6,   // 186: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	6,   // 187: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	93,  // 188: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	94,  // 189: cara.v1.SourceService.PlanSource:input_type -> cara.v1.PlanSourceRequest
+	97,  // 190: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	99,  // 191: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	100, // 192: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	103, // 193: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	7,   // 194: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	167, // 195: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	105, // 196: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	107, // 197: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	108, // 198: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	6,   // 199: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	8,   // 200: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	7,   // 201: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	6,   // 202: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	110, // 203: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	7,   // 204: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	6,   // 205: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	6,   // 206: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	112, // 207: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	113, // 208: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	61,  // 209: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	116, // 210: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	118, // 211: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	121, // 212: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	8,   // 213: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	7,   // 214: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	167, // 215: cara.v1.TokenService.CreateLogin:input_type -> google.protobuf.Empty
+	8,   // 216: cara.v1.SessionService.ListSessions:input_type -> cara.v1.ListRequest
+	7,   // 217: cara.v1.SessionService.DeleteSession:input_type -> cara.v1.DeleteRequest
+	167, // 218: cara.v1.SessionService.StartDeviceLogin:input_type -> google.protobuf.Empty
+	127, // 219: cara.v1.SessionService.FinishLogin:input_type -> cara.v1.FinishLoginRequest
+	8,   // 220: cara.v1.CertificateService.ListCertificateOrders:input_type -> cara.v1.ListRequest
+	168, // 221: cara.v1.CertificateService.UpdateCertificate:input_type -> cara.v1.UpdateCertificateRequest
+	169, // 222: cara.v1.CertificateService.DeleteCertificate:input_type -> cara.v1.DeleteCertificateRequest
+	6,   // 223: cara.v1.CertificateService.GetAcmeAccount:input_type -> cara.v1.GetRequest
+	170, // 224: cara.v1.CertificateService.PutAcmeAccount:input_type -> cara.v1.AcmeAccount
+	171, // 225: cara.v1.CertificateService.PresentChallenge:input_type -> cara.v1.PresentChallengeRequest
+	172, // 226: cara.v1.CertificateService.RemoveChallenge:input_type -> cara.v1.RemoveChallengeRequest
+	0,   // 227: cara.v1.FileService.MissingBlobs:input_type -> cara.v1.MissingBlobsRequest
+	173, // 228: cara.v1.FileService.PutBlob:input_type -> cara.v1.BlobContent
+	6,   // 229: cara.v1.FileService.GetBlob:input_type -> cara.v1.GetRequest
+	3,   // 230: cara.v1.FileService.TrimBlobs:input_type -> cara.v1.TrimBlobsRequest
+	167, // 231: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	167, // 232: cara.v1.InfoService.ListServers:input_type -> google.protobuf.Empty
+	167, // 233: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	135, // 234: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	135, // 235: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	135, // 236: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	12,  // 237: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	14,  // 238: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	16,  // 239: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	167, // 240: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	135, // 241: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	21,  // 242: cara.v1.ProjectService.ScheduleProjects:output_type -> cara.v1.ScheduleProjectsResponse
+	167, // 243: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	135, // 244: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	135, // 245: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	135, // 246: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	135, // 247: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	144, // 248: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	38,  // 249: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	135, // 250: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	135, // 251: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	135, // 252: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	135, // 253: cara.v1.ProjectService.RestoreProject:output_type -> cara.v1.Project
+	135, // 254: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	135, // 255: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	33,  // 256: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	167, // 257: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	54,  // 258: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	44,  // 259: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	47,  // 260: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	49,  // 261: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	52,  // 262: cara.v1.ProjectService.GetUsageHistory:output_type -> cara.v1.UsageHistory
+	39,  // 263: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	56,  // 264: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	148, // 265: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	148, // 266: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	148, // 267: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	60,  // 268: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	62,  // 269: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	167, // 270: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	167, // 271: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	148, // 272: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	148, // 273: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	67,  // 274: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	67,  // 275: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	72,  // 276: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	87,  // 277: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	155, // 278: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	155, // 279: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	155, // 280: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	90,  // 281: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	91,  // 282: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	167, // 283: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	92,  // 284: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	155, // 285: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	155, // 286: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	155, // 287: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	95,  // 288: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	98,  // 289: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	155, // 290: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	102, // 291: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	167, // 292: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	167, // 293: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	34,  // 294: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	106, // 295: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	161, // 296: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	161, // 297: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	161, // 298: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	109, // 299: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	167, // 300: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	163, // 301: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	111, // 302: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	163, // 303: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	163, // 304: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	163, // 305: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	164, // 306: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	114, // 307: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	115, // 308: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	117, // 309: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	119, // 310: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	122, // 311: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	123, // 312: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	167, // 313: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	124, // 314: cara.v1.TokenService.CreateLogin:output_type -> cara.v1.CreateLoginResponse
+	125, // 315: cara.v1.SessionService.ListSessions:output_type -> cara.v1.ListSessionsResponse
+	167, // 316: cara.v1.SessionService.DeleteSession:output_type -> google.protobuf.Empty
+	126, // 317: cara.v1.SessionService.StartDeviceLogin:output_type -> cara.v1.StartDeviceLoginResponse
+	128, // 318: cara.v1.SessionService.FinishLogin:output_type -> cara.v1.FinishLoginResponse
+	174, // 319: cara.v1.CertificateService.ListCertificateOrders:output_type -> cara.v1.ListCertificateOrdersResponse
+	175, // 320: cara.v1.CertificateService.UpdateCertificate:output_type -> cara.v1.CertificateOrder
+	167, // 321: cara.v1.CertificateService.DeleteCertificate:output_type -> google.protobuf.Empty
+	170, // 322: cara.v1.CertificateService.GetAcmeAccount:output_type -> cara.v1.AcmeAccount
+	170, // 323: cara.v1.CertificateService.PutAcmeAccount:output_type -> cara.v1.AcmeAccount
+	176, // 324: cara.v1.CertificateService.PresentChallenge:output_type -> cara.v1.PresentChallengeResponse
+	167, // 325: cara.v1.CertificateService.RemoveChallenge:output_type -> google.protobuf.Empty
+	1,   // 326: cara.v1.FileService.MissingBlobs:output_type -> cara.v1.MissingBlobsResponse
+	2,   // 327: cara.v1.FileService.PutBlob:output_type -> cara.v1.PutBlobResponse
+	173, // 328: cara.v1.FileService.GetBlob:output_type -> cara.v1.BlobContent
+	4,   // 329: cara.v1.FileService.TrimBlobs:output_type -> cara.v1.TrimBlobsResponse
+	5,   // 330: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	74,  // 331: cara.v1.InfoService.ListServers:output_type -> cara.v1.ListServersResponse
+	129, // 332: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	234, // [234:333] is the sub-list for method output_type
+	135, // [135:234] is the sub-list for method input_type
+	135, // [135:135] is the sub-list for extension type_name
+	135, // [135:135] is the sub-list for extension extendee
+	0,   // [0:135] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -10445,28 +10630,28 @@ func file_cara_v1_service_proto_init() {
 	file_cara_v1_objects_proto_init()
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
-	file_cara_v1_service_proto_msgTypes[38].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[41].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinClosed)(nil),
 		(*ExecRequest_Resize)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[41].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[44].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_ExitCode)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[42].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[45].OneofWrappers = []any{
 		(*PortForwardRequest_Start)(nil),
 		(*PortForwardRequest_Data)(nil),
 		(*PortForwardRequest_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[44].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[47].OneofWrappers = []any{
 		(*PortForwardResponse_Connected)(nil),
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[69].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[72].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Unassigned)(nil),
@@ -10479,21 +10664,21 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Credentials)(nil),
 		(*ConnectResponse_Servers)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[82].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[85].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 		(*OpenStream_UsageHistory)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[96].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[99].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   131,
+			NumMessages:   134,
 			NumExtensions: 0,
 			NumServices:   13,
 		},

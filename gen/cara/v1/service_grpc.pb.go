@@ -28,6 +28,7 @@ const (
 	ProjectService_DeleteProject_FullMethodName       = "/cara.v1.ProjectService/DeleteProject"
 	ProjectService_UpdateProjectStatus_FullMethodName = "/cara.v1.ProjectService/UpdateProjectStatus"
 	ProjectService_ScheduleProject_FullMethodName     = "/cara.v1.ProjectService/ScheduleProject"
+	ProjectService_ScheduleProjects_FullMethodName    = "/cara.v1.ProjectService/ScheduleProjects"
 	ProjectService_RemoveProject_FullMethodName       = "/cara.v1.ProjectService/RemoveProject"
 	ProjectService_RetryProject_FullMethodName        = "/cara.v1.ProjectService/RetryProject"
 	ProjectService_RestartProject_FullMethodName      = "/cara.v1.ProjectService/RestartProject"
@@ -77,6 +78,9 @@ type ProjectServiceClient interface {
 	UpdateProjectStatus(ctx context.Context, in *UpdateProjectStatusRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
 	// ScheduleProject writes a decision of the scheduler to the status. Only the scheduler may call it.
 	ScheduleProject(ctx context.Context, in *ScheduleProjectRequest, opts ...grpc.CallOption) (*Project, error)
+	// ScheduleProjects writes several decisions of the scheduler. Each has a result of its own: a decision that is rejected does
+	// not affect the others. Only the scheduler may call it.
+	ScheduleProjects(ctx context.Context, in *ScheduleProjectsRequest, opts ...grpc.CallOption) (*ScheduleProjectsResponse, error)
 	// RemoveProject removes the record of a Terminated project and creates a tombstone. Only the garbage collector may call
 	// it.
 	RemoveProject(ctx context.Context, in *RemoveProjectRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
@@ -226,6 +230,16 @@ func (c *projectServiceClient) ScheduleProject(ctx context.Context, in *Schedule
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Project)
 	err := c.cc.Invoke(ctx, ProjectService_ScheduleProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *projectServiceClient) ScheduleProjects(ctx context.Context, in *ScheduleProjectsRequest, opts ...grpc.CallOption) (*ScheduleProjectsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ScheduleProjectsResponse)
+	err := c.cc.Invoke(ctx, ProjectService_ScheduleProjects_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -492,6 +506,9 @@ type ProjectServiceServer interface {
 	UpdateProjectStatus(context.Context, *UpdateProjectStatusRequest) (*emptypb.Empty, error)
 	// ScheduleProject writes a decision of the scheduler to the status. Only the scheduler may call it.
 	ScheduleProject(context.Context, *ScheduleProjectRequest) (*Project, error)
+	// ScheduleProjects writes several decisions of the scheduler. Each has a result of its own: a decision that is rejected does
+	// not affect the others. Only the scheduler may call it.
+	ScheduleProjects(context.Context, *ScheduleProjectsRequest) (*ScheduleProjectsResponse, error)
 	// RemoveProject removes the record of a Terminated project and creates a tombstone. Only the garbage collector may call
 	// it.
 	RemoveProject(context.Context, *RemoveProjectRequest) (*emptypb.Empty, error)
@@ -581,6 +598,9 @@ func (UnimplementedProjectServiceServer) UpdateProjectStatus(context.Context, *U
 }
 func (UnimplementedProjectServiceServer) ScheduleProject(context.Context, *ScheduleProjectRequest) (*Project, error) {
 	return nil, status.Error(codes.Unimplemented, "method ScheduleProject not implemented")
+}
+func (UnimplementedProjectServiceServer) ScheduleProjects(context.Context, *ScheduleProjectsRequest) (*ScheduleProjectsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ScheduleProjects not implemented")
 }
 func (UnimplementedProjectServiceServer) RemoveProject(context.Context, *RemoveProjectRequest) (*emptypb.Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveProject not implemented")
@@ -799,6 +819,24 @@ func _ProjectService_ScheduleProject_Handler(srv interface{}, ctx context.Contex
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ProjectServiceServer).ScheduleProject(ctx, req.(*ScheduleProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProjectService_ScheduleProjects_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ScheduleProjectsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectServiceServer).ScheduleProjects(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectService_ScheduleProjects_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectServiceServer).ScheduleProjects(ctx, req.(*ScheduleProjectsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1179,6 +1217,10 @@ var ProjectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ScheduleProject",
 			Handler:    _ProjectService_ScheduleProject_Handler,
+		},
+		{
+			MethodName: "ScheduleProjects",
+			Handler:    _ProjectService_ScheduleProjects_Handler,
 		},
 		{
 			MethodName: "RemoveProject",
