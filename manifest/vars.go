@@ -26,8 +26,9 @@ func newVars(vars []*carav1.SourceVar) map[string]*carav1.SourceVar {
 	return m
 }
 
-// expand returns a scalar with its variables replaced, or nil after a problem. Only texts are changed. An unquoted value that
-// is only a variable may become a number or a truth value, if the field wants one.
+// expand returns a scalar with its variables replaced, or nil after a problem. Only texts are changed. A value that is
+// unquoted, or nothing but a variable, may become a number or a truth value, if the field wants one: between braces, YAML needs quotes
+// around a variable.
 func (p scalars) expand(n *yaml.Node, field string, fd protoreflect.FieldDescriptor) *yaml.Node {
 	p.secretVars = nil
 	if p.vars == nil || p.secret || n.Kind != yaml.ScalarNode || n.Tag != tagString || !strings.Contains(n.Value, "$") {
@@ -55,8 +56,8 @@ func (p scalars) expand(n *yaml.Node, field string, fd protoreflect.FieldDescrip
 		p.stopped = true
 		return nil
 	}
-	if n.Style == 0 && fd != nil && fd.Kind() != protoreflect.StringKind {
-		out.Tag = "" // let the library decide, as it does for a plain value
+	if (n.Style == 0 || len(uses) == 1 && uses[0].Name != "") && fd != nil && fd.Kind() != protoreflect.StringKind {
+		out.Style, out.Tag = 0, "" // let the library decide, as it does for a plain value
 		out.Tag = out.ShortTag()
 	}
 	return &out

@@ -28,15 +28,14 @@ const service = "apiVersion: caravanserai/v1\nkind: Project\nmetadata: {name: sh
 func TestVars(t *testing.T) {
 	docs, problems := manifest.Reading{Vars: vars()}.Parse("web.yaml", []byte(service+`    image: nginx:${TAG}
     init: ${ON}
+    readOnly: "${ON}"
     env:
     - {name: A, value: "${HOST} ${NONE:-x}"}
     - name: TAG
       value: ${TAG}
     - {name: DB, value: "postgres://u:${PW}@db/$${DOLLAR} ${DOLLAR} ${PW}"}
     - {name: RAW, value: "$HOME $$ 5$"}
-    healthcheck:
-      tcp:
-        port: ${PORT}
+    healthcheck: {tcp: {port: '${PORT}'}, retries: "${NONE:-4}"}
     files:
     - path: /etc/a
       content: |
@@ -48,13 +47,13 @@ func TestVars(t *testing.T) {
 	}
 	pw := []*carav1.SecretVar{{Name: "PW", SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "password"}}}
 	want := &carav1.Service{
-		Name: "web", Image: "nginx:1.10", Init: true, Env: []*carav1.EnvVar{
+		Name: "web", Image: "nginx:1.10", Init: true, ReadOnly: true, Env: []*carav1.EnvVar{
 			{Name: "A", Value: "shop: #x x"},
 			{Name: "TAG", Value: "1.10"},
 			{Name: "DB", Value: "postgres://u:${PW}@db/$${DOLLAR} a$$b ${PW}", SecretVars: pw},
 			{Name: "RAW", Value: "$HOME $ 5$"},
 		},
-		Healthcheck: &carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 8080}},
+		Healthcheck: &carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 8080}, Retries: 4},
 		Files:       []*carav1.File{{Path: "/etc/a", Content: "tag=1.10\npassword=${PW}\n", SecretVars: pw}},
 	}
 	if len(docs) != 1 {
@@ -78,7 +77,8 @@ func TestVarErrors(t *testing.T) {
 		"beside a secret":      {"    image: nginx\n    env:\n    - {name: A, value: '${PW} $${NOPE} ${NOPE}'}\n", "9:40: spec.services[0].env[0].value: the variable NOPE is not defined"},
 		"a secret as a port":   {"    image: nginx\n    healthcheck:\n      tcp:\n        port: ${PW}\n", "10:15: spec.services[0].healthcheck.tcp.port: the variable PW is from a Secret"},
 		"not a number":         {"    image: nginx\n    healthcheck:\n      tcp:\n        port: ${HOST}\n", "10:15: spec.services[0].healthcheck.tcp.port: must be a whole number"},
-		"a quoted number":      {"    image: nginx\n    healthcheck: {tcp: {port: '${PORT}'}}\n", "8:31: spec.services[0].healthcheck.tcp.port: must be a whole number"},
+		"a quoted number":      {"    image: nginx\n    healthcheck: {tcp: {port: '8${EMPTY:-0}'}}\n", "8:31: spec.services[0].healthcheck.tcp.port: must be a whole number, not the text \"80\""},
+		"a quoted text":        {"    image: nginx\n    healthcheck: {tcp: {port: '${HOST}'}}\n", "8:31: spec.services[0].healthcheck.tcp.port: must be a whole number, not the text \"shop: #x\""},
 		"an invalid value":     {"    image: '${HOST}'\n", "7:12: spec.services[0].image: \"shop: #x\" is no image reference"},
 	} {
 		t.Run(name, func(t *testing.T) {
