@@ -3,6 +3,7 @@ package apiserver
 import (
 	"slices"
 	"strings"
+	"unicode"
 
 	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
@@ -169,8 +170,7 @@ func authorise(actor identity.Actor, name string) error {
 	case !ok:
 		return api.Unimplemented("there is no method %s", name)
 	default:
-		return api.Forbidden("%s has the role %s, which does not allow %s; you need the role %s",
-			actor.Name, actor.Role, shortMethod(name), roleWords(m.roles))
+		return api.Forbidden("%s has the role %s, which cannot %s; %s", actor.Name, actor.Role, deed(name), needed(m.roles))
 	}
 }
 
@@ -178,12 +178,59 @@ func errNobody() error {
 	return api.Unauthenticated("this needs an identity: send `Authorization: Bearer TOKEN` (caractrl: --token-file)")
 }
 
-func roleWords(roles []api.Role) string {
-	words := make([]string, len(roles))
-	for i, r := range roles {
-		words[i] = string(r)
+// needed says who may call a method. Only people can get another role; the roles of Cara's own programs are no help to them.
+func needed(roles []api.Role) string {
+	var words []string
+	for _, r := range roles {
+		if r == api.RoleAdmin || r == api.RoleDeployer || r == api.RoleViewer {
+			words = append(words, string(r))
+		}
 	}
-	return strings.Join(words, " or ")
+	if len(words) == 0 {
+		return "only Cara's own programs can"
+	}
+	return "you need the role " + strings.Join(words, " or ")
+}
+
+// deeds say what methods do whose names do not consist of a verb and an object.
+var deeds = map[string]string{ //nolint:gochecknoglobals // a table that never changes
+	"Apply": "apply manifests", "Attach": "act as a node", "Backup": "back up the server", "Connect": "act as a node", "Exec": "run commands in containers",
+	"GetInfo": "read about the server", "Heartbeat": "act as a node", "Join": "join nodes", "Logs": "read logs", "MissingBlobs": "upload files",
+	"PortForward": "forward ports", "PutBlob": "upload files", "Top": "read the usage", "Watch": "watch objects",
+}
+
+// verbs are the words for verbs of methods that are not plain English.
+var verbs = map[string]string{"backup": "back up", "get": "read", "list": "read", "put": "create or replace"} //nolint:gochecknoglobals // a table that never changes
+
+// deed returns what a method does, in words for its caller.
+func deed(name string) string {
+	short := shortMethod(name)
+	if words, ok := deeds[short]; ok {
+		return words
+	}
+	verb, object, _ := strings.Cut(spaced(short), " ")
+	if word, ok := verbs[verb]; ok {
+		verb = word
+	}
+	switch rest, endsInY := strings.CutSuffix(object, "y"); {
+	case endsInY:
+		object = rest + "ies"
+	case !strings.HasSuffix(object, "s"):
+		object += "s"
+	}
+	return verb + " " + object
+}
+
+// spaced returns the words of a name like GetProject in lower case.
+func spaced(name string) string {
+	var out strings.Builder
+	for i, c := range name {
+		if unicode.IsUpper(c) && i > 0 {
+			out.WriteByte(' ')
+		}
+		out.WriteRune(unicode.ToLower(c))
+	}
+	return out.String()
 }
 
 func shortMethod(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }

@@ -59,6 +59,29 @@ func TestMethodTableKeepsItsPromises(t *testing.T) {
 	testproblem.Want(t, authorise(identity.Actor{Name: "user/a", Role: api.RoleAdmin}, "/cara.v1.ProjectService/Explode"), codes.Unimplemented, api.TitleUnimplemented)
 }
 
+// TestMethodRefusals: the text names no method, and no role that a person cannot get.
+func TestMethodRefusals(t *testing.T) {
+	for name, want := range map[string]string{
+		carav1.ProjectService_DeleteProject_FullMethodName:     "cannot delete projects; you need the role admin or deployer",
+		carav1.ProjectService_PutProject_FullMethodName:        "cannot create or replace projects; you need the role admin or deployer",
+		carav1.ProjectService_GetProjectHistory_FullMethodName: "cannot read project histories; you need the role admin or deployer or viewer",
+		carav1.ProjectService_BackupProject_FullMethodName:     "cannot back up projects; you need the role admin or deployer",
+		carav1.ProjectService_Exec_FullMethodName:              "cannot run commands in containers; you need the role admin or deployer",
+		carav1.TokenService_ListTokens_FullMethodName:          "cannot read tokens; you need the role admin",
+		carav1.ProjectService_RemoveProject_FullMethodName:     "cannot remove projects; only Cara's own programs can",
+	} {
+		want = "user/x has the role node, which " + want
+		if err := authorise(identity.Actor{Name: "user/x", Role: api.RoleNode}, name); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+	for name := range methods {
+		if words := deed(name); strings.ToLower(words) != words || !strings.Contains(words, " ") {
+			t.Errorf("%s is described as %q", name, words)
+		}
+	}
+}
+
 func TestOnlyLoopsAreLetInByClient(t *testing.T) {
 	h := newHouse(t, nil)
 	for _, name := range []string{"", "admin", "node", "viewer", "agent"} {

@@ -28,7 +28,7 @@ const service = "apiVersion: caravanserai/v1\nkind: Project\nmetadata: {name: sh
 func TestVars(t *testing.T) {
 	docs, problems := manifest.Reading{Vars: vars()}.Parse("web.yaml", []byte(service+`    image: nginx:${TAG}
     init: ${ON}
-    readOnly: "${ON}"
+    noNewPrivileges: "${ON}"
     env:
     - {name: A, value: "${HOST} ${NONE:-x}"}
     - name: TAG
@@ -47,7 +47,7 @@ func TestVars(t *testing.T) {
 	}
 	pw := []*carav1.SecretVar{{Name: "PW", SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "password"}}}
 	want := &carav1.Service{
-		Name: "web", Image: "nginx:1.10", Init: true, ReadOnly: true, Env: []*carav1.EnvVar{
+		Name: "web", Image: "nginx:1.10", Init: true, NoNewPrivileges: true, Env: []*carav1.EnvVar{
 			{Name: "A", Value: "shop: #x x"},
 			{Name: "TAG", Value: "1.10"},
 			{Name: "DB", Value: "postgres://u:${PW}@db/$${DOLLAR} a$$b ${PW}", SecretVars: pw},
