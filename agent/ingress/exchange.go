@@ -155,7 +155,7 @@ func (x *exchange) Write(p []byte) (int, error) {
 	if x.status == 0 {
 		x.status = http.StatusOK
 	}
-	n, err := x.ResponseWriter.Write(p)
+	n, err := x.writeBody(p)
 	x.sent.Add(int64(n))
 	return n, err
 }

@@ -5,6 +5,7 @@ import (
 	"container/list"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,6 +62,10 @@ type conn struct {
 	remote   net.Addr // of the client, from the header of a load balancer; nil if there is none
 	balanced bool     // it began with such a header
 
+	writing sync.Mutex        // of Write: crypto/tls may answer the client while a handler writes
+	joined  *[joinedSize]byte // not nil between join and sendJoined
+	kept    int               // bytes in joined
+
 	set    *connections // nil if it is not counted
 	from   netip.Prefix
 	resets *rate.Limiter // of HTTP/2 streams by the client; nil if it is not counted
@@ -101,8 +106,8 @@ func (c *conn) RemoteAddr() net.Addr {
 	return c.Conn.RemoteAddr()
 }
 
-// Write extends the deadline when an eighth of it is used up, instead of at each write.
-func (c *conn) Write(p []byte) (int, error) {
+// send writes. It extends the deadline when an eighth of it is used up, instead of at each write.
+func (c *conn) send(p []byte) (int, error) {
 	now := time.Now()
 	if due := now.Add(c.stall); due.UnixNano()-c.due.Load() > int64(c.stall/8) {
 		if err := c.Conn.SetWriteDeadline(due); err != nil {

@@ -97,7 +97,16 @@ func (c *contest) handshakes(ctx context.Context, p *process) error {
 }
 
 func (c *contest) body(ctx context.Context, p *process) error {
+	before, err := processor(p)
+	if err != nil {
+		return err
+	}
 	speed, err := c.secure(p).big(ctx, c.size)
+	if err != nil {
+		return err
+	}
+	after, err := processor(p)
+	c.table.add("large body over TLS, processor time of a GiB in ms", p.name, (after-before).Seconds()*1e3*float64(1<<30)/float64(c.size))
 	c.table.add("large body over TLS, MiB/s", p.name, speed)
 	return err
 }
