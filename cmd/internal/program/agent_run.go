@@ -19,6 +19,7 @@ import (
 	"github.com/caravanserai/cara/agent/ports"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/garbage"
 	"github.com/caravanserai/cara/internal/loop"
 )
 
@@ -127,7 +128,7 @@ func (n *assembly) addIngress(ctx context.Context) error {
 	}
 	n.cfg.Answering, n.cfg.PublicAddresses, n.cfg.PeersDigest = in.Answering, n.PublicAddresses, in.PeersDigest
 	n.cfg.IngressAddress, err = n.ingressAddress(on.Internal.Addr().String(), func() netip.Addr { return n.who.LocalIP(ctx) })
-	n.serve = append(n.serve, func(ctx context.Context) error { return in.Run(ctx, on) })
+	n.serve = append(n.serve, func(ctx context.Context) error { return in.Run(ctx, on) }, garbage.Run)
 	return err
 }
 
