@@ -173,7 +173,7 @@ func sameButNode(a, b *carav1.Route) bool {
 		return true
 	}
 	b = proto.CloneOf(b)
-	b.Node, b.IngressAddress = a.GetNode(), a.GetIngressAddress()
+	b.Node, b.IngressAddress, b.Moving = a.GetNode(), a.GetIngressAddress(), a.GetMoving()
 	return proto.Equal(a, b)
 }
 

@@ -20,7 +20,7 @@ type site []*rule
 type rule struct {
 	*carav1.Route
 	allow  networks.List
-	moved  time.Time // when the project came to another node or left one; zero if this agent has not seen that
+	moved  time.Time // when this agent learned that the project moves, came to another node or left one; zero if it has not
 	served *usage    // when a service last got a request; the rules of one path share it
 }
 
@@ -37,11 +37,11 @@ func newSite(routes []*carav1.Route) site {
 func (s site) since(old site, now time.Time) site {
 	for _, r := range s {
 		i := slices.IndexFunc(old, func(o *rule) bool { return o.Path == r.Path && o.Project == r.Project })
-		if i < 0 {
-			continue
+		known := i >= 0
+		if known {
+			r.served, r.moved = old[i].served, old[i].moved
 		}
-		r.served, r.moved = old[i].served, old[i].moved
-		if r.Node != old[i].Node {
+		if known && r.Node != old[i].Node || r.Moving && !(known && old[i].Moving) {
 			r.moved = now
 		}
 	}

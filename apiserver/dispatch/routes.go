@@ -245,6 +245,7 @@ func (d *Dispatcher) routes(name string) []*carav1.Route {
 		r := &carav1.Route{
 			Host: host, Project: name, Service: in.GetTarget().GetService(), Port: in.GetTarget().GetPort(),
 			Node: st.GetNodeRef(), IngressAddress: ingressAddress(node, true), Redirect: in.GetRedirect(), Allow: in.GetAccess().GetAllow(),
+			Moving: st.GetMovedFrom() != "" || st.GetMove().GetStep() == api.MoveSwitching,
 		}
 		if path := api.IngressPath(in.GetPath()); path != api.DefaultIngressPath {
 			r.Path = path

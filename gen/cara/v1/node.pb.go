@@ -1622,7 +1622,9 @@ type Route struct {
 	Features []string `protobuf:"bytes,13,rep,name=features,proto3" json:"features,omitempty"`
 	// Protocol of the service, as in `spec.ingress[].target.protocol`. Empty means HTTP/1.1. With `TLS`, the route is the only one of
 	// its host.
-	Protocol      string `protobuf:"bytes,14,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Protocol string `protobuf:"bytes,14,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Moving is true while the project moves to another node: no node may run it now, and one will soon. Requests wait for it.
+	Moving        bool `protobuf:"varint,15,opt,name=moving,proto3" json:"moving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1753,6 +1755,13 @@ func (x *Route) GetProtocol() string {
 		return x.Protocol
 	}
 	return ""
+}
+
+func (x *Route) GetMoving() bool {
+	if x != nil {
+		return x.Moving
+	}
+	return false
 }
 
 var File_cara_v1_node_proto protoreflect.FileDescriptor
@@ -1908,7 +1917,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x05scope\x18\x03 \x01(\tR\x05scope\x12\x18\n" +
 	"\aproject\x18\x04 \x01(\tR\aproject\x12\x16\n" +
 	"\x06client\x18\x05 \x01(\tR\x06client\x12\x12\n" +
-	"\x04host\x18\x06 \x01(\tR\x04host\"\x9a\x03\n" +
+	"\x04host\x18\x06 \x01(\tR\x04host\"\xb2\x03\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x18\n" +
@@ -1924,7 +1933,8 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x03tls\x18\v \x01(\v2\x13.cara.v1.IngressTLSR\x03tls\x12#\n" +
 	"\rpassword_list\x18\f \x01(\tR\fpasswordList\x12\x1a\n" +
 	"\bfeatures\x18\r \x03(\tR\bfeatures\x12\x1a\n" +
-	"\bprotocol\x18\x0e \x01(\tR\bprotocolB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
+	"\bprotocol\x18\x0e \x01(\tR\bprotocol\x12\x16\n" +
+	"\x06moving\x18\x0f \x01(\bR\x06movingB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
 	file_cara_v1_node_proto_rawDescOnce sync.Once
