@@ -46,6 +46,10 @@ func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, which cannot be reached from node %q.", b.Project, b.Node, i.cfg.Node))
 		return
 	}
+	if _, ok := errors.AsType[*frozen](err); ok {
+		page(w, r, http.StatusGatewayTimeout, fmt.Sprintf("Project %q runs on node %q, whose agent does not answer any more. The service may have got the request.", b.Project, b.Node))
+		return
+	}
 	if isCall(r) {
 		if code, status, what := callFailure(exchangeOf(r), err); code != rpcUnavailable {
 			endCall(w, code, status, b.String()+" "+what+".")

@@ -22,6 +22,8 @@
 //   - A gRPC call gets its status from the service, or one of this agent that is never OK (calls).
 //   - A request is sent again only if no service has seen it: because it was sent to none (sender), or as HTTP/2 can tell
 //     (recording).
+//   - While a request waits for another agent, that agent must accept new connections (lookout). An agent that is stopped holds no
+//     request for long.
 //   - Everything that a client or a service may occupy has a limit (Limits). The access log and the metrics never delay a
 //     request.
 package ingress
@@ -89,6 +91,7 @@ type Ingress struct {
 	cfg        Config
 	proxy      *httputil.ReverseProxy
 	transports *transports
+	lookout    *lookout
 	access     *accessLog
 	internal   *entrance
 	public     []*entrance // those of plain HTTP and of HTTPS
@@ -114,6 +117,7 @@ func New(cfg Config) *Ingress {
 	i.internal = newEntrance(i, insideHTTP)
 	i.public = []*entrance{newEntrance(i, publicHTTP), newEntrance(i, publicHTTPS)}
 	i.transports = newTransports(cfg.Limits, i.dialPeer)
+	i.lookout = &lookout{every: cfg.Limits.Check, dial: i.dialPeer}
 	i.metrics = newMetrics(cfg.Metrics, i.connected, func() float64 { return float64(len(i.table.Load().hosts)) }, func() float64 { return float64(i.access.lostLines()) })
 	i.proxy = &httputil.ReverseProxy{
 		Rewrite:        i.rewrite,

@@ -26,6 +26,9 @@ type Limits struct {
 	Dial time.Duration
 	// Answer is the timeout from the end of a request to the header of its response. The default is 5 min.
 	Answer time.Duration
+	// Check is how often a new connection shows that the agent of another node still answers, while a request to it lasts. The
+	// default is 10 s.
+	Check time.Duration
 	// Hold is how long a request waits for a project that moves to another node. The default is 30 s.
 	Hold time.Duration
 	// HeaderBytes is the maximum size of a request's header, in bytes (default 64 KiB). AnswerHeaderBytes is the maximum for a
@@ -44,6 +47,7 @@ func (l Limits) withDefaults() Limits {
 	return Limits{
 		Header: cmp.Or(l.Header, 10*time.Second), Idle: cmp.Or(l.Idle, 2*time.Minute), Stall: cmp.Or(l.Stall, time.Minute),
 		Dial: cmp.Or(l.Dial, 5*time.Second), Answer: cmp.Or(l.Answer, 5*time.Minute), Hold: cmp.Or(l.Hold, 30*time.Second),
+		Check:       cmp.Or(l.Check, 10*time.Second),
 		HeaderBytes: cmp.Or(l.HeaderBytes, 64<<10), AnswerHeaderBytes: cmp.Or(l.AnswerHeaderBytes, 256<<10),
 		Connections: connections, ClientConnections: cmp.Or(l.ClientConnections, max(1, connections/4)),
 	}

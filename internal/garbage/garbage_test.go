@@ -41,18 +41,18 @@ func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		go func() { _ = Run(ctx) }()
-		time.Sleep(look / 2)
+		<-time.After(look / 2)
 		runtime.GC()
-		time.Sleep(look)
+		<-time.After(look)
 		if got := current(); got <= standard {
 			t.Errorf("busy: %d", got)
 		}
-		time.Sleep((quiet + 1) * look)
+		<-time.After((quiet + 1) * look)
 		if got := current(); got != standard {
 			t.Errorf("idle: %d", got)
 		}
 		runtime.GC()
-		time.Sleep(look)
+		<-time.After(look)
 		stop()
 		synctest.Wait()
 		if got := current(); got != standard {
