@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -14,11 +15,21 @@ const remembered = 256
 // Hints holds what webhooks have reported: hints for subscribers, the last delivery of each source, and the IDs of
 // deliveries. It is only in memory: if a hint is lost, the next poll finds the change.
 type Hints struct {
+	noted func(source string) // hears of what this server has got; nil if nobody does
+
 	mu          sync.Mutex
 	last        map[string]*carav1.Delivery // by source; immutable
+	own         map[string]ownDeliveries    // by source: what this server has got itself
+	heard       map[origin]time.Time        // the last hint of each other server, by its clock
 	ids         map[string][]string         // by source, oldest first
 	subscribers map[*Subscriber]bool
 }
+
+// ownDeliveries are the last deliveries of a source at this server: any, and the last one that was accepted.
+type ownDeliveries struct{ last, hint *carav1.Delivery }
+
+// origin is a source at another server.
+type origin struct{ server, source string }
 
 // Subscriber has at most one pending hint for each source.
 type Subscriber struct {
@@ -30,7 +41,7 @@ type Subscriber struct {
 // NewHints returns hints without a delivery.
 func NewHints() *Hints {
 	return &Hints{
-		last: map[string]*carav1.Delivery{},
+		last: map[string]*carav1.Delivery{}, own: map[string]ownDeliveries{},
 		ids:  map[string][]string{}, subscribers: map[*Subscriber]bool{},
 	}
 }
@@ -38,8 +49,18 @@ func NewHints() *Hints {
 // Note stores a delivery as the last one of its source.
 func (h *Hints) Note(source string, d *carav1.Delivery) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.last[source] = d
+	own := h.own[source]
+	own.last = d
+	h.last[source], h.own[source] = d, own
+	h.mu.Unlock()
+	h.tellServers(source)
+}
+
+// tellServers tells the other servers of a delivery. mu must not be held.
+func (h *Hints) tellServers(source string) {
+	if h.noted != nil {
+		h.noted(source)
+	}
 }
 
 // Of returns the last delivery of a source, or nil.
@@ -59,9 +80,32 @@ func (h *Hints) Seen(source, id string) bool {
 	if slices.Contains(h.ids[source], id) {
 		return true
 	}
+	h.remember(source, id)
+	return false
+}
+
+// remember records the ID of a delivery. mu must be held.
+func (h *Hints) remember(source, id string) {
+	if id == "" {
+		return
+	}
 	ids := append(h.ids[source], id)
 	h.ids[source] = ids[max(0, len(ids)-remembered):]
-	return false
+}
+
+// ofServer returns what this server has got itself.
+func (h *Hints) ofServer(source string) (last, hint *carav1.Delivery) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	own := h.own[source]
+	return own.last, own.hint
+}
+
+// sources returns the sources with deliveries at this server.
+func (h *Hints) sources() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Keys(h.own))
 }
 
 // Forget drops a deleted source.
@@ -69,13 +113,42 @@ func (h *Hints) Forget(source string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.last, source)
+	delete(h.own, source)
+	maps.DeleteFunc(h.heard, func(o origin, _ time.Time) bool { return o.source == source })
 	delete(h.ids, source)
 }
 
-// Tell adds a hint for every subscriber.
+// Tell adds a hint for every subscriber, also those of other servers.
 func (h *Hints) Tell(source string, d *carav1.Delivery) {
 	h.mu.Lock()
+	own := h.own[source]
+	own.hint = d
+	h.own[source] = own
+	h.tell(source, d)
+	h.mu.Unlock()
+	h.tellServers(source)
+}
+
+// hear stores what another server has got, and tells the subscribers of a new hint.
+func (h *Hints) hear(o origin, last, hint *carav1.Delivery) {
+	source := o.source
+	h.mu.Lock()
 	defer h.mu.Unlock()
+	if last != nil && !last.GetTime().AsTime().Before(h.last[source].GetTime().AsTime()) {
+		h.last[source] = last
+	}
+	if hint == nil || hint.GetId() != "" && slices.Contains(h.ids[source], hint.GetId()) {
+		return
+	}
+	if at := hint.GetTime().AsTime(); at.After(h.heard[o]) {
+		h.heard[o] = at
+		h.remember(source, hint.GetId())
+		h.tell(source, hint)
+	}
+}
+
+// tell adds a hint for the subscribers of this server. mu must be held.
+func (h *Hints) tell(source string, d *carav1.Delivery) {
 	for sub := range h.subscribers {
 		sub.pending[source] = d
 		select {

@@ -1,5 +1,8 @@
 // Package live holds what changes with every heartbeat, poll or delivery. It is in memory only: after a restart of the server it is
 // empty until nodes and sources report again.
+//
+// Several servers tell each other what they have learned: see Outbox and Hear. Each tells only what it has learned itself, so that
+// nothing goes in circles, and of two values for one object the newer one counts.
 package live
 
 import (
@@ -18,13 +21,42 @@ type State struct {
 	Sizes Latest[*carav1.HeldVolume] // last measured size of each volume, by uid
 	Hints *Hints
 
-	Inventories Latest[bool] // whether a node has sent an inventory of its volumes
+	Inventories Latest[bool]  // whether a node has sent an inventory of its volumes
+	Agents      Latest[Agent] // what the connected agents can and do
 	Unseen      UnseenVolumes
 	Started     time.Time // of the server
+
+	outboxes outboxes
+}
+
+// Agent is what a connected agent can and does. The zero value stands for one that is not connected.
+type Agent struct {
+	PublicIngress bool
+	Answering     []string // tokens of the challenges that it answers; immutable
 }
 
 // New returns the state at the start of a server.
-func New(started time.Time) *State { return &State{Hints: NewHints(), Started: started} }
+func New(started time.Time) *State {
+	s := &State{Hints: NewHints(), Started: started}
+	s.Beats.noted, s.Infos.noted, s.Agents.noted = s.outboxes.node, s.outboxes.info, s.outboxes.node
+	s.Inventories.noted, s.Polls.noted, s.Sizes.noted = s.outboxes.node, s.outboxes.source, s.outboxes.volume
+	s.Hints.noted = s.outboxes.source
+	return s
+}
+
+// ForgetNode drops what is known about a deleted node.
+func (s *State) ForgetNode(name string) {
+	s.Beats.Forget(name)
+	s.Infos.Forget(name)
+	s.Inventories.Forget(name)
+	s.Agents.Forget(name)
+}
+
+// ForgetSource drops what is known about a deleted source.
+func (s *State) ForgetSource(name string) {
+	s.Polls.Forget(name)
+	s.Hints.Forget(name)
+}
 
 // maxUnseen limits the volumes that are remembered after their deletion.
 const maxUnseen = 1000
@@ -56,33 +88,3 @@ func (u *UnseenVolumes) Of(node, uid string) *carav1.Volume {
 	return nil
 }
 
-// Latest holds the newest value for each object of a kind. The values change with every heartbeat or poll and are not
-// stored, so there are none after a restart. The zero value is ready to use.
-type Latest[V any] struct {
-	mu   sync.RWMutex
-	last map[string]V // by name; the values are immutable
-}
-
-// Note stores a new value.
-func (l *Latest[V]) Note(name string, v V) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.last == nil {
-		l.last = map[string]V{}
-	}
-	l.last[name] = v
-}
-
-// Of returns the newest value since the server's start, or the zero value.
-func (l *Latest[V]) Of(name string) V {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.last[name]
-}
-
-// Forget drops a deleted object.
-func (l *Latest[V]) Forget(name string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.last, name)
-}
