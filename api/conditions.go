@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -122,4 +123,13 @@ func RemoveCondition(cs []*carav1.Condition, typ string) ([]*carav1.Condition, b
 		return cs, false
 	}
 	return slices.Delete(slices.Clone(cs), i, i+1), true
+}
+
+// NodeSilence returns the message for a node whose heartbeats stopped. last is nil if none has come since the server's start.
+func NodeSilence(name string, last *timestamppb.Timestamp, timeout time.Duration) string {
+	if last == nil {
+		return fmt.Sprintf("node %s was not heard of since the server's start: is cara-agent running there, and can it reach the server?", name)
+	}
+	return fmt.Sprintf("node %s was last heard of at %s, more than %s ago: is cara-agent running there, and can it reach the server?",
+		name, last.AsTime().UTC().Format(time.RFC3339), timeout)
 }

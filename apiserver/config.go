@@ -13,6 +13,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
+	"github.com/caravanserai/cara/apiserver/directory"
 	"github.com/caravanserai/cara/apiserver/forward"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/oidc"
@@ -42,6 +43,8 @@ type Config struct {
 	Authenticator identity.Authenticator
 	// Identity signs node certificates and encrypts secrets. Without it agents cannot join and secrets do not work.
 	Identity *identity.Identity
+	// Directory says which servers run, and which of them has the agent of a node; nil for a server alone. It needs Identity.
+	Directory directory.Directory
 	// Logger gets the audit lines and the errors. nil logs nothing.
 	Logger *slog.Logger
 	// Figures are more collectors for /metrics.
@@ -97,6 +100,8 @@ func (c Config) Validate() error {
 		return errors.New("apiserver: no store given: set Store")
 	case c.Authenticator == nil && c.Identity == nil:
 		return errors.New("apiserver: nothing given to tell callers by: set Identity")
+	case c.Directory != nil && c.Identity == nil:
+		return errors.New("apiserver: Directory needs Identity, with which servers prove who they are")
 	case c.OpenID != nil && c.Identity == nil:
 		return errors.New("apiserver: OpenID needs Identity, whose key seals logins")
 	case c.MaxBodyBytes < 0 || c.RecentChanges < 0:

@@ -20,6 +20,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/peers"
 	"github.com/caravanserai/cara/apiserver/rest"
 	"github.com/caravanserai/cara/apiserver/ui"
 )
@@ -102,6 +103,12 @@ func (d *door) identify(r *http.Request, v *admission.Visit, route route) error 
 	}
 	if route.page {
 		return d.identifySession(r, v)
+	}
+	switch {
+	case d.fromServer(r):
+		return d.identifyServer(r, v, route)
+	case peers.Claims(r.Header):
+		return api.Unauthenticated("only a server of this cluster calls on behalf of others, with its certificate")
 	}
 	ctx := requestContext(r)
 	if bare := len(r.Header["Authorization"]) == 0 && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0); bare {

@@ -19,6 +19,7 @@ type method struct {
 	roles []api.Role
 	write bool
 	own   bool // the call limits the caller itself, to what is its own
+	away  bool // it needs the agent of a node: another server may carry it here on behalf of the caller
 	quiet bool // an automatic report: its audit line is logged at debug level
 
 	// Limits of a streaming caller: see frames. Zero means the default.
@@ -40,6 +41,12 @@ func reads(roles ...api.Role) method  { return method{roles: roles} }
 func writes(roles ...api.Role) method { return method{roles: roles, write: true} }
 func reports(roles ...api.Role) method {
 	return method{roles: roles, write: true, quiet: true}
+}
+
+// needsAgent is for a call that goes through the server with the agent of the project's node.
+func needsAgent(m method) method {
+	m.away = true
+	return m
 }
 
 // methods defines who may call which method. A method that is missing here is forbidden. A test compares it with the
@@ -64,11 +71,11 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.ProjectService/ExtendProject":       writes(deployers...),
 	"/cara.v1.ProjectService/OverrideProject":     writes(api.RoleAdmin, api.RoleDeployer, api.RoleGC, api.RoleReconciler),
 	"/cara.v1.ProjectService/ListOverrides":       reads(readers...),
-	"/cara.v1.ProjectService/Logs":                reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
-	"/cara.v1.ProjectService/Exec":                writes(deployers...),
-	"/cara.v1.ProjectService/PortForward":         writes(deployers...),
-	"/cara.v1.ProjectService/Top":                 reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
-	"/cara.v1.ProjectService/GetUsageHistory":     reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
+	"/cara.v1.ProjectService/Logs":                needsAgent(reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer)),
+	"/cara.v1.ProjectService/Exec":                needsAgent(writes(deployers...)),
+	"/cara.v1.ProjectService/PortForward":         needsAgent(writes(deployers...)),
+	"/cara.v1.ProjectService/Top":                 needsAgent(reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer)),
+	"/cara.v1.ProjectService/GetUsageHistory":     needsAgent(reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer)),
 	"/cara.v1.ProjectService/ListTombstones":      reads(readers...),
 	"/cara.v1.ProjectService/AdoptProject":        writes(deployers...),
 	"/cara.v1.ProjectService/ReleaseProject":      writes(deployers...),
@@ -157,6 +164,8 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.InfoService/ListServers": reads(readers...),
 	"/cara.v1.InfoService/GetInfo":     reads(append(slices.Clone(readers), api.RoleNode)...),
 	"/cara.v1.InfoService/Backup":      writes(admins...),
+
+	"/cara.v1.PeerService/FollowPeer": reads(api.RoleServer),
 }
 
 // authorise returns an error if the actor may not call the method.

@@ -38,11 +38,13 @@ func newRoutes() (routes, error) {
 // rpcs returns every method of the contract by its full name.
 func rpcs() map[string]protoreflect.MethodDescriptor {
 	out := map[string]protoreflect.MethodDescriptor{}
-	services := carav1.File_cara_v1_service_proto.Services()
-	for i := range services.Len() {
-		all := services.Get(i).Methods()
-		for j := range all.Len() {
-			out[rest.FullMethod(all.Get(j))] = all.Get(j)
+	for _, file := range []protoreflect.FileDescriptor{carav1.File_cara_v1_service_proto, carav1.File_cara_v1_peer_proto} {
+		services := file.Services()
+		for i := range services.Len() {
+			all := services.Get(i).Methods()
+			for j := range all.Len() {
+				out[rest.FullMethod(all.Get(j))] = all.Get(j)
+			}
 		}
 	}
 	return out

@@ -57,6 +57,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error { return sessions{s}.keepFresh(workCtx) })
 	work.Go(func() error { return s.agents.KeepRoutes(workCtx) })
 	work.Go(func() error { return s.keepServers(workCtx) })
+	s.servePeers(workCtx, work)
 	work.Go(func() error {
 		select {
 		case <-s.db.Cache.Loaded: // a killed server may have left staged claims

@@ -16,6 +16,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/live"
 	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/peers"
 	"github.com/caravanserai/cara/apiserver/relay"
 	"github.com/caravanserai/cara/apiserver/state"
 	"github.com/caravanserai/cara/store"
@@ -36,6 +37,7 @@ type Server struct {
 	filling   chan struct{}      // a slot for each unauthenticated call that waits for the cache
 	agents    *dispatch.Dispatcher
 	streams   *relay.Relay
+	peers     *peers.Peers // nil for a server alone
 	openID    *openID
 	backup    sync.Mutex // held while a backup is made
 }
@@ -72,6 +74,11 @@ func New(cfg Config) (*Server, error) {
 	s.live = s.objects.Live
 	s.agents = &dispatch.Dispatcher{DB: s.db, Objects: s.objects, Guard: s.guard, Identity: cfg.Identity, Joins: semaphore.NewWeighted(1), ClusterID: cfg.ClusterID, Authenticate: s.network, Routes: dispatch.NewRouteIndex()}
 	s.streams = &relay.Relay{DB: s.db, Guard: s.guard, Sessions: &s.agents.Sessions, MaxPerCaller: cfg.MaxStreamsPerCaller}
+	if cfg.Directory != nil {
+		s.peers = &peers.Peers{Directory: cfg.Directory, Identity: cfg.Identity, Live: s.live, DB: s.db, Guard: s.guard}
+		s.agents.Directory, s.agents.HearsAll = cfg.Directory, s.peers.HearsAll
+		s.streams.Elsewhere = relay.Elsewhere{Directory: cfg.Directory, Conn: s.peers.Conn}
+	}
 	return s, nil
 }
 

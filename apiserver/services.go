@@ -8,6 +8,7 @@ import (
 
 	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/peers"
 	"github.com/caravanserai/cara/apiserver/relay"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -63,4 +64,5 @@ func (s *Server) register(r grpc.ServiceRegistrar) {
 	carav1.RegisterCertificateServiceServer(r, certificateService{Certificates: objects.Certificates{Service: s.objects}, Challenges: dispatch.Challenges{Dispatcher: s.agents}})
 	carav1.RegisterFileServiceServer(r, objects.Files{Service: s.objects})
 	carav1.RegisterInfoServiceServer(r, infoService{Server: s})
+	carav1.RegisterPeerServiceServer(r, peers.Service{Peers: s.peers})
 }

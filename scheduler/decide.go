@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
@@ -193,7 +191,7 @@ func (s *Scheduler) passNode(ctx context.Context, name string) (time.Duration, e
 func (s *Scheduler) markLost(ctx context.Context, n *carav1.Node, last time.Time) (time.Duration, error) {
 	name := n.GetMetadata().GetName()
 	_, err := s.nodes.MarkNodeNotReady(ctx, &carav1.MarkNodeNotReadyRequest{
-		Name: name, LastHeartbeat: n.GetStatus().GetLastHeartbeat(), Message: silence(name, n.GetStatus().GetLastHeartbeat(), s.cfg.HeartbeatTimeout),
+		Name: name, LastHeartbeat: n.GetStatus().GetLastHeartbeat(), Message: api.NodeSilence(name, n.GetStatus().GetLastHeartbeat(), s.cfg.HeartbeatTimeout),
 	})
 	if api.IsConflict(err) {
 		return s.cfg.HeartbeatTimeout / 4, nil // a heartbeat arrived meanwhile
@@ -203,12 +201,4 @@ func (s *Scheduler) markLost(ctx context.Context, n *carav1.Node, last time.Time
 	}
 	s.cfg.Logger.Warn("node lost", "node", name, "last_heartbeat", last)
 	return 0, nil
-}
-
-func silence(name string, last *timestamppb.Timestamp, timeout time.Duration) string {
-	if last == nil {
-		return fmt.Sprintf("node %s was not heard of since the server's start: is cara-agent running there, and can it reach the server?", name)
-	}
-	return fmt.Sprintf("node %s was last heard of at %s, more than %s ago: is cara-agent running there, and can it reach the server?",
-		name, last.AsTime().UTC().Format(time.RFC3339), timeout)
 }

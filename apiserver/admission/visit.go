@@ -29,6 +29,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/connlimit"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 const (
@@ -36,6 +37,8 @@ const (
 	expiryCheck = time.Second
 	// endGrace is how long a stream has to end after its token is deleted or expires. Then its connection is cut off.
 	endGrace = 2 * time.Second
+	// maxClient limits what another server says about the caller's address.
+	maxClient = 64
 )
 
 // Visit is one call from outside, from its headers to the end of its answer. The door creates it, and services read the
@@ -47,6 +50,9 @@ type Visit struct {
 	addr   string
 	here   bool // the caller is on the server's host
 	Conn   *connState
+
+	// Behalf is set if another server of the cluster calls on behalf of the actor.
+	Behalf *carav1.PeerCall
 
 	// Again authenticates the caller again, with the credentials of this call.
 	Again func() (identity.Actor, error)
@@ -93,6 +99,20 @@ func ClientAddr(ctx context.Context) string {
 		return v.addr
 	}
 	return "in-process"
+}
+
+// Behalf returns what another server of the cluster says about the caller on whose behalf it calls; nil for callers of this server.
+func Behalf(ctx context.Context) *carav1.PeerCall {
+	if v := VisitOf(ctx); v != nil {
+		return v.Behalf
+	}
+	return nil
+}
+
+// ForOther notes that another server calls on behalf of somebody.
+func (v *Visit) ForOther(call *carav1.PeerCall) {
+	v.Behalf, v.here = call, false
+	v.addr = text.Printable(call.GetClient(), maxClient) + " by server " + text.Printable(call.GetServer(), maxClient)
 }
 
 // NewVisit begins a visit.

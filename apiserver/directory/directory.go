@@ -27,8 +27,10 @@ type Directory interface {
 	Follow(ctx context.Context, changed func(nodes []string)) error
 
 	// Hold records that this server has the session of a node's agent. From then on no other server has it: the one that
-	// had it hears that by Follow and ends its session. The record is written again if this server's lease had ended.
-	Hold(ctx context.Context, node, instance string) error
+	// had it hears that by Follow and ends its session. The record is written again if this server's lease had ended. A cache
+	// that has reached the revision has all that was written before the record; it is 0 if the directory is not in the store.
+	// Afterwards Holder returns this record or a newer one.
+	Hold(ctx context.Context, node, instance string) (revision int64, err error)
 
 	// Release removes the record of Hold, unless a newer one has replaced it. It does not wait until that is written.
 	Release(node, instance string)

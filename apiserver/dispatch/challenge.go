@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,6 +20,8 @@ type Challenges struct{ *Dispatcher }
 const (
 	// confirmWait is how long the agents may take to connect and to confirm a challenge.
 	confirmWait = 20 * time.Second
+	// elsewhereAgain is how often the agents of other servers are looked at meanwhile.
+	elsewhereAgain = 200 * time.Millisecond
 	// maxChallenges limits the challenges of all hosts, and so what each agent keeps and confirms.
 	maxChallenges = 1000
 )
@@ -51,12 +54,13 @@ func (c Challenges) PresentChallenge(ctx context.Context, req *carav1.PresentCha
 	ctx, cancel := context.WithTimeout(ctx, confirmWait)
 	defer cancel()
 	for {
-		out, changed := c.Sessions.answering(req.GetToken())
-		if answered(out, req.GetNodes()) {
+		out, changed := c.answering(req.GetToken())
+		if c.hearsAll() && answered(out, req.GetNodes()) {
 			return out, nil
 		}
 		select {
 		case <-changed:
+		case <-c.elsewhere():
 		case <-ctx.Done():
 			return out, nil
 		}
@@ -92,22 +96,49 @@ func (s *Sessions) confirm(n *Session, tokens []string) {
 }
 
 // answering returns which agents with public addresses answer a challenge, and a channel that is closed when that may have
-// changed.
-func (s *Sessions) answering(token string) (*carav1.PresentChallengeResponse, <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := &carav1.PresentChallengeResponse{}
-	for name, n := range s.node {
-		switch {
-		case !n.can(api.CapabilityPublicIngress):
-		case slices.Contains(n.answers, token):
-			out.Ready = append(out.Ready, name)
-		default:
-			out.Missing = append(out.Missing, name)
+// changed at this server.
+func (d *Dispatcher) answering(token string) (*carav1.PresentChallengeResponse, <-chan struct{}) {
+	all, changed := d.Sessions.public()
+	if d.Directory != nil {
+		for node, agent := range d.Objects.Live.Others() {
+			if h, ok := d.Directory.Holder(node); ok && h.Server != d.Directory.Self() && agent.PublicIngress {
+				all[node] = agent.Answering
+			}
 		}
 	}
-	slices.Sort(out.Ready)
-	slices.Sort(out.Missing)
+	out := &carav1.PresentChallengeResponse{}
+	for _, node := range slices.Sorted(maps.Keys(all)) {
+		if slices.Contains(all[node], token) {
+			out.Ready = append(out.Ready, node)
+		} else {
+			out.Missing = append(out.Missing, node)
+		}
+	}
+	return out, changed
+}
+
+// elsewhere returns a channel that is ready when another server may have told something; nil for a server alone.
+func (d *Dispatcher) elsewhere() <-chan time.Time {
+	if d.Directory == nil {
+		return nil
+	}
+	return time.After(elsewhereAgain)
+}
+
+// hearsAll reports whether this server hears of the agents of all servers.
+func (d *Dispatcher) hearsAll() bool { return d.Directory == nil || d.HearsAll() }
+
+// public returns the tokens that the connected agents with public addresses answer, and a channel that is closed when that may
+// have changed.
+func (s *Sessions) public() (map[string][]string, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string][]string{}
+	for name, n := range s.node {
+		if n.can(api.CapabilityPublicIngress) {
+			out[name] = n.answers
+		}
+	}
 	if s.changed == nil {
 		s.changed = make(chan struct{})
 	}

@@ -43,9 +43,12 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 		capabilities: hello.GetCapabilities(), peers: hello.GetPeersDigest(), End: end, Ended: ctx.Done(), Stream: stream,
 	}
 	d.Sessions.Enter(me)
-	defer d.Sessions.leave(me)
+	defer d.leave(me)
+	if err := d.hold(ctx, me); err != nil {
+		return err
+	}
 	if hello.GetConfirms() {
-		d.Sessions.confirm(me, hello.GetAnswering())
+		d.confirm(me, hello.GetAnswering())
 	}
 	routes := newRouteFeed(d, me)
 	defer d.Routes.leave(routes)
@@ -80,7 +83,7 @@ func (d *Dispatcher) listen(ctx context.Context, me *Session, routes *routeFeed)
 			return err
 		}
 		if req.GetConfirms() {
-			d.Sessions.confirm(me, req.GetAnswering())
+			d.confirm(me, req.GetAnswering())
 		}
 		if err := d.tellServers(me); err != nil {
 			return err

@@ -7,7 +7,8 @@
 //   - A message for an agent is computed from the cache when it is sent, and never queued. A slow agent gets the newest
 //     state and not every step.
 //   - A change reaches the sessions that it concerns, and wakes no other. One goroutine of the server follows the cache for all of them.
-//   - A node has one session. A newer session ends it, and the older agent gets the reason.
+//   - A node has one session, also in a cluster of several servers. A newer session ends it, and the older agent gets the reason.
+//   - A session begins with a state that is at least as new as any that the node's earlier session was sent, at any server.
 //   - What a session costs depends on what its own node runs and serves, and not on the size of the cluster. Routes are encoded
 //     once, for all sessions. An agent with the capability RoutesOnDemand gets those of its node's projects and of the hosts that it
 //     has asked for, and the credentials for these hosts. It is told each change until it forgets the host.
@@ -21,6 +22,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/caravanserai/cara/apiserver/directory"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
@@ -38,6 +40,10 @@ type Dispatcher struct {
 	// Joins lets one join at a time write, because each one counts a use of its token: many nodes that join together would conflict until
 	// their transactions give up.
 	Joins *semaphore.Weighted
+	// Directory says which other server has an agent; nil for a server alone.
+	Directory directory.Directory
+	// HearsAll reports whether all other servers tell this one what they know. It is set together with Directory.
+	HearsAll func() bool
 	// ClusterID is a label of every container.
 	ClusterID string
 	// Authenticate returns the caller from the network, from the credentials in ctx.

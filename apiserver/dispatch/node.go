@@ -41,40 +41,56 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 	if err != nil {
 		return nil, err
 	}
-	d.Objects.Live.Beats.Forget(name)
-	d.Objects.Live.Infos.Forget(name)
-	d.Objects.Live.Inventories.Forget(name)
+	d.Objects.Live.ForgetNode(name)
 	d.Sessions.end(name, api.Forbidden("node %q was deleted: join again to come back", name))
 	return &emptypb.Empty{}, nil
 }
 
 // MarkNodeNotReady records that a node's heartbeats stopped. The scheduler sends the last heartbeat that it knew, so a
-// newer heartbeat prevents the change.
+// newer heartbeat prevents the change. A server that has the node's agent decides itself: see WatchSilence.
 func (d *Dispatcher) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) {
+	return d.markNotReady(ctx, req.GetName(), req.GetMessage(), func() error {
+		if d.Directory != nil {
+			if h, ok := d.Directory.Holder(req.GetName()); ok && h.Server != d.Directory.Self() {
+				return api.Conflict("the agent of node %q is connected to another server: it stays as it is", req.GetName())
+			}
+		}
+		last := d.Objects.Live.Beats.Of(req.GetName())
+		if heard := !last.IsZero(); heard != (req.GetLastHeartbeat() != nil) || heard && !last.Equal(req.GetLastHeartbeat().AsTime()) {
+			return errHeard(req.GetName())
+		}
+		return nil
+	})
+}
+
+func errHeard(node string) error {
+	return api.Conflict("node %q was heard of since: it stays as it is", node)
+}
+
+// markNotReady makes a node NotReady and releases what it holds. still returns an error if the node is heard of.
+func (d *Dispatcher) markNotReady(ctx context.Context, name, message string, still func() error) (*carav1.Node, error) {
 	var out *carav1.Node
 	err := d.DB.Transact(ctx, func(t *state.Tx) error {
-		n, ok := state.Read[*carav1.Node](t, req.GetName())
+		n, ok := state.Read[*carav1.Node](t, name)
 		if !ok {
-			return rules.NotFound(api.KindNode, req.GetName())
+			return rules.NotFound(api.KindNode, name)
 		}
 		out = n
 		if n.GetStatus().GetState() == api.NodeNotReady {
 			return nil
 		}
-		last := d.Objects.Live.Beats.Of(req.GetName())
-		heard := !last.IsZero()
-		if heard != (req.GetLastHeartbeat() != nil) || heard && !last.Equal(req.GetLastHeartbeat().AsTime()) {
-			return api.Conflict("node %q was heard of since: it stays as it is", req.GetName())
+		if err := still(); err != nil {
+			return err
 		}
 		out = proto.CloneOf(n)
 		out.Status.State = api.NodeNotReady
-		if heard {
+		if last := d.Objects.Live.Beats.Of(name); !last.IsZero() {
 			out.Status.LastHeartbeat = timestamppb.New(last)
 		}
 		out.Status.Conditions, _ = api.SetCondition(out.GetStatus().GetConditions(), &carav1.Condition{
-			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonHeartbeatsStopped, Message: req.GetMessage(),
+			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonHeartbeatsStopped, Message: message,
 		}, t.Now)
-		rules.RecordEvent(t, rules.RefTo(n), api.EventWarning, api.ReasonNodeNotReady, req.GetMessage())
+		rules.RecordEvent(t, rules.RefTo(n), api.EventWarning, api.ReasonNodeNotReady, message)
 		t.Put(out)
 		return nil
 	})

@@ -24,6 +24,7 @@ type Session struct {
 	capabilities   []string
 	peers          []byte   // the digest of the peers that the agent knows
 	answers        []string // tokens of the challenges that the agent answers; guarded by Sessions.mu
+	held           bool     // the directory has this session; guarded by Sessions.mu
 	End            context.CancelCauseFunc
 	Ended          <-chan struct{} // closed when the session is over
 
@@ -52,29 +53,31 @@ func (s *Sessions) Enter(n *Session) {
 		s.node = make(map[string]*Session)
 	}
 	if old := s.node[n.Node]; old != nil {
-		old.End(takenOver(old, n))
+		old.End(takenOver(old, n.Instance))
 	}
 	s.node[n.Node] = n
 	s.announce()
 }
 
-// takenOver returns the error for the older session. If the same agent instance connects again, it is not a takeover.
-func takenOver(old, by *Session) error {
-	if old.Instance == by.Instance {
+// takenOver returns the error for the older session. by is the newer agent instance. If the same agent instance connects again, it is not a takeover.
+func takenOver(old *Session, by string) error {
+	if old.Instance == by {
 		return api.Unavailable("the agent of node %q has connected again", old.Node)
 	}
 	return api.TakenOver("another agent has connected as node %q (instance %s, this one is %s): this one stops; give each machine its own --node-name",
-		old.Node, by.Instance, old.Instance)
+		old.Node, by, old.Instance)
 }
 
-// leave removes a session, unless another session has replaced it.
-func (s *Sessions) leave(n *Session) {
+// leave removes a session and reports whether it was the node's, and no other has replaced it.
+func (s *Sessions) leave(n *Session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.node[n.Node] == n {
-		delete(s.node, n.Node)
-		s.announce()
+	if s.node[n.Node] != n {
+		return false
 	}
+	delete(s.node, n.Node)
+	s.announce()
+	return true
 }
 
 // Of returns a node's session, or nil.

@@ -42,7 +42,7 @@ type Subscriber struct {
 func NewHints() *Hints {
 	return &Hints{
 		last: map[string]*carav1.Delivery{}, own: map[string]ownDeliveries{},
-		ids:  map[string][]string{}, subscribers: map[*Subscriber]bool{},
+		ids: map[string][]string{}, subscribers: map[*Subscriber]bool{},
 	}
 }
 

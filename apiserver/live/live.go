@@ -87,4 +87,3 @@ func (u *UnseenVolumes) Of(node, uid string) *carav1.Volume {
 	}
 	return nil
 }
-

@@ -213,13 +213,28 @@ func (s *State) hearNode(from string, n *carav1.PeerNode, now time.Time) {
 	s.Agents.hear(name, Agent{PublicIngress: n.GetPublicIngress(), Answering: n.GetAnswering()}, from)
 }
 
-// Lost gives the nodes of a server that is gone one more full time-out from now on: their agents can have reached nobody since it
-// stopped.
-func (s *State) Lost(nodes []string, from string, now time.Time) {
-	for _, name := range nodes {
-		if _, by := s.Beats.of(name); by != "" || from == "" {
-			s.Beats.hear(name, now, from)
-		}
-		s.Agents.hear(name, Agent{}, from)
+// Outlive gives a node of a server that is lost one more full time-out: its agent can have reached nobody since that server stopped.
+func (s *State) Outlive(node, lost string, now time.Time) {
+	s.Beats.hear(node, now, lost)
+	s.Agents.hear(node, Agent{}, lost)
+}
+
+// Leave notes that an agent is not connected to this server any more, unless another one has heard of it since.
+func (s *State) Leave(node string) {
+	if _, own := s.Agents.own(node); own {
+		s.Agents.Note(node, Agent{})
 	}
+}
+
+// Others returns what other servers have told about agents that are connected to them.
+func (s *State) Others() map[string]Agent {
+	s.Agents.mu.RLock()
+	defer s.Agents.mu.RUnlock()
+	out := map[string]Agent{}
+	for name, agent := range s.Agents.last {
+		if agent.from != "" {
+			out[name] = agent.value
+		}
+	}
+	return out
 }

@@ -160,8 +160,7 @@ func (s Sources) RemoveSource(ctx context.Context, req *carav1.DeleteRequest) (*
 		}
 		orphaned += batch
 	}
-	s.Live.Polls.Forget(req.GetName())
-	s.Live.Hints.Forget(req.GetName())
+	s.Live.ForgetSource(req.GetName())
 	return &empty{}, nil
 }
 

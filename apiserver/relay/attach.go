@@ -27,7 +27,9 @@ const (
 type meetings struct {
 	mu      sync.Mutex
 	waiting map[string]*meeting // by stream id
-	of      map[string]int      // number of meetings by caller name
+	of      map[string]int      // number of meetings and departed streams by caller name
+
+	departed int // streams that other servers carry
 }
 
 // meeting is one stream from its request to its end. over ends when the caller's side ends.
@@ -44,13 +46,16 @@ func (m *meetings) expect(ctx context.Context, node string, each int) (*meeting,
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.of[caller] >= each {
-		return nil, api.TooMany("%s has %d streams to agents open (logs, exec, port-forward, top), which is the most for one caller: close some, or start cara-server with a higher --max-streams-per-caller", caller, each)
+		return nil, errCaller(caller, each)
 	}
 	if len(m.waiting) >= maxAttached {
-		return nil, api.TooMany("%d streams to agents are open, which is the most: close some, or try again later", maxAttached)
+		return nil, errFull()
 	}
 	if m.waiting == nil {
-		m.waiting, m.of = make(map[string]*meeting), make(map[string]int)
+		m.waiting = make(map[string]*meeting)
+	}
+	if m.of == nil {
+		m.of = make(map[string]int)
 	}
 	over, cancel := context.WithCancel(ctx)
 	w := &meeting{id: identity.NewSecret(), node: node, arrived: make(chan *agentEnd), over: over}
@@ -62,9 +67,7 @@ func (m *meetings) expect(ctx context.Context, node string, each int) (*meeting,
 			return
 		}
 		delete(m.waiting, w.id)
-		if m.of[caller]--; m.of[caller] == 0 {
-			delete(m.of, caller)
-		}
+		m.leave(caller)
 	}
 	m.waiting[w.id] = w
 	m.of[caller]++

@@ -21,6 +21,14 @@ func (r *Relay) PortForward(stream carav1.ProjectService_PortForwardServer) erro
 	if start.Service, err = oneService(p, start.GetService()); err != nil {
 		return err
 	}
+	switch w, err := r.away(stream.Context(), p.GetStatus().GetNodeRef()); {
+	case err != nil:
+		return err
+	case w != nil:
+		defer w.finish()
+		far, err := w.PortForward(w.ctx)
+		return talked(r, stream.Context(), w, far, err, stream, &carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Start{Start: start}})
+	}
 	if err := stream.SendHeader(nil); err != nil { // the caller sends nothing before it: see cli
 		return err
 	}

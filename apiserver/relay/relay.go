@@ -5,6 +5,7 @@
 //
 //   - The caller's goroutine reads the agent's stream itself. So a slow caller slows the agent down, which sends at most
 //     the window of package flow.
+//   - A stream goes through the server that the node's agent is connected to: the asked server copies its messages.
 //   - Only the node of a stream can attach to it. A stream ends with its caller, its agent or the server.
 package relay
 
@@ -21,6 +22,8 @@ type Relay struct {
 	Sessions *dispatch.Sessions // of the agents
 	// MaxPerCaller limits the streams of one caller.
 	MaxPerCaller int
+	// Elsewhere leads to the agents of other servers.
+	Elsewhere Elsewhere
 
 	meetings meetings
 }
@@ -29,5 +32,5 @@ type Relay struct {
 func (r *Relay) Open() int {
 	r.meetings.mu.Lock()
 	defer r.meetings.mu.Unlock()
-	return len(r.meetings.waiting)
+	return len(r.meetings.waiting) + r.meetings.departed
 }

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/apiserver/peers"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -24,6 +25,14 @@ func (r *Relay) GetUsageHistory(ctx context.Context, req *carav1.UsageHistoryReq
 	}
 	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
 	defer cancel()
+	switch w, err := r.away(ctx, p.GetStatus().GetNodeRef()); {
+	case err != nil:
+		return nil, err
+	case w != nil:
+		defer w.finish()
+		out, err := w.GetUsageHistory(w.ctx, req)
+		return out, peers.Failed(ctx, w.server, err)
+	}
 	names := serviceNames(p)
 	sent := make([]*carav1.ServiceUsageHistory, len(names)) // at most one for each service, whatever the agent sends
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_UsageHistory{UsageHistory: proto.CloneOf(req)}}

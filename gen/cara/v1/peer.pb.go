@@ -81,7 +81,9 @@ type PeerNews struct {
 	// Volumes that an agent has reported to the called server.
 	Volumes []*HeldVolume `protobuf:"bytes,4,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	// Synced is true in the message that completes the first state.
-	Synced        bool `protobuf:"varint,5,opt,name=synced,proto3" json:"synced,omitempty"`
+	Synced bool `protobuf:"varint,5,opt,name=synced,proto3" json:"synced,omitempty"`
+	// Revision that the called server has reached. Each message has it, and one is sent each second while it changes.
+	Revision      int64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,6 +151,13 @@ func (x *PeerNews) GetSynced() bool {
 		return x.Synced
 	}
 	return false
+}
+
+func (x *PeerNews) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 // PeerNode is what a server knows about a node.
@@ -414,13 +423,14 @@ const file_cara_v1_peer_proto_rawDesc = "" +
 	"\x12cara/v1/peer.proto\x12\acara.v1\x1a\x1bbuf/validate/validate.proto\x1a\x12cara/v1/node.proto\x1a\x14cara/v1/source.proto\x1a\x1egoogle/protobuf/duration.proto\"7\n" +
 	"\x11FollowPeerRequest\x12\"\n" +
 	"\x06server\x18\x01 \x01(\tB\n" +
-	"\xbaH\a\xc8\x01\x01r\x02\x18@R\x06server\"\xc1\x01\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18@R\x06server\"\xdd\x01\n" +
 	"\bPeerNews\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12'\n" +
 	"\x05nodes\x18\x02 \x03(\v2\x11.cara.v1.PeerNodeR\x05nodes\x12-\n" +
 	"\asources\x18\x03 \x03(\v2\x13.cara.v1.PeerSourceR\asources\x12-\n" +
 	"\avolumes\x18\x04 \x03(\v2\x13.cara.v1.HeldVolumeR\avolumes\x12\x16\n" +
-	"\x06synced\x18\x05 \x01(\bR\x06synced\"\xe8\x01\n" +
+	"\x06synced\x18\x05 \x01(\bR\x06synced\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\"\xe8\x01\n" +
 	"\bPeerNode\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
 	"\rheartbeat_age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\fheartbeatAge\x12%\n" +

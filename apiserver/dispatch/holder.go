@@ -1,0 +1,181 @@
+package dispatch
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/directory"
+	"github.com/caravanserai/cara/apiserver/live"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	// holdTimeout is how long a new session may take to be recorded and to see the newest state.
+	holdTimeout = 10 * time.Second
+	// silenceCheck is how often a server looks for agents that are connected and send no heartbeats.
+	silenceCheck = time.Second
+)
+
+// hold tells the other servers that this one has a node's session, and waits until the cache has all that was written before.
+func (d *Dispatcher) hold(ctx context.Context, me *Session) error {
+	if d.Directory == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
+	defer cancel()
+	revision, err := d.Directory.Hold(ctx, me.Node, me.Instance)
+	if err == nil {
+		err = d.DB.Cache.Wait(ctx, revision)
+	}
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil && api.Code(cause) != api.Code(ctx.Err()) {
+			return cause // the session was taken over meanwhile
+		}
+		return api.Unavailable("this server cannot take the agent of node %q now, because it does not reach its store in time: connect to another server", me.Node)
+	}
+	d.Sessions.mu.Lock()
+	me.held = true
+	d.Sessions.mu.Unlock()
+	d.yield(me.Node) // another server may have been faster
+	return nil
+}
+
+// leave ends a session.
+func (d *Dispatcher) leave(me *Session) {
+	if !d.Sessions.leave(me) || d.Directory == nil {
+		return
+	}
+	d.Directory.Release(me.Node, me.Instance)
+	d.Objects.Live.Leave(me.Node)
+}
+
+// confirm records the challenges that an agent answers.
+func (d *Dispatcher) confirm(me *Session, tokens []string) {
+	d.Sessions.confirm(me, tokens)
+	if d.Directory != nil {
+		d.Objects.Live.Agents.Note(me.Node, live.Agent{PublicIngress: me.can(api.CapabilityPublicIngress), Answering: slices.Clone(tokens)})
+	}
+}
+
+// yield ends the session of a node if another server has a newer one.
+func (d *Dispatcher) yield(node string) {
+	h, ok := d.Directory.Holder(node)
+	if !ok || h.Server == d.Directory.Self() {
+		return
+	}
+	if me := d.Sessions.recorded(node); me != nil {
+		me.End(takenOver(me, h.Instance))
+	}
+}
+
+// recorded returns a node's session if the directory has it, or nil.
+func (s *Sessions) recorded(node string) *Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.node[node]; n != nil && n.held {
+		return n
+	}
+	return nil
+}
+
+// all returns all sessions.
+func (s *Sessions) all() []*Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.node))
+}
+
+// FollowServers ends the sessions that another server has taken over, and all of them while this server's own lease is over. The
+// nodes of a server that is lost get one more full time-out. It returns when ctx ends.
+func (d *Dispatcher) FollowServers(ctx context.Context) error {
+	if d.Directory == nil {
+		return nil
+	}
+	at := map[string]directory.Holder{} // of each node, as far as this function has seen
+	return d.Directory.Follow(ctx, func(nodes []string) {
+		servers := d.Directory.Servers()
+		if nodes == nil {
+			d.checkPlace(servers)
+			return
+		}
+		d.outlive(nodes, at, servers)
+		for _, node := range nodes {
+			d.yield(node)
+		}
+	})
+}
+
+// checkPlace ends all sessions if this server is not in the directory any more. It may not see what the other servers decide.
+func (d *Dispatcher) checkPlace(servers map[string]*carav1.Server) {
+	if servers[d.Directory.Self()] != nil {
+		return
+	}
+	for _, me := range d.Sessions.all() {
+		me.End(api.Unavailable("this server does not reach the store of the cluster: connect to another server"))
+	}
+}
+
+// outlive notes where nodes are, and gives those of a lost server one more full time-out.
+func (d *Dispatcher) outlive(nodes []string, at map[string]directory.Holder, servers map[string]*carav1.Server) {
+	for _, node := range nodes {
+		before, had := at[node]
+		now, has := d.Directory.Holder(node)
+		if has {
+			at[node] = now
+			continue
+		}
+		delete(at, node)
+		if had && before.Server != d.Directory.Self() && servers[before.Server] == nil {
+			d.Objects.Live.Outlive(node, before.Server, d.DB.Now())
+		}
+	}
+}
+
+// WatchSilence makes the nodes NotReady whose agents are connected to this server and send no heartbeats. It returns when ctx
+// ends. A server alone leaves that to the scheduler, which does it for the nodes that no server has.
+func (d *Dispatcher) WatchSilence(ctx context.Context) error {
+	if d.Directory == nil {
+		return nil
+	}
+	tick := time.NewTicker(silenceCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		for _, me := range d.Sessions.all() {
+			if err := d.markSilent(ctx, me.Node); err != nil && ctx.Err() == nil {
+				d.DB.Logger.Warn("a node without heartbeats was not marked", "node", me.Node, "error", err)
+			}
+		}
+	}
+}
+
+// markSilent makes a node NotReady if its heartbeats stopped.
+func (d *Dispatcher) markSilent(ctx context.Context, node string) error {
+	last := d.Objects.Live.Beats.Of(node)
+	if last.IsZero() || d.DB.Now().Sub(last) < NodeLease {
+		return nil
+	}
+	if n, ok := state.Get[*carav1.Node](d.DB.Cache, node); !ok || n.GetStatus().GetState() == api.NodeNotReady {
+		return nil
+	}
+	_, err := d.markNotReady(ctx, node, api.NodeSilence(node, timestamppb.New(last), NodeLease), func() error {
+		if now := d.Objects.Live.Beats.Of(node); !now.Equal(last) {
+			return errHeard(node)
+		}
+		return nil
+	})
+	if api.IsConflict(err) || api.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
