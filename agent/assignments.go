@@ -117,6 +117,19 @@ func (a *assignments) link(connected bool) {
 	}
 }
 
+// obeyed lists the newest assignment of each project of which this node has something, also of those that it still removes.
+func (a *assignments) obeyed() *carav1.Obeyed {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := &carav1.Obeyed{}
+	for _, name := range slices.Sorted(maps.Keys(a.tasks)) {
+		if w := a.tasks[name].want; w.UID != "" {
+			out.Projects = append(out.Projects, &carav1.ObeyedProject{Name: name, Uid: w.UID, Epoch: w.Epoch})
+		}
+	}
+	return out
+}
+
 // unowned returns the given projects that this node does not have. synced is false until the server has named all our
 // projects.
 func (a *assignments) unowned(seen map[string]string) (projects map[string]bool, synced bool) {

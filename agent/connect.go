@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,6 +48,7 @@ type connection struct {
 	relist      chan<- struct{} // requests a listing of the engine
 	beat        <-chan struct{} // requests a heartbeat
 	confirm     chan<- struct{} // the same channel
+	asked       atomic.Bool     // the server asks what this node has obeyed
 }
 
 // run keeps a stream to the server open until ctx ends.
@@ -97,6 +99,7 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer cancel()
+	c.asked.Store(false)
 	stream, err := c.nodes.Connect(ctx)
 	if err != nil {
 		return fmt.Errorf("connect to the server: %w", err)
@@ -134,6 +137,10 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 			c.receiving.begin()
 			c.restoring.begin()
 			c.log.Info("connected")
+			if w.GetAskObeyed() {
+				c.asked.Store(true)
+				kick(c.confirm)
+			}
 			interval <- w.GetHeartbeatInterval().AsDuration()
 			continue
 		}
@@ -227,12 +234,16 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 		}
 		beat.Volumes, volumes = c.inventory.news(volumes)
 		beat.Ports = ports.next()
-		message := &carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take(), Capabilities: c.cfg.Capabilities, AskHosts: needed, PeersDigest: peers}
+		message := &carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take(), Capabilities: append(slices.Clone(c.cfg.Capabilities), api.CapabilityRecovery), AskHosts: needed, PeersDigest: peers}
 		needed, peers = nil, nil
 		if c.cfg.Answering != nil {
 			if now := c.cfg.Answering(); !slices.Equal(now, answering) {
 				message.Answering, message.Confirms, answering = now, true, now
 			}
+		}
+		if c.asked.CompareAndSwap(true, false) {
+			message.Obeyed = c.assignments.obeyed()
+			c.log.Warn("the cluster was recovered from an older state: the server gets a list of what runs here", "projects", len(message.GetObeyed().GetProjects()))
 		}
 		if err := stream.Send(message); err != nil {
 			return fmt.Errorf("send a heartbeat: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // TestNothingIsWaitedForWhereNobodyListens: an agent that starts while nothing listens at its server's address starts the
@@ -49,5 +50,25 @@ func TestNothingIsWaitedForWhereNobodyListens(t *testing.T) {
 		t.Error("the container runs again though the server is there")
 	}
 	f.away(false)
+	f.wait(t, "p", phase(api.PhaseRunning))
+}
+
+// TestObeyed: after a recovery the agent tells what it has: the newest assignment of each project, also
+// of one that it read from disk.
+func TestObeyed(t *testing.T) {
+	f := newFaked(t)
+	f.up(t, services("web"))
+	f.edit("p", func(p *carav1.Project) { p.Status.Epoch, p.Status.Phase = 4, api.PhaseScheduled })
+	f.wait(t, "p", phase(api.PhaseRunning))
+	f.stop()
+	f.mu.Lock()
+	f.asks = true
+	f.mu.Unlock()
+	f.run(t)
+	waitUntil(t, func() bool { return f.answer() != nil })
+	got := f.answer().GetProjects()
+	if len(got) != 1 || got[0].GetName() != "p" || got[0].GetUid() == "" || got[0].GetEpoch() != 4 {
+		t.Errorf("obeyed %v", got)
+	}
 	f.wait(t, "p", phase(api.PhaseRunning))
 }

@@ -24,6 +24,8 @@
 //     this node accepts an older epoch, but late: only from the first list of a new stream, and only if the stream has
 //     lasted for the whole grace without a newer epoch, which a server that merely lags behind would send. Then everything
 //     of the lost epoch is removed, and the project is created again (assignments.goBack).
+//   - A server that knows that its state was taken back asks first what this node has (assignments.obeyed). It then sends epochs that
+//     are not older, and goBack has nothing to do.
 //   - No value of a Secret is remembered, reported, logged or stored on disk (worker, step.Want.Values).
 //   - A service leaves its endpoints before its container gets a signal, so that its current requests can finish.
 package agent

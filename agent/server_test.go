@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -49,7 +50,9 @@ type server struct {
 	refuse   bool
 	refused  int // how often
 	newer    bool
-	hold     chan struct{} // Attach reads on once it is closed; nil: at once
+	asks     bool           // what the agent has obeyed
+	obeyed   *carav1.Obeyed // its answer
+	hold     chan struct{}  // Attach reads on once it is closed; nil: at once
 	changed  chan struct{}
 	lines    map[string][]*carav1.AttachRequest
 	streams  map[string]grpc.BidiStreamingServer[carav1.AttachRequest, carav1.AttachResponse]
@@ -145,7 +148,7 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 	s.beats = append(s.beats, first.GetHeartbeat())
 	s.heed(first.GetHeartbeat().GetVolumes())
 	out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
-		ClusterId: s.cluster, HeartbeatInterval: durationpb.New(200 * time.Millisecond),
+		ClusterId: s.cluster, HeartbeatInterval: durationpb.New(200 * time.Millisecond), AskObeyed: s.asks,
 	}}}
 	for name := range s.projects {
 		out <- s.assignment(name)
@@ -169,6 +172,7 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 			s.mu.Lock()
 			s.beats = append(s.beats, m.GetHeartbeat())
 			s.heed(m.GetHeartbeat().GetVolumes())
+			s.obeyed = cmp.Or(m.GetObeyed(), s.obeyed)
 			s.change()
 			s.mu.Unlock()
 		}
@@ -183,6 +187,13 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 			}
 		}
 	}
+}
+
+// answer returns what the agent has obeyed, or nil as long as it has not answered.
+func (s *server) answer() *carav1.Obeyed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.obeyed
 }
 
 // Attach collects what an agent streams, until its end or until the caller leaves.

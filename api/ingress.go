@@ -81,6 +81,8 @@ const (
 	CapabilityIngress = "Ingress"
 	// CapabilityPublicIngress means that the agent has public listeners.
 	CapabilityPublicIngress = "PublicIngress"
+	// CapabilityRecovery means that the agent answers Welcome.ask_obeyed.
+	CapabilityRecovery = "Recovery"
 	// CapabilityRoutesOnDemand means that the agent asks for the routes of hosts that it needs. Others get all routes.
 	CapabilityRoutesOnDemand = "RoutesOnDemand"
 )

@@ -187,6 +187,7 @@ const (
 	ReasonNotKept           = "NotKept"
 	ReasonNotSeen           = "NotSeen"
 	ReasonOrphansSwept      = "OrphansSwept"
+	ReasonRecovered         = "Recovered"
 	ReasonRejoined          = "Rejoined"
 )
 

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -54,6 +55,9 @@ func (s infoService) Backup(_ *emptypb.Empty, out grpc.ServerStreamingServer[car
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the owner may have removed a token file
 			return s.noBackup(err)
 		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, identity.FromBackupFile), nil, 0o600); err != nil {
+		return s.noBackup(err)
 	}
 	if err := archiveTree(out.Context(), archive, dir); err != nil {
 		return s.noBackup(err)

@@ -87,6 +87,8 @@ type Config struct {
 	ForwardedLimits connlimit.Config
 	// DrainTimeout is how long Run waits for open calls when it ends; 0 is 10 s.
 	DrainTimeout time.Duration
+
+	recoveryWait time.Duration // how long nodes have to connect after a recovery; 0 is dispatch.NodeLease
 	// DeleteWait is how long DeleteProject waits until the project is gone; 0 is 2 s.
 	DeleteWait time.Duration
 

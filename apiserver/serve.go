@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -56,6 +57,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error { return dispatch.Conditions{DB: s.db}.Keep(workCtx) })
 	work.Go(func() error { return sessions{s}.keepFresh(workCtx) })
 	work.Go(func() error { return s.agents.KeepRoutes(workCtx) })
+	work.Go(func() error { return s.agents.KeepRecovery(workCtx, cmp.Or(s.cfg.recoveryWait, dispatch.NodeLease)) })
 	work.Go(func() error { return s.keepServers(workCtx) })
 	s.servePeers(workCtx, work)
 	work.Go(func() error {

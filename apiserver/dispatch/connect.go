@@ -41,6 +41,7 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	me := &Session{
 		Node: node, Instance: hello.GetInstanceId(), via: admission.Via(ctx), here: admission.OnThisHost(ctx),
 		capabilities: hello.GetCapabilities(), peers: hello.GetPeersDigest(), End: end, Ended: ctx.Done(), Stream: stream,
+		obeyed: make(chan struct{}),
 	}
 	d.Sessions.Enter(me)
 	defer d.leave(me)
@@ -85,6 +86,9 @@ func (d *Dispatcher) listen(ctx context.Context, me *Session, routes *routeFeed)
 		if req.GetConfirms() {
 			d.confirm(me, req.GetAnswering())
 		}
+		if err := d.obey(ctx, me, req.GetObeyed()); err != nil {
+			return err
+		}
 		if err := d.tellServers(me); err != nil {
 			return err
 		}
@@ -110,11 +114,16 @@ func (d *Dispatcher) stillTrusted(ctx context.Context, node string) error {
 
 // serveAgent sends the node's assignments and routes until ctx ends. The agent knows the routes of some hosts.
 func (d *Dispatcher) serveAgent(ctx context.Context, me *Session, routes *routeFeed, known []string) error {
-	err := me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
+	asks, err := d.asksObeyed(ctx, me)
+	if err != nil {
+		return heartbeatError(err)
+	}
+	err = me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
 		ClusterId:         d.ClusterID,
 		HeartbeatInterval: durationpb.New(HeartbeatInterval),
 		ServerTime:        timestamppb.New(d.DB.Now()),
 		RoutesOnDemand:    true,
+		AskObeyed:         asks,
 	}}})
 	if err != nil {
 		return err
@@ -126,6 +135,9 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session, routes *routeF
 	assigned := &assignments{server: d, me: me, news: news, sent: map[string]sentAssignment{}, asked: map[string]int32{}, doomed: map[string]bool{}, copies: map[string]bool{}, restores: map[string]restoreRequest{}}
 	work.Go(func() error { return routes.run(ctx) })
 	work.Go(func() error {
+		if err := d.awaitRecovery(ctx, me, asks); err != nil {
+			return err
+		}
 		if err := assigned.send(assignmentsDue{all: true}); err != nil {
 			return err
 		}

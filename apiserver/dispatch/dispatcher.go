@@ -12,6 +12,7 @@
 //   - What a session costs depends on what its own node runs and serves, and not on the size of the cluster. Routes are encoded
 //     once, for all sessions. An agent with the capability RoutesOnDemand gets those of its node's projects and of the hosts that it
 //     has asked for, and the credentials for these hosts. It is told each change until it forgets the host.
+//   - After a recovery of the cluster, no node gets assignments until each node that is there has told what it has obeyed.
 //   - When a project leaves a reachable node, that node holds it until its agent reports that nothing is left. So no two
 //     reachable nodes run one project.
 package dispatch

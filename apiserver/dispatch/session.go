@@ -28,7 +28,10 @@ type Session struct {
 	End            context.CancelCauseFunc
 	Ended          <-chan struct{} // closed when the session is over
 
-	told *carav1.Servers // what the agent was told about servers; only listen uses it
+	obeyed chan struct{} // closed when the agent has told what it has obeyed
+
+	told     *carav1.Servers // what the agent was told about servers; only listen uses it
+	answered bool            // obeyed is closed; only listen uses it
 
 	Sending sync.Mutex // guards sends on Stream
 	Stream  carav1.NodeService_ConnectServer

@@ -13,6 +13,10 @@ const (
 	JoinTokenFile  = "join.token"
 )
 
+// FromBackupFile is a file without content in each archive of a server. A server that finds it in its data directory knows that its
+// state is that of a backup.
+const FromBackupFile = "from-backup"
+
 // FirstTokens returns the secrets of the tokens in admin.token and join.token, and writes those files if they are missing.
 // admin and join are the names under which the server stores the tokens.
 func (i *Identity) FirstTokens(admin, join string) (adminSecret, joinSecret string, err error) {

@@ -113,7 +113,8 @@ func (s Volumes) settleVolumes(ctx context.Context, node string, volumes []*cara
 // adoptVolumes creates objects for volumes that a node has and the server does not know, as after a restore of the server
 // from an older backup.
 func (s Volumes) adoptVolumes(ctx context.Context, node string, found []*carav1.HeldVolume) error {
-	restored := s.DB.Now().Sub(s.Live.Started) <= inventoryWait
+	n, _ := state.Get[*carav1.Node](s.DB.Cache, node)
+	restored := s.DB.Now().Sub(s.Live.Started) <= inventoryWait || n.GetStatus().GetRecovery() != state.Recovered(s.DB.Cache)
 	for part := range slices.Chunk(found, volumesAtATime) {
 		err := s.DB.Transact(ctx, func(t *state.Tx) error {
 			for _, h := range part {

@@ -41,6 +41,12 @@ const KindAcmeAccount = "AcmeAccount"
 // not a kind of the API.
 const KindBlob = "Blob"
 
+// KindRecovery says that the state was taken back to an older one. There is one object, RecoveryName. It is not a kind of the API.
+const KindRecovery = "Recovery"
+
+// RecoveryName is the name of the only Recovery.
+const RecoveryName = "cluster"
+
 // BlobContentKey returns the store key of a content of files.
 func BlobContentKey(digest string) string { return "blob-contents/" + digest }
 
@@ -78,6 +84,7 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{KindCertificateOrder, "certificate-orders/", &carav1.CertificateOrder{}, false},
 	{KindAcmeAccount, "acme-accounts/", &carav1.AcmeAccount{}, false},
 	{KindBlob, "blobs/", &carav1.Blob{}, false},
+	{KindRecovery, "recoveries/", &carav1.Recovery{}, false},
 	{api.KindSession, "sessions/", &carav1.Session{}, false},
 	{KindGuard, "guards/", &carav1.ObjectMeta{}, false},
 }

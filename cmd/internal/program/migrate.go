@@ -40,7 +40,7 @@ func (c *ServerConfig) Migrate(ctx context.Context, from, to string) (objects in
 	if toEtcd {
 		return copying{c}.toEtcd(ctx, db)
 	}
-	return copying{c}.fromEtcd(ctx, db)
+	return copying{c}.fromEtcd(ctx, db, func(p store.Page) (store.Page, error) { return p, nil })
 }
 
 // lockNow takes the lock if no server runs.
@@ -73,10 +73,16 @@ func (c copying) toEtcd(ctx context.Context, db *etcd.Store) (int, error) {
 	if _, err := c.openShared(ctx, db); err != nil {
 		return 0, err
 	}
+	if c.isFromBackup() {
+		if page, err = recovered(page); err != nil {
+			return 0, err
+		}
+	}
 	return len(page.KVs), db.Import(ctx, page)
 }
 
-func (c copying) fromEtcd(ctx context.Context, db *etcd.Store) (int, error) {
+// fromEtcd copies everything to the data directory. change returns what to store instead of what etcd has.
+func (c copying) fromEtcd(ctx context.Context, db *etcd.Store, change func(store.Page) (store.Page, error)) (int, error) {
 	page, err := db.List(ctx, "", store.ListOptions{})
 	if err != nil {
 		return 0, err
@@ -85,6 +91,9 @@ func (c copying) fromEtcd(ctx context.Context, db *etcd.Store) (int, error) {
 		return 0, errNoData
 	}
 	if _, err := c.openShared(ctx, db); err != nil {
+		return 0, err
+	}
+	if page, err = change(page); err != nil {
 		return 0, err
 	}
 	if err := pebble.Import(pebble.Config{Dir: c.storeDir(), Logger: c.Logger}, page); err != nil {

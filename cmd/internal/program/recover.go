@@ -44,7 +44,7 @@ func (c *ServerConfig) Recover(ctx context.Context, r Recovery) (objects int, er
 		}
 		defer func() { err = errors.Join(err, from.Close()) }() //nolint:contextcheck // it closes also when ctx has ended
 		if alone {
-			objects, err = work.fromEtcd(ctx, from)
+			objects, err = work.fromEtcd(ctx, from, recovered)
 		} else {
 			objects, err = work.toNewEtcd(ctx, from)
 		}
@@ -106,6 +106,9 @@ func (c copying) toNewEtcd(ctx context.Context, from *etcd.Store) (objects int, 
 	}
 	sealed, err := from.Shared(ctx, func() ([]byte, error) { return nil, errNoData })
 	if err != nil {
+		return 0, err
+	}
+	if page, err = recovered(page); err != nil {
 		return 0, err
 	}
 	to, err := c.openEtcd(ctx, true)

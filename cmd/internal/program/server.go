@@ -124,6 +124,9 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := c.noteBackup(ctx, db); err != nil {
+		return err
+	}
 	id, err := identity.Open(c.identity())
 	if err != nil {
 		return err

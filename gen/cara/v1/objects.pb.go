@@ -1973,7 +1973,9 @@ type Recovery struct {
 	// Metadata has the name `cluster`.
 	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	// Id tells this recovery from all others, also from another one of the same state.
-	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Settled is true when every node has told what it has, or counts as lost. Nodes get assignments from then on.
+	Settled       bool `protobuf:"varint,3,opt,name=settled,proto3" json:"settled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2020,6 +2022,13 @@ func (x *Recovery) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *Recovery) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
 }
 
 var File_cara_v1_objects_proto protoreflect.FileDescriptor
@@ -2209,10 +2218,11 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\vunused_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"unusedTime\"2\n" +
 	"\vBlobContent\x12#\n" +
-	"\acontent\x18\x01 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x10R\acontent\"T\n" +
+	"\acontent\x18\x01 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x10R\acontent\"n\n" +
 	"\bRecovery\x12/\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x17\n" +
-	"\x02id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02idB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
+	"\x02id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02id\x12\x18\n" +
+	"\asettled\x18\x03 \x01(\bR\asettledB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
 	file_cara_v1_objects_proto_rawDescOnce sync.Once

@@ -1,0 +1,201 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rules"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// After a recovery the state may be older than what nodes have obeyed: a project may run on another node than the state says, and
+// with an epoch that the state would use again. So each node tells what it has before any node gets assignments. The state may also be
+// wrong about which nodes are there, so each node has one full time-out to connect. One that comes later tells then, and holds nothing.
+// Until the nodes have told, they keep running what they have.
+//
+// Node.status.recovery records that a node has told, and Recovery.settled that nobody waits any more. Both are in the store, so a
+// restart of the server repeats nothing, and every server knows them.
+
+// obeyedAtATime limits the projects of one transaction.
+const obeyedAtATime = 16
+
+// maxTold limits how many names an event has.
+const maxTold = 20
+
+// KeepRecovery settles a recovery: it waits until each node has told what it has, or counts as lost. A node
+// has the time within to connect, also if the state has it as NotReady. Every server can run it.
+func (d *Dispatcher) KeepRecovery(ctx context.Context, within time.Duration) error {
+	if d.DB.Cache.Filled(ctx) != nil || settled(d.DB.Cache) {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	err := d.DB.Cache.Await(bounded, func() bool { return allTold(d.DB.Cache.View(), false) })
+	for ctx.Err() == nil && err != nil {
+		err = d.DB.Cache.Await(ctx, func() bool { return allTold(d.DB.Cache.View(), true) })
+	}
+	for ctx.Err() == nil && !settled(d.DB.Cache) {
+		if err = d.settle(ctx); err != nil {
+			d.DB.Logger.Warn("the recovery is not settled: no node gets assignments yet", "error", err)
+			d.pause(ctx)
+		}
+	}
+	return nil
+}
+
+// settle records that nobody waits any more.
+func (d *Dispatcher) settle(ctx context.Context) error {
+	return d.DB.Transact(ctx, func(t *state.Tx) error {
+		r, ok := state.Read[*carav1.Recovery](t, state.RecoveryName)
+		if !ok || r.GetSettled() {
+			return nil
+		}
+		r = proto.CloneOf(r)
+		r.Settled = true
+		t.Put(r)
+		return nil
+	})
+}
+
+func (d *Dispatcher) pause(ctx context.Context) {
+	select {
+	case <-time.After(conditionRetry):
+	case <-ctx.Done():
+	}
+}
+
+// settled reports whether there was no recovery, or nobody waits for nodes any more.
+func settled(r state.Reader) bool {
+	rec, ok := state.Get[*carav1.Recovery](r, state.RecoveryName)
+	return !ok || rec.GetSettled()
+}
+
+// allTold reports whether each node has told what it has since the last recovery. lost leaves out nodes that are NotReady.
+func allTold(r state.Reader, lost bool) bool {
+	id := state.Recovered(r)
+	nodes, _ := state.List[*carav1.Node](r, "", "")
+	return !slices.ContainsFunc(nodes, func(n *carav1.Node) bool {
+		return n.GetStatus().GetRecovery() != id && (!lost || n.GetStatus().GetState() != api.NodeNotReady)
+	})
+}
+
+// asksObeyed reports whether the node must tell what it has. Agents of older versions cannot: they count as having told.
+func (d *Dispatcher) asksObeyed(ctx context.Context, me *Session) (bool, error) {
+	id := state.Recovered(d.DB.Cache)
+	n, _ := state.Get[*carav1.Node](d.DB.Cache, me.Node)
+	if id == "" || n.GetStatus().GetRecovery() == id {
+		return false, nil
+	}
+	if me.can(api.CapabilityRecovery) {
+		return true, nil
+	}
+	return false, d.told(ctx, me.Node, id, "")
+}
+
+// awaitRecovery returns when this node may get its assignments.
+func (d *Dispatcher) awaitRecovery(ctx context.Context, me *Session, asks bool) error {
+	if asks {
+		select {
+		case <-me.obeyed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if settled(d.DB.Cache) {
+		return nil
+	}
+	d.DB.Logger.Info("an agent waits for the other nodes after a recovery", "node", me.Node)
+	return d.DB.Cache.Await(ctx, func() bool { return settled(d.DB.Cache) })
+}
+
+// obey handles what a node has obeyed so far. Only listen calls it.
+func (d *Dispatcher) obey(ctx context.Context, me *Session, obeyed *carav1.Obeyed) error {
+	if obeyed == nil || me.answered {
+		return nil
+	}
+	names := map[rules.Later][]string{}
+	for part := range slices.Chunk(obeyed.GetProjects(), obeyedAtATime) {
+		var now map[rules.Later][]string
+		err := d.DB.Transact(ctx, func(t *state.Tx) error {
+			now = map[rules.Later][]string{}
+			r, _ := state.Read[*carav1.Recovery](t, state.RecoveryName)
+			for _, o := range part {
+				later, err := rules.TakeLater(t, me.Node, o, r.GetSettled())
+				if err != nil {
+					return err
+				}
+				now[later] = append(now[later], o.GetName())
+			}
+			return nil
+		})
+		if err != nil {
+			return heartbeatError(err)
+		}
+		for later, more := range now {
+			names[later] = append(names[later], more...)
+		}
+	}
+	message := toldMessage(names)
+	if message != "" {
+		d.DB.Logger.Warn("a node has obeyed what the recovered state does not know", "node", me.Node, "continue", len(names[rules.LaterHere]),
+			"elsewhere", len(names[rules.LaterElsewhere]), "unknown", len(names[rules.LaterUnknown]))
+	}
+	if err := d.told(ctx, me.Node, state.Recovered(d.DB.Cache), message); err != nil {
+		return heartbeatError(err)
+	}
+	me.answered = true
+	close(me.obeyed)
+	return nil
+}
+
+// told records that a node has told what it has.
+func (d *Dispatcher) told(ctx context.Context, node, id, message string) error {
+	return d.DB.Transact(ctx, func(t *state.Tx) error {
+		n, ok := state.Read[*carav1.Node](t, node)
+		if !ok || n.GetStatus().GetRecovery() == id {
+			return nil
+		}
+		if message != "" {
+			rules.RecordEvent(t, rules.RefTo(n), api.EventWarning, api.ReasonRecovered, message)
+		}
+		n = proto.CloneOf(n)
+		n.Status.Recovery = id
+		t.Put(n)
+		return nil
+	})
+}
+
+// toldMessage says what a node has that the state does not know, or "".
+func toldMessage(names map[rules.Later][]string) string {
+	var parts []string
+	for _, p := range []struct {
+		later rules.Later
+		what  string
+	}{
+		{rules.LaterHere, "continues"},
+		{rules.LaterElsewhere, "removes, because another node gets them,"},
+		{rules.LaterUnknown, "removes, because the recovered state does not have them,"},
+	} {
+		list := names[p.later]
+		if len(list) == 0 {
+			continue
+		}
+		slices.Sort(list)
+		more := ""
+		if len(list) > maxTold {
+			more = fmt.Sprintf(" and %d more", len(list)-maxTold)
+		}
+		parts = append(parts, fmt.Sprintf("%s %s%s", p.what, strings.Join(list[:min(len(list), maxTold)], ", "), more))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "the cluster was recovered from an older state: this node " + strings.Join(parts, "; it ")
+}
