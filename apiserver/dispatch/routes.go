@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -36,6 +37,9 @@ func wantsOf(capabilities []string) wants {
 	}
 }
 
+// peersPause is how long changes of peers are collected.
+const peersPause = time.Second
+
 // routeFeed keeps what one agent needs to serve ingress up to date: routes, the credentials for them, ports, and the certificates
 // of other agents. The index records what may have changed, and the feed computes the message when it sends it. So it never
 // records more than there is.
@@ -46,7 +50,9 @@ type routeFeed struct {
 	hosts  map[string]struct{} // that the agent needs, if it wants some; guarded by the index
 	feed
 
-	changes // guarded by mu
+	changes              // guarded by mu
+	peersNoted time.Time // when a change of peers last woke the feed; guarded by mu
+	peersDue   bool      // a timer will wake the feed for changes of peers; guarded by mu
 
 	sending sync.Mutex                       // held while sending; guards the fields below
 	needs   map[string][]credential          // of the hosts that the agent needs, if it wants some
@@ -96,9 +102,29 @@ func (f *routeFeed) noteProject(name string) {
 	noted(f, func(c *changes) map[string]struct{} { return c.projects }, name)
 }
 
-// notePeer records that the accepted certificates of a node may have changed.
+// notePeer records that the accepted certificates of a node may have changed. The agent hears of the first change at once, and of
+// those that follow within peersPause together: while many nodes join, each of their sessions gets a message in that time,
+// not one for each node. A message about anything else has them, too, so a route never comes before its node's certificates.
 func (f *routeFeed) notePeer(node string) {
-	noted(f, func(c *changes) map[string]struct{} { return c.nodes }, node)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.nodes[node] = struct{}{}
+	if f.peersDue {
+		return
+	}
+	pause := peersPause - time.Since(f.peersNoted)
+	if pause <= 0 {
+		f.peersNoted = time.Now()
+		f.note()
+		return
+	}
+	f.peersDue = true
+	f.server.Guard.After("routes", pause, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.peersDue, f.peersNoted = false, time.Now()
+		f.note()
+	})
 }
 
 // noteCredentials records that credentials may have changed.
