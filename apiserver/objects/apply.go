@@ -16,19 +16,20 @@ import (
 
 const (
 	maxApply = 10_000
-	// applyParallel is how many objects of one Apply are committed concurrently.
-	applyParallel = 128
+	// applyTogether is how many objects of one Apply may share a transaction, and applyParallel how many such parts are
+	// committed concurrently, so that the store can sync them together.
+	applyTogether = 32
+	applyParallel = 8
 )
 
-// Apply creates or changes each object and returns a result for each. Objects are committed separately and concurrently, so
-// that the store can sync them together. If one object is rejected, the others are still applied.
+// Apply creates or changes each object and returns a result for each. If one object is rejected, the others are still applied.
 func (s Applier) Apply(ctx context.Context, req *carav1.ApplyRequest) (*carav1.ApplyResponse, error) {
 	how, err := s.applyTerms(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	out := &carav1.ApplyResponse{Results: make([]*carav1.ApplyResult, len(req.GetObjects()))}
-	work, _ := s.Guard.Group(ctx, "Apply", applyParallel)
+	var todo []int
 	named := map[string]int{}
 	for i, o := range req.GetObjects() {
 		m := api.Unwrap(o)
@@ -41,8 +42,12 @@ func (s Applier) Apply(ctx context.Context, req *carav1.ApplyRequest) (*carav1.A
 			continue
 		}
 		named[key] = i
+		todo = append(todo, i)
+	}
+	work, _ := s.Guard.Group(ctx, "Apply", applyParallel)
+	for part := range slices.Chunk(todo, applyTogether) {
 		work.Go(func() error {
-			out.Results[i] = s.applyOne(ctx, m, how, req.GetDryRun())
+			s.applyPart(ctx, req, how, part, out.Results)
 			return nil
 		})
 	}
@@ -74,28 +79,50 @@ func (s *Service) applyTerms(ctx context.Context, req *carav1.ApplyRequest) (rul
 	return how, nil
 }
 
-// applyOne plans one object and commits it, unless it is a dry run.
-func (s *Service) applyOne(ctx context.Context, m proto.Message, how rules.ApplyTerms, dryRun bool) *carav1.ApplyResult {
-	if err := s.mayApply(ctx, m, how); err != nil {
-		return refused(m, err)
+// application is one object that is applied, before and after.
+type application struct{ object, before, after proto.Message }
+
+// applyPart plans some objects and commits them, unless it is a dry run.
+func (s *Service) applyPart(ctx context.Context, req *carav1.ApplyRequest, how rules.ApplyTerms, part []int, results []*carav1.ApplyResult) {
+	var planned []int
+	var all []*application
+	var changes []func(*state.Tx) error
+	for _, i := range part {
+		a := &application{object: api.Unwrap(req.GetObjects()[i])}
+		if err := s.mayApply(ctx, a.object, how); err != nil {
+			results[i] = refused(a.object, err)
+			continue
+		}
+		planned, all = append(planned, i), append(all, a)
+		changes = append(changes, func(t *state.Tx) (err error) {
+			a.before, a.after, err = s.appliers[state.KindName(a.object)](t, a.object, how)
+			return err
+		})
 	}
-	var before, after proto.Message
-	plan := func(t *state.Tx) (err error) {
-		before, after, err = s.appliers[state.KindName(m)](t, m, how)
-		return err
+	var errs []error
+	if req.GetDryRun() {
+		errs = s.dryRun(ctx, changes)
+	} else {
+		errs = s.DB.TransactAll(ctx, changes)
 	}
-	var err error
-	if dryRun {
+	for n, i := range planned {
+		if errs[n] != nil {
+			results[i] = refused(all[n].object, errs[n])
+		} else {
+			results[i] = applied(all[n].before, all[n].after)
+		}
+	}
+}
+
+// dryRun plans each change alone.
+func (s *Service) dryRun(ctx context.Context, changes []func(*state.Tx) error) []error {
+	errs := make([]error, len(changes))
+	for i, plan := range changes {
 		t := s.DB.Begin(ctx)
 		t.DryRun = true
-		err = plan(t)
-	} else {
-		err = s.DB.Transact(ctx, plan)
+		errs[i] = plan(t)
 	}
-	if err != nil {
-		return refused(m, err)
-	}
-	return applied(before, after)
+	return errs
 }
 
 // mayApply returns an error if the caller may not apply an object of this kind, or if the object is not valid.
