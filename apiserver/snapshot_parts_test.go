@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -20,15 +21,83 @@ import (
 // killed is a store that accepts some commits and then none, as if the server was killed.
 type killed struct {
 	store.Store
+	mu   sync.Mutex
 	left int // commits that are still accepted; a negative number means all
 }
 
 func (k *killed) Commit(ctx context.Context, t store.Txn) (int64, error) {
-	if k.left == 0 {
+	if !k.accepts() {
 		return 0, errors.New("the server was killed")
 	}
-	k.left--
 	return k.Store.Commit(ctx, t)
+}
+
+func (k *killed) accepts() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.left == 0 {
+		return false
+	}
+	k.left--
+	return true
+}
+
+// ordered is a store that notes whether parts of a snapshot are written before its first claim, and whether they are removed
+// before it.
+type ordered struct {
+	store.Store
+	mu     sync.Mutex
+	first  string          // the project of the first claim
+	done   map[string]bool // "written" and "removed": the first claim was
+	parts  map[string]int
+	others int
+}
+
+func (o *ordered) Commit(ctx context.Context, t store.Txn) (int64, error) {
+	what, first := "", false
+	for _, op := range t.Do {
+		if !strings.HasPrefix(op.Key, state.Key(state.KindStaged, "")) {
+			continue
+		}
+		what = "written"
+		if op.Delete {
+			what = "removed"
+		}
+		first = first || strings.HasSuffix(op.Key, "/"+o.first)
+	}
+	o.mu.Lock()
+	if o.parts[what]++; what != "" && !first && !o.done[what] {
+		o.others++
+	}
+	o.mu.Unlock()
+	rev, err := o.Store.Commit(ctx, t)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.done[what] = o.done[what] || first && err == nil
+	return rev, err
+}
+
+// The first claim of a large snapshot is written before the others, and removed before the others. So its absence tells a
+// publication that a sweep has begun.
+func TestTheFirstPartIsAlone(t *testing.T) {
+	st, err := pebble.Open(pebble.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &ordered{Store: st, first: "p-000", done: map[string]bool{}, parts: map[string]int{}}
+	f := farmOn(t, newHouse(t, func(c *Config) { c.Store = o }))
+	t.Cleanup(func() {
+		if err := errors.Join(f.stop(), st.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	f.createSource(t)
+	if err := f.publish(t, 1, versioned(500, "new")); err != nil {
+		t.Fatal(err)
+	}
+	if o.others > 0 || o.parts["written"] != 10 || o.parts["removed"] != 10 {
+		t.Errorf("%d of %v parts came before the first", o.others, o.parts)
+	}
 }
 
 // versioned are the claims of a source with n projects in a version.

@@ -160,16 +160,20 @@ func BenchmarkFirstSync(b *testing.B) {
 	for _, n := range []int{1000, 10_000} {
 		b.Run(fmt.Sprintf("projects=%d", n), func(b *testing.B) {
 			_, server := repository(b, n)
+			cpu := time.Duration(0)
 			for b.Loop() {
 				b.StopTimer()
 				d := newDeclared(b)
+				before := processor()
 				b.StartTimer()
 				d.watch(b, &carav1.SourceSpec{Interval: "1h", Git: &carav1.GitSource{Url: server.RepoURL("platform")}}, n)
 				b.StopTimer()
+				cpu += processor() - before
 				d.close()
 				b.StartTimer()
 			}
 			b.ReportMetric(float64(b.N)*float64(n)/b.Elapsed().Seconds(), "projects/s")
+			b.ReportMetric(cpu.Seconds()/float64(b.N), "cpu-s/op")
 		})
 	}
 }

@@ -28,22 +28,22 @@ func (s Sources) ListClaims(_ context.Context, req *carav1.ListClaimsRequest) (*
 const updateBatch = 50
 
 // UpdateClaims writes the status of claims and removes settled ones. It ignores a claim that is gone, and does not remove a
-// claim that came back. After an error the first updates may already be written.
+// claim that came back. After an error some updates may already be written.
 func (s Sources) UpdateClaims(ctx context.Context, req *carav1.UpdateClaimsRequest) (*empty, error) {
+	work, ctx := s.Guard.Group(ctx, "UpdateClaims", partsParallel)
 	for updates := range slices.Chunk(req.GetUpdates(), updateBatch) {
-		err := s.DB.Transact(ctx, func(t *state.Tx) error {
-			for _, u := range updates {
-				if err := updateClaim(t, req.GetSource(), u); err != nil {
-					return err
+		work.Go(func() error {
+			return s.DB.Transact(ctx, func(t *state.Tx) error {
+				for _, u := range updates {
+					if err := updateClaim(t, req.GetSource(), u); err != nil {
+						return err
+					}
 				}
-			}
-			return nil
+				return nil
+			})
 		})
-		if err != nil {
-			return nil, err
-		}
 	}
-	return &empty{}, nil
+	return &empty{}, work.Wait()
 }
 
 func updateClaim(t *state.Tx, source string, u *carav1.ClaimUpdate) error {

@@ -100,7 +100,7 @@ type (
 
 // New returns a service with the fields of s and no live state.
 func New(s Service) *Service {
-	s.Live, s.appliers, s.snapshots = live.New(s.DB.Now()), appliers(), newPublisher(s.DB)
+	s.Live, s.appliers, s.snapshots = live.New(s.DB.Now()), appliers(), newPublisher(s.DB, s.Guard)
 	return &s
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/validate"
+	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -52,10 +53,13 @@ func (s Sources) PublishSnapshot(stream carav1.SourceService_PublishSnapshotServ
 // publisher stores snapshots, in one transaction or in parts. A reader that sees a head also sees its claims.
 type publisher struct {
 	db      *state.DB
+	guard   guard.Guard
 	staging chan struct{} // has an element while staged claims are written or settled
 }
 
-func newPublisher(db *state.DB) publisher { return publisher{db: db, staging: make(chan struct{}, 1)} }
+func newPublisher(db *state.DB, g guard.Guard) publisher {
+	return publisher{db: db, guard: g, staging: make(chan struct{}, 1)}
+}
 
 // publish returns the source with its new head.
 func (s publisher) publish(ctx context.Context, in *published) (src *carav1.Source, err error) {

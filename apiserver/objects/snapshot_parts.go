@@ -18,6 +18,8 @@ const (
 	partClaims  = 50
 	partSecrets = 20
 	partBytes   = 256 << 10
+	// partsParallel is how many parts are written concurrently, so that the store can sync them together.
+	partsParallel = 8
 )
 
 // fitting returns how many of the first objects fit into a number and into a size in bytes.
@@ -52,6 +54,28 @@ func fitsOne(claims []*carav1.Claim) bool {
 	return true
 }
 
+// inParts writes each part in a transaction of its own: the first part before the others, then several concurrently. So the first
+// object is always the first that is written, and the first that a sweep removes: as long as it is there, no sweep has begun.
+func inParts[T proto.Message](ctx context.Context, s publisher, objects []T, write func(*state.Tx, []T)) error {
+	work, ctx := s.guard.Group(ctx, "PublishSnapshot", partsParallel)
+	commit := func(part []T) error {
+		return s.db.Transact(ctx, func(t *state.Tx) error { write(t, part); return nil })
+	}
+	first := true
+	for part := range parts(objects, partClaims) {
+		if !first {
+			work.Go(func() error { return commit(part) })
+			continue
+		}
+		if err := commit(part); err != nil {
+			work.Go(func() error { return err })
+			break
+		}
+		first = false
+	}
+	return work.Wait()
+}
+
 // alone runs work while no other call writes or settles staged claims, so a sweep never runs during a publication.
 func (s publisher) alone(ctx context.Context, work func() error) error {
 	select {
@@ -80,16 +104,13 @@ func (s publisher) publishStaged(ctx context.Context, in *published, claims []*c
 	name := func(c *carav1.Claim) string {
 		return state.StagedName(in.source, in.head.GetGeneration(), c.GetSpec().GetProject().GetMetadata().GetName())
 	}
-	for part := range parts(claims, partClaims) {
-		err := s.db.Transact(ctx, func(t *state.Tx) error {
-			for _, c := range part {
-				t.Put(&carav1.StagedClaim{Metadata: &carav1.ObjectMeta{Name: name(c)}, Claim: c})
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
+	err = inParts(ctx, s, claims, func(t *state.Tx, part []*carav1.Claim) {
+		for _, c := range part {
+			t.Put(&carav1.StagedClaim{Metadata: &carav1.ObjectMeta{Name: name(c)}, Claim: c})
 		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	err = s.db.Transact(ctx, func(t *state.Tx) error {
 		if _, ok := state.Read[*carav1.StagedClaim](t, name(claims[0])); !ok { // a sweep removes the first claim first
@@ -123,12 +144,7 @@ func (s publisher) settleStaged(ctx context.Context, source string) error {
 
 func (s publisher) settleAlone(ctx context.Context, source string) error {
 	staged, _ := state.List[*carav1.StagedClaim](s.db.Cache, source+"/", "")
-	for part := range parts(staged, partClaims) {
-		if err := s.db.Transact(ctx, func(t *state.Tx) error { settlePart(t, source, part); return nil }); err != nil {
-			return err
-		}
-	}
-	return nil
+	return inParts(ctx, s, staged, func(t *state.Tx, part []*carav1.StagedClaim) { settlePart(t, source, part) })
 }
 
 // settlePart settles staged claims that fit into one transaction.
