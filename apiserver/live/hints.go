@@ -41,7 +41,7 @@ type Subscriber struct {
 // NewHints returns hints without a delivery.
 func NewHints() *Hints {
 	return &Hints{
-		last: map[string]*carav1.Delivery{}, own: map[string]ownDeliveries{},
+		last: map[string]*carav1.Delivery{}, own: map[string]ownDeliveries{}, heard: map[origin]time.Time{},
 		ids: map[string][]string{}, subscribers: map[*Subscriber]bool{},
 	}
 }

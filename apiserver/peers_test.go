@@ -1,0 +1,427 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/agent/join"
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/peers"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
+)
+
+// another is one more server over the store of the first one.
+func (c *cluster) another(t *testing.T, r *registry, id string) *cluster {
+	t.Helper()
+	inner, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := identity.Open(identity.Config{DataDir: c.dir}) // with certificates of its own
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs := &logBuffer{}
+	s, err := New(Config{
+		Store: c.db.Store, Identity: own, Logger: slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Hosts: c.cfg.Hosts, DrainTimeout: 5 * time.Second, Directory: r.add(id, inner.Addr().String()),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, identity.NewListener(distance{inner}, own.TLSConfig())) }()
+	out := &cluster{Server: s, id: own, addr: inner.Addr().String(), dir: c.dir, log: logs}
+	out.stop = sync.OnceFunc(func() {
+		r.lose(id)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	t.Cleanup(out.stop)
+	<-s.db.Cache.Loaded
+	return out
+}
+
+// joined is the connection of one agent to each of some servers.
+func joined(t *testing.T, node string, all ...*cluster) (conns []*grpc.ClientConn) {
+	t.Helper()
+	cfg := all[0].joinConfig(t, node)
+	for _, c := range all {
+		cfg.Server = "http://" + c.addr
+		creds, err := join.Join(t.Context(), cfg) // after the first time it has its certificate
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, dialAs(t, creds))
+	}
+	return conns
+}
+
+// TestCallsReachTheAgent: each call that needs an agent works at a server that the agent is not connected to.
+func TestCallsReachTheAgent(t *testing.T) {
+	all, _ := newServers(t, "a", "b", "c")
+	a, b := all["a"], all["b"]
+	agent := connectAgent(t, a.node(t, "n1"), "1")
+	agent.synced()
+	a.create(t, web("shop"))
+	a.bind(t, "shop", "n1")
+	agent.assignment()
+	projects := carav1.NewProjectServiceClient(b.admin(t))
+	eventually(t, "b knows where the project is", func() bool {
+		p, _ := state.Get[*carav1.Project](b.db.Cache, "shop")
+		return p.GetStatus().GetNodeRef() == "n1"
+	})
+	exit := &carav1.AttachRequest{Exec: &carav1.ExecResponse{Message: &carav1.ExecResponse_ExitCode{ExitCode: 7}}}
+	// The agent's answer to each kind of stream, as the agent of this node.
+	answers := map[string]func(t *testing.T, agent carav1.NodeService_AttachClient){
+		"Exec": func(t *testing.T, agent carav1.NodeService_AttachClient) {
+			if m, err := agent.Recv(); err != nil || string(m.GetExec().GetStdin()) != "hello" {
+				t.Errorf("input: %v, %v", m, err)
+			}
+			send(t, agent, stdout([]byte("out")), exit)
+		},
+		"Logs": func(t *testing.T, agent carav1.NodeService_AttachClient) {
+			send(t, agent, &carav1.AttachRequest{Log: &carav1.LogLine{Service: "web", Line: "hello"}})
+		},
+		"Top": func(t *testing.T, agent carav1.NodeService_AttachClient) {
+			send(t, agent, &carav1.AttachRequest{Top: &carav1.TopResponse{Services: []*carav1.ServiceUsage{{Service: "web"}}}})
+		},
+		"GetUsageHistory": func(t *testing.T, agent carav1.NodeService_AttachClient) {
+			send(t, agent, &carav1.AttachRequest{UsageHistory: &carav1.ServiceUsageHistory{Service: "web"}})
+		},
+		"PortForward": func(t *testing.T, agent carav1.NodeService_AttachClient) {
+			m, err := agent.Recv()
+			if err != nil {
+				t.Error(err)
+			}
+			send(t, agent, &carav1.AttachRequest{PortForward: &carav1.PortForwardResponse{Message: &carav1.PortForwardResponse_Data{Data: m.GetPortForward().GetData()}}})
+		},
+	}
+	calls := map[string]func(ctx context.Context) (string, error){
+		"Exec": func(ctx context.Context) (string, error) {
+			call, err := projects.Exec(ctx)
+			if err != nil {
+				return "", err
+			}
+			if err := errors.Join(call.Send(execStart("shop", "", "sh")), call.Send(execStdin([]byte("hello")))); err != nil {
+				return "", err
+			}
+			first, err := call.Recv()
+			if err != nil {
+				return "", err
+			}
+			last, err := call.Recv()
+			if last.GetExitCode() != 7 {
+				err = errors.Join(err, errors.New("another exit code"))
+			}
+			return string(first.GetStdout()), err
+		},
+		"Logs": func(ctx context.Context) (string, error) {
+			call, err := projects.Logs(ctx, &carav1.LogsRequest{Name: "shop"})
+			if err != nil {
+				return "", err
+			}
+			m, err := call.Recv()
+			if err == nil {
+				_, end := call.Recv()
+				if !errors.Is(end, io.EOF) {
+					err = end
+				}
+			}
+			return m.GetLine(), err
+		},
+		"Top": func(ctx context.Context) (string, error) {
+			call, err := projects.Top(ctx, &carav1.TopRequest{Name: "shop"})
+			if err != nil {
+				return "", err
+			}
+			m, err := call.Recv()
+			return m.String(), err
+		},
+		"GetUsageHistory": func(ctx context.Context) (string, error) {
+			m, err := projects.GetUsageHistory(ctx, &carav1.UsageHistoryRequest{Name: "shop"})
+			return m.String(), err
+		},
+		"PortForward": func(ctx context.Context) (string, error) {
+			call, err := projects.PortForward(ctx)
+			if err != nil {
+				return "", err
+			}
+			if err := call.Send(&carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Start{Start: &carav1.PortForwardStart{Name: "shop", Port: 80}}}); err != nil {
+				return "", err
+			}
+			if _, err := call.Header(); err != nil {
+				return "", err
+			}
+			if err := call.Send(&carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Data{Data: []byte("ping")}}); err != nil {
+				return "", err
+			}
+			m, err := call.Recv()
+			return string(m.GetData()), err
+		},
+	}
+	for name, m := range methods {
+		if m.away != (calls[shortMethod(name)] != nil) {
+			t.Errorf("%s needs an agent, or not: the table says %v", name, m.away)
+		}
+	}
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			answered := make(chan struct{})
+			go func() {
+				defer close(answered)
+				attached := agent.attach(agent.openStream().GetStreamId()) //nolint:contextcheck // the agent is another program
+				answers[name](t, attached)
+				if err := attached.CloseSend(); err != nil {
+					t.Error(err)
+				}
+			}()
+			text, err := call(ctx)
+			if err != nil || text == "" {
+				t.Errorf("got %q, %v", text, err)
+			}
+			cancel()
+			<-answered
+		})
+	}
+	eventually(t, "no stream is left", func() bool { return a.streams.Open()+b.streams.Open() == 0 })
+	eventually(t, "the asked server writes the line of the audit", func() bool {
+		return strings.Contains(b.log.String(), "method=Exec object=shop outcome=")
+	})
+	if strings.Contains(a.log.String(), "level=INFO msg=audit actor=user/admin method=Exec") {
+		t.Error("the other server writes the line of the audit, too")
+	}
+}
+
+func send(t *testing.T, agent carav1.NodeService_AttachClient, all ...*carav1.AttachRequest) {
+	t.Helper()
+	for _, m := range all {
+		if err := agent.Send(m); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestErrorsComeBack: what the other server refuses, and what the agent says, comes to the caller with its details. The other
+// server looks up the caller's rights itself.
+func TestErrorsComeBack(t *testing.T) {
+	all, _ := newServers(t, "a", "b")
+	a, b := all["a"], all["b"]
+	agent := connectAgent(t, a.node(t, "n1"), "1")
+	agent.synced()
+	a.create(t, web("shop"))
+	a.bind(t, "shop", "n1")
+	agent.assignment()
+	projects := carav1.NewProjectServiceClient(b.admin(t))
+	logs := func() error {
+		call, err := projects.Logs(t.Context(), &carav1.LogsRequest{Name: "shop"})
+		if err != nil {
+			return err
+		}
+		_, err = call.Recv()
+		return err
+	}
+	eventually(t, "b knows where the project is", func() bool {
+		p, _ := state.Get[*carav1.Project](b.db.Cache, "shop")
+		return p.GetStatus().GetNodeRef() == "n1"
+	})
+	go func() {
+		send(t, agent.attach(agent.openStream().GetStreamId()), &carav1.AttachRequest{Error: "service web is not running", Code: int32(codes.FailedPrecondition)})
+	}()
+	testproblem.Want(t, logs(), codes.FailedPrecondition, api.TitleConflict)
+
+	// A caller who leaves ends the agent's stream.
+	ctx, leave := context.WithCancel(t.Context())
+	call, err := projects.Logs(ctx, &carav1.LogsRequest{Name: "shop", Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	attached := agent.attach(agent.openStream().GetStreamId())
+	send(t, attached, &carav1.AttachRequest{Log: &carav1.LogLine{Service: "web", Line: "x"}})
+	if _, err := call.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	for err = nil; err == nil; {
+		_, err = attached.Recv()
+	}
+	eventually(t, "no stream is left", func() bool { return a.streams.Open()+b.streams.Open() == 0 })
+}
+
+// TestServersBelieveOnlyServers: nobody else can call on behalf of others, or hear the news, and a server can do nothing else.
+func TestServersBelieveOnlyServers(t *testing.T) {
+	all, _ := newServers(t, "a", "b")
+	a, b := all["a"], all["b"]
+	node := a.node(t, "n1")
+	server, err := grpc.NewClient(a.addr, grpc.WithTransportCredentials(credentials.NewTLS(b.id.PeerTLSConfig("h2"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	behalf := func(call *carav1.PeerCall) context.Context {
+		ctx, err := peers.Behalf(t.Context(), call)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ctx
+	}
+	admin := &carav1.PeerCall{Server: "b", Actor: "user/admin", Token: "admin"}
+	top := func(conn grpc.ClientConnInterface, ctx context.Context) error {
+		_, err := carav1.NewProjectServiceClient(conn).GetUsageHistory(ctx, &carav1.UsageHistoryRequest{Name: "shop"})
+		return err
+	}
+	news := func(conn grpc.ClientConnInterface) error {
+		stream, err := carav1.NewPeerServiceClient(conn).FollowPeer(t.Context(), &carav1.FollowPeerRequest{Server: "x"})
+		if err != nil {
+			return err
+		}
+		_, err = stream.Recv()
+		return err
+	}
+	tests := []struct {
+		name string
+		err  error
+		code codes.Code
+	}{
+		{"a server for the administrator", top(server, behalf(admin)), codes.NotFound}, // there is no such project
+		{"nobody for the administrator", top(a.dial(t, ""), behalf(admin)), codes.Unauthenticated},
+		{"a node for the administrator", top(node, behalf(admin)), codes.Unauthenticated},
+		{"a person for the administrator", top(a.admin(t), behalf(admin)), codes.Unauthenticated},
+		{"a server for a token that is not there", top(server, behalf(&carav1.PeerCall{Actor: "user/x", Token: "x"})), codes.Unauthenticated},
+		{"a server for another person", top(server, behalf(&carav1.PeerCall{Actor: "user/x", Token: "admin"})), codes.Unauthenticated},
+		{"a server for nobody", top(server, behalf(&carav1.PeerCall{})), codes.Unauthenticated},
+		{"a server for a token to join with", top(server, behalf(&carav1.PeerCall{Actor: "user/join", Token: "join"})), codes.Unauthenticated},
+		{"a server without a caller", top(server, t.Context()), codes.PermissionDenied},
+		{"a server from the future", top(server, behalf(&carav1.PeerCall{Actor: "user/admin", Token: "admin", Revision: 1 << 60})), codes.Unavailable},
+		{"not a message", top(server, metadata.AppendToOutgoingContext(t.Context(), "cara-call-bin", "\xff\xff")), codes.InvalidArgument},
+		{"news for a node", news(node), codes.PermissionDenied},
+		{"news for the administrator", news(a.admin(t)), codes.PermissionDenied},
+		{"news for nobody", news(a.dial(t, "")), codes.Unauthenticated},
+		{"news for a server", news(server), codes.OK},
+	}
+	for _, test := range tests {
+		if api.Code(test.err) != test.code {
+			t.Errorf("%s: %v, want %v", test.name, test.err, test.code)
+		}
+	}
+	_, err = carav1.NewTokenServiceClient(server).ListTokens(behalf(admin), &carav1.ListRequest{})
+	testproblem.Want(t, err, codes.PermissionDenied, api.TitleForbidden)
+	_, err = carav1.NewInfoServiceClient(server).GetInfo(t.Context(), &emptypb.Empty{})
+	testproblem.Want(t, err, codes.PermissionDenied, api.TitleForbidden)
+}
+
+// TestAgentMoves: a session at one server ends the earlier one at another, and the state of the new one is not older.
+func TestAgentMoves(t *testing.T) {
+	all, r := newServers(t, "a", "b")
+	a, b := all["a"], all["b"]
+	conns := joined(t, "n1", a, b)
+	first := connectAgent(t, conns[0], "1")
+	first.synced()
+	a.create(t, web("shop"))
+	a.bind(t, "shop", "n1")
+	first.assignment()
+	again := connectAgent(t, conns[1], "1")
+	if assigned, _ := again.synced(); len(assigned) != 1 {
+		t.Errorf("the agent gets %v from the other server", assigned)
+	}
+	testproblem.Want(t, first.ended(), codes.Unavailable, "") // the same agent has moved
+	impostor := connectAgent(t, conns[0], "2")
+	impostor.synced()
+	if err := again.ended(); !strings.Contains(err.Error(), "another agent has connected") {
+		t.Errorf("the session of another instance ended with %v", err)
+	}
+	if h, ok := r.add("c", "").Holder("n1"); !ok || h.Server != "a" || h.Instance != "2" {
+		t.Errorf("the directory has %v", h)
+	}
+	// A server that has lost its place sends the agents away, and takes none.
+	r.lose("a")
+	testproblem.Want(t, impostor.ended(), codes.Unavailable, "")
+	refused := connectAgent(t, conns[0], "2")
+	testproblem.Want(t, refused.ended(), codes.Unavailable, "")
+}
+
+// TestNewsOfAgents: a heartbeat at one server is known at the other one; the server with the agent decides that it is silent, and the
+// nodes of a lost server get one full time-out.
+func TestNewsOfAgents(t *testing.T) {
+	all, r := newServers(t, "a", "b")
+	a, b := all["a"], all["b"]
+	agent := connectAgentAt(t, a.node(t, "n1"), "1", "192.0.2.1:8081", api.CapabilityPublicIngress)
+	agent.next() // the session has begun
+	if err := agent.stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{}, Confirms: true, Answering: []string{"t1"}}); err != nil {
+		t.Fatal(err)
+	}
+	nodes := carav1.NewNodeServiceClient(b.admin(t))
+	var seen *carav1.Node
+	eventually(t, "b knows the heartbeat of n1", func() bool {
+		n, err := nodes.GetNode(t.Context(), &carav1.GetRequest{Name: "n1"})
+		seen = n
+		return err == nil && n.GetStatus().GetLastHeartbeat() != nil
+	})
+	loop, err := b.Client("scheduler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheduler := carav1.NewNodeServiceClient(loop)
+	_, err = scheduler.MarkNodeNotReady(t.Context(), &carav1.MarkNodeNotReadyRequest{Name: "n1", LastHeartbeat: seen.GetStatus().GetLastHeartbeat()})
+	testproblem.Want(t, err, codes.Aborted, "")
+
+	certs, err := b.Client("certs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	presented, err := carav1.NewCertificateServiceClient(certs).PresentChallenge(t.Context(), &carav1.PresentChallengeRequest{Host: "h.example.test", Token: "t1", KeyAuthorization: "t1.x"})
+	if err != nil || len(presented.GetReady()) != 1 || len(presented.GetMissing()) != 0 {
+		t.Errorf("the challenge is answered by %v, %v", presented, err)
+	}
+
+	before := b.live.Beats.Of("n1")
+	r.lose("a")
+	eventually(t, "the node of the lost server gets more time", func() bool { return b.live.Beats.Of("n1").After(before) })
+}
+
+// TestWebhookAnywhere: a delivery at one server wakes a subscriber at the other one, once, and both show it.
+func TestWebhookAnywhere(t *testing.T) {
+	all, _ := newServers(t, "a", "b")
+	a, b := all["a"], all["b"]
+	sub := b.live.Hints.Subscribe()
+	defer b.live.Hints.Unsubscribe(sub)
+	d := &carav1.Delivery{Id: "1", Result: api.DeliveryAccepted, Time: timestamppb.Now()}
+	a.live.Hints.Seen("src", "1")
+	a.live.Hints.Tell("src", d)
+	a.live.Hints.Note("src", d)
+	select {
+	case <-sub.Wake:
+	case <-time.After(time.Minute):
+		t.Fatal("the subscriber at the other server hears nothing")
+	}
+	if got := sub.Take()["src"]; !proto.Equal(got, d) {
+		t.Errorf("the hint is %v", got)
+	}
+	eventually(t, "the delivery is known", func() bool { return proto.Equal(b.live.Hints.Of("src"), d) })
+	if !b.live.Hints.Seen("src", "1") {
+		t.Error("the other server would take the same delivery again")
+	}
+}
