@@ -140,7 +140,7 @@ func newServers(t *testing.T, ids ...string) (map[string]*cluster, *registry) {
 	first := newCluster(t, nil) // opens the store, and makes the first tokens
 	r, all := newRegistry(), map[string]*cluster{}
 	for _, id := range ids {
-		all[id] = first.another(t, r, id)
+		all[id] = first.another(t, r, id, first.db.Store)
 	}
 	for _, c := range all {
 		eventually(t, "the servers hear of each other", c.peers.HearsAll)

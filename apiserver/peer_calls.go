@@ -25,6 +25,7 @@ func (s *Server) servePeers(ctx context.Context, work guard.Group) {
 	work.Go(func() error { return s.peers.Run(ctx) })
 	work.Go(func() error { return s.agents.FollowServers(ctx) })
 	work.Go(func() error { return s.agents.WatchSilence(ctx) })
+	work.Go(func() error { return s.agents.FollowRemovals(ctx) })
 }
 
 // fromServer reports whether a request comes from a server of this cluster.

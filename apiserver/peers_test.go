@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,14 +24,16 @@ import (
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/peers"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testproblem"
+	"github.com/caravanserai/cara/store"
 )
 
 // another is one more server over the store of the first one.
-func (c *cluster) another(t *testing.T, r *registry, id string) *cluster {
+func (c *cluster) another(t *testing.T, r *registry, id string, st store.Store) *cluster {
 	t.Helper()
 	inner, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -41,7 +45,7 @@ func (c *cluster) another(t *testing.T, r *registry, id string) *cluster {
 	}
 	logs := &logBuffer{}
 	s, err := New(Config{
-		Store: c.db.Store, Identity: own, Logger: slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Store: st, Identity: own, Logger: slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Hosts: c.cfg.Hosts, DrainTimeout: 5 * time.Second, Directory: r.add(id, inner.Addr().String()),
 	})
 	if err != nil {
@@ -424,4 +428,81 @@ func TestWebhookAnywhere(t *testing.T) {
 	if !b.live.Hints.Seen("src", "1") {
 		t.Error("the other server would take the same delivery again")
 	}
+}
+
+// lateStore is a store whose changes reach the cache of one server only when they are let through.
+type lateStore struct {
+	store.Store
+	open  atomic.Pointer[chan struct{}] // nil lets changes through
+	asked atomic.Int32
+}
+
+func (l *lateStore) Get(ctx context.Context, key string) (store.KV, error) {
+	defer l.asked.Add(1)
+	return l.Store.Get(ctx, key)
+}
+
+func (l *lateStore) Watch(ctx context.Context, after int64) iter.Seq2[store.Change, error] {
+	return func(yield func(store.Change, error) bool) {
+		for c, err := range l.Store.Watch(ctx, after) {
+			if wait := l.open.Load(); wait != nil {
+				select {
+				case <-*wait:
+				case <-ctx.Done():
+				}
+			}
+			if !yield(c, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestCredentialsAnywhere: what one server has made authenticates at another one at once, although its cache is behind.
+func TestCredentialsAnywhere(t *testing.T) {
+	first, r := newCluster(t, nil), newRegistry()
+	late := &lateStore{Store: first.db.Store}
+	a, b := first.another(t, r, "a", first.db.Store), first.another(t, r, "b", late)
+	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
+	wait := make(chan struct{})
+	late.open.Store(&wait)
+	token, err := carav1.NewTokenServiceClient(a.admin(t)).CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: &carav1.Token{Metadata: &carav1.ObjectMeta{Name: "new"}, Role: api.RoleViewer}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := carav1.NewInfoServiceClient(b.dial(t, token.GetSecret())).GetInfo(t.Context(), &emptypb.Empty{})
+		answered <- err
+	}()
+	eventually(t, "b asks the store", func() bool { return late.asked.Load() > 0 })
+	late.open.Store(nil)
+	close(wait)
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	_, err = carav1.NewInfoServiceClient(b.dial(t, identity.FormatToken("none", identity.NewSecret()))).GetInfo(t.Context(), &emptypb.Empty{})
+	testproblem.Want(t, err, codes.Unauthenticated, "")
+
+	// A login with a link, and the page after it, at three servers.
+	link, err := carav1.NewTokenServiceClient(a.admin(t)).CreateLogin(t.Context(), &emptypb.Empty{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, _, err := sessions{b.Server}.Open(t.Context(), strings.TrimPrefix(link.GetPath(), objects.LoginPath))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if actor, err := (sessions{a.Server}).Actor(t.Context(), secret); err != nil || actor.Name != "user/admin" {
+		t.Errorf("the session of the other server is %v, %v", actor, err)
+	}
+
+	// A node that has joined at one server connects to the other one, and a server that deletes it ends its session there.
+	conns := joined(t, "n1", a, b)
+	agent := connectAgent(t, conns[1], "1")
+	agent.synced()
+	if _, err := carav1.NewNodeServiceClient(a.admin(t)).DeleteNode(t.Context(), &carav1.DeleteRequest{Name: "n1"}); err != nil {
+		t.Fatal(err)
+	}
+	testproblem.Want(t, agent.ended(), codes.PermissionDenied, "")
 }

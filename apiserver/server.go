@@ -7,6 +7,7 @@ import (
 
 	"github.com/fullstorydev/grpchan/inprocgrpc"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
@@ -21,6 +22,9 @@ import (
 	"github.com/caravanserai/cara/apiserver/state"
 	"github.com/caravanserai/cara/store"
 )
+
+// lateReads is how often, in a second, the store is asked for a credential that the cache does not have.
+const lateReads = 100
 
 // Server is the API server. New creates it, Run serves it, and Client connects the loops of this process.
 type Server struct {
@@ -76,6 +80,7 @@ func New(cfg Config) (*Server, error) {
 	s.streams = &relay.Relay{DB: s.db, Guard: s.guard, Sessions: &s.agents.Sessions, MaxPerCaller: cfg.MaxStreamsPerCaller}
 	if cfg.Directory != nil {
 		s.peers = &peers.Peers{Directory: cfg.Directory, Identity: cfg.Identity, Live: s.live, DB: s.db, Guard: s.guard}
+		s.db.Late = rate.NewLimiter(lateReads, 2*lateReads)
 		s.agents.Directory, s.agents.HearsAll = cfg.Directory, s.peers.HearsAll
 		s.streams.Elsewhere = relay.Elsewhere{Directory: cfg.Directory, Conn: s.peers.Conn}
 	}

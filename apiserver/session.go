@@ -23,7 +23,7 @@ func (s sessions) Login(ctx context.Context, token string) (secret string, sessi
 	if err := s.filledSoon(ctx); err != nil {
 		return "", nil, err
 	}
-	actor, err := tokens(s).bearer("Bearer " + strings.TrimSpace(token))
+	actor, err := tokens(s).bearer(ctx, "Bearer "+strings.TrimSpace(token))
 	if err != nil {
 		return "", nil, err
 	}
@@ -50,8 +50,8 @@ func (s sessions) Logout(ctx context.Context, actor identity.Actor) error {
 }
 
 // Actor returns the caller that the secret of a cookie authenticates.
-func (s sessions) Actor(secret string) (identity.Actor, error) {
-	session, err := s.sessions.FindSession(secret)
+func (s sessions) Actor(ctx context.Context, secret string) (identity.Actor, error) {
+	session, err := s.sessions.FindSession(ctx, secret)
 	if err != nil || session.GetLink() || session.GetClient() == api.SessionCaractrl {
 		return identity.Actor{}, api.Unauthenticated("this login has ended: log in again")
 	}

@@ -154,7 +154,7 @@ func (s sessions) Freshen(ctx context.Context, secret string) {
 	if !s.OpenID() {
 		return
 	}
-	session, err := s.sessions.FindSession(secret)
+	session, err := s.sessions.KnownSession(secret)
 	if err == nil && !session.GetLink() && s.due(session, 0) {
 		s.renew(ctx, session.GetMetadata().GetName(), 0)
 	}

@@ -24,7 +24,7 @@ func (s tokens) Authenticate(ctx context.Context) (identity.Actor, error) {
 		if len(values) > 1 {
 			return identity.Actor{}, api.Unauthenticated("there is more than one Authorization header: send one")
 		}
-		return s.bearer(values[0])
+		return s.bearer(ctx, values[0])
 	}
 	cert, ok, err := s.cfg.Identity.PeerNode(dispatch.PeerTLS(ctx))
 	switch {
@@ -32,28 +32,42 @@ func (s tokens) Authenticate(ctx context.Context) (identity.Actor, error) {
 		return identity.Actor{}, api.Unauthenticated("%v", err)
 	case !ok:
 		return identity.Actor{}, nil
-	case !s.accepted(cert):
+	case !s.accepted(ctx, cert):
 		return identity.Actor{}, dispatch.ErrFenced(cert.Node)
 	}
 	return identity.Actor{Name: api.PrefixNode + cert.Node, Role: api.RoleNode, Token: cert.TokenName(), Expires: cert.NotAfter}, nil
 }
 
-func (s tokens) bearer(header string) (identity.Actor, error) {
+func (s tokens) bearer(ctx context.Context, header string) (identity.Actor, error) {
 	id, secret, err := identity.ParseBearer(header)
 	if err != nil {
 		return identity.Actor{}, api.Unauthenticated("%v", err)
 	}
-	token, ok := state.Get[*carav1.Token](s.db.Cache, id)
+	if session, err := s.sessions.KnownSession(identity.FormatToken(id, secret)); err == nil {
+		return s.ofCaractrl(session)
+	}
+	token, ok := state.Find[*carav1.Token](ctx, s.db, id)
 	if !ok {
-		session, err := s.sessions.FindSession(identity.FormatToken(id, secret))
-		if err == nil && session.GetClient() == api.SessionCaractrl && !session.GetLink() {
-			return sessions(s).actor(session)
+		if session, err := s.sessions.FindSession(ctx, identity.FormatToken(id, secret)); err == nil {
+			return s.ofCaractrl(session)
 		}
 	}
 	if !ok || !identity.SecretMatches(token.GetSecretHash(), secret) {
-		return identity.Actor{}, api.Unauthenticated("the token is not valid here: it was revoked, or is of another cluster")
+		return identity.Actor{}, errToken()
 	}
 	return s.actorOf(token)
+}
+
+// ofCaractrl returns the caller that a session authenticates whose secret is used as a token: only caractrl does that.
+func (s tokens) ofCaractrl(session *carav1.Session) (identity.Actor, error) {
+	if session.GetClient() != api.SessionCaractrl || session.GetLink() {
+		return identity.Actor{}, errToken()
+	}
+	return sessions(s).actor(session)
+}
+
+func errToken() error {
+	return api.Unauthenticated("the token is not valid here: it was revoked, or is of another cluster")
 }
 
 // actorOf returns the actor that a valid token authenticates.
@@ -78,7 +92,7 @@ func (s *Server) actorOf(token *carav1.Token) (identity.Actor, error) {
 }
 
 // accepted reports whether the cluster accepts a node's certificate.
-func (s *Server) accepted(cert identity.NodeCertificate) bool {
-	token, ok := state.Get[*carav1.Token](s.db.Cache, cert.TokenName())
+func (s *Server) accepted(ctx context.Context, cert identity.NodeCertificate) bool {
+	token, ok := state.Find[*carav1.Token](ctx, s.db, cert.TokenName())
 	return ok && token.GetRole() == api.RoleNode && identity.HashMatches(token.GetSecretHash(), cert.Hash)
 }

@@ -179,3 +179,47 @@ func (d *Dispatcher) markSilent(ctx context.Context, node string) error {
 	}
 	return err
 }
+
+// FollowRemovals forgets the nodes and sources that another server has deleted, and ends the sessions of such nodes. It returns when
+// ctx ends.
+func (d *Dispatcher) FollowRemovals(ctx context.Context) error {
+	if d.Directory == nil || d.DB.Cache.Filled(ctx) != nil {
+		return nil
+	}
+	for at := d.DB.Cache.Revision(); ; {
+		txs, wake, ok := d.DB.Cache.After(at)
+		if !ok { // too far behind: what is left is only memory
+			at = d.DB.Cache.Revision()
+			continue
+		}
+		for _, tx := range txs {
+			at = tx.Rev
+			for i := range tx.Changes {
+				d.forget(&tx.Changes[i])
+			}
+		}
+		if len(txs) > 0 {
+			continue
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (d *Dispatcher) forget(c *state.Change) {
+	switch {
+	case c.New != nil:
+	case c.Kind == api.KindNode:
+		d.Objects.Live.ForgetNode(c.Name)
+		d.Sessions.end(c.Name, errDeleted(c.Name))
+	case c.Kind == api.KindSource:
+		d.Objects.Live.ForgetSource(c.Name)
+	}
+}
+
+func errDeleted(node string) error {
+	return api.Forbidden("node %q was deleted: join again to come back", node)
+}

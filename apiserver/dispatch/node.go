@@ -42,7 +42,7 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 		return nil, err
 	}
 	d.Objects.Live.ForgetNode(name)
-	d.Sessions.end(name, api.Forbidden("node %q was deleted: join again to come back", name))
+	d.Sessions.end(name, errDeleted(name))
 	return &emptypb.Empty{}, nil
 }
 

@@ -59,7 +59,7 @@ func (s Sessions) openTokenSession(ctx context.Context, token string, life time.
 
 // OpenLink ends a link and creates a session with the rights of its token. Of two calls with one code, one fails.
 func (s Sessions) OpenLink(ctx context.Context, code string) (secret string, session *carav1.Session, err error) {
-	link, err := s.FindSession(code)
+	link, err := s.FindSession(ctx, code)
 	if err != nil || !link.GetLink() || link.GetOpenId() != nil {
 		return "", nil, errSession()
 	}
@@ -91,12 +91,21 @@ func (s Sessions) CloseSession(ctx context.Context, id string) error {
 }
 
 // FindSession returns the session or the link with a secret. It does not check the token.
-func (s Sessions) FindSession(secret string) (*carav1.Session, error) {
+func (s Sessions) FindSession(ctx context.Context, secret string) (*carav1.Session, error) {
+	return s.openSession(secret, func(id string) (*carav1.Session, bool) { return state.Find[*carav1.Session](ctx, s.DB, id) })
+}
+
+// KnownSession is FindSession for a secret that may be of something else. It does not look into the store.
+func (s Sessions) KnownSession(secret string) (*carav1.Session, error) {
+	return s.openSession(secret, func(id string) (*carav1.Session, bool) { return state.Get[*carav1.Session](s.DB.Cache, id) })
+}
+
+func (s Sessions) openSession(secret string, find func(id string) (*carav1.Session, bool)) (*carav1.Session, error) {
 	id, hidden, err := identity.ParseToken(secret)
 	if err != nil {
 		return nil, errSession()
 	}
-	session, ok := state.Get[*carav1.Session](s.DB.Cache, id)
+	session, ok := find(id)
 	if !ok || !identity.SecretMatches(session.GetSecretHash(), hidden) || !session.GetExpireAt().AsTime().After(s.DB.Now()) {
 		return nil, errSession()
 	}

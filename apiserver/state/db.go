@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
@@ -17,6 +19,9 @@ import (
 
 // maxAttempts limits how often a change runs again because another transaction changed what it had read.
 const maxAttempts = 32
+
+// lateWait is how long the cache may take to show what the store has.
+const lateWait = 2 * time.Second
 
 // conflictWait is how long the cache may take to show the conflicting change.
 const conflictWait = time.Second
@@ -32,6 +37,8 @@ type DB struct {
 	Logger *slog.Logger
 	// Bookmarks is how often a watch without events gets the newest revision.
 	Bookmarks time.Duration
+	// Late allows reads of the store for what another server may have written a moment ago; nil if no other server writes to it.
+	Late *rate.Limiter
 	// Draining is closed when the server begins to shut down. Watches end then.
 	Draining chan struct{}
 
@@ -78,6 +85,22 @@ func (d *DB) awaitNewer(ctx context.Context, seen int64) error {
 		return nil
 	}
 	return err
+}
+
+// Find is Get for what authenticates a caller. Another server may have written it a moment ago, so Find looks into the store before it
+// says that there is none. Callers without an identity can cause such reads, so their rate is limited.
+func Find[T proto.Message](ctx context.Context, d *DB, name string) (T, bool) {
+	found, ok := Get[T](d.Cache, name)
+	if ok || d.Late == nil || name == "" || !d.Late.Allow() {
+		return found, ok
+	}
+	ctx, cancel := context.WithTimeout(ctx, lateWait)
+	defer cancel()
+	kv, err := d.Store.Get(ctx, Key(KindOf[T](), name))
+	if err != nil || d.Cache.Wait(ctx, kv.Modified) != nil {
+		return found, false
+	}
+	return Get[T](d.Cache, name)
 }
 
 // Begin returns an empty transaction on the newest view. Dropping it without a commit is a dry run.

@@ -32,7 +32,7 @@ type Sessions interface {
 	Open(ctx context.Context, code string) (secret string, session *carav1.Session, err error)
 	Logout(ctx context.Context, actor identity.Actor) error
 	// Actor returns the caller that a cookie's secret authenticates.
-	Actor(secret string) (identity.Actor, error)
+	Actor(ctx context.Context, secret string) (identity.Actor, error)
 	// OpenID reports whether people can log in with OpenID Connect. Begin begins such a login, Finish ends it when the browser
 	// comes back, and LogoutURL is where the browser ends it at the provider, or "". host is the server's address as the browser knows it.
 	OpenID() bool
