@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/caravanserai/cara/api"
@@ -14,6 +15,8 @@ import (
 
 // registry is the directory of several servers in one process.
 type registry struct {
+	ahead atomic.Int64 // of the clocks of all servers
+
 	mu      sync.Mutex
 	last    int64
 	servers map[string]*carav1.Server

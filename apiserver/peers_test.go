@@ -23,6 +23,8 @@ import (
 
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/directory"
+	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/peers"
@@ -47,6 +49,7 @@ func (c *cluster) another(t *testing.T, r *registry, id string, st store.Store) 
 	s, err := New(Config{
 		Store: st, Identity: own, Logger: slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Hosts: c.cfg.Hosts, DrainTimeout: 5 * time.Second, Directory: r.add(id, inner.Addr().String()),
+		Now: func() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -229,6 +232,34 @@ func send(t *testing.T, agent carav1.NodeService_AttachClient, all ...*carav1.At
 	}
 }
 
+// TestACallGoesToOneOtherServerOnly: servers that send each other to an agent that is at neither of them refuse.
+func TestACallGoesToOneOtherServerOnly(t *testing.T) {
+	all, r := newServers(t, "a", "b")
+	a, b := all["a"], all["b"]
+	agent := connectAgent(t, a.node(t, "n1"), "1")
+	agent.synced()
+	a.create(t, web("shop"))
+	a.bind(t, "shop", "n1")
+	// Each server believes that the other one has the agent.
+	a.streams.Elsewhere.Directory, a.streams.Sessions = allAt{r.add("a", a.addr), "b"}, new(dispatch.Sessions)
+	b.streams.Elsewhere.Directory = allAt{r.add("b", b.addr), "a"}
+	_, err := carav1.NewProjectServiceClient(b.admin(t)).GetUsageHistory(t.Context(), &carav1.UsageHistoryRequest{Name: "shop"})
+	testproblem.Want(t, err, codes.Unavailable, "")
+	if !strings.Contains(err.Error(), "node n1 is not connected") {
+		t.Errorf("the caller is told %v", err)
+	}
+}
+
+// allAt is a directory in which all agents are at one other server.
+type allAt struct {
+	directory.Directory
+	server string
+}
+
+func (e allAt) Holder(string) (directory.Holder, bool) {
+	return directory.Holder{Server: e.server}, true
+}
+
 // TestErrorsComeBack: what the other server refuses, and what the agent says, comes to the caller with its details. The other
 // server looks up the caller's rights itself.
 func TestErrorsComeBack(t *testing.T) {
@@ -402,6 +433,11 @@ func TestNewsOfAgents(t *testing.T) {
 	}
 
 	before := b.live.Beats.Of("n1")
+	r.ahead.Store(int64(2 * dispatch.NodeLease)) // a marks the node itself: no scheduler runs
+	eventually(t, "b knows that the node is not ready", func() bool {
+		n, err := nodes.GetNode(t.Context(), &carav1.GetRequest{Name: "n1"})
+		return err == nil && n.GetStatus().GetState() == api.NodeNotReady
+	})
 	r.lose("a")
 	eventually(t, "the node of the lost server gets more time", func() bool { return b.live.Beats.Of("n1").After(before) })
 }

@@ -1,12 +1,14 @@
 package dispatch
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -17,6 +19,25 @@ import (
 //     local.
 //   - A loopback address means a different machine to each agent. The server accepts it from an agent on its own host and
 //     sends it to agents on that host. So a cluster on one machine works.
+
+// onThisHost reports whether an agent runs on the server's host. If the servers of a cluster run on several hosts, a loopback address
+// means another machine to the agents of another server, so none counts.
+func (d *Dispatcher) onThisHost(ctx context.Context) bool {
+	if !admission.OnThisHost(ctx) {
+		return false
+	}
+	if d.Directory == nil {
+		return true
+	}
+	servers := d.Directory.Servers()
+	own := servers[d.Directory.Self()]
+	for _, other := range servers {
+		if other.GetHost() != own.GetHost() {
+			return false
+		}
+	}
+	return true
+}
 
 // addressIs is the kind of an ingress address that a node reports.
 type addressIs int

@@ -39,7 +39,7 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	me := &Session{
-		Node: node, Instance: hello.GetInstanceId(), via: admission.Via(ctx), here: admission.OnThisHost(ctx),
+		Node: node, Instance: hello.GetInstanceId(), via: admission.Via(ctx), here: d.onThisHost(ctx),
 		capabilities: hello.GetCapabilities(), peers: hello.GetPeersDigest(), End: end, Ended: ctx.Done(), Stream: stream,
 		obeyed: make(chan struct{}),
 	}

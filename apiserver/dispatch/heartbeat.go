@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/rules"
@@ -53,7 +52,7 @@ func (d *Dispatcher) heartbeat(ctx context.Context, node string, hb *carav1.Hear
 			return heartbeatError(err)
 		}
 	}
-	here := admission.OnThisHost(ctx)
+	here := d.onThisHost(ctx)
 	if next := afterHeartbeat(n, hb, connected, here, d.DB.Now()); next == n {
 		return nil
 	}
