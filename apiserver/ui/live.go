@@ -26,7 +26,7 @@ const (
 )
 
 // live serves a view as a stream. It sends the view when it differs from the one that the browser has.
-func (u *UI) live(show show, own bool) handler {
+func (u *UI) live(show show, to audience) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		s := openStream(w)
 		defer s.close()
@@ -35,7 +35,7 @@ func (u *UI) live(show show, own bool) handler {
 			s.send("reload", "", nil) // a newer server has other assets
 			return nil
 		}
-		v := u.watched.join(keyOf(r, own))
+		v := u.watched.join(keyOf(r, to))
 		defer u.watched.leave(v)
 		render := func() (*rendered, error) { return u.renderAt(r, show) }
 		var got *rendered

@@ -138,7 +138,7 @@ func (u *UI) routes() {
 	u.mux.Handle("POST /ui/logout", u.known(u.entrance.logout))
 	for at, show := range (views{u.api, u.MayCall}).byPath() {
 		u.mux.Handle("GET /ui/"+at, u.known(u.page(show)))
-		u.mux.Handle("GET /ui/live/"+at, u.known(u.live(show, at == pathSessions)))
+		u.mux.Handle("GET /ui/live/"+at, u.known(u.live(show, audienceOf(at))))
 	}
 	u.mux.Handle("GET /ui/plots/{name}", u.known(u.plots))
 	u.mux.Handle("GET /ui/logs/{name}", u.known(u.followLogs))

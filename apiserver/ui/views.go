@@ -165,8 +165,12 @@ func nodeOf(n *carav1.Node, projects []*carav1.Project) node {
 	var cpu, memory int64
 	for _, p := range projects {
 		for _, s := range p.GetSpec().GetServices() {
-			c, _ := syntax.MilliCPU(s.GetResources().GetRequests().GetCpu()) // validated when it was stored; 0 if it is not set
-			m, _ := syntax.Bytes(s.GetResources().GetRequests().GetMemory())
+			requests := s.GetResources().GetRequests()
+			if requests == nil {
+				continue
+			}
+			c, _ := syntax.MilliCPU(requests.GetCpu()) // validated when it was stored; 0 if it is not set
+			m, _ := syntax.Bytes(requests.GetMemory())
 			cpu, memory = cpu+c, memory+m
 		}
 	}

@@ -14,7 +14,7 @@ import (
 const (
 	// A view is rendered at most every minPause, and at least every maxPause if something has changed.
 	minPause = 200 * time.Millisecond
-	maxPause = 5 * time.Second
+	maxPause = 8 * time.Second
 	// share is the part of the time that all open views together may use: one of so many parts.
 	share = 40
 	// perByte is about how long it takes to send a byte of a view.
@@ -46,13 +46,37 @@ type rendered struct {
 	sent []byte // the event for the browser, which is the same for all streams
 }
 
-// keyOf returns what a view depends on: its address and the person's rights, or the session if it is the person's own.
-func keyOf(r *http.Request, own bool) string {
+// audience is who sees the same in a view.
+type audience int
+
+const (
+	sameRights  audience = iota // those who may change the same objects: the view offers that
+	sameRole                    // those with the same role
+	sameSession                 // nobody else
+)
+
+// audienceOf returns the audience of the view of a path.
+func audienceOf(path string) audience {
+	switch path {
+	case pathSessions:
+		return sameSession
+	case "{$}", "projects", "sources", "nodes", "volumes", "secrets", "tokens", "servers", "search": // reading is not limited by names
+		return sameRole
+	}
+	return sameRights
+}
+
+// keyOf returns what a view depends on: its address, and who asks.
+func keyOf(r *http.Request, of audience) string {
 	a, query := actorOf(r), r.URL.Query()
 	query.Del("seen")
 	key := url.URL{Path: r.URL.Path, RawQuery: query.Encode()}
-	if own {
+	switch of {
+	case sameSession:
 		return fmt.Sprintf("%s session %s", &key, a.Session)
+	case sameRole:
+		return fmt.Sprintf("%s role %s", &key, a.Role)
+	case sameRights:
 	}
 	return fmt.Sprintf("%s role %s for %q and %q", &key, a.Role, a.NamePrefixes, a.Hosts)
 }

@@ -14,12 +14,12 @@ import (
 
 // Streams share the renderings of a view only if its address and their rights are the same.
 func TestKeyOf(t *testing.T) {
-	key := func(path string, own bool, a identity.Actor) string {
+	key := func(path string, to audience, a identity.Actor) string {
 		r, err := http.NewRequestWithContext(admission.WithVisit(t.Context(), &admission.Visit{Actor: a}), http.MethodGet, path, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return keyOf(r, own)
+		return keyOf(r, to)
 	}
 	ada := identity.Actor{Name: "user/ada", Session: "s1", Role: api.RoleDeployer, NamePrefixes: []string{"pr-"}}
 	bob, all, admin, hosts := ada, ada, ada, ada
@@ -27,26 +27,29 @@ func TestKeyOf(t *testing.T) {
 	all.NamePrefixes = nil
 	admin.Role = api.RoleAdmin
 	hosts.Hosts = []string{"*.example"}
-	base := key("/ui/live/projects?q=shop&seen=1", false, ada)
+	base := key("/ui/live/projects?q=shop&seen=1", sameRights, ada)
 	for name, tt := range map[string]struct {
 		got  string
 		same bool
 	}{
-		"another person":         {key("/ui/live/projects?seen=2&q=shop", false, bob), true},
-		"another filter":         {key("/ui/live/projects?q=blog", false, ada), false},
-		"another view":           {key("/ui/live/nodes?q=shop", false, ada), false},
-		"other prefixes":         {key("/ui/live/projects?q=shop", false, all), false},
-		"another role":           {key("/ui/live/projects?q=shop", false, admin), false},
-		"other hosts":            {key("/ui/live/projects?q=shop", false, hosts), false},
-		"a view of one's own":    {key("/ui/live/projects?q=shop", true, ada), false},
-		"an escaped question":    {key("/ui/live/projects%3Fq=shop", false, ada), false},
-		"two values of a filter": {key("/ui/live/projects?q=shop&q=x", false, ada), false},
+		"another person":         {key("/ui/live/projects?seen=2&q=shop", sameRights, bob), true},
+		"another filter":         {key("/ui/live/projects?q=blog", sameRights, ada), false},
+		"another view":           {key("/ui/live/nodes?q=shop", sameRights, ada), false},
+		"other prefixes":         {key("/ui/live/projects?q=shop", sameRights, all), false},
+		"another role":           {key("/ui/live/projects?q=shop", sameRights, admin), false},
+		"other hosts":            {key("/ui/live/projects?q=shop", sameRights, hosts), false},
+		"a view of one's own":    {key("/ui/live/projects?q=shop", sameSession, ada), false},
+		"an escaped question":    {key("/ui/live/projects%3Fq=shop", sameRights, ada), false},
+		"two values of a filter": {key("/ui/live/projects?q=shop&q=x", sameRights, ada), false},
 	} {
 		if same := tt.got == base; same != tt.same {
 			t.Errorf("%s: the same is %v, want %v\n%s\n%s", name, same, tt.same, tt.got, base)
 		}
 	}
-	if key("/ui/live/sessions", true, ada) == key("/ui/live/sessions", true, bob) {
+	if list := "/ui/live/projects"; key(list, sameRole, ada) != key(list, sameRole, all) || key(list, sameRole, ada) == key(list, sameRole, admin) {
+		t.Error("a view for a role depends on the role, and on nothing else of a person")
+	}
+	if key("/ui/live/sessions", sameSession, ada) == key("/ui/live/sessions", sameSession, bob) {
 		t.Error("two people share a view of their own")
 	}
 }
