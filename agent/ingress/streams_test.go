@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -303,10 +304,11 @@ func TestManyStreams(t *testing.T) {
 // TestALateStreamMayBeSilent: a stream that has waited for its route for longer than a body may stand still can be silent like others.
 func TestALateStreamMayBeSilent(t *testing.T) {
 	_, port := startGRPC(t)
+	_, plain := service(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.ReadAll(r.Body) }) // a gRPC server would answer at once with what is no HTTP/1.1
 	limits := Limits{Stall: time.Second}
 	f := publicFront(t, Config{Node: "n1", Endpoint: up("127.0.0.1"), Limits: limits, OnDemand: &ondemand.Limits{Patience: 2 * time.Minute}})
 	f.ondemand.Connected(true)
-	f.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{publicRoute("slow.b", "", port)}})
+	f.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{publicRoute("slow.b", "", plain)}})
 	c := testpb.NewTestServiceClient(f.dial(t, false))
 	echoed := make(chan error, 1)
 	go func() {
