@@ -24,7 +24,7 @@ func everyView() []string {
 	}
 }
 
-// TestScreenshots opens every view in both themes, on a wide and on a narrow screen. None is wider than its screen. With
+// TestScreenshots opens every view in both themes, on a wide and on a narrow screen. None is wider than its screen, and on a phone no table is. With
 // CARA_SCREENSHOTS=DIR it keeps the pictures; make screenshots does that.
 func TestScreenshots(t *testing.T) {
 	b := testbrowser.Open(t)
@@ -42,6 +42,11 @@ func TestScreenshots(t *testing.T) {
 				must(t, tab.Eval("document.documentElement.scrollWidth - document.documentElement.clientWidth", &wide))
 				if wide > 0 {
 					t.Errorf("/ui/%s is %.0f pixels wider than a screen of %d", path, wide, width)
+				}
+				var cut []string
+				must(t, tab.Eval("[...document.querySelectorAll('.wide')].filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.innerText.slice(0, 40))", &cut))
+				if width < 600 && len(cut) > 0 {
+					t.Errorf("/ui/%s has tables that are wider than a screen of %d: %q", path, width, cut)
 				}
 			}
 		}

@@ -7,7 +7,9 @@
   const note = document.getElementById("link");
   const liveURL = () => location.pathname.replace(/^\/ui\/?/, "/ui/live/") + location.search;
 
-  document.querySelector("nav a[aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" }); // on narrow screens
+  const showCurrent = () => document.querySelector("nav a[aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" }); // on narrow screens
+  showCurrent();
+  addEventListener("resize", showCurrent);
 
   // Times.
   const units = [["y", 31536000], ["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
