@@ -97,18 +97,68 @@ func (d *Dispatcher) FollowServers(ctx context.Context) error {
 	if d.Directory == nil {
 		return nil
 	}
-	at := map[string]directory.Holder{} // of each node, as far as this function has seen
+	seen := newSightings()
 	return d.Directory.Follow(ctx, func(nodes []string) {
 		servers := d.Directory.Servers()
 		if nodes == nil {
 			d.checkPlace(servers)
-			return
 		}
-		d.outlive(nodes, at, servers)
 		for _, node := range nodes {
+			seen.note(node, d.Directory, d.DB.Now())
 			d.yield(node)
 		}
+		for node, server := range seen.lost(servers, d.DB.Now()) {
+			d.Objects.Live.Outlive(node, server, d.DB.Now())
+		}
 	})
+}
+
+// sightings are where the nodes are that some server has, and which have left their server a short time ago.
+type sightings struct {
+	at   map[string]string // the server, by node
+	left map[string]departure
+}
+
+// departure is the server that had a node's agent, and since when no server has it.
+type departure struct {
+	server string
+	at     time.Time
+}
+
+// apart is the longest time between the two signs that a server is lost: its sessions vanish, and the server does.
+const apart = 15 * time.Second
+
+func newSightings() sightings {
+	return sightings{at: map[string]string{}, left: map[string]departure{}}
+}
+
+func (s sightings) note(node string, dir directory.Directory, now time.Time) {
+	h, ok := dir.Holder(node)
+	server, had := s.at[node]
+	switch {
+	case ok:
+		s.at[node] = h.Server
+		delete(s.left, node)
+	case had:
+		s.left[node] = departure{server, now}
+		delete(s.at, node)
+	}
+}
+
+// lost removes and returns the nodes whose server is lost, with that server. The signs of it come in any order. A node that has left
+// long before its server is only removed.
+func (s sightings) lost(servers map[string]*carav1.Server, now time.Time) map[string]string {
+	out := map[string]string{}
+	for node, left := range s.left {
+		late, gone := now.Sub(left.at) > apart, servers[left.server] == nil
+		if gone && !late {
+			out[node] = left.server
+		}
+		if gone || late {
+			delete(s.left, node)
+		}
+	}
+	return out
 }
 
 // checkPlace ends all sessions if this server is not in the directory any more. It may not see what the other servers decide.
@@ -118,22 +168,6 @@ func (d *Dispatcher) checkPlace(servers map[string]*carav1.Server) {
 	}
 	for _, me := range d.Sessions.all() {
 		me.End(api.Unavailable("this server does not reach the store of the cluster: connect to another server"))
-	}
-}
-
-// outlive notes where nodes are, and gives those of a lost server one more full time-out.
-func (d *Dispatcher) outlive(nodes []string, at map[string]directory.Holder, servers map[string]*carav1.Server) {
-	for _, node := range nodes {
-		before, had := at[node]
-		now, has := d.Directory.Holder(node)
-		if has {
-			at[node] = now
-			continue
-		}
-		delete(at, node)
-		if had && before.Server != d.Directory.Self() && servers[before.Server] == nil {
-			d.Objects.Live.Outlive(node, before.Server, d.DB.Now())
-		}
 	}
 }
 
