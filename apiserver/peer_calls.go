@@ -64,6 +64,7 @@ func (d *door) identifyServer(r *http.Request, v *admission.Visit, route route) 
 	if v.Actor, err = v.Again(); err != nil {
 		return err
 	}
+	countKnown(v)
 	return authorise(v.Actor, route.method)
 }
 

@@ -304,6 +304,22 @@ func TestErrorsComeBack(t *testing.T) {
 		_, err = attached.Recv()
 	}
 	eventually(t, "no stream is left", func() bool { return a.streams.Open()+b.streams.Open() == 0 })
+
+	// A server that shuts down ends what it carries to another one.
+	call, err = projects.Logs(t.Context(), &carav1.LogsRequest{Name: "shop", Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(t, agent.attach(agent.openStream().GetStreamId()), &carav1.AttachRequest{Log: &carav1.LogLine{Service: "web", Line: "x"}})
+	if _, err := call.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	b.stop()
+	_, err = call.Recv()
+	testproblem.Want(t, err, codes.Unavailable, "")
+	if !strings.Contains(err.Error(), "shutting down") {
+		t.Errorf("the caller is told %v", err)
+	}
 }
 
 // TestServersBelieveOnlyServers: nobody else can call on behalf of others, or hear the news, and a server can do nothing else.

@@ -132,7 +132,10 @@ func (p *Peers) Conn(server string) (grpc.ClientConnInterface, error) {
 	if other := p.others[server]; other != nil {
 		return other.conn, nil
 	}
-	return nil, api.Unavailable("server %s is not known here yet: try again in some seconds", server)
+	if s := p.Directory.Servers()[server]; s != nil && s.GetAddress() == "" {
+		return nil, api.Unavailable("the agent is connected to server %s on %s, which has no address for the other servers: start it with --advertise", server, s.GetHost())
+	}
+	return nil, api.Unavailable("the agent is connected to server %s, which is not known here yet: try again in some seconds", server)
 }
 
 // Revision returns the revision that another server has reached as far as this one has heard; 0 if it has heard nothing.
@@ -149,8 +152,11 @@ func (p *Peers) Revision(server string) int64 {
 func (p *Peers) HearsAll() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id := range p.Directory.Servers() {
-		if other := p.others[id]; id != p.Directory.Self() && (other == nil || !other.synced.Load()) {
+	for id, s := range p.Directory.Servers() {
+		if id == p.Directory.Self() || s.GetAddress() == "" { // nobody hears of that one
+			continue
+		}
+		if other := p.others[id]; other == nil || !other.synced.Load() {
 			return false
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/directory"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/peers"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -54,6 +55,13 @@ func (r *Relay) away(ctx context.Context, node string) (*away, error) {
 		cancel()
 		leave()
 	}
+	r.Guard.Go("relay", func() error {
+		select {
+		case <-r.DB.Draining:
+		case <-ctx.Done():
+		}
+		return nil
+	}, func(error) { cancel() })
 	ctx, err = peers.Behalf(ctx, &carav1.PeerCall{
 		Server: r.Elsewhere.Directory.Self(), Actor: actor.Name, Token: actor.Token, Session: actor.Session,
 		Client: admission.ClientAddr(ctx), Revision: r.DB.Cache.Revision(),
@@ -65,23 +73,31 @@ func (r *Relay) away(ctx context.Context, node string) (*away, error) {
 	return &away{carav1.NewProjectServiceClient(conn), h.Server, ctx, finish}, nil
 }
 
-// streamed copies the answers of another server to the caller. err is that of the call.
-func streamed[A any](ctx context.Context, w *away, far grpc.ServerStreamingClient[A], err error, send func(*A) error) error {
-	if err != nil {
-		return peers.Failed(ctx, w.server, err)
+// failed returns the error of a call to another server for the caller. ctx is the caller's.
+func (r *Relay) failed(ctx context.Context, w *away, err error) error {
+	if err != nil && ctx.Err() == nil && r.isDraining() {
+		return state.ErrDraining()
 	}
-	return copied(ctx, w, far.Recv, send)
+	return peers.Failed(ctx, w.server, err)
+}
+
+// streamed copies the answers of another server to the caller. err is that of the call.
+func streamed[A any](r *Relay, ctx context.Context, w *away, far grpc.ServerStreamingClient[A], err error, send func(*A) error) error {
+	if err != nil {
+		return r.failed(ctx, w, err)
+	}
+	return copied(r, ctx, w, far.Recv, send)
 }
 
 // copied copies the answers of another server to the caller until they end. ctx is the caller's.
-func copied[M any](ctx context.Context, w *away, recv func() (M, error), send func(M) error) error {
+func copied[M any](r *Relay, ctx context.Context, w *away, recv func() (M, error), send func(M) error) error {
 	for {
 		m, err := recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
-			return peers.Failed(ctx, w.server, err)
+			return r.failed(ctx, w, err)
 		}
 		if err := send(m); err != nil {
 			return err
@@ -92,10 +108,10 @@ func copied[M any](ctx context.Context, w *away, recv func() (M, error), send fu
 // talked is streamed for a call in which both sides send. first is the message that was read already.
 func talked[Q, A any](r *Relay, ctx context.Context, w *away, far grpc.BidiStreamingClient[Q, A], err error, near grpc.BidiStreamingServer[Q, A], first *Q) error {
 	if err != nil {
-		return peers.Failed(ctx, w.server, err)
+		return r.failed(ctx, w, err)
 	}
 	if err := far.Send(first); err != nil && !errors.Is(err, io.EOF) { // Recv has the reason of EOF
-		return peers.Failed(ctx, w.server, err)
+		return r.failed(ctx, w, err)
 	}
 	refused := make(chan error, 1)
 	r.Guard.Go("relay", func() error { return sentOn(far, near) }, func(err error) {
@@ -109,7 +125,7 @@ func talked[Q, A any](r *Relay, ctx context.Context, w *away, far grpc.BidiStrea
 			return err
 		}
 	}
-	err = copied(ctx, w, far.Recv, near.Send)
+	err = copied(r, ctx, w, far.Recv, near.Send)
 	select {
 	case why := <-refused: // the caller sent an invalid message
 		if ctx.Err() == nil {

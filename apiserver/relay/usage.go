@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/caravanserai/cara/apiserver/peers"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -31,7 +30,7 @@ func (r *Relay) GetUsageHistory(ctx context.Context, req *carav1.UsageHistoryReq
 	case w != nil:
 		defer w.finish()
 		out, err := w.GetUsageHistory(w.ctx, req)
-		return out, peers.Failed(ctx, w.server, err)
+		return out, r.failed(ctx, w, err)
 	}
 	names := serviceNames(p)
 	sent := make([]*carav1.ServiceUsageHistory, len(names)) // at most one for each service, whatever the agent sends
