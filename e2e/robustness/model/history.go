@@ -18,6 +18,7 @@ type Operation struct {
 // Listing is a list of all projects at one revision.
 type Listing struct {
 	Client   int            `json:"client"`
+	Server   int            `json:"server"`
 	Start    int64          `json:"start"`
 	End      int64          `json:"end"`
 	Revision int64          `json:"revision"`
@@ -73,6 +74,14 @@ type Logged struct {
 	Key    string `json:"key"`
 }
 
+// Term is a line in the log of a server: it got the lease of a loop, or the loop has written. Both are revisions of etcd.
+type Term struct {
+	Server int    `json:"server"`
+	Loop   string `json:"loop"`
+	Lease  int64  `json:"lease"`
+	Write  int64  `json:"write,omitempty"` // 0 if the server got the lease
+}
+
 // Push is one commit that reached the git server, with the projects that it declares, by name, and their images.
 type Push struct {
 	At       int64             `json:"at"`
@@ -90,6 +99,7 @@ type History struct {
 	Faults     []Fault     `json:"faults"`
 	Pushes     []Push      `json:"pushes,omitempty"`
 	Logged     []Logged    `json:"logged,omitempty"` // if there are several servers
+	Terms      []Term      `json:"terms,omitempty"`
 	// StaleReads is true if several servers answer, each from its own cache. Reads may then be old, and Check gets none.
 	StaleReads bool `json:"staleReads,omitempty"`
 }

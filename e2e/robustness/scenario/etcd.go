@@ -15,19 +15,32 @@ func (r *run) etcdFlags(t *testing.T, i int) []string {
 	t.Helper()
 	var endpoints []string
 	for member, url := range r.target.Etcd.Endpoints {
-		link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"},
-			testlink.Address{Network: "tcp", Name: strings.TrimPrefix(url, "http://")})
-		r.must(t, err)
-		t.Cleanup(func() {
-			if err := link.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		r.target.Links[fmt.Sprintf("%s%d to member %d", fault.EtcdLink, i, member)] = link
-		endpoints = append(endpoints, "http://"+link.Addr())
+		endpoints = append(endpoints, "http://"+r.link(t, fmt.Sprintf("%s%d to member %d", fault.EtcdLink, i, member), strings.TrimPrefix(url, "http://")))
 	}
 	if r.keyFile == "" {
 		r.keyFile = filepath.Join(t.TempDir(), "cluster.key")
 	}
 	return []string{"--store", "etcd", "--etcd-endpoints", strings.Join(endpoints, ","), "--etcd-prefix", "/robustness/", "--cluster-key-file", r.keyFile}
+}
+
+// front is a link before the server with this number, and returns its address. Agents and the other servers use it, and clients do not.
+func (r *run) front(t *testing.T, i int, server string) string {
+	t.Helper()
+	address := r.link(t, fmt.Sprintf("agents and servers to server %d", i), server)
+	r.fronts = append(r.fronts, "http://"+address)
+	return address
+}
+
+// link starts a link that faults can cut, and returns where it listens.
+func (r *run) link(t *testing.T, name, to string) string {
+	t.Helper()
+	link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"}, testlink.Address{Network: "tcp", Name: to})
+	r.must(t, err)
+	t.Cleanup(func() {
+		if err := link.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r.target.Links[name] = link
+	return link.Addr()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,7 +20,6 @@ import (
 	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testgit"
 	"github.com/caravanserai/cara/internal/test/testimage"
-	"github.com/caravanserai/cara/internal/test/testlink"
 )
 
 // source is the name of the source that the pushes go to.
@@ -81,16 +81,12 @@ func (r *run) follow(t *testing.T, url string) {
 func (r *run) agent(t *testing.T, name, host, pool string) {
 	t.Helper()
 	testdocker.Images(t, host, testimage.WebV1, testimage.WebV2, testimage.KV)
-	link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"}, testlink.Address{Network: "tcp", Name: r.first.Address()})
-	r.must(t, err)
-	t.Cleanup(func() {
-		if err := link.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	r.target.Links["agent "+name] = link
+	servers := strings.Join(r.fronts, ",")
+	if servers == "" {
+		servers = "http://" + r.link(t, "agent "+name, r.first.Address())
+	}
 	r.nodes.hosts[name] = host
-	_, err = r.first.StartAgent(testcluster.Agent{Name: name, DockerHost: host, Server: "http://" + link.Addr(), Pool: pool})
+	_, err := r.first.StartAgent(testcluster.Agent{Name: name, DockerHost: host, Server: servers, Pool: pool})
 	r.must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -32,8 +33,9 @@ type run struct {
 	first    *testcluster.Cluster // the agents belong to it
 	recorder *traffic.Recorder
 	watchers []*traffic.Watcher
-	nodes    *nodes // nil without nodes
-	keyFile  string // of the servers on etcd
+	nodes    *nodes   // nil without nodes
+	keyFile  string   // of the servers on etcd
+	fronts   []string // where agents reach these servers
 
 	mu     sync.Mutex
 	failed []error // of the traffic itself
@@ -51,7 +53,7 @@ func Run(t *testing.T, s Scenario, o Options) {
 	problems = append(problems, r.panics()...)
 	h := r.recorder.History()
 	if h.StaleReads = len(r.target.Servers) > 1; h.StaleReads {
-		h.Logged = r.logged()
+		h.Logged, h.Terms = r.logged(), r.terms()
 	}
 	wrong, verdict := validate.History(h, time.Minute)
 	r.judge(t, h, verdict, append(problems, wrong...))
@@ -263,6 +265,28 @@ func (r *run) logged() []model.Logged {
 			at, err := time.Parse(time.RFC3339Nano, found[1])
 			r.note(err)
 			all = append(all, model.Logged{Server: server, At: r.recorder.At(at), Key: found[2]})
+		}
+	})
+	return all
+}
+
+// termLine says that a server got the lease of a loop, or what the scheduler has written.
+var termLine = regexp.MustCompile(`(?m)^time=\S+ level=INFO msg=("this server runs the loop"|"project scheduled") room=(\S+) .*?(?:lease|rev)=(\d+)`)
+
+// terms returns the leases of loops and the writes under them in the servers' logs. A write belongs to the lease that its server got last.
+func (r *run) terms() []model.Term {
+	var all []model.Term
+	r.eachLog(func(server int, _, text string) {
+		last := map[string]int64{}
+		for _, found := range termLine.FindAllStringSubmatch(text, -1) {
+			revision, err := strconv.ParseInt(found[3], 10, 64)
+			r.note(err)
+			t := model.Term{Server: server, Loop: found[2], Lease: last[found[2]], Write: revision}
+			if strings.Contains(found[1], "runs") {
+				last[found[2]] = revision
+				t.Lease, t.Write = revision, 0
+			}
+			all = append(all, t)
 		}
 	})
 	return all

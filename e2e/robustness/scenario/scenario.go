@@ -24,6 +24,8 @@ type Scenario struct {
 	Name string
 	// Members is how many members etcd has; 0 is a server alone on Pebble.
 	Members int
+	// Servers is how many servers run on etcd.
+	Servers int
 	// Nodes is how many nodes there are. They share an engine, where a project's names can exist once: a second copy fails.
 	Nodes int
 	// SmallDisk puts the data of the first server on a file system that faults fill.
@@ -35,7 +37,7 @@ func All() []Scenario {
 	return []Scenario{
 		{Name: "alone", Nodes: 1},
 		{Name: "disk", SmallDisk: true},
-		{Name: "etcd", Members: 3},
+		{Name: "etcd", Members: 3, Servers: 3, Nodes: 2},
 		{Name: "move", Nodes: 2},
 	}
 }
@@ -63,7 +65,7 @@ func (r *run) servers(t *testing.T) {
 	if r.Members > 0 {
 		r.target.Etcd, r.target.Lease = testetcd.Start(t, testetcd.Config{Members: r.Members}), lease
 	}
-	for i := range max(1, min(2, r.Members)) {
+	for i := range max(1, r.Servers) {
 		dir := t.TempDir()
 		if i == 0 && r.SmallDisk {
 			r.target.Disk = smallDisk(t, dir)
@@ -73,6 +75,9 @@ func (r *run) servers(t *testing.T) {
 		}
 		c, err := testcluster.New(testcluster.Config{Dir: dir, Bin: r.options.Bin, ServerFlags: flags})
 		r.must(t, err)
+		if r.Members > 0 {
+			c.ServerFlags = append(c.ServerFlags, "--advertise", r.front(t, i, c.Address()))
+		}
 		r.target.Servers = append(r.target.Servers, c)
 		r.must(t, c.StartEither(t.Context()))
 	}

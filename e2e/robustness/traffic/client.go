@@ -114,6 +114,9 @@ func (c *Client) swap(ctx context.Context, call model.Call) {
 	if c.Random.IntN(4) == 0 { // so that others are faster
 		pause(ctx, time.Duration(c.Random.IntN(50))*time.Millisecond)
 	}
+	if len(c.line.conns) > 1 && c.Random.IntN(3) == 0 { // a server that may not have reached the revision yet
+		c.line.next()
+	}
 	call.Kind, call.From, call.Value = model.Swap, r.Value, c.Recorder.fresh()
 	c.do(ctx, call, p.GetMetadata().GetResourceVersion())
 }
@@ -182,7 +185,7 @@ func (c *Client) project(call model.Call, version string) *carav1.Project {
 func (c *Client) list(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shortCall)
 	defer cancel()
-	l := model.Listing{Client: c.ID, Start: c.Recorder.Now()}
+	l := model.Listing{Client: c.ID, Server: c.line.at, Start: c.Recorder.Now()}
 	list, err := carav1.NewProjectServiceClient(c.line.conn()).ListProjects(bounded, &carav1.ListProjectsRequest{})
 	l.End = c.Recorder.Now()
 	if err == nil {

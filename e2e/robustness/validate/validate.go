@@ -39,6 +39,8 @@ func History(h *model.History, limit time.Duration) ([]string, model.Verdict) {
 	wrong = append(wrong, hosts(line)...)
 	wrong = append(wrong, answers(h, line)...)
 	wrong = append(wrong, late(h, line)...)
+	wrong = append(wrong, fresh(h, line)...)
+	wrong = append(wrong, fenced(h)...)
 	verdict := model.Check(calls(h, line), limit)
 	if !verdict.OK() {
 		wrong = append(wrong, fmt.Sprintf("no order of the calls explains the answers (porcupine says %s)", verdict.Result))

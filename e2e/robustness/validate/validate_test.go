@@ -67,7 +67,7 @@ func TestHistoryFindsMistakes(t *testing.T) {
 		"a read of nothing":         {func(h *model.History) { h.Operations[4].Result.Value = 8 }, "read of p gave the value 8 at revision 4, a watch says 9"},
 		"a stale read":              {func(h *model.History) { h.Operations[4].Result.Value, h.Operations[4].Revision = 8, 2 }, "no order of the calls"},
 		"a stale read of two servers": {func(h *model.History) {
-			h.Operations[4].Result.Value, h.Operations[4].Revision, h.StaleReads = 8, 2, true
+			h.Operations[4].Result.Value, h.Operations[4].Revision, h.Operations[4].Server, h.StaleReads = 8, 2, 1, true
 		}, ""},
 		"a list of another time":     {func(h *model.History) { h.Listings[0].Values = map[string]int{"p": 8} }, "a list at revision 4 has map[p:8], watches say map[p:9]"},
 		"a stale list":               {func(h *model.History) { h.Listings[0] = model.Listing{Start: 44, End: 45, Revision: 3} }, "no order of the calls"},
@@ -128,6 +128,35 @@ func TestHistoryFindsMistakes(t *testing.T) {
 				(*events(h, i))[1].Node = "n2"
 			}
 		}, "p goes to node n2 at revision 2 without a new epoch"},
+		"a server goes back": {func(h *model.History) {
+			h.Operations[4].Result.Value, h.Operations[4].Revision, h.StaleReads = 8, 2, true
+			h.Operations[3].Server, h.Operations[4].Server = 1, 1
+		}, "server 1: p was read with resourceVersion 2 after the server had answered with revision 4, and it had changed at 3"},
+		"a server loses what it had": {func(h *model.History) {
+			h.Operations[4].Result, h.StaleReads = model.Result{Outcome: model.Missing}, true
+		}, "server 0: p was not found after the server had answered with revision 4, which has it"},
+		"another server does not have it yet": {func(h *model.History) {
+			h.Operations[4].Result, h.Operations[4].Server, h.StaleReads = model.Result{Outcome: model.Missing}, 1, true
+		}, ""},
+		"a server lists an older time": {func(h *model.History) {
+			h.Listings[0], h.StaleReads = model.Listing{Start: 44, End: 45, Revision: 3}, true
+		}, "server 0: a list has revision 3 after the server had answered with revision 4"},
+		"a loop writes after its lease": {func(h *model.History) {
+			h.Terms = []model.Term{
+				{Server: 0, Loop: "gc", Lease: 10}, {Server: 0, Loop: "gc", Lease: 10, Write: 11}, {Server: 1, Loop: "gc", Lease: 12}, {Server: 0, Loop: "gc", Lease: 10, Write: 13},
+			}
+		}, "server 0 wrote revision 13 for the loop gc under its lease of revision 10, after server 1 had got the lease at revision 12"},
+		"a loop goes to another server and comes back": {func(h *model.History) {
+			h.Terms = []model.Term{
+				{Server: 0, Loop: "gc", Lease: 10},
+				{Server: 0, Loop: "gc", Lease: 10, Write: 11},
+				{Server: 1, Loop: "gc", Lease: 12},
+				{Server: 1, Loop: "gc", Lease: 12, Write: 13},
+				{Server: 0, Loop: "gc", Lease: 14},
+				{Server: 0, Loop: "gc", Lease: 14, Write: 15},
+				{Server: 2, Loop: "sources", Lease: 11},
+			}
+		}, ""},
 		"a late write": {func(h *model.History) {
 			server := 0
 			h.Faults = []model.Fault{{Start: 1, End: 33, Name: "pause server", Server: &server}}
