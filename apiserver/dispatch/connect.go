@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
-	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -131,32 +131,61 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session, routes *routeF
 	news := newAssignmentFeed()
 	d.deliveries.enter(me.Node, news)
 	defer d.deliveries.leave(me.Node, news)
-	work, ctx := d.Guard.Group(ctx, "Connect", guard.Unlimited)
 	assigned := &assignments{server: d, me: me, news: news, sent: map[string]sentAssignment{}, asked: map[string]int32{}, doomed: map[string]bool{}, copies: map[string]bool{}, restores: map[string]restoreRequest{}}
-	work.Go(func() error { return routes.run(ctx) })
-	work.Go(func() error {
-		if err := d.awaitRecovery(ctx, me, asks); err != nil {
-			return err
-		}
-		if err := assigned.send(assignmentsDue{all: true}); err != nil {
-			return err
-		}
-		if err := routes.full(ctx, d.DB.Cache.View().Changed, known); err != nil {
-			return err
-		}
-		if err := me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}}); err != nil {
-			return err
-		}
-		news.begin()
-		return news.run(ctx, 0, func() error { return assigned.send(news.take()) })
-	})
-	work.Go(func() error {
+	if err := d.sendAll(ctx, me, asks, known, assigned, routes); err != nil {
+		return err
+	}
+	news.begin()
+	return d.sendChanges(ctx, assigned, routes)
+}
+
+// sendAll sends the complete state once, unless the server begins to shut down.
+func (d *Dispatcher) sendAll(ctx context.Context, me *Session, asks bool, known []string, assigned *assignments, routes *routeFeed) error {
+	sent, stop := context.WithCancel(ctx)
+	defer stop()
+	d.Guard.Go("Connect", func() error {
 		select {
+		case <-d.DB.Draining:
+			me.End(state.ErrDraining())
+		case <-sent.Done():
+		}
+		return nil
+	}, func(error) {})
+	if err := d.awaitRecovery(ctx, me, asks); err != nil {
+		return err
+	}
+	if err := assigned.send(assignmentsDue{all: true}); err != nil {
+		return err
+	}
+	if err := routes.full(ctx, d.DB.Cache.View().Changed, known); err != nil {
+		return err
+	}
+	return me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}})
+}
+
+// sendChanges sends what changes until ctx ends or the server begins to shut down. It is one goroutine for all feeds of a session,
+// because with thousands of agents the stacks of their goroutines need more memory than anything else.
+func (d *Dispatcher) sendChanges(ctx context.Context, assigned *assignments, routes *routeFeed) error {
+	var due <-chan time.Time // when changed routes are sent; nil if none have changed
+	for {
+		select {
+		case <-assigned.news.noted:
+			if err := assigned.send(assigned.news.take()); err != nil {
+				return err
+			}
+		case <-routes.noted:
+			if due == nil {
+				due = time.After(feedDelay)
+			}
+		case <-due:
+			due = nil
+			if err := routes.flush(false); err != nil {
+				return err
+			}
 		case <-d.DB.Draining:
 			return state.ErrDraining()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	})
-	return work.Wait()
+	}
 }

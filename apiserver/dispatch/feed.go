@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"context"
 	"sync"
 	"time"
 )
@@ -19,7 +18,7 @@ type feed struct {
 
 func newFeed() feed { return feed{noted: make(chan struct{}, 1)} }
 
-// note wakes run. mu must be held.
+// note wakes the sender. mu must be held.
 func (f *feed) note() {
 	if !f.ready {
 		return
@@ -30,38 +29,17 @@ func (f *feed) note() {
 	}
 }
 
-// wake wakes run without a recorded change.
+// wake wakes the sender without a recorded change.
 func (f *feed) wake() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note()
 }
 
-// begin lets changes wake run, after the complete state has been sent.
+// begin lets changes wake the sender, after the complete state has been sent.
 func (f *feed) begin() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ready = true
 	f.note() // for what was recorded while the complete state was sent
-}
-
-// run calls send after changes, until ctx ends. It waits for a delay first, in which more may change.
-func (f *feed) run(ctx context.Context, delay time.Duration, send func() error) error {
-	for {
-		select {
-		case <-f.noted:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if delay > 0 {
-			select {
-			case <-time.After(delay):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		if err := send(); err != nil {
-			return err
-		}
-	}
 }

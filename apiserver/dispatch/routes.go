@@ -159,11 +159,6 @@ func (f *routeFeed) full(ctx context.Context, rev int64, known []string) error {
 	return nil
 }
 
-// run sends changes until ctx ends.
-func (f *routeFeed) run(ctx context.Context) error {
-	return f.feed.run(ctx, feedDelay, func() error { return f.flush(false) })
-}
-
 // flush sends what has changed. Credentials come before the routes that need them.
 func (f *routeFeed) flush(full bool) error {
 	f.sending.Lock()
