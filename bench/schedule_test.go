@@ -18,19 +18,31 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
+	"github.com/caravanserai/cara/internal/test/testetcd"
 	"github.com/caravanserai/cara/scheduler"
+	"github.com/caravanserai/cara/store/etcd"
 )
 
 // BenchmarkBind is the scheduler's loop against a server with a store on a disk: 10,000 projects wait for 1,000 nodes,
 // and the last of them is bound. Each bind is a compare-and-swap, synced. scheduler.BenchmarkPlace is the decision
 // alone.
 func BenchmarkBind(b *testing.B) {
-	for _, size := range []struct{ nodes, projects int }{{1, 1000}, {1000, 10_000}} {
-		b.Run(fmt.Sprintf("nodes=%d/projects=%d", size.nodes, size.projects), func(b *testing.B) {
+	for _, size := range []struct {
+		store           string
+		nodes, projects int
+	}{{"pebble", 1, 1000}, {"pebble", 1000, 10_000}, {"etcd", 1000, 10_000}} {
+		b.Run(fmt.Sprintf("%s/nodes=%d/projects=%d", size.store, size.nodes, size.projects), func(b *testing.B) {
+			choose := func(*apiserver.Config) {}
+			if size.store == "etcd" {
+				choose = onEtcd(b)
+			}
 			binds, cpu := 0, time.Duration(0)
 			for b.Loop() {
 				b.StopTimer()
-				h := newHouse(b, func(c *apiserver.Config) { c.Authenticator = byName{} })
+				h := newHouse(b, func(c *apiserver.Config) {
+					c.Authenticator = byName{}
+					choose(c)
+				})
 				h.nodes(b, size.nodes)
 				h.projects(b, size.projects)
 				seen := h.follow(b, h.inside(b, "gc"), api.KindProject)
@@ -58,6 +70,20 @@ func BenchmarkBind(b *testing.B) {
 			b.ReportMetric(float64(binds)/b.Elapsed().Seconds(), "binds/s")
 			b.ReportMetric(float64(cpu.Microseconds())/float64(binds), "cpu-µs/bind")
 		})
+	}
+}
+
+// onEtcd starts three members, which share the disk here, and lets servers use them.
+func onEtcd(b *testing.B) func(*apiserver.Config) {
+	b.Helper()
+	members := testetcd.Start(b, testetcd.Config{Members: 3})
+	servers := 0
+	return func(c *apiserver.Config) {
+		servers++
+		st, err := etcd.Open(b.Context(), etcd.Config{Endpoints: members.Endpoints, Prefix: fmt.Sprintf("/bench-%d/", servers), Logger: quiet()})
+		must(b, err)
+		b.Cleanup(func() { must(b, st.Close()) })
+		c.Store = st
 	}
 }
 
