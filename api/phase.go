@@ -32,8 +32,8 @@ type Move struct {
 }
 
 // Moves returns the phase table with every allowed move. The result is a copy.
-func Moves() []Move {
-	return []Move{
+func Moves() [17]Move {
+	return [...]Move{
 		{"", PhasePending, RoleServer, "accepted"},
 		{PhasePending, PhaseScheduled, RoleScheduler, "a node was chosen"},
 		{PhaseScheduled, PhaseRunning, RoleAgent, "every service is up"},

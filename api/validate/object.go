@@ -296,9 +296,11 @@ func MaxItems(fd protoreflect.FieldDescriptor) int {
 // too large gets no further checks, because they would be expensive.
 func (e *fieldErrors) bounds(path string, m protoreflect.Message, size *int) {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if fd.IsMap() || !fd.IsList() && fd.Message() == nil || path == "" && fd.Name() == "status" {
+			return true
+		}
 		at := strings.TrimPrefix(path+"."+fd.JSONName(), ".")
 		switch {
-		case fd.IsMap() || at == "status":
 		case fd.IsList():
 			n := v.List().Len()
 			if most := MaxItems(fd); most > 0 && n > most {
@@ -309,7 +311,7 @@ func (e *fieldErrors) bounds(path string, m protoreflect.Message, size *int) {
 			for i := 0; i < n && fd.Message() != nil; i++ {
 				e.bounds(api.Element(at, i), v.List().Get(i).Message(), size)
 			}
-		case fd.Message() != nil:
+		default:
 			e.bounds(at, v.Message(), size)
 		}
 		return true

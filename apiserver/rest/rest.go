@@ -75,10 +75,10 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	return s.guardHTTP(headAsGet(pages)), nil
 }
 
-// connect registers all services with the gateway.
+// connect registers all services with the gateway. The gateway tries the routes one after the other, the last registered ones
+// first: so those of projects come last.
 func (s *server) connect(ctx context.Context, mux *runtime.ServeMux) error {
 	return errors.Join(
-		connect(ctx, mux, s.Conn, carav1.RegisterProjectServiceHandlerClient, carav1.NewProjectServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterApplyServiceHandlerClient, carav1.NewApplyServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterNodeServiceHandlerClient, carav1.NewNodeServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterSourceServiceHandlerClient, carav1.NewSourceServiceClient),
@@ -89,6 +89,7 @@ func (s *server) connect(ctx context.Context, mux *runtime.ServeMux) error {
 		connect(ctx, mux, s.Conn, carav1.RegisterTokenServiceHandlerClient, carav1.NewTokenServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterSessionServiceHandlerClient, carav1.NewSessionServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterInfoServiceHandlerClient, carav1.NewInfoServiceClient),
+		connect(ctx, mux, s.Conn, carav1.RegisterProjectServiceHandlerClient, carav1.NewProjectServiceClient),
 	)
 }
 

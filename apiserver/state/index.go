@@ -1,7 +1,6 @@
 package state
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -34,10 +33,11 @@ func newIndex() *index {
 
 // clone returns a copy that can be changed while others read x.
 func (x *index) clone() *index {
-	return &index{
-		byNode: x.byNode.clone(), holders: x.holders.clone(), movingTo: x.movingTo.clone(), secrets: x.secrets.clone(), byOwner: x.byOwner.clone(),
-		claims: x.claims.clone(), byObject: x.byObject.clone(), volumes: x.volumes.clone(),
+	c := *x
+	for _, n := range []*nameIndex{&c.byNode, &c.holders, &c.movingTo, &c.secrets, &c.byOwner, &c.claims, &c.byObject, &c.volumes} {
+		n.shared = true
 	}
+	return &c
 }
 
 // update applies one change.
@@ -89,22 +89,27 @@ func keyIf(m proto.Message, key string) string {
 }
 
 // nameIndex holds a set of names for each key.
-type nameIndex struct{ sorted *btree.BTreeG[underKey] }
+type nameIndex struct {
+	sorted *btree.BTreeG[underKey]
+	// shared means that other views read sorted. It is cloned at the first change, since most transactions change few indexes.
+	shared bool
+}
 
 type underKey struct{ key, name string }
 
 func newNameIndex() nameIndex {
-	return nameIndex{btree.NewG(degree, func(a, b underKey) bool {
-		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.name, b.name)) < 0
+	return nameIndex{sorted: btree.NewG(degree/2, func(a, b underKey) bool {
+		return a.key < b.key || a.key == b.key && a.name < b.name
 	})}
 }
 
-func (n nameIndex) clone() nameIndex { return nameIndex{n.sorted.Clone()} }
-
 // move moves name from one key to another. The empty key is not stored.
-func (n nameIndex) move(name, old, to string) {
+func (n *nameIndex) move(name, old, to string) {
 	if old == to {
 		return
+	}
+	if n.shared {
+		n.sorted, n.shared = n.sorted.Clone(), false
 	}
 	if old != "" {
 		n.sorted.Delete(underKey{old, name})
@@ -115,7 +120,7 @@ func (n nameIndex) move(name, old, to string) {
 }
 
 // moveAll moves name from some keys to others. Both are sorted.
-func (n nameIndex) moveAll(name string, old, to []string) {
+func (n *nameIndex) moveAll(name string, old, to []string) {
 	if slices.Equal(old, to) {
 		return
 	}
