@@ -33,11 +33,12 @@ func (d Document) eachFrom(visit func(field string, f *carav1.File)) {
 // Fill sets the entries of each file that has `from`. find returns them for a path relative to the manifest, and whether the
 // path is a folder. Its error says what is wrong with the path. The result has the problems, with their positions.
 func (d Document) Fill(find func(from string) (entries []*carav1.FileEntry, folder bool, err error)) []*carav1.FileProblem {
-	p := newParser(d.File, Limits{})
+	p, filled := newParser(d.File, Limits{}), false
 	d.eachFrom(func(field string, f *carav1.File) {
 		if len(f.GetEntries()) > 0 {
 			return // the manifest was written from a stored project
 		}
+		filled = true
 		line, column := d.Position(field + ".from")
 		entries, folder, err := find(f.GetFrom())
 		switch {
@@ -50,7 +51,7 @@ func (d Document) Fill(find func(from string) (entries []*carav1.FileEntry, fold
 		}
 		f.Entries = entries
 	})
-	if len(p.problems) == 0 {
+	if filled && len(p.problems) == 0 { // else the document is as it was when it was parsed
 		p.validate(d)
 	}
 	d.toOrigins(p.problems)

@@ -97,12 +97,13 @@ func (v *View) enforce(source string, rev int64) []Change {
 	return changes
 }
 
-// inForce returns a stored claim, or nil, with the spec of the staged one.
+// inForce returns a stored claim, or nil, with the spec of the staged one. It shares what it does not change with both.
 func inForce(stored, staged *carav1.Claim, rev int64) *carav1.Claim {
-	c := proto.CloneOf(staged)
+	meta, status := staged.GetMetadata(), staged.GetStatus()
 	if stored != nil {
-		c.Metadata, c.Status = proto.CloneOf(stored.GetMetadata()), proto.CloneOf(stored.GetStatus())
+		meta, status = stored.GetMetadata(), stored.GetStatus()
 	}
+	c := &carav1.Claim{Metadata: proto.CloneOf(meta), Spec: staged.GetSpec(), Status: status}
 	c.Metadata.ResourceVersion = api.FormatRevision(rev)
 	return c
 }
