@@ -73,6 +73,13 @@ type twins struct {
 	both        []*sourcetest.Harness
 }
 
+// bulk adds a file so large that the repository's commits are read by differences.
+func bulk(repo *repository) {
+	data := make([]byte, 100<<10)
+	rand.NewChaCha8([32]byte{}).Read(data)
+	repo.Write("data.bin", string(data))
+}
+
 func newTwins(t *testing.T, repo *repository, change func(*carav1.SourceSpec)) *twins {
 	tw := &twins{repo: repo, diff: &counted{Opener: git.New(config())}, whole: &counted{Opener: git.New(config()), whole: true}}
 	for _, opener := range []*counted{tw.diff, tw.whole} {
@@ -275,6 +282,7 @@ func TestDifferenceStepByStep(t *testing.T) {
 	repo.Write("moved/a.yaml", one("moved", "web:1"))
 	repo.Write("linked/a.yaml", one("linked", "web:1"))
 	repo.Write(".github/workflow.yaml", "on: push\n")
+	bulk(repo)
 	commit := repo.Commit("first")
 	repo.Push()
 	tw := newTwins(t, repo, func(*carav1.SourceSpec) {})
@@ -317,6 +325,7 @@ func compareEdits(t *testing.T, repo *repository, seed uint64, commits int) {
 	for i := range 10 {
 		e.write(fmt.Sprintf("base/%d.yaml", i), sourcetest.Project(fmt.Sprintf("base%d", i), "web:1"))
 	}
+	bulk(repo)
 	commit := repo.Commit("first")
 	repo.Push()
 	tw := newTwins(t, repo, func(s *carav1.SourceSpec) { s.Exclude = []string{"out/**"} })

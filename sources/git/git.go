@@ -254,10 +254,18 @@ func (d *driver) tree(ctx context.Context, objs objects) (*sources.Tree, error) 
 	if len(w.hidden) > 0 {
 		t.Hidden = w.hiddenFiles
 	}
-	if d.differs {
+	if d.differs && !small(objs) {
 		d.keep(newKept(c, objs))
 	}
 	return t, nil
+}
+
+// smallPack is the size of a pack that is not worth a difference: a difference takes a second fetch for the changed files.
+const smallPack = 64 << 10
+
+func small(objs objects) bool {
+	p, remote := objs.(*pack)
+	return remote && p.spool.size <= smallPack
 }
 
 // where names a commit in errors.
