@@ -8,9 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // shownCertificates limits how many hosts a condition describes.

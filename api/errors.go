@@ -7,9 +7,10 @@ import (
 	"net/http"
 	"strconv"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Titles of problems. Clients may compare them; the detail is for people.

@@ -49,8 +49,8 @@ func TestCheckMoveIsTheTable(t *testing.T) {
 			}
 		}
 	}
-	if len(api.Moves()) != len(allowed) {
-		t.Errorf("the table has %d rows, want %d", len(api.Moves()), len(allowed))
+	if moves := api.Moves(); len(moves) != len(allowed) {
+		t.Errorf("the table has %d rows, want %d", len(moves), len(allowed))
 	}
 }
 

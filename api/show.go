@@ -4,8 +4,9 @@ import (
 	"strconv"
 	"strings"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // ServiceReady reports whether a service runs and is healthy, or has completed.
