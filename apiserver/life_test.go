@@ -129,8 +129,10 @@ func TestLifeOfAProject(t *testing.T) {
 	if err != nil || answer.GetGone() || answer.GetMessage() != `project "shop" is being deleted` {
 		t.Fatalf("%v, %v", answer, err)
 	}
-	_, err = w.admin.PutProject(t.Context(), &carav1.PutProjectRequest{Project: web("shop")})
-	testproblem.Want(t, err, codes.Aborted, "Terminating")
+	for _, p := range []*carav1.Project{web("shop"), w.get(t, "shop")} { // another spec, and the same
+		_, err = w.admin.PutProject(t.Context(), &carav1.PutProjectRequest{Project: p})
+		testproblem.Want(t, err, codes.Aborted, "Terminating")
+	}
 	if _, err := w.n2.UpdateProjectStatus(t.Context(), w.reportOf(t, "shop", api.PhaseTerminated)); err != nil {
 		t.Fatal(err)
 	}

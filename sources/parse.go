@@ -2,6 +2,7 @@ package sources
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -53,11 +54,18 @@ func (p *Parsed) misfit(d manifest.Document, message string) {
 	p.Problems = append(p.Problems, &carav1.FileProblem{File: d.File, Line: int32(d.Line), Column: int32(d.Column), Path: "kind", Message: message})
 }
 
+const composeAdvice = "; a source with format: " + api.FormatCompose + " runs such files, and caractrl convert makes a manifest of one"
+
+// SkipsCompose reports whether a warning is about a Compose file in a source of manifests.
+func SkipsCompose(warning *carav1.FileProblem) bool {
+	return strings.HasSuffix(warning.GetMessage(), composeAdvice)
+}
+
 // skipped returns a file without Cara documents. It causes a warning, and declares and holds nothing.
 func skipped(f File, looks string) Parsed {
 	message := "is skipped: it looks like " + looks
 	if looks == manifest.ComposeFile {
-		message += "; a source with format: " + api.FormatCompose + " runs such files, and caractrl convert makes a manifest of one"
+		message += composeAdvice
 	}
 	return Parsed{Path: f.Path, Hash: f.Hash, Skipped: looks, Warnings: []*carav1.FileProblem{{File: f.Path, Message: message}}}
 }

@@ -80,7 +80,7 @@ func inspected(c *container.InspectResponse) engine.Container {
 		}
 	}
 	if c.Config.StopTimeout != nil {
-		out.Grace = time.Duration(*c.Config.StopTimeout) * time.Second
+		out.Grace = new(time.Duration(*c.Config.StopTimeout) * time.Second)
 	}
 	return out
 }

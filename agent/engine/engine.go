@@ -209,8 +209,8 @@ type Container struct {
 	Mounts map[string]Source
 	// Limits are the current limits.
 	Limits Limits
-	// Grace is the stop grace period that it was created with.
-	Grace time.Duration
+	// Grace is the stop grace period that it was created with. Nil if it is not known.
+	Grace *time.Duration
 }
 
 // EngineStart returns when the container last started, by the engine's clock. It identifies a run.

@@ -25,9 +25,9 @@ func life(t *testing.T, s *suite) {
 	must(t, err)
 	inspected := s.inspect(t, id)
 	created := inspected.CreatedAt
-	inspected.Grace, inspected.CreatedAt = 0, created.Truncate(time.Second).UTC()
+	inspected.Grace, inspected.CreatedAt = nil, created.Truncate(time.Second).UTC()
 	for i := range listed {
-		listed[i].Grace, listed[i].CreatedAt = 0, listed[i].CreatedAt.Truncate(time.Second).UTC()
+		listed[i].Grace, listed[i].CreatedAt = nil, listed[i].CreatedAt.Truncate(time.Second).UTC()
 	}
 	if diff := cmp.Diff([]engine.Container{inspected}, listed); diff != "" { // as the agent does not inspect it
 		t.Errorf("a container that was never started (-inspected +listed):\n%s", diff)

@@ -1,7 +1,6 @@
 package step
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -87,7 +86,10 @@ func (h *Have) Up(id string) bool { return up(h.Find(id)) }
 
 // Grace returns the stop grace period of a container.
 func (h *Have) Grace(id string) time.Duration {
-	return cmp.Or(h.Find(id).Grace, api.DefaultStopGracePeriod)
+	if grace := h.Find(id).Grace; grace != nil {
+		return *grace
+	}
+	return api.DefaultStopGracePeriod
 }
 
 // Stops reports whether an action stops a running container.

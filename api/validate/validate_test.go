@@ -423,6 +423,15 @@ func BenchmarkValidate(b *testing.B) {
 	}
 }
 
+func TestValidateFilters(t *testing.T) {
+	check(t, &carav1.ListVolumesRequest{})
+	check(t, &carav1.ListVolumesRequest{State: api.VolumeLost})
+	check(t, &carav1.ListVolumesRequest{State: "inuse"}, `state: is "inuse"; it must be`)
+	check(t, &carav1.ListProjectsRequest{Phase: []string{string(api.PhaseRunning)}})
+	check(t, &carav1.ListProjectsRequest{Phase: []string{"Up"}}, `phase[0]: is "Up"; it must be`)
+	check(t, &carav1.WatchProjectsRequest{Phase: []string{"Up"}}, `phase[0]: is "Up"; it must be`)
+}
+
 func TestValidateBackupSecret(t *testing.T) {
 	secret := func(data map[string]string) *carav1.Secret {
 		return &carav1.Secret{ApiVersion: api.APIVersion, Kind: api.KindSecret, Metadata: &carav1.ObjectMeta{Name: "s"}, Type: api.SecretBackup, StringData: data}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
@@ -158,5 +159,23 @@ func TestStrangersOfManyAddressesAreFew(t *testing.T) {
 	s.Leave(address(0))
 	if _, ok := s.Enter(address(maxAllStrangers)); !ok {
 		t.Error("an answered request still counts")
+	}
+}
+
+func TestRightsThatChangeDuringACall(t *testing.T) {
+	was := identity.Actor{Name: "user/ci", Role: api.RoleDeployer, NamePrefixes: []string{"a"}, Hosts: []string{"*.a.example.com"}}
+	for name, change := range map[string]func(*identity.Actor){
+		"role":     func(a *identity.Actor) { a.Role = api.RoleViewer },
+		"prefixes": func(a *identity.Actor) { a.NamePrefixes = []string{"b"} },
+		"hosts":    func(a *identity.Actor) { a.Hosts = nil },
+	} {
+		now := was
+		v := &Visit{Actor: was, Again: func() (identity.Actor, error) { return now, nil }}
+		if err := v.StillValid(); err != nil {
+			t.Error(err)
+		}
+		if change(&now); v.StillValid() == nil {
+			t.Errorf("%s: still valid", name)
+		}
 	}
 }

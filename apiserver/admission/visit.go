@@ -286,7 +286,8 @@ func (v *Visit) StillValid() error {
 	if err != nil {
 		return err
 	}
-	if actor.Name != v.Actor.Name || actor.Role != v.Actor.Role || !slices.Equal(actor.NamePrefixes, v.Actor.NamePrefixes) {
+	if actor.Name != v.Actor.Name || actor.Role != v.Actor.Role || !slices.Equal(actor.NamePrefixes, v.Actor.NamePrefixes) ||
+		!slices.Equal(actor.Hosts, v.Actor.Hosts) {
 		return api.Unauthenticated("the rights of %s were changed during the call: call again", v.Actor.Name)
 	}
 	return nil

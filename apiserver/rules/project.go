@@ -47,6 +47,9 @@ func DeclareProject(t *state.Tx, in *carav1.Project, terms *carav1.OverrideTerms
 // redeclareBy changes an existing project for a person. what goes into the event, reason into the project's history.
 func redeclareBy(t *state.Tx, in *carav1.Project, terms *carav1.OverrideTerms, what, reason string) (before, after *carav1.Project, err error) {
 	old, _ := state.Read[*carav1.Project](t, in.GetMetadata().GetName())
+	if api.GoingAway(old) {
+		return nil, nil, ErrTerminating(old)
+	}
 	p := proto.CloneOf(old)
 	changed, err := redeclare(t, old, p, in, what)
 	if err != nil {

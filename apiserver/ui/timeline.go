@@ -9,6 +9,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // maxMoments limits a time line.
@@ -139,7 +140,7 @@ func bandOf(p *carav1.Project, all []moment, now time.Time) *band {
 	if len(b.Marks) == 0 {
 		return nil
 	}
-	b.Label = fmt.Sprintf("What happened in the last %s: %d entries. The project is %s", name, len(b.Marks), phaseText(p))
+	b.Label = fmt.Sprintf("What happened in the last %s: %s. The project is %s", name, text.Count(len(b.Marks), "event"), phaseText(p))
 	if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase); c.GetLastTransitionTime() != nil {
 		from := x(c.GetLastTransitionTime().AsTime())
 		b.Since, b.Length = fmt.Sprintf("%.1f", from), fmt.Sprintf("%.1f", bandWidth-from)

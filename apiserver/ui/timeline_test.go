@@ -142,7 +142,7 @@ func TestBand(t *testing.T) {
 	moments := []moment{{At: minute(-1), Tone: good}, {At: minute(-31), Tone: bad}, {At: minute(-500), Tone: dim}}
 	now := minute(0).AsTime()
 	b := bandOf(p, moments, now)
-	if b == nil || b.Span != "hour" || len(b.Marks) != 2 || b.Tone != bad || !strings.HasPrefix(b.Since, "47") || !strings.HasPrefix(b.Label, "What happened in the last hour: 2 entries. The project is Failed since ") {
+	if b == nil || b.Span != "hour" || len(b.Marks) != 2 || b.Tone != bad || !strings.HasPrefix(b.Since, "47") || !strings.HasPrefix(b.Label, "What happened in the last hour: 2 events. The project is Failed since ") {
 		t.Errorf("of the last hour: %+v", b)
 	}
 	if again := bandOf(p, moments, now.Add(30*time.Second)); !cmp.Equal(b, again) {

@@ -33,7 +33,7 @@ func newDevCommand(f *flags) *cobra.Command {
 		Use: "dev [DIR]", Short: "Run server and agent in one process, watching a directory", Args: cobra.MaximumNArgs(1),
 		Long: "Run server and agent in one process, watching a directory. Each save prints a line: what runs and where, or the place\n" +
 			"of the mistake. With --format Compose, each directory with a compose.yaml is a project. Containers keep running when\n" +
-			"it ends; --down removes everything that it started for the directory.",
+			"it ends; --down removes the projects of the directory. Managed volumes keep their data.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {

@@ -11,7 +11,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
-	"github.com/caravanserai/cara/manifest"
+	"github.com/caravanserai/cara/sources"
 )
 
 // Printer remembers what it has reported, so that it reports everything once.
@@ -159,7 +159,7 @@ func (n *Printer) warn(s *carav1.Source) (lines []string) {
 		text := "warning: " + problemLine(p)
 		if !n.warnings[text] {
 			lines = append(lines, text)
-			compose = compose || strings.Contains(p.GetMessage(), "it looks like "+manifest.ComposeFile)
+			compose = compose || sources.SkipsCompose(p)
 		}
 		warnings[text] = true
 	}

@@ -58,11 +58,11 @@ func TestNarrator(t *testing.T) {
 		{0, source(&carav1.FileProblem{File: "web.yaml", Line: 8, Column: 7, Path: "spec.servicesx", Message: "\x1b[31munknown\nfield"}), false, nil},
 		{0, source(), false, []string{"all files are read again without errors"}},
 		{0, source(), false, nil},
-		{0, warned("ais skipped: it looks like a Compose file; and so on", "bcontains a\x1b password"), false, []string{
-			"warning: shop/a.yaml is skipped: it looks like a Compose file; and so on", "warning: shop/b.yaml contains a password",
+		{0, warned("ais skipped: it looks like a Compose file; a source with format: Compose runs such files, and caractrl convert makes a manifest of one", "bcontains a\x1b password"), false, []string{
+			"warning: shop/a.yaml is skipped: it looks like a Compose file; a source with format: Compose runs such files, and caractrl convert makes a manifest of one", "warning: shop/b.yaml contains a password",
 			"to run Compose files, stop this and start cara-server dev --format Compose",
 		}},
-		{0, warned("ais skipped: it looks like a Compose file; and so on", "cis odd"), false, []string{"warning: shop/c.yaml is odd"}},
+		{0, warned("ais skipped: it looks like a Compose file; a source with format: Compose runs such files, and caractrl convert makes a manifest of one", "cis odd"), false, []string{"warning: shop/c.yaml is odd"}},
 		{0, source(), false, nil},
 		{0, project(2, 1, api.PhaseScheduled), false, nil},
 		{500 * time.Millisecond, project(2, 2, api.PhaseRunning), false, []string{"web Running 0.5 s " + running}},

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
+	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/store"
 	"github.com/caravanserai/cara/store/etcd"
 	"github.com/caravanserai/cara/store/pebble"
@@ -28,6 +30,9 @@ func (c *ServerConfig) Migrate(ctx context.Context, from, to string) (objects in
 	c.DataDir, c.Store = dir, storeEtcd
 	if err := c.Validate(); err != nil {
 		return 0, err
+	}
+	if _, err := os.Stat(c.storeDir()); toEtcd && err != nil { // to open it would create it
+		return 0, fmt.Errorf("%s has no store: give the data directory of a server: %w", dir, text.WithoutPath(err))
 	}
 	db, err := c.openEtcd(ctx, toEtcd)
 	if err != nil {

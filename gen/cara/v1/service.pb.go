@@ -5217,7 +5217,7 @@ type ConnectResponse_Credentials struct {
 }
 
 type ConnectResponse_Servers struct {
-	// Servers are the addresses of all servers, after the welcome and when they change.
+	// Servers are the addresses of all servers. They are sent after a heartbeat, at first and when they change.
 	Servers *Servers `protobuf:"bytes,11,opt,name=servers,proto3,oneof"`
 }
 
@@ -9309,9 +9309,10 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x14CreateProjectRequest\x122\n" +
 	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectB\x06\xbaH\x03\xc8\x01\x01R\aproject\"G\n" +
 	"\x11PutProjectRequest\x122\n" +
-	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectB\x06\xbaH\x03\xc8\x01\x01R\aproject\"\xf5\x01\n" +
-	"\x13ListProjectsRequest\x12\x1e\n" +
-	"\x05phase\x18\x01 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x06R\x05phase\x12\"\n" +
+	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectB\x06\xbaH\x03\xc8\x01\x01R\aproject\"\xb7\x02\n" +
+	"\x13ListProjectsRequest\x12`\n" +
+	"\x05phase\x18\x01 \x03(\tBJ\xbaHG\x92\x01D\x10\x06\"@r>R\aPendingR\tScheduledR\aRunningR\x06FailedR\vTerminatingR\n" +
+	"TerminatedR\x05phase\x12\"\n" +
 	"\bnode_ref\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\anodeRef\x12\x1e\n" +
 	"\x05owner\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05owner\x12/\n" +
 	"\x0elabel_selector\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\rlabelSelector\x12 \n" +
@@ -9324,9 +9325,10 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
 	"\vapi_version\x18\x03 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
-	"\x04kind\x18\x04 \x01(\tR\x04kind\"\xfc\x01\n" +
-	"\x14WatchProjectsRequest\x12\x1e\n" +
-	"\x05phase\x18\x01 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x06R\x05phase\x12\"\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"\xbe\x02\n" +
+	"\x14WatchProjectsRequest\x12`\n" +
+	"\x05phase\x18\x01 \x03(\tBJ\xbaHG\x92\x01D\x10\x06\"@r>R\aPendingR\tScheduledR\aRunningR\x06FailedR\vTerminatingR\n" +
+	"TerminatedR\x05phase\x12\"\n" +
 	"\bnode_ref\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\anodeRef\x12\x1e\n" +
 	"\x05owner\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05owner\x12/\n" +
 	"\x0elabel_selector\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\rlabelSelector\x122\n" +
@@ -9867,11 +9869,11 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
 	"\vapi_version\x18\x03 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
-	"\x04kind\x18\x04 \x01(\tR\x04kind\"\xbe\x01\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"\xe8\x01\n" +
 	"\x12ListVolumesRequest\x12!\n" +
 	"\aproject\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\aproject\x12\x1b\n" +
-	"\x04node\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04node\x12\x1d\n" +
-	"\x05state\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05state\x12 \n" +
+	"\x04node\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04node\x12G\n" +
+	"\x05state\x18\x03 \x01(\tB1\xbaH.r,R\x00R\x05InUseR\bRetainedR\x04LostR\aCopyingR\bDeletingR\x05state\x12 \n" +
 	"\x05limit\x18\x04 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\x12'\n" +
 	"\n" +
