@@ -95,6 +95,29 @@ func TestRoutesOnDemand(t *testing.T) {
 	}
 }
 
+// TestMovingRoutes: a route says that its project moves to another node.
+func TestMovingRoutes(t *testing.T) {
+	c := newCluster(t, nil)
+	one := connectAgent(t, c.node(t, "n1"), "a")
+	one.synced()
+	c.node(t, "n2")
+	front := connectAgentAt(t, c.node(t, "n3"), "c", "192.0.2.3:8081", api.CapabilityIngress, api.CapabilityRoutesOnDemand)
+	c.create(t, at("shop", "shop.test"))
+	c.bind(t, "shop", "n1")
+	if err := one.report(one.assignment(), api.PhaseRunning); err != nil {
+		t.Fatal(err)
+	}
+	leads := func(node string, moving bool) func(*carav1.Routes) bool {
+		return func(m *carav1.Routes) bool {
+			return len(m.GetUpserts()) == 1 && m.GetUpserts()[0].GetNode() == node && m.GetUpserts()[0].GetMoving() == moving
+		}
+	}
+	front.asks("shop.test")
+	front.routes(leads("n1", false))
+	c.moveShop(t, "n2")
+	front.routes(leads("n2", true))
+}
+
 // TestRoutesOfEarlierConnection: an agent that connects again names what it knows. An agent without ingress gets no routes.
 func TestRoutesOfEarlierConnection(t *testing.T) {
 	c := newCluster(t, nil)
