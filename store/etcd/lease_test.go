@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"sync"
 	"testing"
@@ -173,5 +174,24 @@ func TestAcquireEnds(t *testing.T) {
 	defer cancel()
 	if _, err := waiter.Acquire(ctx, "work", Candidate{Waiting: func(string, error) { cancel() }}); !errors.Is(err, context.Canceled) {
 		t.Errorf("acquire: %v", err)
+	}
+}
+
+// TestTheLargestTransactionUnderALease: etcd limits the conditions of a transaction, and the lock and a lease are conditions, too.
+func TestTheLargestTransactionUnderALease(t *testing.T) {
+	s := openTest(t, testetcd.Start(t, testetcd.Config{}), Config{})
+	must(t, s.Lock(t.Context(), nil, func([]byte, error) { t.Error("the lock is not free") }))
+	txn := store.Txn{Lease: acquire(t, s, "work", "1").Lease}
+	for i := range store.MaxOps {
+		txn.Do = append(txn.Do, store.Op{Key: fmt.Sprintf("k%d", i), Value: []byte("v")})
+	}
+	for i := range store.MaxConditions {
+		txn.If = append(txn.If, store.Condition{Key: fmt.Sprintf("k%d", i)})
+	}
+	if _, err := s.Commit(t.Context(), txn); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Commit(t.Context(), txn); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("again, although the keys exist: %v", err)
 	}
 }
