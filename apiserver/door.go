@@ -152,7 +152,7 @@ func (d *door) identifySession(r *http.Request, v *admission.Visit) error {
 		return err
 	}
 	sessions{d.Server}.Freshen(r.Context(), secret)
-	v.Again = func() (identity.Actor, error) { return sessions{d.Server}.Actor(r.Context(), secret) }
+	v.Again = func() (identity.Actor, error) { return sessions{d.Server}.Actor(r.Context(), secret) } //nolint:contextcheck // the request carries it
 	actor, err := v.Again()
 	if err != nil {
 		return nil //nolint:nilerr // the page asks to log in again

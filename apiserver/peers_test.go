@@ -200,7 +200,7 @@ func TestCallsReachTheAgent(t *testing.T) {
 			answered := make(chan struct{})
 			go func() {
 				defer close(answered)
-				attached := agent.attach(agent.openStream().GetStreamId()) //nolint:contextcheck // the agent is another program
+				attached := agent.attach(agent.openStream().GetStreamId())
 				answers[name](t, attached)
 				if err := attached.CloseSend(); err != nil {
 					t.Error(err)

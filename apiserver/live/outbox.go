@@ -73,7 +73,11 @@ func (s *State) Unfollow(o *Outbox) {
 }
 
 func (b *outboxes) node(name string) {
-	b.each(func(p *pending) { p.nodes[name] = p.nodes[name] })
+	b.each(func(p *pending) {
+		if _, there := p.nodes[name]; !there {
+			p.nodes[name] = false
+		}
+	})
 }
 func (b *outboxes) info(name string)   { b.each(func(p *pending) { p.nodes[name] = true }) }
 func (b *outboxes) source(name string) { b.each(func(p *pending) { p.sources[name] = true }) }

@@ -82,15 +82,15 @@ func (r *Relay) failed(ctx context.Context, w *away, err error) error {
 }
 
 // streamed copies the answers of another server to the caller. err is that of the call.
-func streamed[A any](r *Relay, ctx context.Context, w *away, far grpc.ServerStreamingClient[A], err error, send func(*A) error) error {
+func streamed[A any](ctx context.Context, r *Relay, w *away, far grpc.ServerStreamingClient[A], err error, send func(*A) error) error {
 	if err != nil {
 		return r.failed(ctx, w, err)
 	}
-	return copied(r, ctx, w, far.Recv, send)
+	return copied(ctx, r, w, far.Recv, send)
 }
 
 // copied copies the answers of another server to the caller until they end. ctx is the caller's.
-func copied[M any](r *Relay, ctx context.Context, w *away, recv func() (M, error), send func(M) error) error {
+func copied[M any](ctx context.Context, r *Relay, w *away, recv func() (M, error), send func(M) error) error {
 	for {
 		m, err := recv()
 		if errors.Is(err, io.EOF) {
@@ -106,7 +106,7 @@ func copied[M any](r *Relay, ctx context.Context, w *away, recv func() (M, error
 }
 
 // talked is streamed for a call in which both sides send. first is the message that was read already.
-func talked[Q, A any](r *Relay, ctx context.Context, w *away, far grpc.BidiStreamingClient[Q, A], err error, near grpc.BidiStreamingServer[Q, A], first *Q) error {
+func talked[Q, A any](ctx context.Context, r *Relay, w *away, far grpc.BidiStreamingClient[Q, A], err error, near grpc.BidiStreamingServer[Q, A], first *Q) error {
 	if err != nil {
 		return r.failed(ctx, w, err)
 	}
@@ -125,7 +125,7 @@ func talked[Q, A any](r *Relay, ctx context.Context, w *away, far grpc.BidiStrea
 			return err
 		}
 	}
-	err = copied(r, ctx, w, far.Recv, near.Send)
+	err = copied(ctx, r, w, far.Recv, near.Send)
 	select {
 	case why := <-refused: // the caller sent an invalid message
 		if ctx.Err() == nil {

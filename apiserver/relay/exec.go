@@ -35,7 +35,7 @@ func (r *Relay) Exec(stream carav1.ProjectService_ExecServer) error {
 	case w != nil: // the other server records the event
 		defer w.finish()
 		far, err := w.Exec(w.ctx)
-		return talked(r, stream.Context(), w, far, err, stream, &carav1.ExecRequest{Message: &carav1.ExecRequest_Start{Start: start}})
+		return talked(stream.Context(), r, w, far, err, stream, &carav1.ExecRequest{Message: &carav1.ExecRequest_Start{Start: start}})
 	}
 	if node := p.GetStatus().GetNodeRef(); r.Sessions.Of(node) == nil { // before the event says that it runs
 		return errNotConnected(node)

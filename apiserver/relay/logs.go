@@ -25,7 +25,7 @@ func (r *Relay) Logs(req *carav1.LogsRequest, out carav1.ProjectService_LogsServ
 	case w != nil:
 		defer w.finish()
 		far, err := w.Logs(w.ctx, req)
-		return streamed(r, out.Context(), w, far, err, out.Send)
+		return streamed(out.Context(), r, w, far, err, out.Send)
 	}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Logs{Logs: proto.CloneOf(req)}}
 	return r.carry(out.Context(), p.GetStatus().GetNodeRef(), ask, talk{down: func(msg *carav1.AttachRequest) error {

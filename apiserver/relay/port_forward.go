@@ -27,7 +27,7 @@ func (r *Relay) PortForward(stream carav1.ProjectService_PortForwardServer) erro
 	case w != nil:
 		defer w.finish()
 		far, err := w.PortForward(w.ctx)
-		return talked(r, stream.Context(), w, far, err, stream, &carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Start{Start: start}})
+		return talked(stream.Context(), r, w, far, err, stream, &carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Start{Start: start}})
 	}
 	if err := stream.SendHeader(nil); err != nil { // the caller sends nothing before it: see cli
 		return err

@@ -23,7 +23,7 @@ func (r *Relay) Top(req *carav1.TopRequest, out carav1.ProjectService_TopServer)
 	case w != nil:
 		defer w.finish()
 		far, err := w.Top(w.ctx, req)
-		return streamed(r, out.Context(), w, far, err, out.Send)
+		return streamed(out.Context(), r, w, far, err, out.Send)
 	}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Top{Top: proto.CloneOf(req)}}
 	return r.carry(out.Context(), p.GetStatus().GetNodeRef(), ask, talk{down: func(msg *carav1.AttachRequest) error {

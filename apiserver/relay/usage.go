@@ -29,7 +29,7 @@ func (r *Relay) GetUsageHistory(ctx context.Context, req *carav1.UsageHistoryReq
 		return nil, err
 	case w != nil:
 		defer w.finish()
-		out, err := w.GetUsageHistory(w.ctx, req)
+		out, err := w.GetUsageHistory(w.ctx, req) //nolint:contextcheck // it is derived from ctx
 		return out, r.failed(ctx, w, err)
 	}
 	names := serviceNames(p)
