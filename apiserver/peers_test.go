@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
-	"iter"
 	"log/slog"
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,16 +15,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/directory"
 	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/identity"
-	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/peers"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -382,179 +377,4 @@ func TestServersBelieveOnlyServers(t *testing.T) {
 	testproblem.Want(t, err, codes.PermissionDenied, api.TitleForbidden)
 	_, err = carav1.NewInfoServiceClient(server).GetInfo(t.Context(), &emptypb.Empty{})
 	testproblem.Want(t, err, codes.PermissionDenied, api.TitleForbidden)
-}
-
-// TestAgentMoves: a session at one server ends the earlier one at another, and the state of the new one is not older.
-func TestAgentMoves(t *testing.T) {
-	all, r := newServers(t, "a", "b")
-	a, b := all["a"], all["b"]
-	conns := joined(t, "n1", a, b)
-	first := connectAgent(t, conns[0], "1")
-	first.synced()
-	a.create(t, web("shop"))
-	a.bind(t, "shop", "n1")
-	first.assignment()
-	again := connectAgent(t, conns[1], "1")
-	if assigned, _ := again.synced(); len(assigned) != 1 {
-		t.Errorf("the agent gets %v from the other server", assigned)
-	}
-	testproblem.Want(t, first.ended(), codes.Unavailable, "") // the same agent has moved
-	impostor := connectAgent(t, conns[0], "2")
-	impostor.synced()
-	if err := again.ended(); !strings.Contains(err.Error(), "another agent has connected") {
-		t.Errorf("the session of another instance ended with %v", err)
-	}
-	if h, ok := r.add("c", "").Holder("n1"); !ok || h.Server != "a" || h.Instance != "2" {
-		t.Errorf("the directory has %v", h)
-	}
-	// A server that has lost its place sends the agents away, and takes none.
-	r.lose("a")
-	testproblem.Want(t, impostor.ended(), codes.Unavailable, "")
-	refused := connectAgent(t, conns[0], "2")
-	testproblem.Want(t, refused.ended(), codes.Unavailable, "")
-}
-
-// TestNewsOfAgents: a heartbeat at one server is known at the other one; the server with the agent decides that it is silent, and the
-// nodes of a lost server get one full time-out.
-func TestNewsOfAgents(t *testing.T) {
-	all, r := newServers(t, "a", "b")
-	a, b := all["a"], all["b"]
-	agent := connectAgentAt(t, a.node(t, "n1"), "1", "192.0.2.1:8081", api.CapabilityPublicIngress)
-	agent.next() // the session has begun
-	if err := agent.stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{}, Confirms: true, Answering: []string{"t1"}}); err != nil {
-		t.Fatal(err)
-	}
-	nodes := carav1.NewNodeServiceClient(b.admin(t))
-	var seen *carav1.Node
-	eventually(t, "b knows the heartbeat of n1", func() bool {
-		n, err := nodes.GetNode(t.Context(), &carav1.GetRequest{Name: "n1"})
-		seen = n
-		return err == nil && n.GetStatus().GetLastHeartbeat() != nil
-	})
-	loop, err := b.Client("scheduler")
-	if err != nil {
-		t.Fatal(err)
-	}
-	scheduler := carav1.NewNodeServiceClient(loop)
-	_, err = scheduler.MarkNodeNotReady(t.Context(), &carav1.MarkNodeNotReadyRequest{Name: "n1", LastHeartbeat: seen.GetStatus().GetLastHeartbeat()})
-	testproblem.Want(t, err, codes.Aborted, "")
-
-	certs, err := b.Client("certs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	presented, err := carav1.NewCertificateServiceClient(certs).PresentChallenge(t.Context(), &carav1.PresentChallengeRequest{Host: "h.example.test", Token: "t1", KeyAuthorization: "t1.x"})
-	if err != nil || len(presented.GetReady()) != 1 || len(presented.GetMissing()) != 0 {
-		t.Errorf("the challenge is answered by %v, %v", presented, err)
-	}
-
-	before := b.live.Beats.Of("n1")
-	r.ahead.Store(int64(2 * dispatch.NodeLease)) // a marks the node itself: no scheduler runs
-	eventually(t, "b knows that the node is not ready", func() bool {
-		n, err := nodes.GetNode(t.Context(), &carav1.GetRequest{Name: "n1"})
-		return err == nil && n.GetStatus().GetState() == api.NodeNotReady
-	})
-	r.lose("a")
-	eventually(t, "the node of the lost server gets more time", func() bool { return b.live.Beats.Of("n1").After(before) })
-}
-
-// TestWebhookAnywhere: a delivery at one server wakes a subscriber at the other one, once, and both show it.
-func TestWebhookAnywhere(t *testing.T) {
-	all, _ := newServers(t, "a", "b")
-	a, b := all["a"], all["b"]
-	sub := b.live.Hints.Subscribe()
-	defer b.live.Hints.Unsubscribe(sub)
-	d := &carav1.Delivery{Id: "1", Result: api.DeliveryAccepted, Time: timestamppb.Now()}
-	a.live.Hints.Seen("src", "1")
-	a.live.Hints.Tell("src", d)
-	a.live.Hints.Note("src", d)
-	select {
-	case <-sub.Wake:
-	case <-time.After(time.Minute):
-		t.Fatal("the subscriber at the other server hears nothing")
-	}
-	if got := sub.Take()["src"]; !proto.Equal(got, d) {
-		t.Errorf("the hint is %v", got)
-	}
-	eventually(t, "the delivery is known", func() bool { return proto.Equal(b.live.Hints.Of("src"), d) })
-	if !b.live.Hints.Seen("src", "1") {
-		t.Error("the other server would take the same delivery again")
-	}
-}
-
-// lateStore is a store whose changes reach the cache of one server only when they are let through.
-type lateStore struct {
-	store.Store
-	open  atomic.Pointer[chan struct{}] // nil lets changes through
-	asked atomic.Int32
-}
-
-func (l *lateStore) Get(ctx context.Context, key string) (store.KV, error) {
-	defer l.asked.Add(1)
-	return l.Store.Get(ctx, key)
-}
-
-func (l *lateStore) Watch(ctx context.Context, after int64) iter.Seq2[store.Change, error] {
-	return func(yield func(store.Change, error) bool) {
-		for c, err := range l.Store.Watch(ctx, after) {
-			if wait := l.open.Load(); wait != nil {
-				select {
-				case <-*wait:
-				case <-ctx.Done():
-				}
-			}
-			if !yield(c, err) {
-				return
-			}
-		}
-	}
-}
-
-// TestCredentialsAnywhere: what one server has made authenticates at another one at once, although its cache is behind.
-func TestCredentialsAnywhere(t *testing.T) {
-	first, r := newCluster(t, nil), newRegistry()
-	late := &lateStore{Store: first.db.Store}
-	a, b := first.another(t, r, "a", first.db.Store), first.another(t, r, "b", late)
-	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
-	wait := make(chan struct{})
-	late.open.Store(&wait)
-	token, err := carav1.NewTokenServiceClient(a.admin(t)).CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: &carav1.Token{Metadata: &carav1.ObjectMeta{Name: "new"}, Role: api.RoleViewer}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	answered := make(chan error, 1)
-	go func() {
-		_, err := carav1.NewInfoServiceClient(b.dial(t, token.GetSecret())).GetInfo(t.Context(), &emptypb.Empty{})
-		answered <- err
-	}()
-	eventually(t, "b asks the store", func() bool { return late.asked.Load() > 0 })
-	late.open.Store(nil)
-	close(wait)
-	if err := <-answered; err != nil {
-		t.Error(err)
-	}
-	_, err = carav1.NewInfoServiceClient(b.dial(t, identity.FormatToken("none", identity.NewSecret()))).GetInfo(t.Context(), &emptypb.Empty{})
-	testproblem.Want(t, err, codes.Unauthenticated, "")
-
-	// A login with a link, and the page after it, at three servers.
-	link, err := carav1.NewTokenServiceClient(a.admin(t)).CreateLogin(t.Context(), &emptypb.Empty{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, _, err := sessions{b.Server}.Open(t.Context(), strings.TrimPrefix(link.GetPath(), objects.LoginPath))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if actor, err := (sessions{a.Server}).Actor(t.Context(), secret); err != nil || actor.Name != "user/admin" {
-		t.Errorf("the session of the other server is %v, %v", actor, err)
-	}
-
-	// A node that has joined at one server connects to the other one, and a server that deletes it ends its session there.
-	conns := joined(t, "n1", a, b)
-	agent := connectAgent(t, conns[1], "1")
-	agent.synced()
-	if _, err := carav1.NewNodeServiceClient(a.admin(t)).DeleteNode(t.Context(), &carav1.DeleteRequest{Name: "n1"}); err != nil {
-		t.Fatal(err)
-	}
-	testproblem.Want(t, agent.ended(), codes.PermissionDenied, "")
 }

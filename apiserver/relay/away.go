@@ -50,7 +50,7 @@ func (r *Relay) away(ctx context.Context, node string) (*away, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	over, cancel := context.WithCancel(ctx)
 	finish := func() {
 		cancel()
 		leave()
@@ -58,11 +58,11 @@ func (r *Relay) away(ctx context.Context, node string) (*away, error) {
 	r.Guard.Go("relay", func() error {
 		select {
 		case <-r.DB.Draining:
-		case <-ctx.Done():
+		case <-over.Done():
 		}
 		return nil
 	}, func(error) { cancel() })
-	ctx, err = peers.Behalf(ctx, &carav1.PeerCall{
+	far, err := peers.Behalf(over, &carav1.PeerCall{
 		Server: r.Elsewhere.Directory.Self(), Actor: actor.Name, Token: actor.Token, Session: actor.Session,
 		Client: admission.ClientAddr(ctx), Revision: r.DB.Cache.Revision(),
 	})
@@ -70,7 +70,7 @@ func (r *Relay) away(ctx context.Context, node string) (*away, error) {
 		finish()
 		return nil, err
 	}
-	return &away{carav1.NewProjectServiceClient(conn), h.Server, ctx, finish}, nil
+	return &away{carav1.NewProjectServiceClient(conn), h.Server, far, finish}, nil
 }
 
 // failed returns the error of a call to another server for the caller. ctx is the caller's.
