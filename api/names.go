@@ -32,12 +32,6 @@ const (
 	NodeDraining = "Draining"
 )
 
-// States of a server.
-const (
-	ServerActive  = "Active"
-	ServerStandby = "Standby"
-)
-
 // States of a Managed volume.
 const (
 	VolumeInUse    = "InUse"

@@ -14,11 +14,9 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver/directory"
-	"github.com/caravanserai/cara/apiserver/forward"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/oidc"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/connlimit"
 	"github.com/caravanserai/cara/store"
 )
 
@@ -81,10 +79,6 @@ type Config struct {
 	BookmarkInterval time.Duration
 	// Servers returns the servers of the cluster. The default is a server that knows only its version.
 	Servers func(context.Context) ([]*carav1.Server, error)
-	// Forwarded receives the connections that standbys pass on, with ForwardedLimits. nil without standbys. The TLS
-	// configuration of the listener must offer forward.Protocol.
-	Forwarded       *forward.Receiver
-	ForwardedLimits connlimit.Config
 	// DrainTimeout is how long Run waits for open calls when it ends; 0 is 10 s.
 	DrainTimeout time.Duration
 
@@ -140,7 +134,7 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Servers == nil {
 		c.Servers = func(context.Context) ([]*carav1.Server, error) {
-			return []*carav1.Server{{Version: c.Version, State: api.ServerActive}}, nil
+			return []*carav1.Server{{Version: c.Version}}, nil
 		}
 	}
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, defaultMaxBody)

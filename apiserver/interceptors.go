@@ -39,6 +39,9 @@ func (s *Server) unary(who identify) grpc.UnaryServerInterceptor {
 		if err := s.check(actor, info.FullMethod, req); err != nil {
 			return nil, err
 		}
+		if err := s.catchUp(ctx, req); err != nil {
+			return nil, err
+		}
 		return handler(identity.WithActor(ctx, actor), req)
 	}
 }

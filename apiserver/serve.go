@@ -3,7 +3,6 @@ package apiserver
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log"
@@ -18,7 +17,6 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/dispatch"
-	"github.com/caravanserai/cara/apiserver/forward"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
@@ -53,21 +51,15 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work, workCtx := s.guard.Group(feedCtx, "Run", guard.Unlimited)
 	work.Go(func() error { return s.db.Cache.Feed(workCtx, s.db.Store) })
 	work.Go(func() error { return s.visits.EndWithTokens(workCtx) })
-	work.Go(func() error { return objects.Certificates{Service: s.objects}.KeepCertificates(workCtx) })
-	work.Go(func() error { return dispatch.Conditions{DB: s.db}.Keep(workCtx) })
 	work.Go(func() error { return sessions{s}.keepFresh(workCtx) })
 	work.Go(func() error { return s.agents.KeepRoutes(workCtx) })
 	work.Go(func() error { return s.agents.KeepRecovery(workCtx, cmp.Or(s.cfg.recoveryWait, dispatch.NodeLease)) })
 	work.Go(func() error { return s.keepServers(workCtx) })
 	s.servePeers(workCtx, work)
-	work.Go(func() error {
-		select {
-		case <-s.db.Cache.Loaded: // a killed server may have left staged claims
-			return errors.Join(s.agents.ReleaseLost(workCtx), s.objects.SettleSnapshots(workCtx))
-		case <-workCtx.Done():
-			return nil
-		}
-	})
+	if s.cfg.Directory == nil {
+		work.Go(func() error { return s.Keep(workCtx) })
+		work.Go(func() error { return s.Settle(workCtx) })
+	}
 
 	gs := grpc.NewServer(
 		grpc.UnaryInterceptor(s.unary(admission.Visitor)),
@@ -79,17 +71,13 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	hs := httpServer(s.fromStandby(handler), s.cfg.Logger)
-	if s.cfg.Forwarded != nil {
-		hs.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){forward.Protocol: s.cfg.Forwarded.Serve}
-	}
+	hs := httpServer(handler, s.cfg.Logger)
 	work.Go(func() error {
 		if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", l.Addr(), err)
 		}
 		return nil
 	})
-	s.serveForwarded(work, hs)
 	select {
 	case <-ctx.Done():
 	case <-workCtx.Done(): // the cache or the listener failed: pending calls end, and Run returns the cause
@@ -103,15 +91,36 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	return err
 }
 
+// Keep writes what follows from several objects, such as conditions and the Secrets of certificates, until ctx ends. Run does so for a
+// server alone. Of several servers one at a time does it, with the lease of the reconciler in ctx.
+func (s *Server) Keep(ctx context.Context) error {
+	work, ctx := s.guard.Group(ctx, "Keep", guard.Unlimited)
+	work.Go(func() error { return objects.Certificates{Service: s.objects}.KeepCertificates(ctx) })
+	work.Go(func() error { return dispatch.Conditions{DB: s.db}.Keep(ctx) })
+	work.Go(func() error {
+		if s.db.Cache.Filled(ctx) != nil {
+			return nil // the server ends
+		}
+		return s.agents.ReleaseLost(ctx)
+	})
+	return work.Wait()
+}
+
+// Settle settles what an interrupted publication of a snapshot has left. No publication may run meanwhile, so of several servers
+// the one with the lease of the loop `sources` does it, before the loop begins.
+func (s *Server) Settle(ctx context.Context) error {
+	if s.db.Cache.Filled(ctx) != nil {
+		return nil // the server ends
+	}
+	return s.objects.SettleSnapshots(ctx)
+}
+
 // serverLog logs net/http's messages at debug level. They are mostly about clients that disconnect.
 func serverLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
 
 // drain ends the open calls: long streams immediately, other calls when they are done or the timeout is over.
 func (s *Server) drain(ctx context.Context, hs *http.Server) error {
 	close(s.db.Draining)
-	if s.cfg.Forwarded != nil {
-		s.cfg.Forwarded.Drain()
-	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 	defer cancel()
 	err := hs.Shutdown(bounded)

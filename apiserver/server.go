@@ -79,6 +79,7 @@ func New(cfg Config) (*Server, error) {
 	s.agents = &dispatch.Dispatcher{DB: s.db, Objects: s.objects, Guard: s.guard, Identity: cfg.Identity, Joins: semaphore.NewWeighted(1), ClusterID: cfg.ClusterID, Authenticate: s.network, Routes: dispatch.NewRouteIndex()}
 	s.streams = &relay.Relay{DB: s.db, Guard: s.guard, Sessions: &s.agents.Sessions, MaxPerCaller: cfg.MaxStreamsPerCaller}
 	if cfg.Directory != nil {
+		s.db.Ahead = maxAhead
 		s.peers = &peers.Peers{Directory: cfg.Directory, Identity: cfg.Identity, Live: s.live, DB: s.db, Guard: s.guard}
 		s.db.Late = rate.NewLimiter(lateReads, 2*lateReads)
 		s.agents.Directory, s.agents.HearsAll = cfg.Directory, s.peers.HearsAll

@@ -3,19 +3,13 @@ package apiserver
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"errors"
-	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/admission"
-	"github.com/caravanserai/cara/apiserver/guard"
-	"github.com/caravanserai/cara/apiserver/rest"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -28,21 +22,47 @@ func (s infoService) ListServers(ctx context.Context, _ *emptypb.Empty) (*carav1
 	if err != nil {
 		return nil, api.Unavailable("the servers of the cluster are not known: %v", err)
 	}
-	agents := s.agents.Sessions.Through()
+	agents := s.agentsOf()
 	for _, one := range all {
-		one.Agents = int32(agents[one.GetId()]) //nolint:gosec // bounded by the connections of a server
-		if one.GetState() == api.ServerActive {
-			one.Agents += int32(agents[""]) //nolint:gosec // see above
-		}
+		one.Agents = int32(agents(one.GetId())) //nolint:gosec // bounded by the connections of a server
+		one.Lag = s.lag(one.GetId())
 	}
 	return &carav1.ListServersResponse{Items: all}, nil
 }
 
-// servers returns the servers, first the active one and then by address.
+// agentsOf returns what counts the agents that are connected to a server.
+func (s *Server) agentsOf() func(server string) int {
+	if s.cfg.Directory == nil {
+		return func(string) int { return s.agents.Sessions.Count() }
+	}
+	count := map[string]int{}
+	nodes, _ := state.List[*carav1.Node](s.db.Cache, "", "")
+	for _, n := range nodes {
+		if h, ok := s.cfg.Directory.Holder(n.GetMetadata().GetName()); ok {
+			count[h.Server]++
+		}
+	}
+	return func(server string) int { return count[server] }
+}
+
+// lag returns how many revisions a server is behind this one, or nil if this one hears nothing from it.
+func (s *Server) lag(server string) *int64 {
+	var behind int64
+	if s.cfg.Directory != nil && server != s.cfg.Directory.Self() {
+		revision := s.peers.Revision(server)
+		if revision == 0 {
+			return nil
+		}
+		behind = max(0, s.db.Cache.Followed()-revision)
+	}
+	return &behind
+}
+
+// servers returns the servers, by address.
 func (s *Server) servers(ctx context.Context) ([]*carav1.Server, error) {
 	all, err := s.cfg.Servers(ctx)
 	slices.SortFunc(all, func(a, b *carav1.Server) int {
-		return cmp.Or(cmp.Compare(a.GetState(), b.GetState()), cmp.Compare(a.GetAddress(), b.GetAddress()), cmp.Compare(a.GetId(), b.GetId()))
+		return cmp.Or(cmp.Compare(a.GetAddress(), b.GetAddress()), cmp.Compare(a.GetId(), b.GetId()))
 	})
 	return all, err
 }
@@ -83,38 +103,4 @@ func addresses(all []*carav1.Server, before []string) []string {
 		}
 	}
 	return out[:min(len(out), maxServersTold)]
-}
-
-// serveForwarded serves the connections that standbys pass on, if there can be any.
-func (s *Server) serveForwarded(work guard.Group, hs *http.Server) {
-	if s.cfg.Forwarded == nil {
-		return
-	}
-	l := s.cfg.Forwarded.Clients(s.cfg.ForwardedLimits, s.cfg.Identity.TLSConfig())
-	work.Go(func() error {
-		if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve the connections of standbys: %w", err)
-		}
-		return nil
-	})
-}
-
-// fromStandby handles what is different for a connection that a standby has passed on: the standby is not ready in the sense of
-// a load balancer, which should choose the active server, and a request may have been encrypted on its way to the standby.
-func (s *Server) fromStandby(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn := admission.Forwarded(r.Context())
-		if conn == nil {
-			next.ServeHTTP(w, r)
-			return
-		}
-		if r.URL.Path == "/readyz" {
-			rest.WriteProblem(w, api.ProblemOf(api.Unavailable("this server is a standby; it passes calls on to the active one")))
-			return
-		}
-		if conn.Secure() {
-			r.TLS = &tls.ConnectionState{HandshakeComplete: true, Version: tls.VersionTLS13}
-		}
-		next.ServeHTTP(w, r)
-	})
 }

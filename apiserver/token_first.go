@@ -45,7 +45,7 @@ func (s *Server) FirstStart(ctx context.Context) error {
 		}
 		have[token.GetMetadata().GetName()] = kv.Modified
 	}
-	adminSecret, joinSecret, err := s.cfg.Identity.FirstTokens(firstAdmin, firstJoin)
+	adminSecret, joinSecret, fresh, err := s.cfg.Identity.FirstTokens(firstAdmin, firstJoin)
 	if err != nil {
 		return fmt.Errorf("make the first tokens: %w", err)
 	}
@@ -68,8 +68,12 @@ func (s *Server) FirstStart(ctx context.Context) error {
 		txn.If = append(txn.If, store.Condition{Key: key, Modified: have[first.name]})
 		txn.Do = append(txn.Do, store.Op{Key: key, Value: value})
 	}
-	if _, err := s.db.Store.Commit(ctx, txn); err != nil && !errors.Is(err, store.ErrConflict) {
-		return fmt.Errorf("store the first tokens: %w", err)
+	_, err = s.db.Store.Commit(ctx, txn)
+	switch {
+	case errors.Is(err, store.ErrConflict): // another server has created the tokens at the same moment
+		err = s.cfg.Identity.DropTokens(fresh)
+	case err != nil:
+		err = fmt.Errorf("store the first tokens: %w", err)
 	}
-	return nil // on a conflict another call has created the tokens
+	return err
 }

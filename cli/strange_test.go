@@ -65,7 +65,7 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 		"backups":    backedUp,
 		"routes":     kind.Routes([]*carav1.Project{routed}, "")[0],
 		"sessions":   &carav1.Session{Metadata: p.Metadata, Actor: evil, Client: evil, Role: evil, Token: evil, NamePrefixes: []string{evil}},
-		"servers":    &kind.ClusterServer{Server: &carav1.Server{Address: evil, Host: evil, State: evil, Version: evil, Id: evil, Loops: []string{evil}}},
+		"servers":    &kind.ClusterServer{Server: &carav1.Server{Address: evil, Host: evil, Version: evil, Id: evil, Loops: []string{evil}}},
 		"tokens":     &carav1.Token{Metadata: p.Metadata, Role: evil, NamePrefix: evil},
 	}
 	for _, k := range kind.All() {

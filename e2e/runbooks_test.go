@@ -8,12 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // TestRunbooks does what docs/high-availability.md says for each loss, on one cluster of three members of etcd and two servers. The loss
-// of etcd's majority is TestRecover; containers are in TestStandby and TestAnyServer.
+// of etcd's majority is TestRecover; containers are in TestTakeover and TestAnyServer.
 func TestRunbooks(t *testing.T) {
 	testneed.NotShort(t)
 	t.Parallel()
@@ -22,7 +21,6 @@ func TestRunbooks(t *testing.T) {
 	tokenFile := filepath.Join(p.DataDir(), "admin.token")
 	token, err := os.ReadFile(tokenFile)
 	p.must(err)
-	both := map[string]string{p.servers[0].Listen: api.ServerActive, p.servers[1].Listen: api.ServerStandby}
 	part := func(name string, do func()) {
 		p.sub(name, func(w *testCluster) {
 			before := p.testCluster
@@ -43,19 +41,19 @@ func TestRunbooks(t *testing.T) {
 			return nil
 		})
 	})
-	part("a standby is lost", func() {
+	part("a server is lost", func() {
 		p.must(p.servers[1].Server.Kill())
 		p.Server = p.servers[0].Server
 		p.must(os.RemoveAll(p.servers[1].DataDir())) // the machine is new
-		p.standby(1)
-		p.listed(both)
+		p.starts(1)
+		p.listed(p.servers...)
 	})
-	part("a site is lost", func() { // one of three: the active server, and a member of etcd
+	part("a site is lost", func() { // one of three: the server that runs the loops, and a member of etcd
 		p.etcd.Kill(0)
 		at := time.Now()
 		p.must(p.servers[0].Server.Kill())
 		p.takesOver(1, at)
-		p.standby(0)
+		p.starts(0)
 		p.etcd.Run(0)
 	})
 	part("a member of etcd is lost for good", func() {
@@ -72,9 +70,9 @@ func TestRunbooks(t *testing.T) {
 			p.must(os.RemoveAll(s.DataDir()))
 		}
 		p.starts(0)
-		p.standby(1)
+		p.starts(1)
 		p.must(os.WriteFile(tokenFile, token, 0o600)) // people have theirs; etcd has its hash
-		p.listed(both)
+		p.listed(p.servers...)
 	})
 	part("the cluster key is lost", func() {
 		p.stopAll()
@@ -86,26 +84,18 @@ func TestRunbooks(t *testing.T) {
 		}
 		p.etcd.Delete("/e2e/shared")
 		p.starts(0) // its data directory has the identity; it makes a new key
-		p.standby(1)
-		p.listed(both)
+		p.starts(1)
+		p.listed(p.servers...)
 	})
 	p.Server = p.servers[1].Server
 }
 
-// standby starts a server that is a standby.
-func (p *pair) standby(i int) {
-	p.Helper()
-	ctx, cancel := p.patience()
-	defer cancel()
-	p.must(p.servers[i].StartStandby(ctx))
-}
-
-// starts starts a server that becomes the active one.
+// starts starts a server, and waits until it is ready.
 func (p *pair) starts(i int) {
 	p.Helper()
 	ctx, cancel := p.patience()
 	defer cancel()
-	p.must(p.servers[i].StartServer(ctx))
+	p.must(p.servers[i].StartBeside(ctx))
 }
 
 func (p *pair) stopAll() {

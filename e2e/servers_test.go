@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testimage"
@@ -27,33 +26,36 @@ func (p *pair) anywhere(ctx context.Context, args ...string) testcluster.Result 
 	return r
 }
 
-// listed waits until `get servers` shows these servers with their states.
-func (p *pair) listed(want map[string]string) {
+// listed waits until `get servers` shows these servers, and each loop on one of them.
+func (p *pair) listed(want ...*testcluster.Cluster) {
 	p.Helper()
 	ctx, cancel := p.patience()
 	defer cancel()
-	var last string
-	p.must(testcluster.WaitFor(ctx, "the servers are listed", func(ctx context.Context) error {
-		last = p.anywhere(ctx, "get", "servers").Stdout
-		states := map[string]string{}
-		for _, line := range strings.Split(strings.TrimSpace(last), "\n")[1:] {
-			if cells := strings.Fields(line); len(cells) > 1 {
-				states[cells[0]] = cells[1]
+	p.must(testcluster.WaitFor(ctx, "the servers and their loops are listed", func(ctx context.Context) error {
+		list := p.anywhere(ctx, "get", "servers").Stdout
+		for _, s := range want {
+			if !strings.Contains(list, s.Listen+" ") {
+				return fmt.Errorf("%s is not in %s", s.Listen, list)
 			}
 		}
-		if !maps.Equal(states, want) {
-			return fmt.Errorf("they are %v, want %v", states, want)
+		for _, loop := range []string{"sources", "reconciler", "scheduler", "gc"} {
+			if strings.Count(list, loop) != 1 {
+				return fmt.Errorf("the loop %s does not run on one server: %s", loop, list)
+			}
+		}
+		if n := strings.Count(list, "\n") - 1; n != len(want) {
+			return fmt.Errorf("%d servers are listed, want %d: %s", n, len(want), list)
 		}
 		return nil
 	}))
 }
 
-// TestAnyServer: without a balancer, agents and people use the address of any server. A standby passes everything on: calls, watches,
-// shells, and the connections of agents. When the active server is killed, agents and people go on with the other one.
+// TestAnyServer: without a balancer, agents and people use the address of any server. Each server answers every call: it passes shells
+// and the like on to the server that has the agent. When a server is killed, agents and people go on with the other one.
 func TestAnyServer(t *testing.T) {
 	host := testdocker.Engine(t)
 	t.Parallel()
-	p := newServers(t, false) // the verbs use the standby
+	p := newServers(t, false) // the verbs use the second server
 	testdocker.Images(t, host, testimage.WebV1)
 	pool := <-pools
 	p.pools["n1"] = pool
@@ -66,12 +68,16 @@ func TestAnyServer(t *testing.T) {
 	p.running(kept)
 	before := p.containers(host, kept)
 	tools := p.toolbox("tools")
-	if r := p.ctl("said", "exec", "-i", tools, "--", "sh", "-c", "cat; exit 7"); r.Code != 7 || r.Stdout != "said" {
-		t.Errorf("exec through the standby: %+v", r)
+	for _, s := range p.servers { // the agent is connected to one of them
+		r, err := p.Program(t.Context(), "said", "caractrl", "--server", s.URL(), "--token-file", filepath.Join(p.DataDir(), "admin.token"),
+			"exec", "-i", tools, "--", "sh", "-c", "cat; exit 7")
+		if p.must(err); r.Code != 7 || r.Stdout != "said" {
+			t.Errorf("exec at %s: %+v", s.Listen, r)
+		}
 	}
 	watch := p.begin("get", "projects", "-w")
 	p.prints(watch, kept)
-	p.listed(map[string]string{p.servers[0].Listen: api.ServerActive, p.servers[1].Listen: api.ServerStandby})
+	p.listed(p.servers...)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	p.must(testcluster.WaitFor(ctx, "the agent knows both servers", func(context.Context) error {
@@ -88,18 +94,18 @@ func TestAnyServer(t *testing.T) {
 	p.ready("n1")
 	p.running(p.name("empty"))
 	t.Logf("a new project runs after %.1f s", time.Since(at).Seconds())
-	p.listed(map[string]string{p.servers[1].Listen: api.ServerActive})
-	p.must(p.servers[0].StartStandby(ctx))
+	p.listed(p.servers[1])
+	p.must(p.servers[0].StartBeside(ctx))
 
 	at = time.Now()
 	p.must(p.servers[1].Server.Kill()) // the agent has never been told to use the other one
 	p.must(p.servers[0].AwaitReady(ctx))
 	t.Logf("server 0: ready after %.1f s", time.Since(at).Seconds())
-	p.must(p.servers[1].StartStandby(ctx))
+	p.must(p.servers[1].StartBeside(ctx))
 	p.Server = p.servers[1].Server
 	p.writes(p.name("later"))
 	p.running(p.name("later"))
-	p.listed(map[string]string{p.servers[0].Listen: api.ServerActive, p.servers[1].Listen: api.ServerStandby})
+	p.listed(p.servers...)
 	if after := p.containers(host, kept); !maps.Equal(before, after) {
 		t.Errorf("containers were %v and are %v", before, after)
 	}

@@ -23,7 +23,6 @@ import (
 	"github.com/fullstorydev/grpchan/inprocgrpc"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/forward"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -117,7 +116,7 @@ func (v *Visit) ForOther(call *carav1.PeerCall) {
 
 // NewVisit begins a visit.
 func NewVisit(w http.ResponseWriter, r *http.Request, method string) *Visit {
-	v := &Visit{Method: method, addr: r.RemoteAddr, here: sameHost(r) && Forwarded(r.Context()) == nil, http: http.NewResponseController(w)}
+	v := &Visit{Method: method, addr: r.RemoteAddr, here: sameHost(r), http: http.NewResponseController(w)}
 	v.Conn, _ = r.Context().Value(connKey{}).(*connState)
 	if v.Conn == nil {
 		v.Conn = &connState{} // a test server without ConnContext
@@ -297,32 +296,13 @@ func (v *Visit) StillValid() error {
 type connState struct {
 	Counted *connlimit.Conn // nil if the listener does not count connections
 	Known   atomic.Bool
-
-	forwarded *forward.Conn // nil if the client is connected to this server
 }
 
 type connKey struct{}
 
 // WithConn is for the ConnContext field of http.Server.
 func WithConn(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, &connState{Counted: connlimit.Of(c), forwarded: forward.Of(c)})
-}
-
-// Forwarded returns the connection of a request that another server has passed on, or nil. ctx is that of the request.
-func Forwarded(ctx context.Context) *forward.Conn {
-	c, _ := ctx.Value(connKey{}).(*connState)
-	if c == nil {
-		return nil
-	}
-	return c.forwarded
-}
-
-// Via returns the ID of the server that has passed the caller's connection on, or "".
-func Via(ctx context.Context) string {
-	if v := VisitOf(ctx); v != nil && v.Conn.forwarded != nil {
-		return v.Conn.forwarded.Via()
-	}
-	return ""
+	return context.WithValue(ctx, connKey{}, &connState{Counted: connlimit.Of(c)})
 }
 
 // OnThisHost reports whether the caller runs on the server's host: in its process, or over a connection between two

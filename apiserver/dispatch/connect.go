@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -39,7 +38,7 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	me := &Session{
-		Node: node, Instance: hello.GetInstanceId(), via: admission.Via(ctx), here: d.onThisHost(ctx),
+		Node: node, Instance: hello.GetInstanceId(), here: d.onThisHost(ctx),
 		capabilities: hello.GetCapabilities(), peers: hello.GetPeersDigest(), End: end, Ended: ctx.Done(), Stream: stream,
 		obeyed: make(chan struct{}),
 	}

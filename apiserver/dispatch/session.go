@@ -19,8 +19,7 @@ type Sessions struct {
 // Session is one agent's connection. All senders must use Send, because gRPC allows one sender at a time.
 type Session struct {
 	Node, Instance string
-	via            string // the server that has passed the connection on; empty if the agent is connected to this one
-	here           bool   // the agent runs on the server's host
+	here           bool // the agent runs on the server's host
 	capabilities   []string
 	peers          []byte   // the digest of the peers that the agent knows
 	answers        []string // tokens of the challenges that the agent answers; guarded by Sessions.mu
@@ -90,15 +89,11 @@ func (s *Sessions) Of(node string) *Session {
 	return s.node[node]
 }
 
-// Through counts the sessions by the server that has passed them on; "" is this one.
-func (s *Sessions) Through() map[string]int {
+// Count returns the number of sessions.
+func (s *Sessions) Count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	count := map[string]int{}
-	for _, n := range s.node {
-		count[n.via]++
-	}
-	return count
+	return len(s.node)
 }
 
 // end ends a node's session and sends the reason to the agent.

@@ -53,6 +53,7 @@ type Cache struct {
 	Loaded chan struct{} // closed when the first listing is loaded
 	Ended  chan struct{} // closed when Feed has returned and no changes follow
 	newest atomic.Pointer[View]
+	last   atomic.Int64 // see Followed
 
 	mu      sync.RWMutex
 	recent  ring
@@ -133,6 +134,7 @@ func (c *Cache) Apply(tx Transaction) {
 	defer c.mu.Unlock()
 	next, tx := c.newest.Load().with(tx)
 	c.newest.Store(next)
+	c.last.Store(tx.Rev)
 	if len(tx.Changes) > 0 {
 		c.recent.push(tx)
 		close(c.wake)
@@ -203,6 +205,9 @@ func (c *Cache) Await(ctx context.Context, done func() bool) error {
 
 // Revision returns the newest revision in the cache.
 func (c *Cache) Revision() int64 { return c.View().Rev }
+
+// Followed returns the revision of the last transaction in the store's log that the cache has applied; 0 before the first one.
+func (c *Cache) Followed() int64 { return c.last.Load() }
 
 // Entry returns one object, or nil.
 func (c *Cache) Entry(kind, name string) *Entry { return c.View().Entry(kind, name) }

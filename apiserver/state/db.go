@@ -39,6 +39,9 @@ type DB struct {
 	Bookmarks time.Duration
 	// Late allows reads of the store for what another server may have written a moment ago; nil if no other server writes to it.
 	Late *rate.Limiter
+	// Ahead is how long a call waits that names a newer revision than the cache has. Another server of the cluster may have answered
+	// it, if there are others.
+	Ahead time.Duration
 	// Draining is closed when the server begins to shut down. Watches end then.
 	Draining chan struct{}
 
@@ -72,6 +75,20 @@ func (d *DB) Transact(ctx context.Context, change func(*Tx) error) error {
 		}
 	}
 	return api.Conflict("the object changes too fast: %d attempts met a newer state each, try again", maxAttempts)
+}
+
+// Reach waits for the cache to have a revision that a caller has from another server. It waits a short time only: the revision may
+// be one that no server ever had.
+func (d *DB) Reach(ctx context.Context, rev int64) error {
+	if d.Ahead == 0 || d.Cache.Revision() >= rev {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, d.Ahead)
+	defer cancel()
+	if err := d.Cache.Wait(bounded, rev); err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
+		return err
+	}
+	return nil
 }
 
 // awaitNewer waits for the change that conflicted with a commit. Its revision is newer than everything that was read. If

@@ -32,7 +32,7 @@ type Follower struct {
 func (d *DB) Follow(ctx context.Context, f Follower) error {
 	d.watches.Add(1)
 	defer d.watches.Add(-1)
-	at, err := d.start(f)
+	at, err := d.start(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (d *DB) Follow(ctx context.Context, f Follower) error {
 }
 
 // start sends the initial state, if requested, and returns the revision to continue from.
-func (d *DB) start(f Follower) (int64, error) {
+func (d *DB) start(ctx context.Context, f Follower) (int64, error) {
 	if f.From == "" {
 		now := d.Cache.View()
 		objects, rev := now.Snapshot(f.Kinds), now.Rev
@@ -91,6 +91,9 @@ func (d *DB) start(f Follower) (int64, error) {
 	at, ok := api.ParseRevision(f.From)
 	if !ok {
 		return 0, api.Invalid("the request", api.Field("resourceVersion", "is %q; it must be one that an answer had", f.From))
+	}
+	if err := d.Reach(ctx, at); err != nil {
+		return 0, err
 	}
 	if at > d.Cache.Revision() {
 		return 0, errGone(at)
@@ -130,8 +133,10 @@ func (d *DB) followLog(ctx context.Context, at int64, commit func(Transaction) e
 			}
 			tx.Changes[i].Complete()
 		}
-		if err := commit(tx); err != nil {
-			return at, err
+		if len(tx.Changes) > 0 {
+			if err := commit(tx); err != nil {
+				return at, err
+			}
 		}
 		at = sc.Revision
 		if d.Cache.Reaches(at) {

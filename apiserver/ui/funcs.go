@@ -47,7 +47,6 @@ func funcs() template.FuncMap {
 		"nodeTone":   nodeTone,
 		"nodeText":   nodeText,
 		"volumeTone": volumeTone,
-		"serverTone": serverTone,
 		"serverName": serverName,
 		"problem":    api.SourceProblem,
 		"claim":      claimTone,

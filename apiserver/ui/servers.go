@@ -23,18 +23,10 @@ func (vs views) servers(ctx context.Context, r request) (view, error) {
 
 // serverMatches reports whether each word is in a text by which people know a server.
 func serverMatches(s *carav1.Server, words []string) bool {
-	return all(words, append(slices.Clone(s.GetLoops()), s.GetAddress(), s.GetHost(), s.GetState(), s.GetVersion())...)
+	return all(words, append(slices.Clone(s.GetLoops()), s.GetAddress(), s.GetHost(), s.GetVersion())...)
 }
 
 // serverName returns the name of a server for people.
 func serverName(s *carav1.Server) string {
 	return cmp.Or(s.GetAddress(), s.GetHost(), "this server")
-}
-
-// serverTone returns the tone of a server: a standby is well, too.
-func serverTone(s *carav1.Server) string {
-	if s.GetState() == api.ServerActive {
-		return good
-	}
-	return dim
 }

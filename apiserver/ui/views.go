@@ -336,7 +336,7 @@ func (vs views) searchIn(ctx context.Context, words []string, add func(kind, nam
 	}
 	for _, s := range servers.GetItems() {
 		if serverMatches(s, words) {
-			add("Server", serverName(s), Prefix+"servers", s.GetState())
+			add("Server", serverName(s), Prefix+"servers", s.GetVersion())
 		}
 	}
 	return nil

@@ -19,8 +19,8 @@ import (
 func Server() Kind {
 	return Kind{
 		Name: "Server", Plural: "servers",
-		Columns: []string{"ADDRESS", "STATE", "VERSION", "AGENTS", "AGE"},
-		wide:    []string{"HOST", "LOOPS", "ID"},
+		Columns: []string{"ADDRESS", "VERSION", "AGENTS", "LAG", "LOOPS", "AGE"},
+		wide:    []string{"HOST", "ID"},
 		Row:     serverRow,
 		List: func(ctx context.Context, conn grpc.ClientConnInterface, _ Filter) ([]proto.Message, error) {
 			l, err := carav1.NewInfoServiceClient(conn).ListServers(ctx, &emptypb.Empty{})
@@ -43,8 +43,12 @@ func (s *ClusterServer) GetMetadata() *carav1.ObjectMeta {
 
 func serverRow(m proto.Message, now time.Time) []term.Cell {
 	s := m.(*ClusterServer)
+	lag := term.Text("unknown")
+	if s.Lag != nil {
+		lag = term.Text(strconv.FormatInt(s.GetLag(), 10))
+	}
 	return []term.Cell{
-		term.Text(cmp.Or(s.GetAddress(), "unknown")), term.Text(s.GetState()), term.Text(s.GetVersion()), term.Text(strconv.Itoa(int(s.GetAgents()))),
-		term.Since(now, s.GetStartedAt()), term.Text(s.GetHost()), term.Text(strings.Join(s.GetLoops(), ",")), term.Text(s.GetId()),
+		term.Text(cmp.Or(s.GetAddress(), "unknown")), term.Text(s.GetVersion()), term.Text(strconv.Itoa(int(s.GetAgents()))), lag,
+		term.Text(strings.Join(s.GetLoops(), ",")), term.Since(now, s.GetStartedAt()), term.Text(s.GetHost()), term.Text(s.GetId()),
 	}
 }

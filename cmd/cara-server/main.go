@@ -67,7 +67,7 @@ func newCommand() *cobra.Command {
 
 // addStore adds the flags about where the state is kept.
 func (f *flags) addStore(p *pflag.FlagSet) {
-	p.StringVar(&f.Store, "store", "pebble", "where the state is kept: pebble (in the data directory, for one server) or etcd (several servers, one of which is active)")
+	p.StringVar(&f.Store, "store", "pebble", "where the state is kept: pebble (in the data directory, for one server) or etcd (several servers side by side)")
 	e := &f.Etcd
 	p.StringSliceVar(&e.Endpoints, "etcd-endpoints", nil, "client URLs of etcd's members, such as https://10.0.0.1:2379; http only on loopback")
 	p.StringVar(&e.Prefix, "etcd-prefix", "", "prefix of all keys in etcd, between slashes (default /cara/)")

@@ -191,28 +191,28 @@ func (h *haDemo) show(ctx context.Context, args ...string) error {
 	return err
 }
 
-// listed waits until so many servers are listed, one of which is active.
+// listed waits until so many servers are listed, one of which runs the scheduler.
 func (h *haDemo) listed(ctx context.Context, n int) error {
 	return h.out.wait(ctx, fmt.Sprintf("%d servers are listed", n), func(ctx context.Context) error {
 		out, err := h.ctl(ctx, "get", "servers")
-		if err == nil && (strings.Count(out, ":8080") != n || strings.Count(out, api.ServerActive) != 1) {
+		if err == nil && (strings.Count(out, ":8080") != n || strings.Count(out, "scheduler") != 1) {
 			err = fmt.Errorf("it says %s", out)
 		}
 		return err
 	})
 }
 
-// active returns the active server.
+// active returns the server that runs the scheduler.
 func (h *haDemo) active(ctx context.Context) (machine, error) {
 	out, err := h.ctl(ctx, "get", "servers")
 	for _, m := range h.servers {
 		for line := range strings.Lines(out) {
-			if strings.HasPrefix(line, m.ip+":") && strings.Contains(line, api.ServerActive) {
+			if strings.HasPrefix(line, m.ip+":") && strings.Contains(line, "scheduler") {
 				return m, err
 			}
 		}
 	}
-	return machine{}, errors.Join(err, fmt.Errorf("no server is active: %s", out))
+	return machine{}, errors.Join(err, fmt.Errorf("no server runs the scheduler: %s", out))
 }
 
 func (h *haDemo) startAgents(ctx context.Context) (err error) {

@@ -1,5 +1,5 @@
 // Package sni reads the host that a TLS client names before the connection is accepted. The ingress of an agent passes TLS
-// connections on by it, and a standby server the connections of agents. It has no part in the processing of a push.
+// connections on by it. It has no part in the processing of a push.
 package sni
 
 import (

@@ -22,18 +22,14 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
 		return 0, err
 	}
 	defer cancel()
-	held := s.lock.held.Load()
-	a := attempt{Txn: t, keys: s.keys, held: held}
+	a := attempt{Txn: t, keys: s.keys}
 	answer, err := s.client.Txn(bounded).If(a.conditions()...).Then(a.operations()...).Else(a.lookups()...).Commit()
 	if err != nil {
 		return 0, s.failedWrite(ctx, err)
 	}
 	if !answer.Succeeded {
 		err := a.conflict(answer)
-		switch {
-		case errors.Is(err, ErrLockLost):
-			s.end(err)
-		case errors.Is(err, store.ErrLeaseLost):
+		if errors.Is(err, store.ErrLeaseLost) {
 			s.lose(t.Lease)
 		}
 		return 0, err
@@ -46,21 +42,17 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
 	return answer.Header.Revision, nil
 }
 
-// attempt is a transaction as etcd gets it. held is the lock that the store must still have; nil if it has none.
+// attempt is a transaction as etcd gets it.
 type attempt struct {
 	store.Txn
 	keys keys
-	held *holding
 }
 
-// conditions returns those of the transaction, and that the store still has the lock and the lease.
+// conditions returns those of the transaction, and that the store still has the lease.
 func (a attempt) conditions() []clientv3.Cmp {
-	out := make([]clientv3.Cmp, 0, len(a.If)+2)
+	out := make([]clientv3.Cmp, 0, len(a.If)+1)
 	for _, c := range a.If {
 		out = append(out, clientv3.Compare(clientv3.ModRevision(a.keys.object(c.Key)), "=", c.Modified))
-	}
-	if a.held != nil {
-		out = append(out, a.held.condition())
 	}
 	if a.Lease.Name != "" {
 		out = append(out, holds(a.keys, a.Lease))
@@ -86,24 +78,16 @@ func (a attempt) lookups() []clientv3.Op {
 	for _, c := range a.If {
 		out = append(out, clientv3.OpGet(a.keys.object(c.Key), clientv3.WithKeysOnly()))
 	}
-	if a.held != nil {
-		out = append(out, clientv3.OpGet(a.held.key, clientv3.WithKeysOnly()))
-	}
 	if a.Lease.Name != "" {
 		out = append(out, clientv3.OpGet(a.keys.lease(a.Lease.Name), clientv3.WithKeysOnly()))
 	}
 	return out
 }
 
-// conflict returns ErrLockLost or ErrLeaseLost, or an error for the first condition that did not hold.
+// conflict returns ErrLeaseLost, or an error for the first condition that did not hold.
 func (a attempt) conflict(answer *clientv3.TxnResponse) error {
-	if a.held != nil {
-		if firstKV(answer.Responses[len(a.If)].GetResponseRange().Kvs).GetCreateRevision() != a.held.created {
-			return ErrLockLost
-		}
-	}
 	if a.Lease.Name != "" {
-		if firstKV(answer.Responses[len(answer.Responses)-1].GetResponseRange().Kvs).GetCreateRevision() != a.Lease.Created {
+		if firstKV(answer.Responses[len(a.If)].GetResponseRange().Kvs).GetCreateRevision() != a.Lease.Created {
 			return store.ErrLeaseLost
 		}
 	}

@@ -7,9 +7,10 @@
 // All keys begin with a prefix, such as /cara/:
 //
 //	PREFIX format    the version of this layout; a newer one than ours is an error
-//	PREFIX lock      the server that may write, bound to its etcd lease: see Lock
+//	PREFIX lock      a mark for servers of older versions, of which one at a time did everything
 //	PREFIX locks/    the server that runs each loop, bound to its etcd lease: see Acquire
-//	PREFIX servers/  what each running server says about itself, bound to its etcd lease: see Announce
+//	PREFIX servers/  what each running server says about itself, bound to its etcd lease: see Join
+//	PREFIX n/ NODE   the server that has the session of a node's agent, bound to the lease of servers/: see Directory
 //	PREFIX importing exists while an import is not complete: see Import
 //	PREFIX shared    what all servers of the cluster need, sealed by the caller: see Shared
 //	PREFIX o/ KEY    an object: the value as it is
@@ -29,7 +30,6 @@
 //     sees whole transactions: see assembler.
 //  4. A watch starts at the revision that its reader has already seen, and drops what is not newer. If it started at the
 //     next revision, a compaction of exactly that revision would remove deletions without a report of etcd.
-//  5. While a Store holds the lock, each transaction has the condition that it still does. A server that was paused for
-//     longer than its lease cannot write over its successor. In the same way, a transaction with a lease is refused when another
-//     server has it.
+//  5. A transaction with a lease has the condition that its server still has it. A server that was paused for longer than
+//     its lease cannot write over its successor. Transactions of calls need no lease: their conditions are enough.
 package etcd

@@ -12,9 +12,6 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// ErrLockLost means that this store held the lock and has lost it. It cannot write any more.
-var ErrLockLost = errors.New("another server may write now: this one did not renew its lease in etcd in time")
-
 // advice tells for some errors of etcd what an operator can do.
 var advice = map[error]string{ //nolint:gochecknoglobals // a constant
 	rpctypes.ErrNoSpace: "etcd's database has reached its quota: compact and defragment it, or raise etcd's --quota-backend-bytes, " +

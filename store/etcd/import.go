@@ -3,7 +3,6 @@ package etcd
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -12,14 +11,14 @@ import (
 )
 
 // Import writes the objects of a listing of another store and compares what is stored with them. The prefix must have no
-// objects, except those of an import that was interrupted. The objects get new revisions. The caller holds the lock and has
-// opened the store with Config.Importing. Until Import is complete, nobody else can open the prefix.
-func (s *Store) Import(ctx context.Context, page store.Page) error {
-	if err := s.clearPartial(ctx); err != nil {
+// objects, except those of an import that was interrupted. The objects get new revisions. The caller has the lease
+// LeaseCopy and has opened the store with Config.Importing. Until Import is complete, nobody else can open the prefix.
+func (s *Store) Import(ctx context.Context, l *Lease, page store.Page) error {
+	if err := s.clearPartial(ctx, l); err != nil {
 		return fmt.Errorf("import into etcd: %w", err)
 	}
 	for kvs := page.KVs; len(kvs) > 0; {
-		txn := store.Txn{}
+		txn := store.Txn{Lease: l.Lease}
 		for size := 0; len(kvs) > 0 && len(txn.Do) < store.MaxOps; kvs = kvs[1:] {
 			if size += len(kvs[0].Key) + len(kvs[0].Value); size > store.MaxTxn && len(txn.Do) > 0 {
 				break
@@ -35,7 +34,7 @@ func (s *Store) Import(ctx context.Context, page store.Page) error {
 		err = Equal(page, written)
 	}
 	if err == nil {
-		err = s.setPartial(ctx, clientv3.OpDelete(s.keys.partial()))
+		err = s.setPartial(ctx, l, clientv3.OpDelete(s.keys.partial()))
 	}
 	if err != nil {
 		return fmt.Errorf("import into etcd: %w", err)
@@ -44,7 +43,7 @@ func (s *Store) Import(ctx context.Context, page store.Page) error {
 }
 
 // clearPartial marks the import as incomplete, and removes what an interrupted one has written.
-func (s *Store) clearPartial(ctx context.Context) error {
+func (s *Store) clearPartial(ctx context.Context, l *Lease) error {
 	bounded, cancel, err := s.begin(ctx)
 	if err != nil {
 		return err
@@ -62,23 +61,19 @@ func (s *Store) clearPartial(ctx context.Context) error {
 		return fmt.Errorf("there are objects below %s (the first is %q): choose another --etcd-prefix", s.cfg.Prefix, page.KVs[0].Key)
 	}
 	from, to := s.keys.span("", "")
-	return s.setPartial(ctx, clientv3.OpPut(s.keys.partial(), formatVersion), clientv3.OpDelete(from, clientv3.WithRange(to)))
+	return s.setPartial(ctx, l, clientv3.OpPut(s.keys.partial(), formatVersion), clientv3.OpDelete(from, clientv3.WithRange(to)))
 }
 
-// setPartial does operations if this store holds the lock.
-func (s *Store) setPartial(ctx context.Context, ops ...clientv3.Op) error {
+// setPartial does operations while this store has the lease.
+func (s *Store) setPartial(ctx context.Context, l *Lease, ops ...clientv3.Op) error {
 	bounded, cancel, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	held := s.lock.held.Load()
-	if held == nil {
-		return errors.New("the lock is not held")
-	}
-	answer, err := s.client.Txn(bounded).If(held.condition()).Then(ops...).Commit()
+	answer, err := s.client.Txn(bounded).If(holds(s.keys, l.Lease)).Then(ops...).Commit()
 	if err == nil && !answer.Succeeded {
-		return ErrLockLost
+		return store.ErrLeaseLost
 	}
 	return s.failedWrite(ctx, err)
 }

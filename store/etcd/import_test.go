@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -10,11 +11,10 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-func importing(t *testing.T, c *testetcd.Cluster) *Store {
+func importing(t *testing.T, c *testetcd.Cluster) (*Store, *Lease) {
 	t.Helper()
 	s := openTest(t, c, Config{Prefix: "/import/", Importing: true})
-	must(t, s.Lock(t.Context(), nil, func([]byte, error) { t.Error("the lock is not free") }))
-	return s
+	return s, acquire(t, s, LeaseCopy, "import")
 }
 
 // An import that is interrupted leaves a prefix that no server opens, and can begin again.
@@ -26,17 +26,17 @@ func TestImport(t *testing.T) {
 	}
 	page.KVs = append(page.KVs, store.KV{Key: "large/1", Value: make([]byte, store.MaxValue)}, store.KV{Key: "large/2", Value: make([]byte, store.MaxValue)})
 
-	s := importing(t, c)
-	must(t, s.clearPartial(t.Context()))
+	s, l := importing(t, c)
+	must(t, s.clearPartial(t.Context(), l))
 	mustCommit(t, s, put("rest of an import", 1))
 	must(t, s.Close())
 	if _, err := Open(t.Context(), Config{Endpoints: c.Endpoints, Prefix: "/import/"}); err == nil || !strings.Contains(err.Error(), "cara-server migrate") {
 		t.Errorf("open an incomplete import: %v", err)
 	}
 
-	s = importing(t, c)
-	must(t, s.Import(t.Context(), page))
-	if err := s.Import(t.Context(), page); err == nil || !strings.Contains(err.Error(), "choose another --etcd-prefix") {
+	s, l = importing(t, c)
+	must(t, s.Import(t.Context(), l, page))
+	if err := s.Import(t.Context(), l, page); err == nil || !strings.Contains(err.Error(), "choose another --etcd-prefix") {
 		t.Errorf("import over objects: %v", err)
 	}
 	must(t, s.Close())
@@ -45,15 +45,16 @@ func TestImport(t *testing.T) {
 	must(t, Equal(page, got))
 }
 
-func TestImportNeedsTheLock(t *testing.T) {
+func TestImportNeedsItsLease(t *testing.T) {
 	c := testetcd.Start(t, testetcd.Config{})
-	s := openTest(t, c, Config{Prefix: "/import/", Importing: true})
-	if err := s.Import(t.Context(), store.Page{}); err == nil {
-		t.Error("an import without the lock succeeded")
+	s, l := importing(t, c)
+	l.Release()
+	if err := s.Import(t.Context(), l, store.Page{}); !errors.Is(err, store.ErrLeaseLost) {
+		t.Errorf("an import without the lease: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Import(ctx, store.Page{}); err == nil {
+	if err := s.Import(ctx, l, store.Page{}); err == nil {
 		t.Error("an import with an ended context succeeded")
 	}
 }

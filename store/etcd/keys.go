@@ -1,5 +1,7 @@
 package etcd
 
+import "bytes"
+
 const (
 	formatVersion = "1" // of the layout in etcd; it increases when older versions cannot read the data
 
@@ -9,6 +11,7 @@ const (
 	partialName = "importing"
 	serverSpace = "servers/"
 	leaseSpace  = "locks/"
+	nodeSpace   = "n/" // nothing is between it and objectSpace: see watch.open
 	objectSpace = "o/"
 )
 
@@ -21,7 +24,13 @@ func (k keys) shared() string           { return k.prefix + sharedName }
 func (k keys) partial() string          { return k.prefix + partialName }
 func (k keys) server(id string) string  { return k.prefix + serverSpace + id }
 func (k keys) lease(name string) string { return k.prefix + leaseSpace + name }
+func (k keys) node(name string) string  { return k.prefix + nodeSpace + name }
 func (k keys) object(key string) string { return k.prefix + objectSpace + key }
+
+// isObject reports whether a key in etcd is that of an object.
+func (k keys) isObject(raw []byte) bool {
+	return bytes.HasPrefix(raw[len(k.prefix):], []byte(objectSpace))
+}
 
 // name returns the key of an object, from its key in etcd. The result has memory of its own: the reader may keep it.
 func (k keys) name(raw []byte) string { return string(raw[len(k.prefix)+len(objectSpace):]) }

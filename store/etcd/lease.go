@@ -13,12 +13,24 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
+const (
+	leaseRetry = time.Second            // after an error while a lease is awaited
+	renewAgain = 100 * time.Millisecond // after an error of a renewal
+)
+
+// LeaseCopy is the name of the lease of a program that copies all objects while no server runs.
+const LeaseCopy = "copy"
+
+// sharedMark is the value of the key lock. Its text is for servers of older versions, which show it as the name of the active server.
+const sharedMark = "all servers of a newer version: upgrade this one"
+
 // Lease is a right that one store at a time holds, until it is released or lost. Work that needs it must end when Lost is closed,
 // which is some time before etcd can give the right to another store.
 type Lease struct {
 	*connection
 	store.Lease
 	id   clientv3.LeaseID
+	ttl  time.Duration
 	once sync.Once
 	lost chan struct{}
 }
@@ -36,8 +48,9 @@ type Candidate struct {
 
 // leases are those that a store holds.
 type leases struct {
-	mu   sync.Mutex
-	held map[string]*Lease
+	mu    sync.Mutex
+	held  map[string]*Lease
+	ended bool // all are released, because the store closes
 }
 
 // holds is the condition that a lease is still the same.
@@ -59,12 +72,13 @@ func (s *Store) Acquire(ctx context.Context, name string, c Candidate) (*Lease, 
 			return nil, store.ErrClosed
 		case err != nil:
 			c.Waiting("", err)
-			err = s.pause(ctx, lockRetry)
+			err = s.pause(ctx, leaseRetry)
 		case l != nil:
 			return l, nil
+		case holder == nil: // another one was faster
 		default:
 			c.Waiting(string(holder.Value), nil)
-			err = s.awaitDelete(ctx, s.keys.lease(name), holder.ModRevision)
+			err = s.awaitChange(ctx, string(holder.Key), holder.ModRevision)
 		}
 		if err != nil {
 			return nil, err
@@ -76,6 +90,9 @@ func (s *Store) Acquire(ctx context.Context, name string, c Candidate) (*Lease, 
 func (s *Store) tryLease(ctx context.Context, name string, c Candidate) (*Lease, *mvccpb.KeyValue, error) {
 	key := s.keys.lease(name)
 	holder, err := s.readKey(ctx, key)
+	if err == nil && holder == nil {
+		holder, err = s.olderVersion(ctx)
+	}
 	if err != nil || holder != nil {
 		return nil, holder, err
 	}
@@ -84,29 +101,59 @@ func (s *Store) tryLease(ctx context.Context, name string, c Candidate) (*Lease,
 			return nil, nil, err
 		}
 	}
+	l, err := s.grant(ctx, key, c.Server, s.cfg.Lease,
+		clientv3.Compare(clientv3.CreateRevision(key), "=", 0), clientv3.Compare(clientv3.Value(s.keys.lock()), "=", sharedMark))
+	if err != nil || l == nil {
+		return nil, nil, err
+	}
+	l.Name = name
+	s.leases.add(l)
+	return l, nil, nil
+}
+
+// grant writes a key that lasts as long as its lease, which it keeps. The result is nil if a condition does not hold.
+func (s *Store) grant(ctx context.Context, key, value string, ttl time.Duration, conditions ...clientv3.Cmp) (*Lease, error) {
 	bounded, cancel, err := s.begin(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer cancel()
 	granted := time.Now()
-	lease, err := s.client.Grant(bounded, int64(s.cfg.Lease/time.Second))
+	lease, err := s.client.Grant(bounded, int64(ttl/time.Second))
 	if err != nil {
-		return nil, nil, s.failedWrite(ctx, err)
+		return nil, s.failedWrite(ctx, err)
 	}
-	answer, err := s.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
-		Then(clientv3.OpPut(key, c.Server, clientv3.WithLease(lease.ID))).Else(clientv3.OpGet(key)).Commit()
+	answer, err := s.client.Txn(bounded).If(conditions...).Then(clientv3.OpPut(key, value, clientv3.WithLease(lease.ID))).Commit()
 	if err != nil { // if the key was written nevertheless, it ends with the lease
-		return nil, nil, s.failedWrite(ctx, err)
+		return nil, s.failedWrite(ctx, err)
 	}
 	if !answer.Succeeded {
 		_, err := s.client.Revoke(bounded, lease.ID)
-		return nil, firstKV(answer.Responses[0].GetResponseRange().Kvs), s.failed(ctx, err)
+		return nil, s.failed(ctx, err)
 	}
-	l := &Lease{connection: s.connection, Lease: store.Lease{Name: name, Created: answer.Header.Revision}, id: lease.ID, lost: make(chan struct{})}
-	s.leases.add(l)
+	l := &Lease{connection: s.connection, Lease: store.Lease{Created: answer.Header.Revision}, id: lease.ID, ttl: ttl, lost: make(chan struct{})}
 	s.running.Go(func() { l.keep(granted) }) //nolint:contextcheck // it lives as long as the lease
-	return l, nil, nil
+	return l, nil
+}
+
+// olderVersion returns the key lock while a server of an older version holds it. Such a server runs all loops, so nobody else may have
+// a lease. When it has ended, this server writes a mark that lasts, so that none of them holds the lock again.
+func (s *Store) olderVersion(ctx context.Context) (*mvccpb.KeyValue, error) {
+	kv, err := s.readKey(ctx, s.keys.lock())
+	if err != nil || kv != nil && string(kv.Value) != sharedMark {
+		return kv, err
+	}
+	if kv != nil {
+		return nil, nil
+	}
+	bounded, cancel, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	key := s.keys.lock()
+	_, err = s.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(clientv3.OpPut(key, sharedMark)).Commit()
+	return nil, s.failedWrite(ctx, err)
 }
 
 // readKey returns a key, or nil.
@@ -123,14 +170,14 @@ func (c *connection) readKey(ctx context.Context, key string) (*mvccpb.KeyValue,
 	return firstKV(answer.Kvs), nil
 }
 
-// awaitDelete returns when a key has changed. It returns after the time of a lease in any case.
-func (c *connection) awaitDelete(ctx context.Context, key string, seen int64) error {
+// awaitChange returns when a key has changed. It returns after the time of a lease in any case.
+func (c *connection) awaitChange(ctx context.Context, key string, seen int64) error {
 	bounded, cancel := context.WithTimeout(ctx, c.cfg.Lease)
 	defer cancel()
 	defer context.AfterFunc(c.closed, cancel)() //nolint:contextcheck // it also ends with the store
 	for m := range c.client.Watch(clientv3.WithRequireLeader(bounded), key, clientv3.WithRev(seen+1)) {
 		if m.Err() != nil {
-			return c.pause(ctx, lockRetry)
+			return c.pause(ctx, leaseRetry)
 		}
 		if len(m.Events) > 0 {
 			break
@@ -148,7 +195,7 @@ func (l *Lease) lose() { l.once.Do(func() { close(l.lost) }) }
 // etcd gives the lease away, with a sixth of its time left. Each renewal is a request of its own with a short time-out, so
 // that one member that hangs does not cost the lease.
 func (l *Lease) keep(renewed time.Time) {
-	for wait := l.cfg.Lease / 3; ; {
+	for wait := l.ttl / 3; ; {
 		select {
 		case <-time.After(wait):
 		case <-l.lost:
@@ -157,14 +204,14 @@ func (l *Lease) keep(renewed time.Time) {
 			return
 		}
 		sent := time.Now()
-		last := renewed.Add(l.cfg.Lease * 5 / 6)
+		last := renewed.Add(l.ttl * 5 / 6)
 		err := l.renew(last)
 		switch {
 		case l.closed.Err() != nil:
 			return
 		case err == nil:
 			renewed = sent
-			wait = time.Until(renewed.Add(l.cfg.Lease / 3))
+			wait = time.Until(renewed.Add(l.ttl / 3))
 		case errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) || !time.Now().Before(last):
 			l.lose()
 			return
@@ -175,7 +222,7 @@ func (l *Lease) keep(renewed time.Time) {
 }
 
 func (l *Lease) renew(last time.Time) error {
-	ctx, cancel := context.WithTimeout(l.closed, min(l.cfg.Lease/4, time.Until(last)))
+	ctx, cancel := context.WithTimeout(l.closed, min(l.ttl/4, time.Until(last)))
 	defer cancel()
 	_, err := l.client.KeepAliveOnce(ctx, l.id)
 	return err
@@ -228,7 +275,17 @@ func (s *Store) lose(is store.Lease) {
 	}
 }
 
+// closed reports whether the store is about to close.
+func (h *leases) closed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ended
+}
+
 func (s *Store) releaseAll() {
+	s.leases.mu.Lock()
+	s.leases.ended = true
+	s.leases.mu.Unlock()
 	for _, l := range s.leases.take(func(*Lease) bool { return true }) {
 		l.Release()
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/caravanserai/cara/internal/test/testetcd"
 	"github.com/caravanserai/cara/store"
 )
@@ -177,10 +179,9 @@ func TestAcquireEnds(t *testing.T) {
 	}
 }
 
-// TestTheLargestTransactionUnderALease: etcd limits the conditions of a transaction, and the lock and a lease are conditions, too.
+// TestTheLargestTransactionUnderALease: etcd limits the conditions of a transaction, and a lease is a condition, too.
 func TestTheLargestTransactionUnderALease(t *testing.T) {
 	s := openTest(t, testetcd.Start(t, testetcd.Config{}), Config{})
-	must(t, s.Lock(t.Context(), nil, func([]byte, error) { t.Error("the lock is not free") }))
 	txn := store.Txn{Lease: acquire(t, s, "work", "1").Lease}
 	for i := range store.MaxOps {
 		txn.Do = append(txn.Do, store.Op{Key: fmt.Sprintf("k%d", i), Value: []byte("v")})
@@ -193,5 +194,37 @@ func TestTheLargestTransactionUnderALease(t *testing.T) {
 	}
 	if _, err := s.Commit(t.Context(), txn); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("again, although the keys exist: %v", err)
+	}
+}
+
+// TestOlderVersionGoesFirst: a server of an older version that is active runs all loops, so nobody has a lease until it has ended. After
+// that none of them becomes active again.
+func TestOlderVersionGoesFirst(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	s := openTest(t, c, Config{})
+	grant, err := s.client.Grant(t.Context(), 60)
+	must(t, err)
+	_, err = s.client.Put(t.Context(), s.keys.lock(), "an older one", clientv3.WithLease(grant.ID))
+	must(t, err)
+	waits, got := make(chan string, 100), make(chan *Lease, 1)
+	go func() {
+		l, err := s.Acquire(t.Context(), "work", Candidate{Server: "1", Waiting: func(holder string, err error) {
+			if err == nil {
+				waits <- holder
+			}
+		}})
+		if err != nil {
+			t.Errorf("acquire: %v", err)
+		}
+		got <- l
+	}()
+	if holder := <-waits; holder != "an older one" {
+		t.Errorf("it waits for %q", holder)
+	}
+	must(t, s.revoke(t.Context(), grant.ID))
+	mustCommit(t, s, under(<-got, "a", 1))
+	kv, err := s.readKey(t.Context(), s.keys.lock())
+	if err != nil || kv == nil || kv.Lease != 0 {
+		t.Errorf("an older server finds the lock free: %v, %v", kv, err)
 	}
 }

@@ -54,14 +54,11 @@ func (s *Store) Members() []Member {
 	return s.members.all
 }
 
-// watchMembers asks the members from time to time while this store holds the lock, until it closes.
+// watchMembers asks the members from time to time until the store closes.
 func (s *Store) watchMembers() {
 	for wait := time.Duration(0); s.pause(s.closed, wait) == nil; {
-		wait = lookEvery
-		if s.lock.held.Load() != nil {
-			s.members.know(s.askMembers(), s.cfg.Logger)
-			wait = membersEvery
-		}
+		s.members.know(s.askMembers(), s.cfg.Logger)
+		wait = membersEvery
 	}
 }
 

@@ -68,7 +68,7 @@ func must(tb testing.TB, err error) {
 	}
 }
 
-// TestContractSecured runs the suite with etcd's TLS and authentication, on three members, while the store holds the lock. Its
+// TestContractSecured runs the suite with etcd's TLS and authentication, on three members, while the store has a lease. Its
 // user has only the rights that the documentation names. Newer etcds let only root compact.
 func TestContractSecured(t *testing.T) {
 	for name, program := range testetcd.Versions {
@@ -77,7 +77,7 @@ func TestContractSecured(t *testing.T) {
 			login(t, c)
 			storetest.Run(t, func(t *testing.T) store.Store {
 				s := openTest(t, c, Config{Username: "cara", Password: "cara"})
-				must(t, s.Lock(t.Context(), []byte("test"), func([]byte, error) { t.Error("the lock is not free") }))
+				acquire(t, s, "work", "test")
 				root := openTest(t, c, Config{Prefix: s.cfg.Prefix, Username: "root", Password: "root"})
 				return compacted{Store: s, root: root}
 			})
@@ -375,11 +375,10 @@ func TestForeignData(t *testing.T) {
 	}
 }
 
-// The history is trimmed while the lock is held, so that etcd's database does not grow without end.
+// The history is trimmed, so that etcd's database does not grow without end.
 func TestHistoryIsTrimmed(t *testing.T) {
 	c := testetcd.Start(t, testetcd.Config{})
 	s := openTest(t, c, Config{History: time.Nanosecond})
-	must(t, s.Lock(t.Context(), []byte("test"), func([]byte, error) {}))
 	first := mustCommit(t, s, put("a", 1))
 	mustCommit(t, s, put("a", 1))
 	eventually(t, "the history is trimmed", func() bool {

@@ -3,68 +3,174 @@ package etcd
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"testing"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
+	"time"
 
 	"github.com/caravanserai/cara/internal/test/testetcd"
 )
 
-// announced waits until these servers are announced.
-func announced(t *testing.T, s *Store, want ...string) Announced {
+// join announces a server in the directory of a prefix.
+func join(t *testing.T, c *testetcd.Cluster, id string) *Directory {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	for {
-		all, err := s.Announced(ctx)
-		must(t, err)
-		var have []string
-		for _, value := range all.Servers {
-			have = append(have, string(value))
-		}
-		if slices.Sort(have); slices.Equal(have, want) {
-			return all
-		}
-	}
-}
-
-// A server is announced until it closes its store, also if its lease was lost in between.
-func TestAnnounce(t *testing.T) {
-	c := testetcd.Start(t, testetcd.Config{})
-	first, second := openTest(t, c, Config{Prefix: "/announced/"}), openTest(t, c, Config{Prefix: "/announced/"})
-	first.Announce("1", []byte("one"))
-	second.Announce("2", []byte("two"))
-	must(t, second.Lock(t.Context(), []byte("holder"), func([]byte, error) {}))
-	if all := announced(t, first, "one", "two"); string(all.Holder) != "holder" {
-		t.Errorf("the holder is %q", all.Holder)
-	}
-	_, err := second.client.Revoke(t.Context(), clientv3.LeaseID(first.announced.Load()))
+	d, err := openTest(t, c, Config{Prefix: "/joined/"}).Join(t.Context(), id, []byte("server "+id))
 	must(t, err)
-	announced(t, second, "two")
-	announced(t, second, "one", "two") // it is announced again
-	must(t, first.Close())
-	if all := announced(t, second, "two"); len(all.Servers) != 1 {
-		t.Errorf("%d servers are announced", len(all.Servers))
+	return d
+}
+
+// knows waits until a directory has these servers and holders ("node" to "server/instance").
+func knows(t *testing.T, d *Directory, servers []string, holders map[string]string) {
+	t.Helper()
+	eventually(t, "the directory has the servers and the holders", func() bool {
+		all := d.Servers()
+		have := map[string]string{}
+		for _, node := range []string{"n1", "n2"} {
+			if h, ok := d.Holder(node); ok {
+				have[node] = h.Server + "/" + h.Instance
+			}
+		}
+		for id, value := range all {
+			if string(value) != "server "+id {
+				t.Fatalf("server %s says %q", id, value)
+			}
+		}
+		return slices.Equal(slices.Sorted(maps.Keys(all)), servers) && maps.Equal(have, holders)
+	})
+}
+
+// TestDirectory: all servers know which of them run, and which has the newest session of a node. What a server holds ends with it.
+func TestDirectory(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	one, two := join(t, c, "1"), join(t, c, "2")
+	hold := func(d *Directory, node, instance string) int64 {
+		t.Helper()
+		revision, err := d.Hold(t.Context(), node, instance)
+		must(t, err)
+		if h, ok := d.Holder(node); !ok || h.Since < revision {
+			t.Errorf("after Hold at %d the holder of %s is %v", revision, node, h)
+		}
+		return revision
 	}
-	if lease, err := second.announce(0, "3", make([]byte, 3<<20)); err == nil || lease != 0 {
-		t.Errorf("a description that etcd has not written has the lease %x, and would not be written again: %v", lease, err)
+	first := hold(one, "n1", "a")
+	knows(t, two, []string{"1", "2"}, map[string]string{"n1": "1/a"})
+	if second := hold(two, "n1", "a"); second <= first {
+		t.Errorf("held at %d and then at %d", first, second)
+	}
+	hold(two, "n2", "b")
+	knows(t, one, []string{"1", "2"}, map[string]string{"n1": "2/a", "n2": "2/b"})
+	one.Release("n1", "a") // too late: another server has it
+	two.Release("n2", "other")
+	two.Release("n2", "b")
+	knows(t, one, []string{"1", "2"}, map[string]string{"n1": "2/a"})
+	must(t, two.Close())
+	knows(t, one, []string{"1"}, map[string]string{})
+}
+
+// TestDirectoryFollows: whoever follows hears all holders first, and then each change, also that a server has gone with what it held.
+func TestDirectoryFollows(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	one, two := join(t, c, "1"), join(t, c, "2")
+	_, err := two.Hold(t.Context(), "n1", "a")
+	must(t, err)
+	knows(t, one, []string{"1", "2"}, map[string]string{"n1": "2/a"})
+	heard := make(chan string, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		ended <- one.Follow(ctx, func(nodes []string) {
+			if nodes == nil {
+				heard <- "servers"
+			}
+			for _, node := range nodes {
+				heard <- node
+			}
+		})
+	}()
+	until := func(want string) {
+		t.Helper()
+		for {
+			select {
+			case have := <-heard:
+				if have == want {
+					return
+				}
+			case <-time.After(patience):
+				t.Fatalf("%s is not told", want)
+			}
+		}
+	}
+	until("n1")
+	_, err = two.Hold(t.Context(), "n2", "b")
+	must(t, err)
+	until("n2")
+	must(t, one.Gone(t.Context(), "3"))
+	must(t, one.Gone(t.Context(), "1"))
+	knows(t, one, []string{"1", "2"}, map[string]string{"n1": "2/a", "n2": "2/b"})
+	work := acquire(t, two.Store, "work", "2")
+	must(t, one.Gone(t.Context(), "2"))
+	until("servers")
+	until("n1")
+	knows(t, one, []string{"1", "2"}, map[string]string{}) // it is still there, and announces itself again
+	acquire(t, one.Store, "work", "1")
+	mustCommit(t, one.Store, put("a", 1))
+	if _, err := two.Commit(t.Context(), under(work, "a", 1)); err == nil {
+		t.Error("a server whose loops were taken writes with its lease")
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("follow: %v", err)
 	}
 }
 
-// Depose ends the lock of the holder that is meant, and of no other one. The deposed holder cannot write any more.
-func TestDepose(t *testing.T) {
-	first, second, result := locked(t, testetcd.Start(t, testetcd.Config{}))
-	for _, other := range []string{"", "another"} {
-		must(t, second.Depose(t.Context(), []byte(other)))
+// TestCutOff: a server that was cut off from etcd for longer than its keys live does not believe that the others see it, until
+// it has announced itself again.
+func TestCutOff(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	d := join(t, c, "1")
+	_, err := d.Hold(t.Context(), "n1", "a")
+	must(t, err)
+	must(t, c.Member(0).Pause())
+	knows(t, d, nil, map[string]string{})
+	if _, err := d.Hold(t.Context(), "n1", "a"); err == nil {
+		t.Error("it holds a node that the others cannot see")
 	}
-	mustCommit(t, first, put("a", 1))
-	must(t, second.Depose(t.Context(), []byte("first")))
-	must(t, <-result)
-	mustCommit(t, second, put("a", 2))
-	if _, err := first.Commit(t.Context(), put("a", 1)); !errors.Is(err, ErrLockLost) {
-		t.Errorf("the late write: %v", err)
+	must(t, c.Member(0).Resume())
+	eventually(t, "it is announced again", func() bool { return len(d.Servers()) == 1 })
+}
+
+// TestHoldIsInTheLog: a reader of the log learns the revision at which a server has got an agent, so it can wait until it has all that was
+// written before.
+func TestHoldIsInTheLog(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	d := join(t, c, "1")
+	first := mustCommit(t, d.Store, put("a", 1))
+	want, err := d.Hold(t.Context(), "n1", "a")
+	must(t, err)
+	d.Release("n1", "a")
+	for change, err := range d.Watch(t.Context(), first) {
+		must(t, err)
+		if len(change.Events) > 0 {
+			t.Errorf("a record about an agent is an object: %v", change)
+		}
+		if change.Revision > want { // the release
+			break
+		}
+		if change.Revision != want {
+			t.Errorf("revision %d, want %d", change.Revision, want)
+		}
 	}
-	must(t, second.Depose(t.Context(), []byte("first"))) // a late one
-	mustCommit(t, second, put("a", 3))
+}
+
+// TestNoServerDuringACopy: while a program copies the data, no server starts.
+func TestNoServerDuringACopy(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	s := openTest(t, c, Config{Prefix: "/joined/"})
+	l := acquire(t, s, LeaseCopy, "copy")
+	if _, err := s.Join(t.Context(), "1", nil); !errors.Is(err, errCopying) {
+		t.Errorf("join: %v", err)
+	}
+	l.Release()
+	_, err := s.Join(t.Context(), "1", nil)
+	must(t, err)
 }

@@ -14,12 +14,10 @@ import (
 // Store is an opened store.
 type Store struct {
 	*connection
-	lock      *lock
-	leases    leases
-	first     int64        // no object is older than this revision
-	announced atomic.Int64 // the lease of this server's description
-	seen      atomic.Int64 // the newest revision of an object that was read or written
-	members   members
+	leases  leases
+	first   int64        // no object is older than this revision
+	seen    atomic.Int64 // the newest revision of an object that was read or written
+	members members
 }
 
 var _ store.Store = (*Store)(nil)
@@ -34,7 +32,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the store in etcd: %w", err)
 	}
-	s := &Store{connection: c, lock: &lock{connection: c}}
+	s := &Store{connection: c}
 	if err := s.claim(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store in etcd: %w", err), s.disconnect())
 	}
@@ -77,11 +75,9 @@ func (s *Store) claim(ctx context.Context) error {
 	return nil
 }
 
-// Close releases the lock, so that another server takes over at once, and ends all watches.
+// Close releases all leases, so that other servers take over at once, and ends all watches.
 func (s *Store) Close() error {
-	s.withdraw()
 	s.releaseAll()
-	s.lock.release()
 	return s.disconnect()
 }
 

@@ -104,7 +104,7 @@ func (w *watch) open(ctx context.Context) (pb.Watch_WatchClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, to := w.s.keys.span("", "")
+	from, to := w.s.keys.node(""), end(w.s.keys.object("")) // with the holders of agents: see Directory.Hold
 	request := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
 		Key: []byte(from), RangeEnd: []byte(to), StartRevision: max(w.at, w.s.first), Fragment: true,
 	}}}
@@ -161,8 +161,11 @@ func (w *watch) deliver(ctx context.Context, whole [][]*clientv3.Event) error {
 		return err
 	}
 	for _, events := range whole {
-		c := store.Change{Revision: events[0].Kv.ModRevision, Events: make([]store.Event, len(events))}
-		for i, e := range events {
+		c := store.Change{Revision: events[0].Kv.ModRevision}
+		if w.s.keys.isObject(events[0].Kv.Key) { // a transaction has only objects, or none
+			c.Events = make([]store.Event, len(events))
+		}
+		for i, e := range events[:len(c.Events)] {
 			if c.Events[i] = (store.Event{KV: w.s.keys.kv(e.Kv)}); e.Type == clientv3.EventTypeDelete {
 				c.Events[i].Delete, c.Events[i].KV.Value = true, nil
 				c.Events[i].KV.Created = created[e]
@@ -185,7 +188,7 @@ func (w *watch) createdRevisions(ctx context.Context, whole [][]*clientv3.Event)
 	var deleted []*clientv3.Event
 	for _, events := range whole {
 		for _, e := range events {
-			if e.Type == clientv3.EventTypeDelete {
+			if e.Type == clientv3.EventTypeDelete && w.s.keys.isObject(e.Kv.Key) {
 				deleted = append(deleted, e)
 			}
 		}

@@ -7,8 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/caravanserai/cara/apiserver"
 	"github.com/caravanserai/cara/gc"
 	"github.com/caravanserai/cara/internal/loop"
 	"github.com/caravanserai/cara/reconciler"
@@ -88,6 +90,26 @@ func alone(context.Context, string) (right, error) { return sole{}, nil }
 type work struct {
 	loops  map[string]build
 	rights rights
+	beside bool // there are other servers
+}
+
+// companions are what a server does under the lease of a loop, beside the loop. A server alone does it anyway: see apiserver.Run.
+type companions struct {
+	first func(context.Context) error // before the loop begins
+	while func(context.Context) error // while the loop runs
+}
+
+// with returns what belongs to a loop.
+func (w work) with(name string, server *apiserver.Server) companions {
+	switch {
+	case !w.beside:
+		return companions{}
+	case name == "sources":
+		return companions{first: server.Settle}
+	case name == "reconciler":
+		return companions{while: server.Keep}
+	}
+	return companions{}
 }
 
 // task is one loop of this server.
@@ -95,6 +117,7 @@ type task struct {
 	name    string
 	connect func(loop string, lease store.Lease) (grpc.ClientConnInterface, error)
 	build   build
+	with    companions
 	log     *slog.Logger
 }
 
@@ -139,10 +162,33 @@ func (t task) term(ctx context.Context, r right) error {
 		return err
 	}
 	t.log.Debug("this server runs the loop")
-	if err := l.Run(ctx); err != nil && ctx.Err() == nil {
+	if err := t.run(store.WithLease(ctx, r.Is()), l); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("%s: %w", t.name, err)
 	}
 	return nil
+}
+
+// run runs the loop and what belongs to it.
+func (t task) run(ctx context.Context, l runner) error {
+	if t.with.first != nil {
+		t.until(ctx, t.with.first)
+	}
+	if t.with.while == nil || ctx.Err() != nil {
+		return l.Run(ctx)
+	}
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error { return l.Run(ctx) })
+	both.Go(func() error { t.until(ctx, t.with.while); return nil })
+	return both.Wait()
+}
+
+// until does something until it succeeds or ctx ends. What fails is a write, because etcd does not answer or the lease is lost.
+func (t task) until(ctx context.Context, do func(context.Context) error) {
+	wait := loop.NewBackoff(time.Second, time.Minute)
+	for err := do(ctx); err != nil && ctx.Err() == nil; err = do(ctx) {
+		t.log.Warn("work that belongs to a loop is not done yet", "error", err)
+		wait.Wait(ctx)
+	}
 }
 
 // shares gives the rights that are leases in etcd.

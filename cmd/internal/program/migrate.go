@@ -39,35 +39,48 @@ func (c *ServerConfig) Migrate(ctx context.Context, from, to string) (objects in
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }() //nolint:contextcheck // it closes also when ctx has ended
-	if err := lockNow(ctx, db); err != nil {
+	l, err := copyAlone(ctx, db)
+	if err != nil {
 		return 0, err
 	}
+	defer l.Release()
 	if toEtcd {
-		return copying{c}.toEtcd(ctx, db)
+		return copying{c}.toEtcd(ctx, db, l)
 	}
 	return copying{c}.fromEtcd(ctx, db, func(p store.Page) (store.Page, error) { return p, nil })
 }
 
-// lockNow takes the lock if no server runs.
-func lockNow(ctx context.Context, db *etcd.Store) error {
+// copyAlone takes the lease for a copy if no server runs. While it lasts, none starts.
+func copyAlone(ctx context.Context, db *etcd.Store) (*etcd.Lease, error) {
 	bounded, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	err := db.Lock(bounded, []byte("cara-server migrate"), func(holder []byte, err error) {
+	l, err := db.Acquire(bounded, etcd.LeaseCopy, etcd.Candidate{Server: "cara-server migrate", Waiting: func(holder string, err error) {
 		if err == nil {
-			err = fmt.Errorf("a server is active on etcd (%.300q): stop all servers first", holder)
+			err = fmt.Errorf("%.300q uses etcd: stop all servers first, and wait until another copy has ended", holder)
 		}
 		cancel(err)
-	})
+	}})
 	if bounded.Err() != nil {
-		return context.Cause(bounded)
+		return nil, context.Cause(bounded)
 	}
-	return err
+	if err != nil {
+		return nil, err
+	}
+	running, err := db.Announced(ctx)
+	if err == nil && len(running) > 0 {
+		err = fmt.Errorf("%d servers run on etcd (one of them on %.300q): stop all servers first, and wait 10 seconds for one that was killed", len(running), decode(running[0]).GetHost())
+	}
+	if err != nil {
+		l.Release() //nolint:contextcheck // also when ctx has ended
+		return nil, err
+	}
+	return l, nil
 }
 
 // copying copies the objects of a cluster to another store, while no server runs.
 type copying struct{ *ServerConfig }
 
-func (c copying) toEtcd(ctx context.Context, db *etcd.Store) (int, error) {
+func (c copying) toEtcd(ctx context.Context, db *etcd.Store, l *etcd.Lease) (int, error) {
 	page, err := readDir(ctx, c.storeDir())
 	if err != nil {
 		return 0, err
@@ -83,7 +96,7 @@ func (c copying) toEtcd(ctx context.Context, db *etcd.Store) (int, error) {
 			return 0, err
 		}
 	}
-	return len(page.KVs), db.Import(ctx, page)
+	return len(page.KVs), db.Import(ctx, l, page)
 }
 
 // fromEtcd copies everything to the data directory. change returns what to store instead of what etcd has.

@@ -116,9 +116,11 @@ func (c copying) toNewEtcd(ctx context.Context, from *etcd.Store) (objects int, 
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, to.Close()) }() //nolint:contextcheck // it closes also when ctx has ended
-	if err := lockNow(ctx, to); err != nil {
+	l, err := copyAlone(ctx, to)
+	if err != nil {
 		return 0, err
 	}
+	defer l.Release()
 	kept, err := to.Shared(ctx, func() ([]byte, error) { return sealed, nil })
 	if err == nil && !bytes.Equal(kept, sealed) {
 		err = fmt.Errorf("another cluster is below the prefix %s of the new etcd: choose another --etcd-prefix", c.Etcd.Prefix)
@@ -126,5 +128,5 @@ func (c copying) toNewEtcd(ctx context.Context, from *etcd.Store) (objects int, 
 	if err != nil {
 		return 0, err
 	}
-	return len(page.KVs), to.Import(ctx, page)
+	return len(page.KVs), to.Import(ctx, l, page)
 }

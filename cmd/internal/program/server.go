@@ -20,9 +20,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
 	"github.com/caravanserai/cara/apiserver"
-	"github.com/caravanserai/cara/apiserver/forward"
 	"github.com/caravanserai/cara/apiserver/identity"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/access"
 	"github.com/caravanserai/cara/internal/connlimit"
 	"github.com/caravanserai/cara/internal/loop"
@@ -71,9 +69,7 @@ type ServerConfig struct {
 	// Serving is called with the URL when the address is bound. It may be nil.
 	Serving func(url string)
 
-	bound         *address       // Listen
-	self          *carav1.Server // what this start of the server says about itself
-	contextToName string         // the context that caractrl must name to reach this server; "" if none
+	contextToName string // the context that caractrl must name to reach this server; "" if none
 }
 
 // ContextToName returns the context that the local user's caractrl must name with --context to reach this server, or "" if
@@ -113,12 +109,9 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	c.self = c.describe()
 	if c.Store == storeEtcd {
 		return c.runOnEtcd(ctx)
 	}
-	c.bound = &address{listen: c.Listen}
-	defer func() { err = errors.Join(err, c.bound.Close()) }()
 	db, err := pebble.OpenContext(ctx, pebble.Config{Dir: c.storeDir(), Logger: c.Logger})
 	if err != nil {
 		return err
@@ -131,7 +124,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return c.runActive(ctx, db, id, cluster{servers: c.alone, rights: alone})
+	return c.runOpened(ctx, db, id, c.alone())
 }
 
 // storeDir returns the directory of a store on disk.
@@ -141,24 +134,17 @@ func (c *ServerConfig) identity() identity.Config {
 	return identity.Config{DataDir: c.DataDir, Listen: c.Listen, Names: c.Names, Logger: c.Logger}
 }
 
-// runActive serves with an opened store until ctx ends or a part of the server or the store fails.
-func (c *ServerConfig) runActive(ctx context.Context, db openStore, id *identity.Identity, peers cluster) error {
+// runOpened serves with an opened store until ctx ends or a part of the server or the store fails.
+func (c *ServerConfig) runOpened(ctx context.Context, db openStore, id *identity.Identity, peers cluster) error {
 	openID, err := c.OpenID.config()
 	if err != nil {
 		return err
 	}
 	queues := loop.NewMetrics()
-	var received *forward.Receiver
-	secure := id.TLSConfig()
-	if peers.forwards {
-		received = forward.NewReceiver(c.Listen, c.Logger)
-		secure.NextProtos = append(secure.NextProtos, forward.Protocol)
-	}
 	server, err := apiserver.New(apiserver.Config{
 		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, ReservedHosts: c.ReserveHosts, Version: c.Version, Logger: c.Logger,
 		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller, Figures: append(c.ACME.figures(queues), peers.figures...), ObtainCertificates: c.ACME.on(), Wildcard: c.ACME.wildcard(c.Hosts),
-		OpenID:  openID,
-		Servers: peers.servers, Forwarded: received, ForwardedLimits: c.Connections,
+		OpenID: openID, Servers: peers.servers, Directory: peers.directory,
 	})
 	if err != nil {
 		return err
@@ -166,9 +152,9 @@ func (c *ServerConfig) runActive(ctx context.Context, db openStore, id *identity
 	if err := server.FirstStart(ctx); err != nil { // so that the token files exist when the server is announced
 		return err
 	}
-	inner, err := c.bound.active(ctx)
+	inner, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("listen on %s: %w", c.Listen, err)
 	}
 	url := c.url(inner.Addr())
 	c.writeContext(url, id)
@@ -176,7 +162,7 @@ func (c *ServerConfig) runActive(ctx context.Context, db openStore, id *identity
 	if c.Serving != nil {
 		c.Serving(url)
 	}
-	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), secure), db, work{c.loops(queues), peers.rights})
+	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), id.TLSConfig()), db, work{c.loops(queues), peers.rights, peers.directory != nil})
 }
 
 // stoppable is a store that may fail permanently.
@@ -199,7 +185,7 @@ func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l ne
 
 	loops, loopCtx := errgroup.WithContext(ctx)
 	for name, build := range all.loops {
-		one := task{name: name, connect: server.ClientUnder, build: build, log: c.Logger.With("room", name)}
+		one := task{name: name, connect: server.ClientUnder, build: build, with: all.with(name, server), log: c.Logger.With("room", name)}
 		loops.Go(func() error { return one.always(loopCtx, all.rights) })
 	}
 	serverEnded := make(chan error, 1)

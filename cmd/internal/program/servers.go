@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/directory"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/store/etcd"
@@ -24,12 +24,12 @@ import (
 // maxAdvertise limits the length of --advertise.
 const maxAdvertise = 300
 
-// cluster is what an active server knows of the others.
+// cluster is what a server knows of the others.
 type cluster struct {
-	servers  func(context.Context) ([]*carav1.Server, error)
-	forwards bool // there may be standbys, which pass connections on to this server
-	figures  []prometheus.Collector
-	rights   rights // to run loops
+	servers   func(context.Context) ([]*carav1.Server, error)
+	directory directory.Directory
+	rights    rights // to run loops
+	figures   []prometheus.Collector
 }
 
 func (c *ServerConfig) checkAdvertise() error {
@@ -64,27 +64,22 @@ func (c *ServerConfig) describe() *carav1.Server {
 		host = "unknown host"
 	}
 	return &carav1.Server{
-		Id: uuid.NewString(), Address: c.address(), Host: host, Version: c.Version, StartedAt: timestamppb.Now(), State: api.ServerStandby,
+		Id: uuid.NewString(), Address: c.address(), Host: host, Version: c.Version, StartedAt: timestamppb.Now(),
 	}
 }
 
-// active returns a server as the active one.
-func (c *ServerConfig) active(s *carav1.Server) *carav1.Server {
-	s = proto.CloneOf(s)
-	s.State, s.Loops = api.ServerActive, slices.Sorted(maps.Keys(c.loops(nil)))
-	return s
-}
-
-// alone returns the servers of a cluster with one server.
-func (c *ServerConfig) alone(context.Context) ([]*carav1.Server, error) {
-	return []*carav1.Server{c.active(c.self)}, nil
+// alone returns the cluster of a server that has no others beside it.
+func (c *ServerConfig) alone() cluster {
+	self := c.describe()
+	self.Loops = slices.Sorted(maps.Keys(c.loops(nil)))
+	return cluster{rights: alone, servers: func(context.Context) ([]*carav1.Server, error) { return []*carav1.Server{proto.CloneOf(self)}, nil }}
 }
 
 // encode returns the form of a description in etcd.
 func encode(s *carav1.Server) []byte {
 	data, err := protojson.Marshal(s)
 	if err != nil { // a host name that is not UTF-8
-		data, _ = protojson.Marshal(&carav1.Server{Id: s.GetId(), Address: s.GetAddress(), State: s.GetState(), StartedAt: s.GetStartedAt()})
+		data, _ = protojson.Marshal(&carav1.Server{Id: s.GetId(), Address: s.GetAddress(), StartedAt: s.GetStartedAt()})
 	}
 	return data
 }
@@ -93,25 +88,31 @@ func encode(s *carav1.Server) []byte {
 func decode(data []byte) *carav1.Server {
 	s := &carav1.Server{}
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, s); err != nil {
-		return &carav1.Server{Host: text.Printable(string(data), maxAdvertise), State: api.ServerStandby}
+		return &carav1.Server{Host: text.Printable(string(data), maxAdvertise)}
 	}
 	return s
 }
 
-// others returns the servers that are announced in etcd, with the holder of the lock as the active one.
-func (c *ServerConfig) others(ctx context.Context, db *etcd.Store) ([]*carav1.Server, error) {
+// together returns the servers that are announced in etcd, with the loops that they run.
+func together(ctx context.Context, db *etcd.Store) ([]*carav1.Server, error) {
 	found, err := db.Announced(ctx)
 	if err != nil {
 		return nil, err
 	}
+	holders, err := db.Holders(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var all []*carav1.Server
-	for _, data := range found.Servers {
-		all = append(all, decode(data))
+	for _, data := range found {
+		one := decode(data)
+		for name, server := range holders {
+			if server == one.GetId() {
+				one.Loops = append(one.Loops, name)
+			}
+		}
+		slices.Sort(one.Loops)
+		all = append(all, one)
 	}
-	if found.Holder == nil {
-		return all, nil
-	}
-	holder := decode(found.Holder)
-	all = slices.DeleteFunc(all, func(s *carav1.Server) bool { return s.GetId() == holder.GetId() })
-	return append(all, c.active(holder)), nil
+	return all, nil
 }

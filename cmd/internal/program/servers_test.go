@@ -6,24 +6,23 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // TestDescription: other servers can read what a server says about itself, also an older one or one whose host has a strange name.
 func TestDescription(t *testing.T) {
-	whole := &carav1.Server{Id: "1", Address: "10.0.0.11:8080", Host: "a", State: api.ServerStandby}
-	strange := &carav1.Server{Id: "1", Address: "10.0.0.11:8080", Host: "a\xff", State: api.ServerStandby}
+	whole := &carav1.Server{Id: "1", Address: "10.0.0.11:8080", Host: "a"}
+	strange := &carav1.Server{Id: "1", Address: "10.0.0.11:8080", Host: "a\xff"}
 	for name, tt := range map[string]struct {
 		data []byte
 		want *carav1.Server
 	}{
 		"whole":                    {encode(whole), whole},
-		"a strange name":           {encode(strange), &carav1.Server{Id: "1", Address: "10.0.0.11:8080", State: api.ServerStandby}},
-		"of an older version":      {[]byte("host, listening on 10.0.0.11:8080"), &carav1.Server{Host: "host, listening on 10.0.0.11:8080", State: api.ServerStandby}},
-		"old, with a strange name": {[]byte("h\xff"), &carav1.Server{Host: "h\ufffd", State: api.ServerStandby}},
-		"old and long":             {[]byte(strings.Repeat("é", maxAdvertise)), &carav1.Server{Host: strings.Repeat("é", maxAdvertise/2), State: api.ServerStandby}},
-		"old, cut within a letter": {[]byte("x" + strings.Repeat("é", maxAdvertise)), &carav1.Server{Host: "x" + strings.Repeat("é", maxAdvertise/2-1), State: api.ServerStandby}},
+		"a strange name":           {encode(strange), &carav1.Server{Id: "1", Address: "10.0.0.11:8080"}},
+		"of an older version":      {[]byte("host, listening on 10.0.0.11:8080"), &carav1.Server{Host: "host, listening on 10.0.0.11:8080"}},
+		"old, with a strange name": {[]byte("h\xff"), &carav1.Server{Host: "h\ufffd"}},
+		"old and long":             {[]byte(strings.Repeat("é", maxAdvertise)), &carav1.Server{Host: strings.Repeat("é", maxAdvertise/2)}},
+		"old, cut within a letter": {[]byte("x" + strings.Repeat("é", maxAdvertise)), &carav1.Server{Host: "x" + strings.Repeat("é", maxAdvertise/2-1)}},
 	} {
 		got := decode(tt.data)
 		if !proto.Equal(got, tt.want) {

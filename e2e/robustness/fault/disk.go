@@ -32,7 +32,7 @@ func fillDisk(ctx context.Context, t *Target, r *rand.Rand) error {
 		return fmt.Errorf("give the disk back: %w", err)
 	}
 	if kill {
-		return t.Servers[0].StartEither(ctx)
+		return t.Servers[0].StartBeside(ctx)
 	}
 	return t.Servers[0].AwaitReady(ctx)
 }

@@ -22,7 +22,7 @@ func killServer(ctx context.Context, t *Target, r *rand.Rand) error {
 		return err
 	}
 	during(ctx, some(r, time.Second))
-	return s.StartEither(ctx)
+	return s.StartBeside(ctx)
 }
 
 func stopServer(ctx context.Context, t *Target, r *rand.Rand) error {
@@ -30,7 +30,7 @@ func stopServer(ctx context.Context, t *Target, r *rand.Rand) error {
 	if err := s.Server.Stop(ctx); err != nil {
 		return err
 	}
-	return s.StartEither(ctx)
+	return s.StartBeside(ctx)
 }
 
 // pauseServer stops the process with all that it was about to do. With a lease, it is paused for longer than that in most

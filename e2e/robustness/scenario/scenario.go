@@ -79,7 +79,7 @@ func (r *run) servers(t *testing.T) {
 			c.ServerFlags = append(c.ServerFlags, "--advertise", r.front(t, i, c.Address()))
 		}
 		r.target.Servers = append(r.target.Servers, c)
-		r.must(t, c.StartEither(t.Context()))
+		r.must(t, c.StartBeside(t.Context()))
 	}
 	r.first = r.target.Servers[0]
 }

@@ -5256,12 +5256,13 @@ type Server struct {
 	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	// StartedAt is when the program has started.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	// State is Active or Standby. A standby passes connections on to the active server.
-	State string `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
-	// Agents is the number of agents that are connected to it, or through it to the active server.
+	// Agents is the number of agents that are connected to it.
 	Agents int32 `protobuf:"varint,7,opt,name=agents,proto3" json:"agents,omitempty"`
-	// Loops that run on it.
-	Loops         []string `protobuf:"bytes,8,rep,name=loops,proto3" json:"loops,omitempty"`
+	// Loops that run on it. Each loop runs on one server.
+	Loops []string `protobuf:"bytes,8,rep,name=loops,proto3" json:"loops,omitempty"`
+	// Lag is how many revisions its copy of the state was behind the server that answers, when it last told. Not set if the answering
+	// server hears nothing from it.
+	Lag           *int64 `protobuf:"varint,9,opt,name=lag,proto3,oneof" json:"lag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5331,13 +5332,6 @@ func (x *Server) GetStartedAt() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Server) GetState() string {
-	if x != nil {
-		return x.State
-	}
-	return ""
-}
-
 func (x *Server) GetAgents() int32 {
 	if x != nil {
 		return x.Agents
@@ -5352,10 +5346,17 @@ func (x *Server) GetLoops() []string {
 	return nil
 }
 
+func (x *Server) GetLag() int64 {
+	if x != nil && x.Lag != nil {
+		return *x.Lag
+	}
+	return 0
+}
+
 // ListServersResponse has the servers of the cluster.
 type ListServersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Items are the servers: first the active one, then by address.
+	// Items are the servers, by address.
 	Items         []*Server `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -9649,17 +9650,18 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\vcredentials\x18\n" +
 	" \x01(\v2\x14.cara.v1.CredentialsH\x00R\vcredentials\x12,\n" +
 	"\aservers\x18\v \x01(\v2\x10.cara.v1.ServersH\x00R\aserversB\t\n" +
-	"\amessage\"\xdf\x01\n" +
+	"\amessage\"\xf5\x01\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x129\n" +
 	"\n" +
-	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x14\n" +
-	"\x05state\x18\x06 \x01(\tR\x05state\x12\x16\n" +
+	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x16\n" +
 	"\x06agents\x18\a \x01(\x05R\x06agents\x12\x14\n" +
-	"\x05loops\x18\b \x03(\tR\x05loops\"<\n" +
+	"\x05loops\x18\b \x03(\tR\x05loops\x12\x15\n" +
+	"\x03lag\x18\t \x01(\x03H\x00R\x03lag\x88\x01\x01B\x06\n" +
+	"\x04_lagJ\x04\b\x06\x10\aR\x05state\"<\n" +
 	"\x13ListServersResponse\x12%\n" +
 	"\x05items\x18\x01 \x03(\v2\x0f.cara.v1.ServerR\x05items\"8\n" +
 	"\aServers\x12-\n" +
@@ -10666,6 +10668,7 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Credentials)(nil),
 		(*ConnectResponse_Servers)(nil),
 	}
+	file_cara_v1_service_proto_msgTypes[73].OneofWrappers = []any{}
 	file_cara_v1_service_proto_msgTypes[85].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),

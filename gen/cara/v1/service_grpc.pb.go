@@ -4766,7 +4766,7 @@ const (
 type InfoServiceClient interface {
 	// GetInfo returns the version of the server and the ID of the cluster.
 	GetInfo(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*Info, error)
-	// ListServers returns the servers of the cluster. Every server answers it alike, because the active one answers it.
+	// ListServers returns the servers of the cluster, from any of them.
 	ListServers(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*ListServersResponse, error)
 	// Backup streams a consistent copy of the server's data directory as a tar archive. The copy contains keys and tokens.
 	// Only one backup can run at a time.
@@ -4828,7 +4828,7 @@ type InfoService_BackupClient = grpc.ServerStreamingClient[BackupChunk]
 type InfoServiceServer interface {
 	// GetInfo returns the version of the server and the ID of the cluster.
 	GetInfo(context.Context, *emptypb.Empty) (*Info, error)
-	// ListServers returns the servers of the cluster. Every server answers it alike, because the active one answers it.
+	// ListServers returns the servers of the cluster, from any of them.
 	ListServers(context.Context, *emptypb.Empty) (*ListServersResponse, error)
 	// Backup streams a consistent copy of the server's data directory as a tar archive. The copy contains keys and tokens.
 	// Only one backup can run at a time.

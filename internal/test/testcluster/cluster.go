@@ -99,22 +99,12 @@ func (c *Cluster) DataDir() string { return filepath.Join(c.Dir, "server") }
 // StartServer starts or restarts the server, and waits until it is ready.
 func (c *Cluster) StartServer(ctx context.Context) error { return c.startReady(ctx, c.serverArgs()) }
 
-// StartStandby starts a server that does not become ready, because another one is active, and waits until it says so.
-func (c *Cluster) StartStandby(ctx context.Context) error {
+// StartBeside starts or restarts a server of a cluster with several, and waits until it is ready. It needs no token in its data directory.
+func (c *Cluster) StartBeside(ctx context.Context) error {
 	if err := c.startServer(c.serverArgs()); err != nil {
 		return err
 	}
-	return c.AwaitStandby(ctx)
-}
-
-// StartEither starts a server and waits until it says that it is ready or a standby.
-func (c *Cluster) StartEither(ctx context.Context) error {
-	if err := c.startServer(c.serverArgs()); err != nil {
-		return err
-	}
-	return c.await(ctx, "is ready or a standby", func(status int, text string) bool {
-		return status == http.StatusOK || strings.Contains(text, "standby")
-	})
+	return c.AwaitReady(ctx)
 }
 
 // serverArgs returns the command line of the server.
@@ -125,14 +115,12 @@ func (c *Cluster) serverArgs() []string {
 	}, c.ServerFlags...)
 }
 
-// AwaitStandby waits until the server says that it is a standby.
-func (c *Cluster) AwaitStandby(ctx context.Context) error {
-	return c.await(ctx, "is a standby", func(status int, text string) bool {
-		return status != http.StatusOK && strings.Contains(text, "standby")
-	})
+// AwaitUnready waits until the server says that it cannot serve.
+func (c *Cluster) AwaitUnready(ctx context.Context) error {
+	return c.await(ctx, "is not ready", func(status int, _ string) bool { return status != http.StatusOK })
 }
 
-// AwaitReady waits until the server is active.
+// AwaitReady waits until the server serves.
 func (c *Cluster) AwaitReady(ctx context.Context) error {
 	return c.await(ctx, "is ready", func(status int, _ string) bool { return status == http.StatusOK })
 }

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -58,7 +57,7 @@ func newServers(t *testing.T, balanced bool) *pair {
 	ctx, cancel := p.patience()
 	defer cancel()
 	p.must(p.servers[0].StartServer(ctx))
-	p.must(p.servers[1].StartStandby(ctx))
+	p.must(p.servers[1].StartBeside(ctx))
 	p.Server = p.servers[0].Server
 	return p
 }
@@ -98,7 +97,7 @@ func balance(t *testing.T, front string, servers []*testcluster.Cluster) {
 	haproxy(t, config)
 }
 
-// takesOver waits until a server is active, and logs how long that and the first write took since an event.
+// takesOver waits until a server serves and a write succeeds, and logs how long that took since an event.
 func (p *pair) takesOver(i int, since time.Time) {
 	p.Helper()
 	ctx, cancel := p.patience()
@@ -108,25 +107,6 @@ func (p *pair) takesOver(i int, since time.Time) {
 	p.Server = p.servers[i].Server
 	p.writes(p.name("empty"))
 	p.Logf("server %d: ready after %.1f s, a write succeeds after %.1f s", i, ready.Seconds(), time.Since(since).Seconds())
-}
-
-// active waits until a server is ready, and returns which.
-func (p *pair) active(ctx context.Context) int {
-	p.Helper()
-	found := -1
-	p.must(testcluster.WaitFor(ctx, "a server is active", func(ctx context.Context) error {
-		for i, s := range p.servers {
-			quick, cancel := context.WithTimeout(ctx, time.Second) // each has its own time, because a standby uses it up
-			err := s.AwaitReady(quick)
-			cancel()
-			if err == nil {
-				found = i
-				return nil
-			}
-		}
-		return errors.New("no server is ready")
-	}))
-	return found
 }
 
 // writes applies a project until that succeeds, as a pipeline does that tries again.
@@ -143,9 +123,9 @@ func (p *pair) writes(name string) {
 	}))
 }
 
-// TestStandby: when the active server is killed, paused or stopped, the other one continues with the same state, keys and
-// agents, and no container notices. The one that comes back is a standby.
-func TestStandby(t *testing.T) {
+// TestTakeover: when the server that runs the loops is killed, paused or stopped, the other one goes on with the same state, keys and
+// agents, and no container notices. The one that comes back serves beside it.
+func TestTakeover(t *testing.T) {
 	host := testdocker.Engine(t)
 	t.Parallel()
 	p := newPair(t)
@@ -157,24 +137,34 @@ func TestStandby(t *testing.T) {
 	before := p.containers(host, kept)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
+	loopsGoOn := func(name string, since time.Time) {
+		t.Helper()
+		p.writes(p.name(name))
+		p.running(p.name(name))
+		t.Logf("%s: a new project runs after %.1f s", name, time.Since(since).Seconds())
+	}
 
 	at := time.Now()
 	p.must(p.servers[0].Server.Kill())
 	p.takesOver(1, at)
 	p.running(kept)
 	p.ready("n1")
-	p.must(p.servers[0].StartStandby(ctx))
+	loopsGoOn("killed", at)
+	p.must(p.servers[0].StartBeside(ctx))
 
-	p.must(p.servers[1].Server.Pause()) // longer than its lease
+	p.must(p.servers[1].Server.Pause()) // longer than its leases
 	at = time.Now()
 	p.takesOver(0, at)
+	loopsGoOn("paused", at)
 	p.must(p.servers[1].Server.Resume())
-	p.must(p.servers[1].AwaitStandby(ctx))
+	p.must(p.servers[1].AwaitReady(ctx))
+	p.listed(p.servers...)
 
 	at = time.Now()
 	p.must(p.servers[0].Server.Stop(ctx))
 	p.takesOver(1, at)
-	p.must(p.servers[0].StartStandby(ctx))
+	loopsGoOn("stopped", at)
+	p.must(p.servers[0].StartBeside(ctx))
 
 	p.etcd.Kill(0)
 	p.writes(p.name("later"))
@@ -185,16 +175,17 @@ func TestStandby(t *testing.T) {
 	p.etcd.Kill(1) // no majority is left
 	p.etcd.Kill(2)
 	for _, s := range p.servers {
-		p.must(s.AwaitStandby(ctx))
+		p.must(s.AwaitUnready(ctx))
 	}
-	p.Logf("without a majority, both are standbys after %.1f s", time.Since(at).Seconds())
+	p.Logf("without a majority, no server is ready after %.1f s", time.Since(at).Seconds())
 	p.etcd.Run(1)
 	p.etcd.Run(2)
 	at = time.Now()
-	p.Server = p.servers[p.active(ctx)].Server
-	p.Logf("with a majority, one is ready after %.1f s", time.Since(at).Seconds())
-	p.writes(p.name("last"))
-	p.running(p.name("last"))
+	for _, s := range p.servers {
+		p.must(s.AwaitReady(ctx))
+	}
+	p.Logf("with a majority, all are ready after %.1f s", time.Since(at).Seconds())
+	loopsGoOn("last", at)
 	if after := p.containers(host, kept); !maps.Equal(before, after) {
 		t.Errorf("containers were %v and are %v", before, after)
 	}
