@@ -21,4 +21,19 @@
 // watch has no queue. It reads the recent transactions in memory from its own revision, or the store's log if it is further
 // behind. If the log no longer reaches back that far, the watch ends with Gone (410). 7. State that changes with every
 // heartbeat or poll stays in memory and is added to answers. It is not in the store.
+//
+// # Several servers
+//
+// Servers over one store answer every call, each from its own cache. The conditions of a transaction are enough for that: it
+// does not matter which server commits. What runs in the background is either harmless on all of them, or belongs to the one
+// that has a lease:
+//
+//   - On every server: the cache, the index of routes, the sessions of its own agents, the ends of calls whose credentials have
+//     changed, the addresses that agents are told, the news of the others, the renewal of logins that it uses, and the
+//     questions after a recovery. These are in its memory, or written only if they are not yet as they should be.
+//   - With the lease of the reconciler: conditions of projects, the Secrets of certificates, and projects that lost nodes hold.
+//     They could run anywhere, but each change would be tried by all servers. See Keep.
+//   - With the lease of `sources`, before that loop begins: staged claims of an interrupted publication. Another publication may
+//     not run meanwhile. See Settle.
+//   - On every server, once: the first tokens. Who is slower than another one drops its own.
 package apiserver

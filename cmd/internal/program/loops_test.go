@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,11 +56,11 @@ type rig struct {
 	stop    context.CancelFunc
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T, with companions) *rig {
 	r := &rig{tickets: make(chan right, 2), began: make(chan store.Lease), end: make(chan error), result: make(chan error, 1)}
 	var has store.Lease
 	r.task = task{
-		name: "gc", log: slog.New(slog.DiscardHandler),
+		name: "gc", log: slog.New(slog.DiscardHandler), with: with,
 		connect: func(loop string, lease store.Lease) (grpc.ClientConnInterface, error) {
 			if loop != "gc" {
 				t.Errorf("the loop %s is connected", loop)
@@ -88,7 +89,7 @@ func newRig(t *testing.T) *rig {
 // TestLoopFollowsItsRight: a loop runs while its server has the right to, with the lease of that time in what it writes. It ends
 // before the right is given back, and runs again with the next right.
 func TestLoopFollowsItsRight(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, companions{})
 	first, second := newTicket(1), newTicket(2)
 	r.tickets <- first
 	if lease := <-r.began; lease != first.is {
@@ -109,7 +110,7 @@ func TestLoopFollowsItsRight(t *testing.T) {
 
 // TestLoopFails: the failure of a loop ends its server, and another server may run the loop.
 func TestLoopFails(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, companions{})
 	only, failure := newTicket(1), errors.New("broken")
 	r.tickets <- only
 	<-r.began
@@ -162,4 +163,35 @@ func TestShares(t *testing.T) {
 	if s.has != 0 || hesitation(0) != 0 {
 		t.Errorf("%d leases are left", s.has)
 	}
+}
+
+// TestCompanions: what belongs to a loop runs with its lease, before it and beside it, and is tried again until it succeeds.
+func TestCompanions(t *testing.T) {
+	only := newTicket(3)
+	var tried atomic.Int32
+	settled, kept := make(chan store.Lease, 1), make(chan store.Lease, 1)
+	r := newRig(t, companions{
+		first: func(ctx context.Context) error {
+			if tried.Add(1) == 1 {
+				return errors.New("etcd does not answer")
+			}
+			settled <- store.LeaseOf(ctx)
+			return nil
+		},
+		while: func(ctx context.Context) error {
+			kept <- store.LeaseOf(ctx)
+			<-ctx.Done()
+			return ctx.Err()
+		},
+	})
+	r.tickets <- only
+	<-r.began
+	if lease := <-settled; lease != only.is { // it was settled before the loop began
+		t.Errorf("settled with %v", lease)
+	}
+	if lease := <-kept; lease != only.is {
+		t.Errorf("kept with %v", lease)
+	}
+	close(only.lost)
+	<-only.released
 }
