@@ -161,7 +161,9 @@ func (t task) term(ctx context.Context, r right) error {
 	if err != nil {
 		return err
 	}
-	t.log.Debug("this server runs the loop")
+	if lease := r.Is(); lease != (store.Lease{}) {
+		t.log.Info("this server runs the loop", "lease", lease.Created)
+	}
 	if err := t.run(store.WithLease(ctx, r.Is()), l); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("%s: %w", t.name, err)
 	}

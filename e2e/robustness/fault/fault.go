@@ -22,10 +22,8 @@ type Target struct {
 	Etcd *testetcd.Cluster
 	// Disk is the small file system with the data directory of the first server, or empty.
 	Disk string
-	// Lease is how long a server may be silent before another one takes over; 0 for a server alone.
+	// Lease is how long a server may be silent before another one runs its loops; 0 for a server alone.
 	Lease time.Duration
-	// Silent is the number of the server that the last fault made silent for longer than its lease, or nil.
-	Silent *int
 }
 
 // Fault is one kind of fault.
@@ -66,11 +64,10 @@ func agent(t *Target, r *rand.Rand) string {
 
 func server(t *Target, r *rand.Rand) *testcluster.Cluster { return t.Servers[r.IntN(len(t.Servers))] }
 
-// silence returns how long a server with this number is silent: mostly longer than its lease, so that another one has taken over.
-func silence(t *Target, r *rand.Rand, server int) time.Duration {
+// silence returns how long a server is silent: mostly longer than its leases, so that others run its loops.
+func silence(t *Target, r *rand.Rand) time.Duration {
 	d := some(r, 2*time.Second)
 	if t.Lease > 0 && r.IntN(4) > 0 {
-		t.Silent = &server
 		d += t.Lease + time.Second
 	}
 	return d

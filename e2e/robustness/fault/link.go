@@ -75,7 +75,7 @@ func cutOff(ctx context.Context, t *Target, r *rand.Rand) error {
 			t.Links[name].Hold()
 		}
 	}
-	during(ctx, silence(t, r, i))
+	during(ctx, silence(t, r))
 	for _, l := range cut {
 		l.Release()
 	}

@@ -40,7 +40,7 @@ func pauseServer(ctx context.Context, t *Target, r *rand.Rand) error {
 	if err := t.Servers[i].Server.Pause(); err != nil {
 		return err
 	}
-	during(ctx, silence(t, r, i))
+	during(ctx, silence(t, r))
 	return t.Servers[i].Server.Resume()
 }
 

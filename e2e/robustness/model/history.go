@@ -63,15 +63,6 @@ type Fault struct {
 	Start int64  `json:"start"`
 	End   int64  `json:"end"`
 	Name  string `json:"name"`
-	// Server is the number of the server that was paused or cut off etcd; nil for other faults.
-	Server *int `json:"server,omitempty"`
-}
-
-// Logged is one call about a project in the log of the server that has worked on it. A standby passes calls on and logs none.
-type Logged struct {
-	Server int    `json:"server"`
-	At     int64  `json:"at"` // in whole milliseconds, rounded down
-	Key    string `json:"key"`
 }
 
 // Term is a line in the log of a server: it got the lease of a loop, or the loop has written. Both are revisions of etcd.
@@ -98,7 +89,6 @@ type History struct {
 	Watches    []Watch     `json:"watches"`
 	Faults     []Fault     `json:"faults"`
 	Pushes     []Push      `json:"pushes,omitempty"`
-	Logged     []Logged    `json:"logged,omitempty"` // if there are several servers
 	Terms      []Term      `json:"terms,omitempty"`
 	// StaleReads is true if several servers answer, each from its own cache. Reads may then be old, and Check gets none.
 	StaleReads bool `json:"staleReads,omitempty"`

@@ -53,7 +53,7 @@ func Run(t *testing.T, s Scenario, o Options) {
 	problems = append(problems, r.panics()...)
 	h := r.recorder.History()
 	if h.StaleReads = len(r.target.Servers) > 1; h.StaleReads {
-		h.Logged, h.Terms = r.logged(), r.terms()
+		h.Terms = r.terms()
 	}
 	wrong, verdict := validate.History(h, time.Minute)
 	r.judge(t, h, verdict, append(problems, wrong...))
@@ -157,10 +157,9 @@ func (r *run) faults(t *testing.T) {
 		_ = testcluster.Pause(t.Context(), 200*time.Millisecond+time.Duration(random.Int64N(int64(time.Second)))) // traffic without faults
 		f, start := all[n%len(all)], r.recorder.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		r.target.Silent = nil
 		err := f.Inject(ctx, r.target, random)
 		cancel()
-		r.recorder.Fault(f.Name, start, r.target.Silent)
+		r.recorder.Fault(f.Name, start)
 		if err != nil {
 			r.note(fmt.Errorf("%s: %w", f.Name, err))
 			return
@@ -252,22 +251,6 @@ func (r *run) panics() []string {
 		}
 	})
 	return found
-}
-
-// logLine is the line of a call about a project, with its time and the project.
-var logLine = regexp.MustCompile(`(?m)^time=(\S+) level=INFO msg=audit actor=user/admin method=\w*Project object=(\S+) outcome=`)
-
-// logged returns the calls about projects in the servers' logs.
-func (r *run) logged() []model.Logged {
-	var all []model.Logged
-	r.eachLog(func(server int, _, text string) {
-		for _, found := range logLine.FindAllStringSubmatch(text, -1) {
-			at, err := time.Parse(time.RFC3339Nano, found[1])
-			r.note(err)
-			all = append(all, model.Logged{Server: server, At: r.recorder.At(at), Key: found[2]})
-		}
-	})
-	return all
 }
 
 // termLine says that a server got the lease of a loop, or what the scheduler has written.

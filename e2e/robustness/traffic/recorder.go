@@ -26,9 +26,6 @@ func NewRecorder(scenario string, seed uint64) *Recorder {
 // Now returns the time of the history's clock.
 func (r *Recorder) Now() int64 { return time.Since(r.start).Nanoseconds() }
 
-// At returns a time of the machine's clock as one of the history's.
-func (r *Recorder) At(t time.Time) int64 { return t.Sub(r.start).Nanoseconds() }
-
 // fresh returns a value that nobody has written.
 func (r *Recorder) fresh() int { return int(r.values.Add(1)) }
 
@@ -56,11 +53,11 @@ func (r *Recorder) push(p model.Push) {
 	r.h.Pushes = append(r.h.Pushes, p)
 }
 
-// Fault records a fault that began at a time of Now and ends now. server is that of model.Fault.
-func (r *Recorder) Fault(name string, start int64, server *int) {
+// Fault records a fault that began at a time of Now and ends now.
+func (r *Recorder) Fault(name string, start int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.h.Faults = append(r.h.Faults, model.Fault{Start: start, End: r.Now(), Name: name, Server: server})
+	r.h.Faults = append(r.h.Faults, model.Fault{Start: start, End: r.Now(), Name: name})
 }
 
 // History returns what was recorded, when all who record have ended.

@@ -38,7 +38,6 @@ func History(h *model.History, limit time.Duration) ([]string, model.Verdict) {
 	wrong = append(wrong, objects(h, line)...)
 	wrong = append(wrong, hosts(line)...)
 	wrong = append(wrong, answers(h, line)...)
-	wrong = append(wrong, late(h, line)...)
 	wrong = append(wrong, fresh(h, line)...)
 	wrong = append(wrong, fenced(h)...)
 	verdict := model.Check(calls(h, line), limit)

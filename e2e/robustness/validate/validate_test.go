@@ -157,12 +157,6 @@ func TestHistoryFindsMistakes(t *testing.T) {
 				{Server: 2, Loop: "sources", Lease: 11},
 			}
 		}, ""},
-		"a late write": {func(h *model.History) {
-			server := 0
-			h.Faults = []model.Fault{{Start: 1, End: 33, Name: "pause server", Server: &server}}
-			h.Logged = []model.Logged{{Server: server, At: 40, Key: "p"}}
-			h.Operations[1].Server = 1 // takes over at revision 2; the last create was sent to server 0 before it continued
-		}, "server 0 wrote create of p at revision 4 after it was silent (pause server)"},
 		"a host that was there at the start": {func(h *model.History) {
 			for i := range 2 {
 				h.Watches[i].Segments[0].Initial = []model.Event{change(0, 1, func(e *model.Event) { e.Key, e.Hosts = "q", []string{"h"} })}
@@ -226,48 +220,6 @@ func TestHistoryFindsMistakes(t *testing.T) {
 				t.Errorf("problems %q, want %q", text, tt.want)
 			}
 		})
-	}
-}
-
-// TestLate: a write is late if the silent server got its call before the end of the fault, another server has written during the fault,
-// and the write came after that and before the next fault. Without any one of these it is not.
-func TestLate(t *testing.T) {
-	silent := 0
-	for name, tt := range map[string]struct {
-		change func(h *model.History)
-		late   bool
-	}{
-		"late":                                {func(*model.History) {}, true},
-		"a fault that silences nobody":        {func(h *model.History) { h.Faults[0].Server = nil }, false},
-		"a call after the fault":              {func(h *model.History) { h.Operations[1].Start, h.Faults[0].End = 35, 33 }, false},
-		"a call to the other server":          {func(h *model.History) { h.Operations[1].Server = 1 }, false},
-		"nobody else has written":             {func(h *model.History) { h.Operations[0].Outcome = model.Unknown }, false},
-		"the other server has only read":      {func(h *model.History) { h.Operations[0].Kind = model.Read }, false},
-		"the other server wrote before":       {func(h *model.History) { h.Faults[0].Start = 13 }, false},
-		"the other server wrote after it":     {func(h *model.History) { h.Faults[0].End, h.Operations[1].Start = 20, 15 }, false},
-		"the write came before the other one": {func(h *model.History) { h.Operations[0].Revision = 5 }, false},
-		"the write came after the next fault": {func(h *model.History) { h.Faults = append(h.Faults, model.Fault{Start: 39}) }, false},
-		"the log of the other server has it":  {func(h *model.History) { h.Logged[0].Server = 1 }, false},
-		"its log has another project":         {func(h *model.History) { h.Logged[0].Key = "q" }, false},
-		"its log has an earlier call":         {func(h *model.History) { h.Logged[0].At = 12 - int64(time.Millisecond) }, false},
-		"its log has a later call":            {func(h *model.History) { h.Logged[0].At = 46 }, false},
-		"its log has it after no answer": {func(h *model.History) {
-			h.Logged[0].At, h.Operations[1].Outcome = 46, model.Unknown
-		}, true},
-		"the next fault begins after the write": {func(h *model.History) { h.Faults = append(h.Faults, model.Fault{Start: 41}) }, true},
-	} {
-		other, own := called(model.Put, 12, 21, 8, 2), called(model.Put, 13, 45, 9, 4)
-		other.Server, own.Server = 1, silent
-		h := &model.History{
-			Operations: []model.Operation{other, own}, Faults: []model.Fault{{Start: 11, End: 33, Name: "pause server", Server: &silent}},
-			Watches: []model.Watch{{Segments: []model.Segment{{To: 4, Events: []model.Event{change(2, 8), change(4, 9)}}}}},
-			Logged:  []model.Logged{{Server: silent, At: 40, Key: own.Key}},
-		}
-		tt.change(h)
-		line, _ := timelineOf(h.Watches)
-		if got := late(h, line); (len(got) > 0) != tt.late {
-			t.Errorf("%s: %q", name, got)
-		}
 	}
 }
 
