@@ -16,28 +16,37 @@ type empty = emptypb.Empty
 
 // UpdateProjectStatus writes the status report of the project's node. A report without changes writes nothing.
 func (s Projects) UpdateProjectStatus(ctx context.Context, req *carav1.UpdateProjectStatusRequest) (*empty, error) {
+	refused := false
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		old, ok := state.Read[*carav1.Project](t, req.GetName())
-		if !ok {
-			return rules.NotFound(api.KindProject, req.GetName())
-		}
-		if err := rules.MayReport(t.Actor, old, req); err != nil {
-			return err
-		}
-		p := proto.CloneOf(old)
-		if err := rules.ApplyReport(t, p, req); err != nil {
-			return err
-		}
-		if err := rules.ApplyMoveReport(t, p, req.GetMove(), s.Live.Inventories.Of); err != nil {
-			return err
-		}
-		if proto.Equal(old, p) {
-			return nil
-		}
-		t.Put(p)
-		return nil
+		err := s.report(t, req)
+		refused = err != nil
+		return err
 	})
+	if api.IsConflict(err) && !refused { // others were faster each time. An agent drops a report that conflicts, and must repeat this one
+		err = api.Unavailable("%s", api.ProblemOf(err).GetDetail())
+	}
 	return &empty{}, err
+}
+
+func (s Projects) report(t *state.Tx, req *carav1.UpdateProjectStatusRequest) error {
+	old, ok := state.Read[*carav1.Project](t, req.GetName())
+	if !ok {
+		return rules.NotFound(api.KindProject, req.GetName())
+	}
+	if err := rules.MayReport(t.Actor, old, req); err != nil {
+		return err
+	}
+	p := proto.CloneOf(old)
+	if err := rules.ApplyReport(t, p, req); err != nil {
+		return err
+	}
+	if err := rules.ApplyMoveReport(t, p, req.GetMove(), s.Live.Inventories.Of); err != nil {
+		return err
+	}
+	if !proto.Equal(old, p) {
+		t.Put(p)
+	}
+	return nil
 }
 
 // ScheduleProject applies one decision of the scheduler. It fails if the project has changed since the decision.

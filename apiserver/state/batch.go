@@ -91,7 +91,7 @@ func (d *DB) TransactAll(ctx context.Context, changes []func(*Tx) error) []error
 		err := d.commit(ctx, b)
 		if errors.Is(err, store.ErrConflict) && conflicts < batchConflicts {
 			conflicts++
-			if err = d.awaitNewer(ctx, b.tx.Seen.Rev); err == nil {
+			if err = d.awaitNewer(ctx, b.tx.Seen.Rev, err); err == nil {
 				todo = append(b.members, todo...)
 				continue
 			}

@@ -70,7 +70,7 @@ func (d *DB) Transact(ctx context.Context, change func(*Tx) error) error {
 		if !errors.Is(err, store.ErrConflict) {
 			return StoreError(err)
 		}
-		if err := d.awaitNewer(ctx, t.Seen.Rev); err != nil {
+		if err := d.awaitNewer(ctx, t.Seen.Rev, err); err != nil {
 			return err
 		}
 	}
@@ -91,12 +91,17 @@ func (d *DB) Reach(ctx context.Context, rev int64) error {
 	return nil
 }
 
-// awaitNewer waits for the change that conflicted with a commit. Its revision is newer than everything that was read. If
-// the cache does not show it within a second, that is a bug: awaitNewer logs it and does not block the caller.
-func (d *DB) awaitNewer(ctx context.Context, seen int64) error {
+// awaitNewer waits for the change that conflicted with a commit. Its revision is newer than everything that was read. While this server
+// catches up with others, the cache may be far behind it, so that the next revision is not enough. If the cache does not show it
+// within a second, awaitNewer logs that and does not block the caller: a server alone has a bug then, and another one is behind.
+func (d *DB) awaitNewer(ctx context.Context, seen int64, conflict error) error {
+	newer := seen + 1
+	if c := (*store.ConflictError)(nil); errors.As(conflict, &c) {
+		newer = max(newer, c.Have)
+	}
 	bounded, cancel := context.WithTimeout(ctx, conflictWait)
 	defer cancel()
-	err := d.Cache.Wait(bounded, seen+1)
+	err := d.Cache.Wait(bounded, newer)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		d.Logger.Error("a conflict that no newer revision explains", "rev", seen)
 		return nil
