@@ -45,6 +45,15 @@ func TestAgentMoves(t *testing.T) {
 	if h, ok := r.add("c", "").Holder("n1"); !ok || h.Server != "a" || h.Instance != "2" {
 		t.Errorf("the directory has %v", h)
 	}
+	// A server that has lost its place, and has it again before it notices, sends the agents away: nobody else would find them.
+	r.mu.Lock()
+	delete(r.holders, "n1")
+	r.note("n1")
+	r.mu.Unlock()
+	testproblem.Want(t, impostor.ended(), codes.Unavailable, "")
+	impostor = connectAgent(t, conns[0], "2")
+	impostor.synced()
+
 	// A server that has lost its place sends the agents away, and takes none.
 	r.lose("a")
 	testproblem.Want(t, impostor.ended(), codes.Unavailable, "")

@@ -63,15 +63,22 @@ func (d *Dispatcher) confirm(me *Session, tokens []string) {
 	}
 }
 
-// yield ends the session of a node if another server has a newer one.
+// yield ends the session of a node if another server has a newer one, or if the directory has lost it with this server's lease: then no
+// other server would find the agent.
 func (d *Dispatcher) yield(node string) {
 	h, ok := d.Directory.Holder(node)
-	if !ok || h.Server == d.Directory.Self() {
-		return
-	}
-	if me := d.Sessions.recorded(node); me != nil {
+	me := d.Sessions.recorded(node)
+	switch {
+	case me == nil || ok && h.Server == d.Directory.Self():
+	case ok:
 		me.End(takenOver(me, h.Instance))
+	default:
+		me.End(errNoPlace())
 	}
+}
+
+func errNoPlace() error {
+	return api.Unavailable("this server does not reach the store of the cluster: connect to another server")
 }
 
 // recorded returns a node's session if the directory has it, or nil.
@@ -167,7 +174,7 @@ func (d *Dispatcher) checkPlace(servers map[string]*carav1.Server) {
 		return
 	}
 	for _, me := range d.Sessions.all() {
-		me.End(api.Unavailable("this server does not reach the store of the cluster: connect to another server"))
+		me.End(errNoPlace())
 	}
 }
 
