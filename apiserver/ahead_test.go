@@ -57,6 +57,11 @@ func TestRevisionOfAnotherServer(t *testing.T) {
 		}
 		results <- err
 	}()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := b.catchUp(ended, &carav1.PutProjectRequest{Project: p}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a call does not wait: %v", err)
+	}
 	close(wait)
 	late.open.Store(nil)
 	for range 2 {

@@ -56,7 +56,7 @@ func (s *Store) Join(ctx context.Context, id string, value []byte) (*Directory, 
 	s.running.Go(func() { d.mirror(s.keys.server(""), d.setServers, d.setServer, tell) }) //nolint:contextcheck // it lives as long as the store
 	tellNodes := sync.OnceFunc(func() { known <- struct{}{} })
 	s.running.Go(func() { d.mirror(s.keys.node(""), d.setNodes, d.setNode, tellNodes) }) //nolint:contextcheck // see above
-	s.running.Go(d.stayAnnounced)                                                        //nolint:contextcheck // see above
+	s.running.Go(d.stayAnnounced)
 	for range 2 {
 		select {
 		case <-known:

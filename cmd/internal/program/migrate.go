@@ -43,7 +43,7 @@ func (c *ServerConfig) Migrate(ctx context.Context, from, to string) (objects in
 	if err != nil {
 		return 0, err
 	}
-	defer l.Release()
+	defer l.Release() //nolint:contextcheck // also when ctx has ended
 	if toEtcd {
 		return copying{c}.toEtcd(ctx, db, l)
 	}

@@ -120,7 +120,7 @@ func (c copying) toNewEtcd(ctx context.Context, from *etcd.Store) (objects int, 
 	if err != nil {
 		return 0, err
 	}
-	defer l.Release()
+	defer l.Release() //nolint:contextcheck // also when ctx has ended
 	kept, err := to.Shared(ctx, func() ([]byte, error) { return sealed, nil })
 	if err == nil && !bytes.Equal(kept, sealed) {
 		err = fmt.Errorf("another cluster is below the prefix %s of the new etcd: choose another --etcd-prefix", c.Etcd.Prefix)
