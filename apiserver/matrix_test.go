@@ -22,7 +22,7 @@ import (
 
 // matrix lists for each RPC who may call it: A admin, D deployer, P deployer with the prefix `pr-` for objects with that
 // prefix, V viewer, N node, and the loops S scheduler, G gc, R reconciler, F sources, C certs; 0 is every caller from outside,
-// authenticated or not. It repeats the table of permissions, so that a change must be made in two places. A new RPC without
+// authenticated or not. An empty row is for the other servers of the cluster. It repeats the table of permissions, so that a change must be made in two places. A new RPC without
 // a row fails the test.
 var matrix = map[string]string{
 	"CreateProject": "ADP", "PutProject": "ADP", "GetProject": "ADPVSGRFC", "ListProjects": "ADPVSGRFC", "WatchProjects": "ADPVSGRFC",
@@ -49,6 +49,7 @@ var matrix = map[string]string{
 	"PresentChallenge": "C", "RemoveChallenge": "C",
 	"MissingBlobs": "ADPF", "PutBlob": "ADPF", "GetBlob": "N", "TrimBlobs": "G",
 	"GetInfo": "ADPVNSGRFC", "ListServers": "ADPVSGRFC", "Backup": "A",
+	"FollowPeer": "",
 }
 
 // column is one caller of the matrix.
