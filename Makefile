@@ -76,7 +76,7 @@ bench-front: ## the agent's ingress and ports beside Caddy, nginx and HAProxy, w
 bench-page: ## what open pages cost the server and the browser, FIGURES=10m for each measurement
 	CARA_PAGE_FIGURES='$(FIGURES)' E2E=1 go test -count=1 -v -timeout 6h -run 'TestOpenPages|TestTabMemory|TestManyProjects' ./apiserver/ui
 
-bench-ha: ## three servers on three members of etcd: RUNS kills of the active server and of etcd's leader, and writes beside a server alone
+bench-ha: ## three servers on three members of etcd: RUNS kills of the server that runs the scheduler and of etcd's leader, and writes beside a server alone
 	E2E=1 CARA_HA_FIGURES=$(RUNS) go test -count=1 -v -timeout 60m -run TestFiguresHA ./e2e
 
 demo: build ## from a git push to running containers, told step by step; KEEP=1 leaves it up; HA=1 tells of three servers on etcd

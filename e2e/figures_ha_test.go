@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testcluster"
 )
@@ -140,8 +141,9 @@ func (p *pair) scheduled(c *clients, name string, without int) {
 	p.Helper()
 	p.somewhere(c, "the scheduler has decided", without, func(ctx context.Context, conn *grpc.ClientConn) error {
 		project, err := carav1.NewProjectServiceClient(conn).GetProject(ctx, &carav1.GetRequest{Name: c.name(name)})
-		if err == nil && len(project.GetStatus().GetConditions()) == 0 {
-			err = errors.New("it has no condition")
+		c := api.FindCondition(project.GetStatus().GetConditions(), api.CondScheduled)
+		if err == nil && (c == nil || c.GetReason() == api.ReasonWaiting) { // a new project waits
+			err = fmt.Errorf("it says %v", c)
 		}
 		return err
 	})

@@ -43,9 +43,9 @@ func (h *haDemo) tell(ctx context.Context) error {
 		{"Start three members of etcd and three servers", h.startServers},
 		{"Start two agents, which know one server and learn the others", h.startAgents},
 		{"Register a repository and push: the shop and the blog run", h.firstPush},
-		{"Kill the active server during a push", h.killActive},
+		{"Kill the server that runs the scheduler during a push", h.killActive},
 		{"Kill the leader of etcd during a push", h.killLeader},
-		{"Cut the active server off from everything during a push", h.cutActive},
+		{"Cut the server that runs the scheduler off from everything", h.cutActive},
 		{"What a visitor of the shop has seen of all that", h.visitorsSaw},
 	} {
 		if err := h.out.step(s.title, func() error { return s.do(ctx) }); err != nil {

@@ -229,9 +229,10 @@ func (d *Directory) Gone(ctx context.Context, server string) error {
 	if server == "" || server == d.id {
 		return nil
 	}
+	loops := d.Dispossess(ctx, server) // first: a caller that follows the directory ends when the server is not in it any more
 	kv, err := d.readKey(ctx, d.keys.server(server))
 	if err == nil && kv.GetLease() != 0 {
 		err = d.revoke(ctx, clientv3.LeaseID(kv.GetLease()))
 	}
-	return errors.Join(err, d.Dispossess(ctx, server))
+	return errors.Join(loops, err)
 }

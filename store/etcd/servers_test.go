@@ -174,3 +174,28 @@ func TestNoServerDuringACopy(t *testing.T) {
 	_, err := s.Join(t.Context(), "1", nil)
 	must(t, err)
 }
+
+// TestGoneIsComplete: the loops of a server that has ended are free when the directory does not have it any more, because whoever has
+// called Gone may end at that moment.
+func TestGoneIsComplete(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	one, two := join(t, c, "1"), join(t, c, "2")
+	knows(t, one, []string{"1", "2"}, map[string]string{})
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		acquire(t, two.Store, name, "2")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		ended <- one.Follow(ctx, func([]string) {
+			if _, there := one.Servers()["2"]; !there {
+				cancel()
+			}
+		})
+	}()
+	_ = one.Gone(ctx, "2") // the answer to its last request may be lost
+	<-ended
+	if left, err := one.Holders(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("%v are held, %v", left, err)
+	}
+}
