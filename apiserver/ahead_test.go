@@ -59,8 +59,11 @@ func TestRevisionOfAnotherServer(t *testing.T) {
 	}()
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if err := b.catchUp(ended, &carav1.PutProjectRequest{Project: p}); !errors.Is(err, context.Canceled) {
+	if err := b.catchUp(ended, identity.Actor{Role: api.RoleAdmin}, &carav1.PutProjectRequest{Project: p}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a call does not wait: %v", err)
+	}
+	if err := b.catchUp(ended, identity.Actor{Role: api.RoleNone}, &carav1.PutProjectRequest{Project: p}); err != nil {
+		t.Errorf("a caller without an identity waits: %v", err)
 	}
 	close(wait)
 	late.open.Store(nil)

@@ -39,7 +39,7 @@ func (s *Server) unary(who identify) grpc.UnaryServerInterceptor {
 		if err := s.check(actor, info.FullMethod, req); err != nil {
 			return nil, err
 		}
-		if err := s.catchUp(ctx, req); err != nil {
+		if err := s.catchUp(ctx, actor, req); err != nil {
 			return nil, err
 		}
 		return handler(identity.WithActor(ctx, actor), req)

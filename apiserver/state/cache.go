@@ -58,7 +58,7 @@ type Cache struct {
 	mu      sync.RWMutex
 	recent  ring
 	wake    chan struct{} // closed and replaced with every transaction
-	waiters []waiter
+	waiters map[*waiter]struct{}
 }
 
 // waiter waits for the cache to reach a revision.
@@ -74,6 +74,8 @@ func NewCache(recent int) *Cache {
 		Ended:  make(chan struct{}),
 		recent: ring{limit: recent},
 		wake:   make(chan struct{}),
+
+		waiters: map[*waiter]struct{}{},
 	}
 	c.newest.Store(newView())
 	return c
@@ -140,16 +142,12 @@ func (c *Cache) Apply(tx Transaction) {
 		close(c.wake)
 		c.wake = make(chan struct{})
 	}
-	kept := c.waiters[:0]
-	for _, w := range c.waiters {
-		if w.rev > tx.Rev {
-			kept = append(kept, w)
-			continue
+	for w := range c.waiters {
+		if w.rev <= tx.Rev {
+			delete(c.waiters, w)
+			close(w.done)
 		}
-		close(w.done)
 	}
-	clear(c.waiters[len(kept):])
-	c.waiters = kept
 }
 
 // Wait returns when the cache has reached rev.
@@ -159,9 +157,10 @@ func (c *Cache) Wait(ctx context.Context, rev int64) error {
 		c.mu.Unlock()
 		return nil
 	}
-	w := waiter{rev: rev, done: make(chan struct{})}
-	c.waiters = append(c.waiters, w)
+	w := &waiter{rev: rev, done: make(chan struct{})}
+	c.waiters[w] = struct{}{}
 	c.mu.Unlock()
+	defer c.forget(w)
 	select {
 	case <-w.done:
 		return nil
@@ -170,6 +169,13 @@ func (c *Cache) Wait(ctx context.Context, rev int64) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// forget removes a waiter whose call has ended. The revision that it waits for may never come.
+func (c *Cache) forget(w *waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.waiters, w)
 }
 
 // Filled waits until the cache is loaded.
