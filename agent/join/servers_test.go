@@ -83,7 +83,7 @@ func TestAnotherServer(t *testing.T) {
 	one := serve(t, ca, serverName, x509.ExtKeyUsageServerAuth)
 	two := serve(t, ca, serverName, x509.ExtKeyUsageServerAuth)
 	cfg := one.config(t)
-	one.fail = api.Unavailable("this server is a standby")
+	one.fail = api.Unavailable("this server is starting")
 	cfg.Server = "127.0.0.1:1," + one.addr + "," + two.addr
 	c, err := Join(t.Context(), cfg)
 	if err != nil || one.joins != 1 || two.joins != 1 {

@@ -19,7 +19,7 @@ const (
 	defaultPrefix  = "/cara/"
 	defaultTimeout = 10 * time.Second // above the 7 s that an etcd member waits for its leader
 	defaultHistory = 10 * time.Minute
-	defaultLease   = 6 * time.Second // above the time in which etcd elects a leader; a standby takes over after it
+	defaultLease   = 6 * time.Second // above the time in which etcd elects a leader; another server runs the loops after it
 )
 
 // Config configures where the store is.
