@@ -46,7 +46,7 @@ func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, which cannot be reached from node %q.", b.Project, b.Node, i.cfg.Node))
 		return
 	}
-	if _, ok := errors.AsType[*frozen](err); ok {
+	if _, ok := errors.AsType[*unresponsive](err); ok {
 		page(w, r, http.StatusGatewayTimeout, fmt.Sprintf("Project %q runs on node %q, whose agent does not answer any more. The service may have got the request.", b.Project, b.Node))
 		return
 	}

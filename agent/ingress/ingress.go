@@ -22,7 +22,7 @@
 //   - A gRPC call gets its status from the service, or one of this agent that is never OK (calls).
 //   - A request is sent again only if no service has seen it: because it was sent to none (sender), or as HTTP/2 can tell
 //     (recording).
-//   - While a request waits for another agent, that agent must accept new connections (lookout). An agent that is stopped holds no
+//   - While a request waits for another agent, that agent must accept new connections (peerWatch). An agent that is stopped holds no
 //     request for long.
 //   - Everything that a client or a service may occupy has a limit (Limits). The access log and the metrics never delay a
 //     request.
@@ -91,7 +91,7 @@ type Ingress struct {
 	cfg        Config
 	proxy      *httputil.ReverseProxy
 	transports *transports
-	lookout    *lookout
+	peerWatch  *peerWatch
 	access     *accessLog
 	internal   *entrance
 	public     []*entrance // those of plain HTTP and of HTTPS
@@ -117,7 +117,7 @@ func New(cfg Config) *Ingress {
 	i.internal = newEntrance(i, insideHTTP)
 	i.public = []*entrance{newEntrance(i, publicHTTP), newEntrance(i, publicHTTPS)}
 	i.transports = newTransports(cfg.Limits, i.dialPeer)
-	i.lookout = &lookout{every: cfg.Limits.Check, dial: i.dialPeer}
+	i.peerWatch = newPeerWatch(cfg.Limits.Check, i.dialPeer)
 	i.metrics = newMetrics(cfg.Metrics, i.connected, func() float64 { return float64(len(i.table.Load().hosts)) }, func() float64 { return float64(i.access.lostLines()) })
 	i.proxy = &httputil.ReverseProxy{
 		Rewrite:        i.rewrite,
@@ -183,14 +183,18 @@ type backend struct {
 	remote bool   // on another node
 
 	release func() // ends the hold on addr; nil if remote
+	unwatch func() // ends the watch of the other node's agent; nil unless a request was sent to it
 }
 
-// done ends the hold on the container.
+// done ends the hold on the container, or the watch of the other node's agent.
 func (b *backend) done() {
 	if b.release != nil {
 		b.release()
 	}
-	b.addr, b.remote, b.release = "", false, nil
+	if b.unwatch != nil {
+		b.unwatch()
+	}
+	b.addr, b.remote, b.release, b.unwatch = "", false, nil, nil
 }
 
 // serve routes one request by its Host header and its path.

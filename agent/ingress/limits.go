@@ -26,7 +26,7 @@ type Limits struct {
 	Dial time.Duration
 	// Answer is the timeout from the end of a request to the header of its response. The default is 5 min.
 	Answer time.Duration
-	// Check is how often a new connection shows that the agent of another node still answers, while a request to it lasts. The
+	// Check is how often a new connection shows that the agent of another node still answers, while requests to it last. The
 	// default is 10 s.
 	Check time.Duration
 	// Hold is how long a request waits for a project that moves to another node. The default is 30 s.

@@ -184,19 +184,16 @@ func (s sender) try(x *exchange, b *backend, r *http.Request) (*http.Response, e
 		r.URL.Scheme = "https"
 	}
 	claimScope(r.Header, x, b.remote)
-	enough := func() {}
 	if b.remote {
 		var watched context.Context
-		watched, enough = s.lookout.watch(r.Context(), b.addr)
+		watched, b.unwatch = s.peerWatch.watch(r.Context(), b.addr)
 		r = r.WithContext(watched)
 	}
 	resp, err := s.transports.to(b).RoundTrip(r)
 	if err != nil {
-		enough()
 		return nil, err
 	}
 	if b.remote && resp.Header.Get(headerNotSent) != "" {
-		enough()
 		return resp, errNotSent
 	}
 	b.served.note()

@@ -96,6 +96,16 @@ func (m *movingProject) waits(n int64) {
 	}
 }
 
+// count returns how many requests to a node are watched.
+func (p *peerWatch) count(node string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := p.nodes[node]; n != nil {
+		return n.requests
+	}
+	return 0
+}
+
 func echoBody(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	fmt.Fprintf(w, "%s %s", r.Method, body)
@@ -127,10 +137,17 @@ func TestRequestsWaitForAMove(t *testing.T) {
 	m.waits(3)
 	m.at("n2")
 	m.at("n2") // a change of something else
-	for deadline := time.After(2 * time.Minute); m.asked.Load() < 4; {
+	for deadline := time.After(2 * time.Minute); m.asked.Load() < 12; {
 		select {
 		case <-deadline:
 			t.Fatal("n2 is not asked again") // it is not ready yet, and says so
+		case <-time.After(time.Millisecond):
+		}
+	}
+	for deadline := time.After(30 * time.Second); m.first.peerWatch.count("n2") > 3; { // sooner than the requests end
+		select {
+		case <-deadline:
+			t.Fatalf("%d attempts of 3 requests are watched", m.first.peerWatch.count("n2"))
 		case <-time.After(time.Millisecond):
 		}
 	}

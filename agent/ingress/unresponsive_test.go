@@ -146,8 +146,8 @@ type overslow struct{ error }
 func (overslow) Timeout() bool   { return true }
 func (overslow) Temporary() bool { return true }
 
-// TestLookout: only connections in a row that take too long show that an agent does not answer.
-func TestLookout(t *testing.T) {
+// TestPeerWatch: only connections in a row that take too long show that an agent does not answer.
+func TestPeerWatch(t *testing.T) {
 	slow, other := overslow{errors.New("slow")}, errors.New("its address is not known")
 	for name, c := range map[string]struct {
 		dials []error // the last one repeats
@@ -162,31 +162,94 @@ func TestLookout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := 0
-				l := &lookout{every: time.Second, dial: func(context.Context, string, ...string) (net.Conn, error) {
+				p := newPeerWatch(time.Second, func(context.Context, string, ...string) (net.Conn, error) {
 					err := c.dials[min(n, len(c.dials)-1)]
 					n++
 					near, far := net.Pipe()
 					_ = far.Close()
 					return near, err
-				}}
+				})
 				ctx, end := context.WithTimeout(t.Context(), time.Minute)
 				defer end()
-				watched, _ := l.watch(ctx, "n2")
+				watched, _ := p.watch(ctx, "n2")
 				<-watched.Done()
 				synctest.Wait()
-				if _, lost := errors.AsType[*frozen](context.Cause(watched)); lost != c.lost {
+				if _, lost := errors.AsType[*unresponsive](context.Cause(watched)); lost != c.lost {
 					t.Errorf("lost is %t after %d connections", lost, n)
 				}
-				short, end := context.WithCancel(t.Context())
-				_, enough := l.watch(short, "n2")
-				enough()
+				watched, unwatch := p.watch(t.Context(), "n2")
+				unwatch()
+				synctest.Wait()
 				before := n
 				<-time.After(time.Minute)
-				if n != before {
+				if n != before || watched.Err() == nil || len(p.nodes) != 0 {
 					t.Error("a request that has failed is still watched")
 				}
-				end()
 			})
 		})
 	}
+}
+
+// TestRequestsShareChecks: many requests to a node cause no more connections than one. They are given up together, also if those that came
+// first have left during a check. Requests that come after that are watched, too.
+func TestRequestsShareChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dials atomic.Int64
+		var stopped atomic.Bool
+		p := newPeerWatch(10*time.Second, func(ctx context.Context, _ string, _ ...string) (net.Conn, error) {
+			dials.Add(1)
+			if stopped.Load() {
+				select {
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				case <-time.After(5 * time.Second):
+					return nil, overslow{errors.New("slow")}
+				}
+			}
+			near, far := net.Pipe()
+			_ = far.Close()
+			return near, nil
+		})
+		first, leave := context.WithCancel(t.Context())
+		defer leave()
+		_, _ = p.watch(first, "n2")
+		var all []context.Context
+		for range 1000 {
+			<-time.After(99 * time.Millisecond)
+			watched, _ := p.watch(t.Context(), "n2")
+			all = append(all, watched)
+		}
+		if n := dials.Load(); n != 9 { // in 99 seconds
+			t.Errorf("%d connections", n)
+		}
+		stopped.Store(true)
+		<-time.After(3 * time.Second) // a check has begun
+		leave()
+		<-time.After(20 * time.Second)
+		synctest.Wait()
+		for _, watched := range all {
+			if _, lost := errors.AsType[*unresponsive](context.Cause(watched)); !lost {
+				t.Fatalf("after %d connections: %v", dials.Load(), context.Cause(watched))
+			}
+		}
+		later, _ := p.watch(t.Context(), "n2")
+		<-later.Done()
+		synctest.Wait()
+		if n := dials.Load(); n != 13 || len(p.nodes) != 0 {
+			t.Errorf("%d connections, %d nodes are kept", n, len(p.nodes))
+		}
+	})
+}
+
+// TestARequestAfterTheEnd: a request that comes while those before it are given up is not given up with them.
+func TestARequestAfterTheEnd(t *testing.T) {
+	p := newPeerWatch(time.Hour, nil)
+	before := p.enter("n2")
+	before.end(&unresponsive{"n2"})
+	after := p.enter("n2")
+	p.leave("n2", before)
+	if after.ctx.Err() != nil || p.count("n2") != 1 {
+		t.Errorf("%v, %d requests are watched", after.ctx.Err(), p.count("n2"))
+	}
+	p.leave("n2", after)
 }
