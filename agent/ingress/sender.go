@@ -196,6 +196,11 @@ func (s sender) try(x *exchange, b *backend, r *http.Request) (*http.Response, e
 	if b.remote && resp.Header.Get(headerNotSent) != "" {
 		return resp, errNotSent
 	}
+	if b.remote && resp.StatusCode == http.StatusSwitchingProtocols {
+		// After an upgrade, net/http does not end the connection with the context. The proxy takes the body out of the response.
+		upgraded := resp.Body
+		context.AfterFunc(r.Context(), func() { _ = upgraded.Close() }) // errors do not matter: it is abandoned
+	}
 	b.served.note()
 	return resp, nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -62,12 +63,16 @@ func newStoppable(t *testing.T, to string) (*stoppable, string) {
 	return s, l.Addr().String()
 }
 
-// TestStoppedAgent: a request to a node whose agent is stopped ends, before its answer has begun and after that. One whose agent works
-// lasts as long as its service takes.
+// TestStoppedAgent: a request to a node whose agent is stopped ends, before its answer has begun, after that, and after an upgrade. One
+// whose agent works lasts as long as its service takes.
 func TestStoppedAgent(t *testing.T) {
 	gate := make(chan struct{})
 	ip, port := service(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/begun" {
+		switch r.URL.Path {
+		case "/upgraded":
+			echoUpgrade(w, r)
+			return
+		case "/begun":
 			fmt.Fprintln(w, "first")
 			_ = http.NewResponseController(w).Flush()
 		}
@@ -109,6 +114,14 @@ func TestStoppedAgent(t *testing.T) {
 		t.Fatal(begun.err)
 	}
 	waiting := ask("/silent")
+	upgraded := raw(t, addr, "GET /upgraded HTTP/1.1\r\nHost: a.b\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+	if err := upgraded.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	echoes := bufio.NewReader(upgraded)
+	if resp, err := http.ReadResponse(echoes, nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v, %v", resp, err)
+	}
 	lines := bufio.NewReader(begun.resp.Body)
 	if line, err := lines.ReadString('\n'); line != "first\n" {
 		t.Fatalf("%q, %v", line, err)
@@ -117,6 +130,10 @@ func TestStoppedAgent(t *testing.T) {
 	case <-waiting:
 		t.Fatal("an agent that works is given up")
 	case <-time.After(10 * limits.Check):
+	}
+	fmt.Fprintln(upgraded, "hello")
+	if line, err := echoes.ReadString('\n'); line != "echo hello\n" {
+		t.Fatalf("%q, %v", line, err)
 	}
 	between.stopped.Store(true)
 	var got answer
@@ -135,6 +152,9 @@ func TestStoppedAgent(t *testing.T) {
 	}
 	if rest, err := io.ReadAll(lines); err == nil {
 		t.Errorf("an answer that is cut off ends as if it were whole: %q", rest)
+	}
+	if rest, err := io.ReadAll(echoes); len(rest) != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("an upgraded connection stays open: %q, %v", rest, err)
 	}
 	_ = begun.resp.Body.Close()
 	close(gate)
