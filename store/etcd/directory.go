@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -9,6 +10,9 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
+
+// errOlder means that this server may not take an agent yet.
+var errOlder = errors.New("an older version of cara-server is active: connect to it, or upgrade it")
 
 // note records something for all that follow. d is locked.
 func (d *Directory) note(what func(*follower)) {
@@ -183,33 +187,70 @@ func (d *Directory) Hold(ctx context.Context, node, instance string) (int64, err
 	if l == nil {
 		return 0, errors.New("this server was cut off from etcd and is not announced again yet: use another one, or try again in some seconds")
 	}
+	revision, err := d.replace(ctx, node, d.id+"\n"+instance, l.id)
+	if err != nil {
+		return 0, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h := (Held{d.id, instance, revision}); h.Since > d.nodes[node].Since {
+		d.nodes[node] = h
+		d.noteNode(node)
+	}
+	return revision, nil
+}
+
+// replace writes the record of a node in place of the one that is there now. A request that arrives late, when its agent has already
+// connected to another server, changes nothing. While a server of an older version is active, nothing is written: such a server does not
+// hear the heartbeats of this one's agents, and would mark their nodes as lost again and again.
+func (d *Directory) replace(ctx context.Context, node, value string, lease clientv3.LeaseID) (int64, error) {
 	bounded, cancel, err := d.begin(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer cancel()
-	answer, err := d.client.Put(bounded, d.keys.node(node), d.id+"\n"+instance, clientv3.WithLease(l.id))
+	key, lock := d.keys.node(node), d.keys.lock()
+	have, err := d.readKey(ctx, key)
 	if err != nil {
-		return 0, d.failedWrite(ctx, err)
+		return 0, err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if h := (Held{d.id, instance, answer.Header.Revision}); h.Since > d.nodes[node].Since {
-		d.nodes[node] = h
-		d.noteNode(node)
+	for {
+		answer, err := d.client.Txn(bounded).
+			If(clientv3.Compare(clientv3.ModRevision(key), "=", have.GetModRevision()), clientv3.Compare(clientv3.Value(lock), "=", sharedMark)).
+			Then(clientv3.OpPut(key, value, clientv3.WithLease(lease))).
+			Else(clientv3.OpGet(key), clientv3.OpGet(lock)).Commit()
+		if err != nil {
+			return 0, d.failedWrite(ctx, err)
+		}
+		if answer.Succeeded {
+			return answer.Header.Revision, nil
+		}
+		have = firstKV(answer.Responses[0].GetResponseRange().Kvs)
+		if mark := firstKV(answer.Responses[1].GetResponseRange().Kvs); string(mark.GetValue()) == sharedMark {
+			continue // the record has changed meanwhile
+		}
+		if older, err := d.olderVersion(ctx); err != nil || older != nil {
+			return 0, cmp.Or(err, errOlder)
+		}
 	}
-	return answer.Header.Revision, nil
 }
 
-// Release removes the record of Hold, unless a newer one has replaced it. It does not wait until that is written.
+// Release removes the record of Hold, unless a newer one has replaced it. It does not wait until that is written, and does nothing while
+// an earlier call for the node is not done.
 func (d *Directory) Release(node, instance string) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	h := d.nodes[node]
-	d.mu.Unlock()
-	if h.Server != d.id || h.Instance != instance || d.closed.Err() != nil {
+	if _, busy := d.releasing[node]; busy || h.Server != d.id || h.Instance != instance || d.closed.Err() != nil {
 		return
 	}
+	d.releasing[node] = struct{}{}
 	d.running.Go(func() {
+		defer func() {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			delete(d.releasing, node)
+		}()
 		ctx, cancel, err := d.begin(d.closed)
 		if err != nil {
 			return
@@ -218,7 +259,7 @@ func (d *Directory) Release(node, instance string) {
 		key := d.keys.node(node)
 		same := clientv3.Compare(clientv3.ModRevision(key), "=", h.Since)
 		if _, err := d.client.Txn(ctx).If(same).Then(clientv3.OpDelete(key)).Commit(); err != nil && d.closed.Err() == nil {
-			d.cfg.Logger.Warn("etcd still says that this server has an agent, until the agent connects again", "node", node, "error", explain(d.closed, err))
+			d.cfg.Logger.Warn("etcd still says that this server has an agent, which has left: it is told again", "node", node, "error", explain(d.closed, err))
 		}
 	})
 }

@@ -70,6 +70,12 @@ func (h *health) wrote() {
 	h.full = nil
 }
 
+func (h *health) isSilent() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.silent != nil
+}
+
 func (h *health) isFull() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -93,6 +94,11 @@ func (s *Store) tryLease(ctx context.Context, name string, c Candidate) (*Lease,
 	if err == nil && holder == nil {
 		holder, err = s.olderVersion(ctx)
 	}
+	free := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0), clientv3.Compare(clientv3.Value(s.keys.lock()), "=", sharedMark)}
+	if err == nil && holder == nil && name != LeaseCopy {
+		free = append(free, clientv3.Compare(clientv3.CreateRevision(s.keys.lease(LeaseCopy)), "=", 0))
+		holder, err = s.readKey(ctx, s.keys.lease(LeaseCopy))
+	}
 	if err != nil || holder != nil {
 		return nil, holder, err
 	}
@@ -101,13 +107,15 @@ func (s *Store) tryLease(ctx context.Context, name string, c Candidate) (*Lease,
 			return nil, nil, err
 		}
 	}
-	l, err := s.grant(ctx, key, c.Server, s.cfg.Lease,
-		clientv3.Compare(clientv3.CreateRevision(key), "=", 0), clientv3.Compare(clientv3.Value(s.keys.lock()), "=", sharedMark))
+	l, err := s.grant(ctx, key, c.Server, s.cfg.Lease, free...)
 	if err != nil || l == nil {
 		return nil, nil, err
 	}
 	l.Name = name
-	s.leases.add(l)
+	if !s.leases.add(l) {
+		l.Release() //nolint:contextcheck // also when ctx has ended
+		return nil, nil, store.ErrClosed
+	}
 	return l, nil, nil
 }
 
@@ -130,6 +138,10 @@ func (s *Store) grant(ctx context.Context, key, value string, ttl time.Duration,
 	if !answer.Succeeded {
 		_, err := s.client.Revoke(bounded, lease.ID)
 		return nil, s.failed(ctx, err)
+	}
+	if !time.Now().Before(lastMoment(granted, ttl)) {
+		_, _ = s.client.Revoke(bounded, lease.ID) // otherwise it ends by itself
+		return nil, fmt.Errorf("etcd, or this server, was so slow that a lease of %s was almost over when it was granted", ttl)
 	}
 	l := &Lease{connection: s.connection, Lease: store.Lease{Created: answer.Header.Revision}, id: lease.ID, ttl: ttl, lost: make(chan struct{})}
 	s.running.Go(func() { l.keep(granted) }) //nolint:contextcheck // it lives as long as the lease
@@ -191,11 +203,14 @@ func (l *Lease) Lost() <-chan struct{} { return l.lost }
 
 func (l *Lease) lose() { l.once.Do(func() { close(l.lost) }) }
 
+// lastMoment is when the work under a lease must have ended: a sixth of its time is left.
+func lastMoment(renewed time.Time, ttl time.Duration) time.Time { return renewed.Add(ttl * 5 / 6) }
+
 // keep renews the lease until it is released or lost. The time counts from before a request was sent, so the work ends before
 // etcd gives the lease away, with a sixth of its time left. Each renewal is a request of its own with a short time-out, so
 // that one member that hangs does not cost the lease.
 func (l *Lease) keep(renewed time.Time) {
-	for wait := l.ttl / 3; ; {
+	for wait := time.Until(renewed.Add(l.ttl / 3)); ; {
 		select {
 		case <-time.After(wait):
 		case <-l.lost:
@@ -204,7 +219,7 @@ func (l *Lease) keep(renewed time.Time) {
 			return
 		}
 		sent := time.Now()
-		last := renewed.Add(l.ttl * 5 / 6)
+		last := lastMoment(renewed, l.ttl)
 		err := l.renew(last)
 		switch {
 		case l.closed.Err() != nil:
@@ -236,7 +251,7 @@ func (l *Lease) Release() {
 	default:
 	}
 	l.lose()
-	if l.closed.Err() != nil || l.health.err() != nil {
+	if l.closed.Err() != nil || l.health.isSilent() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(l.closed, l.cfg.Timeout)
@@ -246,13 +261,18 @@ func (l *Lease) Release() {
 	}
 }
 
-func (h *leases) add(l *Lease) {
+// add records a lease, unless the store is about to close: then nobody would release it.
+func (h *leases) add(l *Lease) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.ended {
+		return false
+	}
 	if h.held == nil {
 		h.held = map[string]*Lease{}
 	}
 	h.held[l.Name] = l
+	return true
 }
 
 // take removes leases that match, and returns them.

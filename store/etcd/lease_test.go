@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/caravanserai/cara/internal/test/testetcd"
@@ -226,5 +227,52 @@ func TestOlderVersionGoesFirst(t *testing.T) {
 	kv, err := s.readKey(t.Context(), s.keys.lock())
 	if err != nil || kv == nil || kv.Lease != 0 {
 		t.Errorf("an older server finds the lock free: %v, %v", kv, err)
+	}
+}
+
+// TestNoLeaseDuringACopy: while a program copies the data, no loop begins to run, also if the copy begins at the last moment.
+func TestNoLeaseDuringACopy(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	s, copies := openTest(t, c, Config{Prefix: "/copied/"}), openTest(t, c, Config{Prefix: "/copied/"})
+	var copying *Lease
+	hesitate := func() time.Duration {
+		if copying == nil {
+			copying = acquire(t, copies, LeaseCopy, "copy")
+		}
+		return 0
+	}
+	waited := ""
+	_, err := s.Acquire(t.Context(), "work", Candidate{Server: "1", Hesitate: hesitate, Waiting: func(holder string, err error) {
+		if waited == "" && err == nil {
+			waited = holder
+			copying.Release()
+		}
+	}})
+	if must(t, err); waited != "copy" {
+		t.Errorf("it has waited for %q", waited)
+	}
+}
+
+// TestNothingIsHeldAfterClose: a lease that is granted while the store closes is given back.
+func TestNothingIsHeldAfterClose(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	s, other := openTest(t, c, Config{Prefix: "/closing/"}), openTest(t, c, Config{Prefix: "/closing/"})
+	s.releaseAll()
+	if _, err := s.Acquire(t.Context(), "work", Candidate{Server: "1", Waiting: func(string, error) {}}); !errors.Is(err, store.ErrClosed) {
+		t.Errorf("acquire: %v", err)
+	}
+	if have, err := other.Holders(t.Context()); err != nil || len(have) > 0 {
+		t.Errorf("the holders are %v, %v", have, err)
+	}
+}
+
+// TestReleaseAtAFullStore: etcd takes the end of a lease also when it takes no other writes.
+func TestReleaseAtAFullStore(t *testing.T) {
+	s := openTest(t, testetcd.Start(t, testetcd.Config{}), Config{})
+	l := acquire(t, s, "work", "1")
+	s.health.failedWrite(rpctypes.ErrNoSpace)
+	l.Release()
+	if have, err := s.Holders(t.Context()); err != nil || len(have) > 0 {
+		t.Errorf("the holders are %v, %v", have, err)
 	}
 }

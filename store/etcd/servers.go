@@ -7,6 +7,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/caravanserai/cara/store"
 )
 
 const (
@@ -28,6 +30,7 @@ type Directory struct {
 	lease     *Lease // of this server's keys; nil while they are lost
 	servers   map[string][]byte
 	nodes     map[string]Held
+	releasing map[string]struct{} // nodes
 	followers map[*follower]struct{}
 }
 
@@ -47,7 +50,10 @@ type follower struct {
 // Join announces a server by its ID and a description, and keeps both in etcd until the store closes. It returns when the directory
 // is known.
 func (s *Store) Join(ctx context.Context, id string, value []byte) (*Directory, error) {
-	d := &Directory{Store: s, id: id, value: value, servers: map[string][]byte{}, nodes: map[string]Held{}, followers: map[*follower]struct{}{}}
+	d := &Directory{
+		Store: s, id: id, value: value, servers: map[string][]byte{}, nodes: map[string]Held{},
+		releasing: map[string]struct{}{}, followers: map[*follower]struct{}{},
+	}
 	if err := d.announce(ctx); err != nil {
 		return nil, err
 	}
@@ -76,7 +82,10 @@ func (d *Directory) announce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.leases.add(l) // by the empty name: Close releases it
+	if !d.leases.add(l) { // by the empty name: Close releases it
+		l.Release()
+		return store.ErrClosed
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.lease = l
@@ -99,16 +108,36 @@ func (d *Directory) stayAnnounced() {
 		if d.leases.closed() { // the store is about to close
 			return
 		}
-		d.cfg.Logger.Warn("this server was paused or cut off from etcd for too long: the others do not see it any more")
+		d.cfg.Logger.Warn("this server has lost its lease (it was paused, cut off from etcd, or another server took it): it ends the sessions of its agents, and the others do not see it until it is announced again")
 		d.mu.Lock()
 		delete(d.servers, d.id)
 		d.lease = nil
 		d.note(func(f *follower) { f.servers = true })
 		d.mu.Unlock()
-		for d.announce(d.closed) != nil {
-			if d.pause(d.closed, leaseRetry) != nil {
-				return
-			}
+		if !d.announceAgain() {
+			return
+		}
+	}
+}
+
+// announceAgain tries until this server is announced. It returns false if the store closes.
+func (d *Directory) announceAgain() bool {
+	told := ""
+	for {
+		err := d.announce(d.closed)
+		if err == nil {
+			d.cfg.Logger.Info("this server is announced again: agents can connect to it")
+			return true
+		}
+		if d.closed.Err() != nil || d.leases.closed() {
+			return false
+		}
+		if told != err.Error() {
+			told = err.Error()
+			d.cfg.Logger.Warn("this server is not announced: agents cannot connect to it", "error", err)
+		}
+		if d.pause(d.closed, leaseRetry) != nil {
+			return false
 		}
 	}
 }

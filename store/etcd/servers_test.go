@@ -5,8 +5,11 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/caravanserai/cara/internal/test/testetcd"
 )
@@ -199,5 +202,91 @@ func TestGoneIsComplete(t *testing.T) {
 	}
 	if left, err := one.Holders(t.Context()); err != nil || len(left) > 0 {
 		t.Errorf("%v are held, %v", left, err)
+	}
+}
+
+// slow delays the transactions of a client: they arrive after something else has happened.
+type slow struct {
+	clientv3.KV
+	before   func()
+	answered bool // the client gets the answer
+}
+
+func (s slow) Txn(ctx context.Context) clientv3.Txn {
+	return slowTxn{s.KV.Txn(context.WithoutCancel(ctx)), s}
+}
+
+func (s slow) Put(ctx context.Context, key, value string, opts ...clientv3.OpOption) (*clientv3.PutResponse, error) {
+	s.before()
+	return s.KV.Put(context.WithoutCancel(ctx), key, value, opts...)
+}
+
+type slowTxn struct {
+	clientv3.Txn
+	slow
+}
+
+func (s slowTxn) If(c ...clientv3.Cmp) clientv3.Txn  { return slowTxn{s.Txn.If(c...), s.slow} }
+func (s slowTxn) Then(o ...clientv3.Op) clientv3.Txn { return slowTxn{s.Txn.Then(o...), s.slow} }
+func (s slowTxn) Else(o ...clientv3.Op) clientv3.Txn { return slowTxn{s.Txn.Else(o...), s.slow} }
+
+func (s slowTxn) Commit() (*clientv3.TxnResponse, error) {
+	s.before()
+	answer, err := s.Txn.Commit()
+	if err == nil && !s.answered {
+		err = context.DeadlineExceeded
+	}
+	return answer, err
+}
+
+// slowly returns a directory whose client is slow.
+func slowly(d *Directory, s slow) *Directory {
+	s.KV = d.client.KV
+	c := &connection{cfg: d.cfg, keys: d.keys, client: &clientv3.Client{KV: s}, health: d.health, closed: d.closed, done: d.done}
+	return &Directory{Store: &Store{connection: c}, id: d.id, lease: d.lease, nodes: map[string]Held{}}
+}
+
+// TestALateHoldTakesNothing: a record that is written late, when its agent has connected to another server, does not take the agent
+// from there. While the agent waits for it, it is written in place of a record that was faster.
+func TestALateHoldTakesNothing(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	one, two := join(t, c, "1"), join(t, c, "2")
+	_, err := one.Hold(t.Context(), "n1", "a")
+	must(t, err)
+	overtake := func(instance string) func() {
+		return sync.OnceFunc(func() {
+			_, err := two.Hold(t.Context(), "n1", instance)
+			must(t, err)
+		})
+	}
+	if _, err := slowly(one, slow{before: overtake("b")}).Hold(t.Context(), "n1", "a"); err == nil {
+		t.Error("a request without an answer succeeds")
+	}
+	kv, err := two.readKey(t.Context(), two.keys.node("n1"))
+	if err != nil || string(kv.GetValue()) != "2\nb" {
+		t.Errorf("the record is %q, %v", kv.GetValue(), err)
+	}
+	_, err = slowly(one, slow{before: overtake("c"), answered: true}).Hold(t.Context(), "n1", "d")
+	must(t, err)
+	knows(t, two, []string{"1", "2"}, map[string]string{"n1": "1/d"})
+}
+
+// TestAgentsStayWithAnOlderVersion: no server takes an agent while a server of an older version is active.
+func TestAgentsStayWithAnOlderVersion(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	d := join(t, c, "1")
+	grant, err := d.client.Grant(t.Context(), 60)
+	must(t, err)
+	_, err = d.client.Put(t.Context(), d.keys.lock(), "an older one", clientv3.WithLease(grant.ID))
+	must(t, err)
+	if _, err := d.Hold(t.Context(), "n1", "a"); !errors.Is(err, errOlder) {
+		t.Errorf("hold: %v", err)
+	}
+	must(t, d.revoke(t.Context(), grant.ID))
+	_, err = d.Hold(t.Context(), "n1", "a")
+	must(t, err)
+	kv, err := d.readKey(t.Context(), d.keys.lock())
+	if err != nil || string(kv.GetValue()) != sharedMark {
+		t.Errorf("the lock is %q, %v", kv.GetValue(), err)
 	}
 }
