@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/directory"
 	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
@@ -57,8 +58,10 @@ func TestAgentMoves(t *testing.T) {
 	// A server that has lost its place sends the agents away, and takes none.
 	r.lose("a")
 	testproblem.Want(t, impostor.ended(), codes.Unavailable, "")
-	refused := connectAgent(t, conns[0], "2")
-	testproblem.Want(t, refused.ended(), codes.Unavailable, "")
+	refused := connectAgent(t, conns[0], "2").ended()
+	if testproblem.Want(t, refused, codes.Unavailable, ""); !strings.Contains(refused.Error(), "server a is not in the directory") {
+		t.Errorf("the agent does not hear why: %v", refused)
+	}
 }
 
 // TestNewsOfAgents: a heartbeat at one server is known at the other one; the server with the agent decides that it is silent, and the
@@ -204,4 +207,33 @@ func TestCredentialsAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	testproblem.Want(t, agent.ended(), codes.PermissionDenied, "")
+}
+
+// TestARecordWithoutASessionIsRemoved: a server says that it has an agent, which is not there: because the record was written after the
+// agent had left, or could not be removed. It removes the record, also if nothing tells that there is one.
+func TestARecordWithoutASessionIsRemoved(t *testing.T) {
+	all, r := newServers(t, "a", "b")
+	agent := connectAgent(t, all["a"].node(t, "n1"), "1")
+	agent.synced()
+	all["a"].node(t, "n2")
+	remains := func(node string, told bool) func() bool {
+		r.mu.Lock()
+		r.holders[node] = directory.Holder{Server: "a", Instance: "2"}
+		if told {
+			r.note(node)
+		}
+		r.mu.Unlock()
+		return func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.holders[node].Server != "a"
+		}
+	}
+	eventually(t, "a told record is removed", remains("unknown", true))
+	eventually(t, "a record is removed", remains("n2", false))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h := r.holders["n1"]; h.Server != "a" {
+		t.Errorf("the record of an agent that is there: %v", h)
+	}
 }

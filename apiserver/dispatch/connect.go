@@ -95,7 +95,7 @@ func (d *Dispatcher) listen(ctx context.Context, me *Session, routes *routeFeed)
 			return err
 		}
 		if err := d.release(ctx, me.Node, req.GetReleased()); err != nil {
-			return err
+			return heartbeatError(err)
 		}
 	}
 }

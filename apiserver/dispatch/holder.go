@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -20,6 +21,9 @@ const (
 	holdTimeout = 10 * time.Second
 	// silenceCheck is how often a server looks for agents that are connected and send no heartbeats.
 	silenceCheck = time.Second
+	// pauseLimit is the time between two looks at the silence of agents after which this server itself may have been paused. What it
+	// knows is then old: heartbeats wait to be read, and other servers may have its agents.
+	pauseLimit = 3 * time.Second
 )
 
 // hold tells the other servers that this one has a node's session, and waits until the cache has all that was written before.
@@ -37,7 +41,10 @@ func (d *Dispatcher) hold(ctx context.Context, me *Session) error {
 		if cause := context.Cause(ctx); cause != nil && api.Code(cause) != api.Code(ctx.Err()) {
 			return cause // the session was taken over meanwhile
 		}
-		return api.Unavailable("this server cannot take the agent of node %q now, because it does not reach its store in time: connect to another server", me.Node)
+		if ctx.Err() != nil {
+			err = errSlow
+		}
+		return api.Unavailable("this server cannot take the agent of node %q now: %s (connect to another server)", me.Node, api.ProblemOf(err).GetDetail())
 	}
 	d.Sessions.mu.Lock()
 	me.held = true
@@ -46,13 +53,27 @@ func (d *Dispatcher) hold(ctx context.Context, me *Session) error {
 	return nil
 }
 
+// errSlow means that a new session was not recorded, or the newest state not seen, within holdTimeout.
+var errSlow = errors.New("it does not reach its store in time")
+
 // leave ends a session.
 func (d *Dispatcher) leave(me *Session) {
 	if !d.Sessions.leave(me) || d.Directory == nil {
 		return
 	}
-	d.Directory.Release(me.Node, me.Instance)
+	d.releaseLeft(me.Node)
 	d.Objects.Live.Leave(me.Node)
+}
+
+// releaseLeft removes the record that this server has a node's agent, if there is no session at all. Such a record stays when a write of
+// it arrives after the session has ended, or when its removal fails: the node of an agent that has gone would be Ready for ever. A session
+// begins before its record is written, and none begins meanwhile, so the record of a new one is not removed.
+func (d *Dispatcher) releaseLeft(node string) {
+	d.Sessions.mu.Lock()
+	defer d.Sessions.mu.Unlock()
+	if h, ok := d.Directory.Holder(node); ok && h.Server == d.Directory.Self() && d.Sessions.node[node] == nil {
+		d.Directory.Release(node, h.Instance)
+	}
 }
 
 // confirm records the challenges that an agent answers.
@@ -66,6 +87,7 @@ func (d *Dispatcher) confirm(me *Session, tokens []string) {
 // yield ends the session of a node if another server has a newer one, or if the directory has lost it with this server's lease: then no
 // other server would find the agent.
 func (d *Dispatcher) yield(node string) {
+	d.releaseLeft(node)
 	h, ok := d.Directory.Holder(node)
 	me := d.Sessions.recorded(node)
 	switch {
@@ -186,6 +208,7 @@ func (d *Dispatcher) WatchSilence(ctx context.Context) error {
 	}
 	tick := time.NewTicker(silenceCheck)
 	defer tick.Stop()
+	awake := vigil{looked: time.Now(), since: d.DB.Now()}
 	for {
 		select {
 		case <-tick.C:
@@ -193,32 +216,68 @@ func (d *Dispatcher) WatchSilence(ctx context.Context) error {
 			return nil
 		}
 		for _, me := range d.Sessions.all() {
-			if err := d.markSilent(ctx, me.Node); err != nil && ctx.Err() == nil {
+			awake.look(time.Now(), d.DB.Now())
+			if err := d.markSilent(ctx, me, awake); err != nil && ctx.Err() == nil {
 				d.DB.Logger.Warn("a node without heartbeats was not marked", "node", me.Node, "error", err)
 			}
 		}
+		awake.look(time.Now(), d.DB.Now())
+		d.DB.Cache.View().Ascend(api.KindNode, "", "", func(e *state.Entry) bool {
+			d.releaseLeft(e.Name)
+			return true
+		})
 	}
 }
 
+// vigil is how long this server has heard its agents without a pause. A process that was stopped, or a machine that was frozen, hears
+// nothing meanwhile.
+type vigil struct {
+	looked time.Time // by the machine's clock
+	since  time.Time // by the server's clock
+}
+
+// look records that the server runs. After a pause it counts the silence of all agents from now.
+func (v *vigil) look(machine, server time.Time) {
+	if v.paused(machine) {
+		v.since = server
+	}
+	v.looked = machine
+}
+
+// paused reports whether the last look is so long ago that the server was paused. A frozen machine may show that only by the time of day.
+func (v *vigil) paused(now time.Time) bool {
+	return max(now.Sub(v.looked), now.Round(0).Sub(v.looked.Round(0))) > pauseLimit
+}
+
+// silent reports whether an agent was last heard of so long ago that its node is lost.
+func (v *vigil) silent(last, now time.Time) bool {
+	return !last.IsZero() && min(now.Sub(last), now.Sub(v.since)) >= NodeLease
+}
+
 // markSilent makes a node NotReady if its heartbeats stopped.
-func (d *Dispatcher) markSilent(ctx context.Context, node string) error {
-	last := d.Objects.Live.Beats.Of(node)
-	if last.IsZero() || d.DB.Now().Sub(last) < NodeLease {
+func (d *Dispatcher) markSilent(ctx context.Context, me *Session, awake vigil) error {
+	node, last := me.Node, d.Objects.Live.Beats.Of(me.Node)
+	if !awake.silent(last, d.DB.Now()) {
 		return nil
 	}
 	if n, ok := state.Get[*carav1.Node](d.DB.Cache, node); !ok || n.GetStatus().GetState() == api.NodeNotReady {
 		return nil
 	}
-	_, err := d.markNotReady(ctx, node, api.NodeSilence(node, timestamppb.New(last), NodeLease), func() error {
-		if now := d.Objects.Live.Beats.Of(node); !now.Equal(last) {
-			return errHeard(node)
-		}
-		return nil
-	})
+	_, err := d.markNotReady(ctx, node, api.NodeSilence(node, timestamppb.New(last), NodeLease), func() error { return d.stillSilent(me, last, awake) })
 	if api.IsConflict(err) || api.IsNotFound(err) {
 		return nil
 	}
 	return err
+}
+
+// stillSilent returns an error if an agent is heard of, or this server is not the one to say that it is not.
+func (d *Dispatcher) stillSilent(me *Session, last time.Time, awake vigil) error {
+	h, ok := d.Directory.Holder(me.Node)
+	has := ok && h.Server == d.Directory.Self() && d.Sessions.recorded(me.Node) == me
+	if !has || !d.Objects.Live.Beats.Of(me.Node).Equal(last) || awake.paused(time.Now()) {
+		return errHeard(me.Node)
+	}
+	return nil
 }
 
 // FollowRemovals forgets the nodes and sources that another server has deleted, and ends the sessions of such nodes. It returns when

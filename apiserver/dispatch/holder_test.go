@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/apiserver/directory"
+	"github.com/caravanserai/cara/apiserver/live"
+	"github.com/caravanserai/cara/apiserver/objects"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -14,6 +16,8 @@ type fixed struct {
 	directory.Directory
 	holders map[string]directory.Holder
 }
+
+func (f fixed) Self() string { return "a" }
 
 func (f fixed) Holder(node string) (directory.Holder, bool) {
 	h, ok := f.holders[node]
@@ -65,6 +69,74 @@ func TestSightings(t *testing.T) {
 			}
 			if again := s.lost(map[string]*carav1.Server{}, begin); len(test.want) > 0 && len(again) > 0 {
 				t.Errorf("found twice: %v", again)
+			}
+		})
+	}
+}
+
+// TestVigil: silence counts only while this server runs, as its own clock or the time of day tells.
+func TestVigil(t *testing.T) {
+	begin := time.Now()
+	for name, test := range map[string]struct {
+		looks []time.Duration // since the begin, by the machine's clock
+		want  bool            // silent at the last look
+	}{
+		"heard just before":          {[]time.Duration{time.Second}, false},
+		"silent":                     {looksUntil(NodeLease), true},
+		"paused, then a look":        {[]time.Duration{time.Second, NodeLease + time.Second}, false},
+		"silent again after a pause": {append([]time.Duration{NodeLease}, looksUntil(2 * NodeLease)[20:]...), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v, now := vigil{looked: begin, since: begin}, begin
+			for _, after := range test.looks {
+				now = begin.Add(after)
+				v.look(now, now)
+			}
+			if got := v.silent(begin, now); got != test.want {
+				t.Errorf("silent is %v", got)
+			}
+		})
+	}
+	frozen := vigil{looked: begin}
+	if !frozen.paused(begin.Add(time.Hour).Round(0)) || frozen.paused(begin.Add(time.Second)) {
+		t.Error("a pause is not seen, or one that was none")
+	}
+	if v := (vigil{since: begin}); v.silent(time.Time{}, begin.Add(time.Hour)) {
+		t.Error("an agent that was never heard of is silent")
+	}
+}
+
+// looksUntil are looks once a second.
+func looksUntil(end time.Duration) (out []time.Duration) {
+	for at := time.Second; at <= end; at += time.Second {
+		out = append(out, at)
+	}
+	return out
+}
+
+// TestStillSilent: a server that does not have an agent any more, or was paused, does not say that the agent is silent.
+func TestStillSilent(t *testing.T) {
+	last := time.Unix(1000, 0)
+	for name, test := range map[string]struct {
+		holder directory.Holder
+		beat   time.Time
+		held   bool
+		looked time.Time
+		want   bool
+	}{
+		"silent":                      {directory.Holder{Server: "a"}, last, true, time.Now(), true},
+		"heard of":                    {directory.Holder{Server: "a"}, last.Add(1), true, time.Now(), false},
+		"another server has it":       {directory.Holder{Server: "b"}, last, true, time.Now(), false},
+		"the session is not recorded": {directory.Holder{Server: "a"}, last, false, time.Now(), false},
+		"paused since":                {directory.Holder{Server: "a"}, last, true, time.Now().Add(-time.Minute), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			me := &Session{Node: "n1", held: test.held}
+			d := &Dispatcher{Directory: fixed{holders: map[string]directory.Holder{"n1": test.holder}}, Objects: &objects.Service{Live: live.New(time.Now())}}
+			d.Sessions.Enter(me)
+			d.Objects.Live.Beats.Note("n1", test.beat)
+			if err := d.stillSilent(me, last, vigil{looked: test.looked}); (err == nil) != test.want {
+				t.Errorf("still silent: %v", err)
 			}
 		})
 	}
