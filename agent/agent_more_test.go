@@ -66,10 +66,21 @@ func TestSecondAgentTakesOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.supersede(true)
+	f.supersede(api.TakenOver("another agent has connected"))
 	if err := a.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "taken over") {
 		t.Errorf("the older agent ends with %v", err)
 	}
+}
+
+// TestAConflictIsNoTakeover: an agent connects again after a server's write has failed because something changed meanwhile.
+func TestAConflictIsNoTakeover(t *testing.T) {
+	f := newFaked(t)
+	f.supersede(api.Conflict("project p has changed"))
+	f.run(t)
+	waitUntil(t, func() bool { return f.refusals() > 2 })
+	f.supersede(nil)
+	f.put("p", services("web"))
+	f.wait(t, "p", phase(api.PhaseRunning))
 }
 
 func TestMissingSecretWaits(t *testing.T) {

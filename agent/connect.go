@@ -66,7 +66,7 @@ func (c *connection) run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case api.Code(err) == codes.Aborted:
+		case api.Code(err) == codes.Aborted && api.ProblemOf(err).GetTitle() == api.TitleTakenOver:
 			return fmt.Errorf("%w: %w", ErrSuperseded, err)
 		}
 		if nobodyListens(err) {

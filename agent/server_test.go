@@ -48,8 +48,8 @@ type server struct {
 	reports  int
 	events   []*carav1.Event
 	refuse   bool
-	refused  int // how often
-	newer    bool
+	refused  int            // how often
+	newer    error          // what a connection ends with
 	asks     bool           // what the agent has obeyed
 	obeyed   *carav1.Obeyed // its answer
 	hold     chan struct{}  // Attach reads on once it is closed; nil: at once
@@ -141,9 +141,10 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 		s.mu.Unlock()
 		return status.Error(codes.Unavailable, "the server is away")
 	}
-	if s.newer {
-		s.mu.Unlock()
-		return status.Error(codes.Aborted, "another agent has connected")
+	if s.newer != nil {
+		s.refused++
+		defer s.mu.Unlock()
+		return s.newer
 	}
 	s.beats = append(s.beats, first.GetHeartbeat())
 	s.heed(first.GetHeartbeat().GetVolumes())
@@ -407,9 +408,9 @@ func (s *server) phasesOf(name string) []string {
 	return slices.Clone(s.phases[name])
 }
 
-// supersede makes the server report that a newer agent has taken over this node's name.
-func (s *server) supersede(yes bool) {
+// supersede makes the server end connections with an error, or not any more.
+func (s *server) supersede(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.newer = yes
+	s.newer = why
 }
