@@ -126,6 +126,9 @@ func (t task) always(ctx context.Context, acquire rights) error {
 	for {
 		r, err := acquire(ctx, t.name)
 		if ctx.Err() != nil {
+			if r != nil {
+				r.Release()
+			}
 			return nil
 		}
 		if err != nil {
@@ -136,7 +139,7 @@ func (t task) always(ctx context.Context, acquire rights) error {
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		t.log.Warn("this server was paused or cut off from etcd for too long: another one may run this loop now")
+		t.log.Warn("this server has lost its lease (it was paused, cut off from etcd, or another server took it): another one may run this loop now")
 	}
 }
 
@@ -207,12 +210,12 @@ type shares struct {
 func hesitation(has int) time.Duration { return time.Duration(has) * 100 * time.Millisecond }
 
 func (s *shares) acquire(ctx context.Context, loop string) (right, error) {
-	b := &bid{s: s}
+	b, waits := &bid{s: s}, waiting{log: s.log.With("room", loop)}
 	lease, err := s.db.Acquire(ctx, loop, etcd.Candidate{
 		Server: s.server, Hesitate: b.hesitate,
 		Waiting: func(holder string, err error) {
 			b.withdraw()
-			s.log.Debug("another server runs the loop", "room", loop, "server", holder, "error", err)
+			waits.tell(holder, err)
 		},
 	})
 	if err != nil {
@@ -220,6 +223,24 @@ func (s *shares) acquire(ctx context.Context, loop string) (right, error) {
 		return nil, err
 	}
 	return share{lease, b}, nil
+}
+
+// waiting tells why a loop does not run here.
+type waiting struct {
+	log  *slog.Logger
+	told string // the last error that was told
+}
+
+func (w *waiting) tell(holder string, err error) {
+	if err == nil {
+		w.told = ""
+		w.log.Debug("another server runs the loop", "server", holder)
+		return
+	}
+	if w.told != err.Error() {
+		w.told = err.Error()
+		w.log.Warn("this server cannot take over the loop: its work waits unless another server runs it", "error", err)
+	}
 }
 
 // bid is the wish of this server for one loop, or its right to it.

@@ -1,9 +1,11 @@
 package program
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -105,6 +107,36 @@ func TestLoopFollowsItsRight(t *testing.T) {
 	<-second.released
 	if err := <-r.result; err != nil {
 		t.Errorf("a loop that was stopped: %v", err)
+	}
+}
+
+// TestALateRightIsGivenBack: a right that arrives when the server ends is not kept.
+func TestALateRightIsGivenBack(t *testing.T) {
+	only := newTicket(1)
+	ctx, stop := context.WithCancel(t.Context())
+	err := task{name: "gc"}.always(ctx, func(context.Context, string) (right, error) {
+		stop()
+		return only, nil
+	})
+	if err != nil {
+		t.Errorf("a server that ends: %v", err)
+	}
+	select {
+	case <-only.released:
+	default:
+		t.Error("the right is kept")
+	}
+}
+
+// TestWaitingTellsErrorsOnce: an operator hears why a loop does not run, and not once a second.
+func TestWaitingTellsErrorsOnce(t *testing.T) {
+	var log bytes.Buffer
+	w := waiting{log: slog.New(slog.NewTextHandler(&log, nil))}
+	for _, err := range []error{errors.New("silent"), errors.New("silent"), errors.New("full"), nil, errors.New("full")} {
+		w.tell("b", err)
+	}
+	if silent, full := strings.Count(log.String(), "error=silent"), strings.Count(log.String(), "error=full"); silent != 1 || full != 2 {
+		t.Errorf("told %d and %d times:\n%s", silent, full, &log)
 	}
 }
 
