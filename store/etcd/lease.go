@@ -69,7 +69,7 @@ func (s *Store) Acquire(ctx context.Context, name string, c Candidate) (*Lease, 
 				l.Release() //nolint:contextcheck // also when ctx has ended
 			}
 			return nil, ctx.Err()
-		case s.closed.Err() != nil:
+		case s.closed.Err() != nil || s.leases.closed():
 			return nil, store.ErrClosed
 		case err != nil:
 			c.Waiting("", err)
