@@ -38,6 +38,8 @@ func LaterOf(p *carav1.Project, node string, o *carav1.ObeyedProject, late bool)
 		return LaterHere // also: the node could start it only because nobody held it any more
 	case st.GetNodeRef() == node || st.GetHeldBy() == node || late:
 		return LaterNothing
+	case o.GetEpoch() > 0 && o.GetEpoch() < st.GetEpoch():
+		return LaterNothing // the state knows that the project has left this node since
 	case st.GetHeldBy() == "" || ahead:
 		return LaterElsewhere
 	}
