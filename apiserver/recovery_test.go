@@ -145,9 +145,44 @@ func TestRecovery(t *testing.T) {
 	if told := r.recoveryOf(t, "n2"); !strings.Contains(told, "another node gets them, shop; it removes, because the recovered state does not have them, new") {
 		t.Errorf("the event of n2 says %q", told)
 	}
-	if again := r.joins(t, "n1"); again.asked() {
+	again := r.joins(t, "n1")
+	if again.asked() {
 		t.Error("n1 is asked twice")
 	}
+	again.tells(&carav1.ObeyedProject{Name: "back", Uid: r.uids["back"], Epoch: 9})
+	again.heard(r.cluster, "n1")
+	if st := r.projectOf(t, "back").GetStatus(); st.GetEpoch() != 5 {
+		t.Errorf("n1 was believed twice: back %v", st)
+	}
+}
+
+// TestObeyedUnasked: what a node says that it has obeyed changes nothing if there was no recovery.
+func TestObeyedUnasked(t *testing.T) {
+	c := newCluster(t, nil)
+	one, two := connectAgent(t, c.node(t, "n1"), "1"), connectAgent(t, c.node(t, "n2"), "2")
+	one.synced()
+	two.synced()
+	c.create(t, web("shop"))
+	uid := c.bind(t, "shop", "n1").GetMetadata().GetUid()
+	for node, agent := range map[string]*fakeAgent{"n1": one, "n2": two} {
+		agent.tells(&carav1.ObeyedProject{Name: "shop", Uid: uid, Epoch: 7})
+		agent.heard(c, node)
+		p, _ := state.Get[*carav1.Project](c.db.Cache, "shop")
+		if st := p.GetStatus(); st.GetEpoch() != 1 || st.GetHeldBy() != "" {
+			t.Errorf("%s was believed: shop %v", node, st)
+		}
+	}
+}
+
+// heard returns when the server has handled all that the agent has sent so far.
+func (a *fakeAgent) heard(c *cluster, node string) {
+	a.t.Helper()
+	cond := &carav1.Condition{Type: api.CondDiskPressure, Status: api.StatusTrue, Reason: "Test", Message: "test"}
+	a.says(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Conditions: []*carav1.Condition{cond}}})
+	until(a.t, "the server hears of "+node, func() bool {
+		n, _ := state.Get[*carav1.Node](c.db.Cache, node)
+		return api.FindCondition(n.GetStatus().GetConditions(), cond.GetType()) != nil
+	})
 }
 
 // TestRecoveryWithAnOlderAgent: an agent that cannot tell what it has is not waited for, and a node that is lost neither.
@@ -157,6 +192,7 @@ func TestRecoveryWithAnOlderAgent(t *testing.T) {
 	if one.asked() {
 		t.Error("an agent that cannot answer is asked")
 	}
+	until(t, "the log says who has not told", func() bool { return strings.Contains(r.log.String(), "nodes=n2") })
 	r.loses(t, "n2")
 	if got := one.gets(); !maps.Equal(got, map[string]int32{"back": 1, "shop": 1}) {
 		t.Errorf("n1 gets %v", got)

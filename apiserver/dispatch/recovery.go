@@ -29,6 +29,9 @@ const obeyedAtATime = 16
 // maxTold limits how many names an event has.
 const maxTold = 20
 
+// untoldEvery is how often the log says whom a recovery waits for.
+const untoldEvery = 20 * time.Second
+
 // KeepRecovery settles a recovery: it waits until each node has told what it has, or counts as lost. A node
 // has the time within to connect, also if the state has it as NotReady. Every server can run it.
 func (d *Dispatcher) KeepRecovery(ctx context.Context, within time.Duration) error {
@@ -37,9 +40,9 @@ func (d *Dispatcher) KeepRecovery(ctx context.Context, within time.Duration) err
 	}
 	bounded, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	err := d.DB.Cache.Await(bounded, func() bool { return allTold(d.DB.Cache.View(), false) })
+	err := d.DB.Cache.Await(bounded, func() bool { return len(untold(d.DB.Cache, false)) == 0 })
 	for ctx.Err() == nil && err != nil {
-		err = d.DB.Cache.Await(ctx, func() bool { return allTold(d.DB.Cache.View(), true) })
+		err = d.awaitTold(ctx)
 	}
 	for ctx.Err() == nil && !settled(d.DB.Cache) {
 		if err = d.settle(ctx); err != nil {
@@ -48,6 +51,18 @@ func (d *Dispatcher) KeepRecovery(ctx context.Context, within time.Duration) err
 		}
 	}
 	return nil
+}
+
+// awaitTold waits a while until each node has told what it has, or is NotReady, and logs whom it waits for.
+func (d *Dispatcher) awaitTold(ctx context.Context) error {
+	if waits := untold(d.DB.Cache, true); len(waits) > 0 {
+		d.DB.Logger.Warn("after the recovery no node gets assignments until these nodes have told what they run, or are NotReady: look at the logs of "+
+			"their agents, and stop the agent of a machine that cannot tell; containers keep running meanwhile",
+			"nodes", strings.Join(waits[:min(len(waits), maxTold)], ", "), "count", len(waits))
+	}
+	bounded, cancel := context.WithTimeout(ctx, untoldEvery)
+	defer cancel()
+	return d.DB.Cache.Await(bounded, func() bool { return len(untold(d.DB.Cache, true)) == 0 })
 }
 
 // settle records that nobody waits any more.
@@ -77,26 +92,28 @@ func settled(r state.Reader) bool {
 	return !ok || rec.GetSettled()
 }
 
-// allTold reports whether each node has told what it has since the last recovery. lost leaves out nodes that are NotReady.
-func allTold(r state.Reader, lost bool) bool {
-	id := state.Recovered(r)
-	nodes, _ := state.List[*carav1.Node](r, "", "")
-	return !slices.ContainsFunc(nodes, func(n *carav1.Node) bool {
-		return n.GetStatus().GetRecovery() != id && (!lost || n.GetStatus().GetState() != api.NodeNotReady)
-	})
+// untold returns the nodes that have not told what they have since the last recovery. lost leaves out nodes that are NotReady.
+func untold(r state.Reader, lost bool) (names []string) {
+	view := r.View()
+	id := state.Recovered(view)
+	nodes, _ := state.List[*carav1.Node](view, "", "")
+	for _, n := range nodes {
+		if n.GetStatus().GetRecovery() != id && (!lost || n.GetStatus().GetState() != api.NodeNotReady) {
+			names = append(names, n.GetMetadata().GetName())
+		}
+	}
+	return names
 }
 
 // asksObeyed reports whether the node must tell what it has. Agents of older versions cannot: they count as having told.
 func (d *Dispatcher) asksObeyed(ctx context.Context, me *Session) (bool, error) {
-	id := state.Recovered(d.DB.Cache)
-	n, _ := state.Get[*carav1.Node](d.DB.Cache, me.Node)
-	if id == "" || n.GetStatus().GetRecovery() == id {
+	if !owes(d.DB.Cache, me.Node) {
 		return false, nil
 	}
 	if me.can(api.CapabilityRecovery) {
 		return true, nil
 	}
-	return false, d.told(ctx, me.Node, id, "")
+	return false, d.told(ctx, me.Node, state.Recovered(d.DB.Cache), "")
 }
 
 // awaitRecovery returns when this node may get its assignments.
@@ -120,12 +137,20 @@ func (d *Dispatcher) obey(ctx context.Context, me *Session, obeyed *carav1.Obeye
 	if obeyed == nil || me.answered {
 		return nil
 	}
+	if !owes(d.DB.Cache, me.Node) { // nobody asked, or an earlier session has told it: it is not believed
+		me.hasTold()
+		return nil
+	}
 	names := map[rules.Later][]string{}
 	for part := range slices.Chunk(obeyed.GetProjects(), obeyedAtATime) {
 		var now map[rules.Later][]string
 		err := d.DB.Transact(ctx, func(t *state.Tx) error {
 			now = map[rules.Later][]string{}
 			r, _ := state.Read[*carav1.Recovery](t, state.RecoveryName)
+			n, _ := state.Read[*carav1.Node](t, me.Node)
+			if r.GetId() == "" || n.GetStatus().GetRecovery() == r.GetId() {
+				return nil // told meanwhile
+			}
 			for _, o := range part {
 				later, err := rules.TakeLater(t, me.Node, o, r.GetSettled())
 				if err != nil {
@@ -150,9 +175,21 @@ func (d *Dispatcher) obey(ctx context.Context, me *Session, obeyed *carav1.Obeye
 	if err := d.told(ctx, me.Node, state.Recovered(d.DB.Cache), message); err != nil {
 		return heartbeatError(err)
 	}
-	me.answered = true
-	close(me.obeyed)
+	me.hasTold()
 	return nil
+}
+
+// hasTold lets the session wait no longer for what its node has obeyed. Only listen calls it.
+func (s *Session) hasTold() {
+	s.answered = true
+	close(s.obeyed)
+}
+
+// owes reports whether a node has not told yet what it has, since the last recovery. Without a recovery nobody does.
+func owes(r state.Reader, node string) bool {
+	id := state.Recovered(r)
+	n, _ := state.Get[*carav1.Node](r, node)
+	return id != "" && n.GetStatus().GetRecovery() != id
 }
 
 // told records that a node has told what it has.
