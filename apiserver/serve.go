@@ -97,12 +97,7 @@ func (s *Server) Keep(ctx context.Context) error {
 	work, ctx := s.guard.Group(ctx, "Keep", guard.Unlimited)
 	work.Go(func() error { return objects.Certificates{Service: s.objects}.KeepCertificates(ctx) })
 	work.Go(func() error { return dispatch.Conditions{DB: s.db}.Keep(ctx) })
-	work.Go(func() error {
-		if s.db.Cache.Filled(ctx) != nil {
-			return nil // the server ends
-		}
-		return s.agents.ReleaseLost(ctx)
-	})
+	work.Go(func() error { return s.agents.KeepReleased(ctx) })
 	return work.Wait()
 }
 

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -41,6 +42,29 @@ func (d *Dispatcher) ReleaseLost(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// releaseEvery is how often a server looks for projects that an unreachable node still holds.
+const releaseEvery = 10 * time.Second
+
+// KeepReleased calls ReleaseLost now and then until ctx ends: the call that follows the loss of a node can fail, or be cut off with its
+// server, and nothing else would repeat it.
+func (d *Dispatcher) KeepReleased(ctx context.Context) error {
+	if d.DB.Cache.Filled(ctx) != nil {
+		return nil // the server ends
+	}
+	tick := time.NewTicker(releaseEvery)
+	defer tick.Stop()
+	for {
+		if err := d.ReleaseLost(ctx); err != nil && ctx.Err() == nil {
+			d.DB.Logger.Warn("the projects of lost nodes were not released: this is tried again", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // unhold releases a project to its new node if over reports that the old node is done.
