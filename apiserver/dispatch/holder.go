@@ -280,7 +280,7 @@ func (d *Dispatcher) stillSilent(me *Session, last time.Time, awake vigil) error
 	return nil
 }
 
-// FollowRemovals forgets the nodes and sources that another server has deleted, and ends the sessions of such nodes. It returns when
+// FollowRemovals forgets the nodes, sources and volumes that another server has deleted, and ends the sessions of such nodes. It returns when
 // ctx ends.
 func (d *Dispatcher) FollowRemovals(ctx context.Context) error {
 	if d.Directory == nil || d.DB.Cache.Filled(ctx) != nil {
@@ -317,6 +317,8 @@ func (d *Dispatcher) forget(c *state.Change) {
 		d.Sessions.end(c.Name, errDeleted(c.Name))
 	case c.Kind == api.KindSource:
 		d.Objects.Live.ForgetSource(c.Name)
+	case c.Kind == api.KindVolume:
+		d.Objects.Live.Sizes.Forget(api.Meta(c.Old).GetUid())
 	}
 }
 

@@ -118,6 +118,13 @@ func (h *Hints) Forget(source string) {
 	delete(h.ids, source)
 }
 
+// ForgetServer drops what is known of a server that has ended.
+func (h *Hints) ForgetServer(server string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	maps.DeleteFunc(h.heard, func(o origin, _ time.Time) bool { return o.server == server })
+}
+
 // Tell adds a hint for every subscriber, also those of other servers.
 func (h *Hints) Tell(source string, d *carav1.Delivery) {
 	h.mu.Lock()
