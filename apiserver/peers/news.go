@@ -59,7 +59,7 @@ func (s Service) send(out *live.Outbox, stream carav1.PeerService_FollowPeerServ
 			news.Server = s.Directory.Self()
 		}
 		news.Revision = s.DB.Cache.Revision()
-		if !first && news.GetRevision() == told && len(news.GetNodes())+len(news.GetSources())+len(news.GetVolumes()) == 0 {
+		if !first && !news.GetSynced() && news.GetRevision() == told && len(news.GetNodes())+len(news.GetSources())+len(news.GetVolumes()) == 0 {
 			continue
 		}
 		if err := stream.Send(news); err != nil {
