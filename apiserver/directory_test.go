@@ -23,6 +23,7 @@ type registry struct {
 	holders map[string]directory.Holder
 	events  []string // nodes that have changed; "" is the servers
 	changed chan struct{}
+	gone    []string // the calls of Gone
 }
 
 func newRegistry() *registry {
@@ -135,7 +136,13 @@ func (m *member) Release(node, instance string) {
 	}
 }
 
-func (m *member) Gone(_ context.Context, server string) { m.lose(server) }
+func (m *member) Gone(_ context.Context, server string) error {
+	m.mu.Lock()
+	m.gone = append(m.gone, m.id+" says "+server)
+	m.mu.Unlock()
+	m.lose(server)
+	return nil
+}
 
 // newServers starts several servers with one store and one identity, each with a listener of its own.
 func newServers(t *testing.T, ids ...string) (map[string]*cluster, *registry) {

@@ -37,8 +37,9 @@ type Directory interface {
 
 	// Gone frees all that a server holds, its loops and agents, so that nobody waits for the end of its lease. Whoever had a
 	// connection to it calls this after that has broken, and nothing listens at its address any more, or another start
-	// of the server does. It is not called for a server that is only silent.
-	Gone(ctx context.Context, server string)
+	// of the server does. It is not called for a server that is only silent, and not again for one that is announced afterwards. An
+	// error means that what is not freed ends with its lease.
+	Gone(ctx context.Context, server string) error
 }
 
 // Holder is the server that has the session of a node's agent.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // callKey is the metadata key that says on whose behalf a server calls.
@@ -20,16 +21,19 @@ const callKey = "cara-call-bin"
 // maxCall limits the bytes of its value.
 const maxCall = 4 << 10
 
+// maxCause limits the bytes of a cause in an error.
+const maxCause = 300
+
 // Claims reports whether a request says on whose behalf it is sent.
 func Claims(h http.Header) bool { return len(h.Values(callKey)) > 0 }
 
 // Behalf returns a context for a call to another server on behalf of somebody.
 func Behalf(ctx context.Context, call *carav1.PeerCall) (context.Context, error) {
-	text, err := proto.Marshal(call)
+	value, err := proto.Marshal(call)
 	if err != nil {
 		return nil, err
 	}
-	return metadata.NewOutgoingContext(ctx, metadata.Pairs(callKey, string(text))), nil
+	return metadata.NewOutgoingContext(ctx, metadata.Pairs(callKey, string(value))), nil
 }
 
 // CallOf returns on whose behalf a request was sent; nil if it says nothing about that. Whether to believe it depends on the
@@ -42,9 +46,9 @@ func CallOf(h http.Header) (*carav1.PeerCall, error) {
 	case len(values) > 1 || len(values[0]) > maxCall:
 		return nil, errCall()
 	}
-	text, err := base64.RawStdEncoding.DecodeString(values[0])
+	value, err := base64.RawStdEncoding.DecodeString(values[0])
 	call := &carav1.PeerCall{}
-	if err != nil || proto.Unmarshal(text, call) != nil {
+	if err != nil || proto.Unmarshal(value, call) != nil {
 		return nil, errCall()
 	}
 	return call, nil
@@ -55,7 +59,7 @@ func errCall() error {
 }
 
 // Failed returns the error of a call to another server for the caller. An error that the other server has returned stays as it is.
-func Failed(ctx context.Context, server string, err error) error {
+func Failed(ctx context.Context, address string, err error) error {
 	st, ok := status.FromError(err)
 	switch {
 	case err == nil:
@@ -67,5 +71,6 @@ func Failed(ctx context.Context, server string, err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	}
-	return api.Unavailable("server %s, which has the agent, cannot be reached: try again in some seconds", server)
+	return api.Unavailable("the server at %s, which has the agent, cannot be reached from the one that was asked: %s: try again in some seconds",
+		address, text.Printable(st.Message(), maxCause))
 }

@@ -12,12 +12,8 @@ package peers
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -35,6 +31,7 @@ import (
 
 const (
 	followAgain  = 500 * time.Millisecond // after the stream of news has broken
+	newsMissing  = 10 * time.Second       // from then on the log says so
 	pingAfter    = 10 * time.Second
 	pingTimeout  = 5 * time.Second
 	probeTimeout = 2 * time.Second
@@ -55,6 +52,7 @@ type Peers struct {
 	Guard     guard.Guard
 
 	followers atomic.Int32
+	taken     taken
 
 	mu     sync.Mutex
 	others map[string]*peer // by ID
@@ -66,6 +64,7 @@ type peer struct {
 	conn        *grpc.ClientConn
 	stop        context.CancelFunc
 	ended       <-chan struct{}
+	quiet       quiet        // only follow uses it
 	synced      atomic.Bool  // its news are complete
 	revision    atomic.Int64 // that it has reached
 }
@@ -90,6 +89,9 @@ func (p *Peers) update(ctx context.Context, servers map[string]*carav1.Server) {
 			other.stop()
 			_ = other.conn.Close() // its streams end
 			<-other.ended
+			if s == nil {
+				p.Live.Hints.ForgetServer(id)
+			}
 		}
 	}
 	for id, s := range servers {
@@ -119,7 +121,7 @@ func (p *Peers) connect(ctx context.Context, id, address string) (*peer, error) 
 	if err != nil {
 		return nil, err
 	}
-	other := &peer{id: id, address: address, conn: conn}
+	other := &peer{id: id, address: address, conn: conn, quiet: quiet{since: time.Now()}}
 	ctx, other.stop = context.WithCancel(ctx)
 	other.ended = p.Guard.Go("follow a server", func() error { p.follow(ctx, other); return nil }, func(error) {})
 	return other, nil
@@ -132,10 +134,14 @@ func (p *Peers) Conn(server string) (grpc.ClientConnInterface, error) {
 	if other := p.others[server]; other != nil {
 		return other.conn, nil
 	}
-	if s := p.Directory.Servers()[server]; s != nil && s.GetAddress() == "" {
-		return nil, api.Unavailable("the agent is connected to server %s on %s, which has no address for the other servers: start it with --advertise", server, s.GetHost())
+	s := p.Directory.Servers()[server]
+	switch {
+	case s == nil:
+		return nil, api.Unavailable("the agent is connected to a server that has just ended or begun: try again in some seconds")
+	case s.GetAddress() == "":
+		return nil, api.Unavailable("the agent is connected to the server on %s, which has no address for the other servers: start it with --advertise", s.GetHost())
 	}
-	return nil, api.Unavailable("the agent is connected to server %s, which is not known here yet: try again in some seconds", server)
+	return nil, api.Unavailable("the agent is connected to the server at %s (%s), to which this server has no connection yet: try again in some seconds", s.GetAddress(), s.GetHost())
 }
 
 // Revision returns the revision that another server has reached as far as this one has heard; 0 if it has heard nothing.
@@ -163,51 +169,11 @@ func (p *Peers) HearsAll() bool {
 	return true
 }
 
-// errAnother means that a server at an address is not the one that was expected.
-var errAnother = errors.New("another start of the server answers")
-
-// follow hears the news of another server until ctx ends.
-func (p *Peers) follow(ctx context.Context, other *peer) {
-	for connected := false; ctx.Err() == nil; {
-		err := p.hear(ctx, other, &connected)
-		other.synced.Store(false)
-		if ctx.Err() != nil {
-			return
-		}
-		p.DB.Logger.Debug("the news of another server ended", "server", other.id, "error", err)
-		if errors.Is(err, errAnother) || connected && refused(ctx, other.address) {
-			p.DB.Logger.Warn("another server has ended", "server", other.id, "address", other.address)
-			p.gone(ctx, other.id)
-		}
-		select {
-		case <-time.After(followAgain):
-		case <-ctx.Done():
-		}
-	}
-}
-
-func (p *Peers) gone(ctx context.Context, server string) {
-	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
-	defer cancel()
-	p.Directory.Gone(ctx, server)
-}
-
-// refused reports whether nothing listens at an address.
-func refused(ctx context.Context, address string) bool {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err == nil {
-		_ = conn.Close() // only whether it opens matters
-	}
-	return errors.Is(err, syscall.ECONNREFUSED)
-}
-
 // hear reads one stream of news until it ends.
 func (p *Peers) hear(ctx context.Context, other *peer, connected *bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := carav1.NewPeerServiceClient(other.conn).FollowPeer(ctx, &carav1.FollowPeerRequest{Server: p.Directory.Self()}, grpc.WaitForReady(!*connected))
+	stream, err := carav1.NewPeerServiceClient(other.conn).FollowPeer(ctx, &carav1.FollowPeerRequest{Server: p.Directory.Self()})
 	if err != nil {
 		return err
 	}
@@ -217,9 +183,12 @@ func (p *Peers) hear(ctx context.Context, other *peer, connected *bool) error {
 			return err
 		}
 		if first && news.GetServer() != other.id {
-			return fmt.Errorf("%w: it is %s", errAnother, news.GetServer())
+			return anotherError{id: news.GetServer(), self: news.GetServer() == p.Directory.Self()}
 		}
 		*connected = true
+		if first && other.quiet.end() {
+			p.DB.Logger.Info("the news of another server are back", "server", other.id, "address", other.address)
+		}
 		other.revision.Store(news.GetRevision())
 		p.Live.Hear(other.id, news, p.DB.Now())
 		if news.GetSynced() {

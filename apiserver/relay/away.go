@@ -26,9 +26,9 @@ type Elsewhere struct {
 // away is the way to the server that has the agent of a node.
 type away struct {
 	carav1.ProjectServiceClient
-	server string
-	ctx    context.Context //nolint:containedctx // that of the calls to the other server, which end with the caller's
-	finish func()          // ends the calls
+	address string          // of the server
+	ctx     context.Context //nolint:containedctx // that of the calls to the other server, which end with the caller's
+	finish  func()          // ends the calls
 }
 
 // away returns the way to the server that has a node's agent; nil if the agent is connected to this server, or to none. A call that
@@ -41,6 +41,7 @@ func (r *Relay) away(ctx context.Context, node string) (*away, error) {
 	if !ok || h.Server == r.Elsewhere.Directory.Self() {
 		return nil, nil //nolint:nilnil // see above
 	}
+	address := r.Elsewhere.Directory.Servers()[h.Server].GetAddress()
 	conn, err := r.Elsewhere.Conn(h.Server)
 	if err != nil {
 		return nil, err
@@ -70,7 +71,7 @@ func (r *Relay) away(ctx context.Context, node string) (*away, error) {
 		finish()
 		return nil, err
 	}
-	return &away{carav1.NewProjectServiceClient(conn), h.Server, far, finish}, nil
+	return &away{carav1.NewProjectServiceClient(conn), address, far, finish}, nil
 }
 
 // failed returns the error of a call to another server for the caller. ctx is the caller's.
@@ -78,7 +79,7 @@ func (r *Relay) failed(ctx context.Context, w *away, err error) error {
 	if err != nil && ctx.Err() == nil && r.isDraining() {
 		return state.ErrDraining()
 	}
-	return peers.Failed(ctx, w.server, err)
+	return peers.Failed(ctx, w.address, err)
 }
 
 // streamed copies the answers of another server to the caller. err is that of the call.

@@ -53,7 +53,7 @@ func (c *ServerConfig) turn(ctx context.Context) (err error) {
 	}
 	loops := &shares{db: db, server: self.GetId(), log: c.Logger}
 	return c.runOpened(ctx, onEtcd{db}, id, cluster{
-		servers: func(ctx context.Context) ([]*carav1.Server, error) { return together(ctx, db) }, directory: inEtcd{joined, c.Logger},
+		servers: func(ctx context.Context) ([]*carav1.Server, error) { return together(ctx, db) }, directory: inEtcd{joined},
 		rights: loops.acquire, figures: []prometheus.Collector{etcdFigures{db}},
 	})
 }

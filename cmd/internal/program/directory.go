@@ -1,9 +1,6 @@
 package program
 
 import (
-	"context"
-	"log/slog"
-
 	"github.com/caravanserai/cara/apiserver/directory"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store/etcd"
@@ -12,7 +9,6 @@ import (
 // inEtcd is the directory in etcd, with descriptions of servers.
 type inEtcd struct {
 	*etcd.Directory
-	log *slog.Logger
 }
 
 var _ directory.Directory = inEtcd{}
@@ -31,11 +27,4 @@ func (d inEtcd) Servers() map[string]*carav1.Server {
 func (d inEtcd) Holder(node string) (directory.Holder, bool) {
 	h, ok := d.Directory.Holder(node)
 	return directory.Holder(h), ok
-}
-
-// Gone frees all that a server holds, which has ended.
-func (d inEtcd) Gone(ctx context.Context, server string) {
-	if err := d.Directory.Gone(ctx, server); err != nil && ctx.Err() == nil {
-		d.log.Warn("what a server that has ended was doing goes on when its leases end", "server", server, "error", err)
-	}
 }
