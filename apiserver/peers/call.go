@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"strings"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -72,5 +73,13 @@ func Failed(ctx context.Context, address string, err error) error {
 		return err
 	}
 	return api.Unavailable("the server at %s, which has the agent, cannot be reached from the one that was asked: %s: try again in some seconds",
-		address, text.Printable(st.Message(), maxCause))
+		address, text.Printable(causeOf(st.Message()), maxCause))
+}
+
+// causeOf returns the message of an error without what gRPC puts around it: a client takes that for an error of its own connection.
+func causeOf(message string) string {
+	if _, cause, ok := strings.Cut(message, `desc = "transport: `); ok {
+		return strings.TrimPrefix(strings.TrimSuffix(cause, `"`), "Error while dialing: ")
+	}
+	return message
 }

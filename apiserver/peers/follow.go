@@ -7,6 +7,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 )
 
 // anotherError means that a server at an address is not the one that was expected.
@@ -122,6 +125,15 @@ func (q *quiet) end() bool {
 	said := q.said
 	*q = quiet{}
 	return said
+}
+
+// awaitReady waits until there is a connection, but no longer than until the log should say why there is none.
+func awaitReady(ctx context.Context, conn *grpc.ClientConn) {
+	ctx, cancel := context.WithTimeout(ctx, newsMissing)
+	defer cancel()
+	conn.Connect()
+	for s := conn.GetState(); s != connectivity.Ready && conn.WaitForStateChange(ctx, s); s = conn.GetState() {
+	}
 }
 
 // refused reports whether nothing listens at an address.

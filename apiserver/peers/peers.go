@@ -173,6 +173,9 @@ func (p *Peers) HearsAll() bool {
 func (p *Peers) hear(ctx context.Context, other *peer, connected *bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if !*connected {
+		awaitReady(ctx, other.conn)
+	}
 	stream, err := carav1.NewPeerServiceClient(other.conn).FollowPeer(ctx, &carav1.FollowPeerRequest{Server: p.Directory.Self()})
 	if err != nil {
 		return err
