@@ -132,7 +132,9 @@ func awaitReady(ctx context.Context, conn *grpc.ClientConn) {
 	ctx, cancel := context.WithTimeout(ctx, newsMissing)
 	defer cancel()
 	conn.Connect()
-	for s := conn.GetState(); s != connectivity.Ready && conn.WaitForStateChange(ctx, s); s = conn.GetState() {
+	s := conn.GetState()
+	for s != connectivity.Ready && conn.WaitForStateChange(ctx, s) {
+		s = conn.GetState()
 	}
 }
 
