@@ -127,9 +127,9 @@ func (q *quiet) end() bool {
 	return said
 }
 
-// awaitReady waits until there is a connection, but no longer than until the log should say why there is none.
-func awaitReady(ctx context.Context, conn *grpc.ClientConn) {
-	ctx, cancel := context.WithTimeout(ctx, newsMissing)
+// awaitReady waits until there is a connection, but no longer than limit. The next call on it then says why there is none.
+func awaitReady(ctx context.Context, conn *grpc.ClientConn, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	conn.Connect()
 	s := conn.GetState()

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
@@ -35,6 +36,8 @@ const (
 	pingAfter    = 10 * time.Second
 	pingTimeout  = 5 * time.Second
 	probeTimeout = 2 * time.Second
+	connTimeout  = 2 * time.Second // a call waits so long for a connection that is not there
+	connectAgain = time.Second     // at the latest, after an attempt that failed
 	goneTimeout  = 5 * time.Second
 	maxNewsBytes = 16 << 20
 	window       = 256 << 10 // unread bytes of one stream
@@ -114,6 +117,10 @@ func (p *Peers) update(ctx context.Context, servers map[string]*carav1.Server) {
 func (p *Peers) connect(ctx context.Context, id, address string) (*peer, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(p.Identity.PeerTLSConfig(nextProtocol))),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: connectAgain / 10, Multiplier: backoff.DefaultConfig.Multiplier, Jitter: backoff.DefaultConfig.Jitter, MaxDelay: connectAgain},
+			MinConnectTimeout: pingTimeout,
+		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout, PermitWithoutStream: true}),
 		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(connWindow),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxNewsBytes)),
@@ -127,11 +134,11 @@ func (p *Peers) connect(ctx context.Context, id, address string) (*peer, error) 
 	return other, nil
 }
 
-// Conn returns the connection to another server.
-func (p *Peers) Conn(server string) (grpc.ClientConnInterface, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if other := p.others[server]; other != nil {
+// Conn returns the connection to another server. It waits a short time for one that is just made, because that server may have
+// started a moment ago.
+func (p *Peers) Conn(ctx context.Context, server string) (grpc.ClientConnInterface, error) {
+	if other := p.other(server); other != nil {
+		awaitReady(ctx, other.conn, connTimeout)
 		return other.conn, nil
 	}
 	s := p.Directory.Servers()[server]
@@ -144,11 +151,16 @@ func (p *Peers) Conn(server string) (grpc.ClientConnInterface, error) {
 	return nil, api.Unavailable("the agent is connected to the server at %s (%s), to which this server has no connection yet: try again in some seconds", s.GetAddress(), s.GetHost())
 }
 
-// Revision returns the revision that another server has reached as far as this one has heard; 0 if it has heard nothing.
-func (p *Peers) Revision(server string) int64 {
+// other returns another server, or nil.
+func (p *Peers) other(server string) *peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if other := p.others[server]; other != nil {
+	return p.others[server]
+}
+
+// Revision returns the revision that another server has reached as far as this one has heard; 0 if it has heard nothing.
+func (p *Peers) Revision(server string) int64 {
+	if other := p.other(server); other != nil {
 		return other.revision.Load()
 	}
 	return 0
@@ -174,7 +186,7 @@ func (p *Peers) hear(ctx context.Context, other *peer, connected *bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if !*connected {
-		awaitReady(ctx, other.conn)
+		awaitReady(ctx, other.conn, newsMissing)
 	}
 	stream, err := carav1.NewPeerServiceClient(other.conn).FollowPeer(ctx, &carav1.FollowPeerRequest{Server: p.Directory.Self()})
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 type Elsewhere struct {
 	Directory directory.Directory
 	// Conn returns the connection to another server.
-	Conn func(server string) (grpc.ClientConnInterface, error)
+	Conn func(ctx context.Context, server string) (grpc.ClientConnInterface, error)
 }
 
 // away is the way to the server that has the agent of a node.
@@ -42,7 +42,7 @@ func (r *Relay) away(ctx context.Context, node string) (*away, error) {
 		return nil, nil //nolint:nilnil // see above
 	}
 	address := r.Elsewhere.Directory.Servers()[h.Server].GetAddress()
-	conn, err := r.Elsewhere.Conn(h.Server)
+	conn, err := r.Elsewhere.Conn(ctx, h.Server)
 	if err != nil {
 		return nil, err
 	}
