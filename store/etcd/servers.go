@@ -83,7 +83,7 @@ func (d *Directory) announce(ctx context.Context) error {
 		return err
 	}
 	if !d.leases.add(l) { // by the empty name: Close releases it
-		l.Release()
+		l.Release() //nolint:contextcheck // also when ctx has ended
 		return store.ErrClosed
 	}
 	d.mu.Lock()
