@@ -2,11 +2,14 @@ package ingress
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
 
@@ -86,6 +89,54 @@ func TestLargeBodyOverTLS(t *testing.T) {
 		resp, body := fetch(t, f.client(t, http2), "https://a.test/")
 		if got := sha256.Sum256([]byte(body)); resp.StatusCode != http.StatusOK || got != sha256.Sum256(data) {
 			t.Errorf("HTTP/2 %t: %s, %d bytes of %d", http2, resp.Proto, len(body), len(data))
+		}
+	}
+}
+
+// recordsOf writes as crypto/tls does: a large write becomes two.
+type recordsOf struct {
+	http.ResponseWriter
+	to io.Writer
+}
+
+func (r recordsOf) Write(p []byte) (int, error) {
+	n, err := r.to.Write(p[:len(p)/2])
+	if err != nil {
+		return n, err
+	}
+	rest, err := r.to.Write(p[len(p)/2:])
+	return n + rest, err
+}
+
+// TestLargeWritesAreJoined: the records of a large write over TLS are sent together, and nothing else is kept.
+func TestLargeWritesAreJoined(t *testing.T) {
+	const large = 2 * joinFrom
+	for name, c := range map[string]struct {
+		size  int
+		tls   bool
+		major int
+		want  []int
+	}{
+		"large":       {large, true, 1, []int{large}},
+		"small":       {joinFrom, true, 1, []int{joinFrom / 2, joinFrom / 2}},
+		"without TLS": {large, false, 1, []int{large / 2, large / 2}},
+		"HTTP/2":      {large, true, 2, []int{large / 2, large / 2}},
+	} {
+		to := &sizes{}
+		with := &conn{Conn: to}
+		with.due.Store(1 << 62)
+		r := httptest.NewRequestWithContext(context.WithValue(t.Context(), connKey{}, with), http.MethodGet, "/", http.NoBody)
+		r.ProtoMajor, r.TLS = c.major, nil
+		if c.tls {
+			r.TLS = &tls.ConnectionState{}
+		}
+		x := &exchange{ResponseWriter: recordsOf{to: with}, request: r}
+		if n, err := x.Write(make([]byte, c.size)); n != c.size || err != nil || !slices.Equal(to.all, c.want) {
+			t.Errorf("%s: %d bytes are sent as %v, want %v (%v)", name, n, to.all, c.want, err)
+		}
+		to.err = io.ErrClosedPipe
+		if _, err := x.Write(make([]byte, c.size)); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("%s, on a connection that is closed: %v", name, err)
 		}
 	}
 }
