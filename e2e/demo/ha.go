@@ -43,9 +43,9 @@ func (h *haDemo) tell(ctx context.Context) error {
 		{"Start three members of etcd and three servers", h.startServers},
 		{"Start two agents, which know one server and learn the others", h.startAgents},
 		{"Register a repository and push: the shop and the blog run", h.firstPush},
-		{"Kill the server that runs the scheduler during a push", h.killActive},
+		{"Kill the server that runs the scheduler during a push", h.killServer},
 		{"Kill the leader of etcd during a push", h.killLeader},
-		{"Cut the server that runs the scheduler off from everything", h.cutActive},
+		{"Cut the server that runs the scheduler off from everything", h.cutServer},
 		{"What a visitor of the shop has seen of all that", h.visitorsSaw},
 	} {
 		if err := h.out.step(s.title, func() error { return s.do(ctx) }); err != nil {
@@ -202,8 +202,8 @@ func (h *haDemo) listed(ctx context.Context, n int) error {
 	})
 }
 
-// active returns the server that runs the scheduler.
-func (h *haDemo) active(ctx context.Context) (machine, error) {
+// scheduling returns the server that runs the scheduler.
+func (h *haDemo) scheduling(ctx context.Context) (machine, error) {
 	out, err := h.ctl(ctx, "get", "servers")
 	for _, m := range h.servers {
 		for line := range strings.Lines(out) {
@@ -306,8 +306,8 @@ func (h *haDemo) during(ctx context.Context, version string, breaks func() error
 	return h.answers(ctx, "blog.demo.test", "web "+version)
 }
 
-func (h *haDemo) killActive(ctx context.Context) error {
-	m, err := h.active(ctx)
+func (h *haDemo) killServer(ctx context.Context) error {
+	m, err := h.scheduling(ctx)
 	if err != nil {
 		return err
 	}
@@ -363,8 +363,8 @@ func (h *haDemo) killLeader(ctx context.Context) error {
 	return errors.Join(err, h.startEtcd(m))
 }
 
-func (h *haDemo) cutActive(ctx context.Context) error {
-	m, err := h.active(ctx)
+func (h *haDemo) cutServer(ctx context.Context) error {
+	m, err := h.scheduling(ctx)
 	if err != nil {
 		return err
 	}
