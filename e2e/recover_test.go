@@ -124,9 +124,7 @@ func TestRecoverFromAMemberThatWasBehind(t *testing.T) {
 		})
 	}
 	for _, args := range [][]string{{"drain", "n1", "--timeout", patience.String()}, {"uncordon", "n1"}, {"move", returns, "--to", "n1"}, {"cordon", "n2"}} {
-		if r := p.ctl("", args...); r.Code != 0 {
-			t.Fatalf("%v: %+v", args, r)
-		}
+		p.succeeds(args...)
 	}
 	on(moves, "n2")
 	on(returns, "n1")

@@ -80,13 +80,13 @@ func TestAnyServer(t *testing.T) {
 	p.listed(p.servers...)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
-	p.must(testcluster.WaitFor(ctx, "the agent knows both servers", func(context.Context) error {
+	p.eventually("the agent knows both servers", func() error {
 		text, err := os.ReadFile(filepath.Join(p.Dir, "agent-n1", "servers.json"))
 		if err == nil && !strings.Contains(string(text), p.servers[0].Listen) {
 			return fmt.Errorf("it knows %s", text)
 		}
 		return err
-	}))
+	})
 
 	at := time.Now()
 	p.must(p.servers[0].Server.Kill())

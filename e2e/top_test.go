@@ -53,7 +53,7 @@ services:
 			CPUMillis, MemoryBytes []float32
 		}
 	}
-	w.eventually("the usage history has idle and busy", func() error { // the agent measures each 15 seconds
+	w.eventually("the usage history has idle and busy", func() error { // the agent measures every 15 seconds
 		w.call("GET", "/api/v1/projects/"+name+"/usage", "", 200, &usage)
 		if len(usage.Services) == 2 && slices.Max(usage.Services[1].CPUMillis) > 50 && slices.Max(usage.Services[0].MemoryBytes) > 0 {
 			return nil
