@@ -34,14 +34,14 @@ func stopServer(ctx context.Context, t *Target, r *rand.Rand) error {
 }
 
 // pauseServer stops the process with all that it was about to do. With a lease, it is paused for longer than that in most
-// cases, so that another server has taken over when it continues.
+// cases, so that others run its loops when it continues.
 func pauseServer(ctx context.Context, t *Target, r *rand.Rand) error {
-	i := r.IntN(len(t.Servers))
-	if err := t.Servers[i].Server.Pause(); err != nil {
+	s := server(t, r)
+	if err := s.Server.Pause(); err != nil {
 		return err
 	}
 	during(ctx, silence(t, r))
-	return t.Servers[i].Server.Resume()
+	return s.Server.Resume()
 }
 
 func killAgent(ctx context.Context, t *Target, r *rand.Rand) error {
