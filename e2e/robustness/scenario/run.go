@@ -54,6 +54,9 @@ func Run(t *testing.T, s Scenario, o Options) {
 	h := r.recorder.History()
 	if h.StaleReads = len(r.target.Servers) > 1; h.StaleReads {
 		h.Terms = r.terms()
+		if !slices.ContainsFunc(h.Terms, func(t model.Term) bool { return t.Lease > 0 && t.Write > 0 }) {
+			problems = append(problems, "no log tells what a loop has written under its lease")
+		}
 	}
 	wrong, verdict := validate.History(h, time.Minute)
 	r.judge(t, h, verdict, append(problems, wrong...))
