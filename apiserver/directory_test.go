@@ -23,7 +23,7 @@ type registry struct {
 	holders map[string]directory.Holder
 	events  []string // nodes that have changed; "" is the servers
 	changed chan struct{}
-	gone    []string // the calls of Gone
+	gone    []string // the calls of FreeServer
 }
 
 func newRegistry() *registry {
@@ -136,7 +136,7 @@ func (m *member) Release(node, instance string) {
 	}
 }
 
-func (m *member) Gone(_ context.Context, server string) error {
+func (m *member) FreeServer(_ context.Context, server string) error {
 	m.mu.Lock()
 	m.gone = append(m.gone, m.id+" says "+server)
 	m.mu.Unlock()

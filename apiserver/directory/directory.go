@@ -35,11 +35,11 @@ type Directory interface {
 	// Release removes the record of Hold, unless a newer one has replaced it. It does not wait until that is written.
 	Release(node, instance string)
 
-	// Gone frees all that a server holds, its loops and agents, so that nobody waits for the end of its lease. Whoever had a
-	// connection to it calls this after that has broken, and nothing listens at its address any more, or another start
+	// FreeServer frees all that a server holds, its loops and agents, so that nobody waits for the end of its lease. A server that had
+	// a connection to it calls this when the connection has broken, and nothing listens at its address any more, or another start
 	// of the server does. It is not called for a server that is only silent, and not again for one that is announced afterwards. An
 	// error means that what is not freed ends with its lease.
-	Gone(ctx context.Context, server string) error
+	FreeServer(ctx context.Context, server string) error
 }
 
 // Holder is the server that has the session of a node's agent.

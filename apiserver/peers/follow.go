@@ -68,7 +68,7 @@ func (p *Peers) ended(ctx context.Context, other *peer, answers string) time.Dur
 	p.DB.Logger.Warn("another server has ended", "server", other.id, "address", other.address, "answers", answers)
 	bounded, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()
-	if err := p.Directory.Gone(bounded, other.id); err != nil && ctx.Err() == nil {
+	if err := p.Directory.FreeServer(bounded, other.id); err != nil && ctx.Err() == nil {
 		p.taken.forget(other.id) // nothing was freed
 		p.DB.Logger.Warn("what a server that has ended was doing goes on when its leases end", "server", other.id, "address", other.address, "error", err)
 		return followAgain

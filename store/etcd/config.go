@@ -34,7 +34,7 @@ type Config struct {
 	Username, Password string
 	// Timeout limits a request to etcd; 0 is 10 s.
 	Timeout time.Duration
-	// History is how long the change log is kept ; 0 is 10 minutes.
+	// History is how long the change log is kept; 0 is 10 minutes.
 	History time.Duration
 	// Lease is how long a lease outlives a holder that does not answer; 0 is 6 s. etcd allows whole seconds.
 	Lease time.Duration

@@ -216,7 +216,7 @@ func (d *Directory) replace(ctx context.Context, node, value string, lease clien
 	}
 	for {
 		answer, err := d.client.Txn(bounded).
-			If(clientv3.Compare(clientv3.ModRevision(key), "=", have.GetModRevision()), clientv3.Compare(clientv3.Value(lock), "=", sharedMark)).
+			If(clientv3.Compare(clientv3.ModRevision(key), "=", have.GetModRevision()), clientv3.Compare(clientv3.Value(lock), "=", retiredLock)).
 			Then(clientv3.OpPut(key, value, clientv3.WithLease(lease))).
 			Else(clientv3.OpGet(key), clientv3.OpGet(lock)).Commit()
 		if err != nil {
@@ -226,7 +226,7 @@ func (d *Directory) replace(ctx context.Context, node, value string, lease clien
 			return answer.Header.Revision, nil
 		}
 		have = firstKV(answer.Responses[0].GetResponseRange().Kvs)
-		if mark := firstKV(answer.Responses[1].GetResponseRange().Kvs); string(mark.GetValue()) == sharedMark {
+		if now := firstKV(answer.Responses[1].GetResponseRange().Kvs); string(now.GetValue()) == retiredLock {
 			continue // the record has changed meanwhile
 		}
 		if older, err := d.olderVersion(ctx); err != nil || older != nil {
@@ -264,13 +264,13 @@ func (d *Directory) Release(node, instance string) {
 	})
 }
 
-// Gone frees all that a server holds, which is known to have ended. If it is still there, its next write with a lease is refused, and it
-// announces itself again.
-func (d *Directory) Gone(ctx context.Context, server string) error {
+// FreeServer frees all that a server holds, which is known to have ended. If it is still there, its next write with a lease is refused, and
+// it announces itself again.
+func (d *Directory) FreeServer(ctx context.Context, server string) error {
 	if server == "" || server == d.id {
 		return nil
 	}
-	loops := d.Dispossess(ctx, server) // first: a caller that follows the directory ends when the server is not in it any more
+	loops := d.revokeLeasesOf(ctx, server) // first: a caller that follows the directory ends when the server is not in it any more
 	kv, err := d.readKey(ctx, d.keys.server(server))
 	if err == nil && kv.GetLease() != 0 {
 		err = d.revoke(ctx, clientv3.LeaseID(kv.GetLease()))

@@ -22,8 +22,9 @@ const (
 // LeaseCopy is the name of the lease of a program that copies all objects while no server runs.
 const LeaseCopy = "copy"
 
-// sharedMark is the value of the key lock. Its text is for servers of older versions, which show it as the name of the active server.
-const sharedMark = "all servers of a newer version: upgrade this one"
+// retiredLock is the value of the key lock once no server of an older version runs. It lasts, so none of them can take the lock again. They
+// show it as the name of the active server.
+const retiredLock = "all servers of a newer version: upgrade this one"
 
 // Lease is a right that one store at a time holds, until it is released or lost. Work that needs it must end when Lost is closed,
 // which is some time before etcd can give the right to another store.
@@ -40,8 +41,8 @@ type Lease struct {
 type Candidate struct {
 	// Server is its ID, which others can read.
 	Server string
-	// Hesitate is called when the lease is free, and returns how long to leave it to other candidates. Nil is not at all.
-	Hesitate func() time.Duration
+	// Delay is called when the lease is free, and returns how long to leave it to other candidates. Nil is no delay.
+	Delay func() time.Duration
 	// Waiting is called with the ID of the server that holds the lease, or with an error of etcd. It may be called again with the
 	// same values.
 	Waiting func(holder string, err error)
@@ -94,7 +95,7 @@ func (s *Store) tryLease(ctx context.Context, name string, c Candidate) (*Lease,
 	if err == nil && holder == nil {
 		holder, err = s.olderVersion(ctx)
 	}
-	free := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0), clientv3.Compare(clientv3.Value(s.keys.lock()), "=", sharedMark)}
+	free := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0), clientv3.Compare(clientv3.Value(s.keys.lock()), "=", retiredLock)}
 	if err == nil && holder == nil && name != LeaseCopy {
 		free = append(free, clientv3.Compare(clientv3.CreateRevision(s.keys.lease(LeaseCopy)), "=", 0))
 		holder, err = s.readKey(ctx, s.keys.lease(LeaseCopy))
@@ -102,8 +103,8 @@ func (s *Store) tryLease(ctx context.Context, name string, c Candidate) (*Lease,
 	if err != nil || holder != nil {
 		return nil, holder, err
 	}
-	if c.Hesitate != nil {
-		if err := s.pause(ctx, c.Hesitate()); err != nil {
+	if c.Delay != nil {
+		if err := s.pause(ctx, c.Delay()); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -149,10 +150,10 @@ func (s *Store) grant(ctx context.Context, key, value string, ttl time.Duration,
 }
 
 // olderVersion returns the key lock while a server of an older version holds it. Such a server runs all loops, so nobody else may have
-// a lease. When it has ended, this server writes a mark that lasts, so that none of them holds the lock again.
+// a lease. When it has ended, this server writes retiredLock.
 func (s *Store) olderVersion(ctx context.Context) (*mvccpb.KeyValue, error) {
 	kv, err := s.readKey(ctx, s.keys.lock())
-	if err != nil || kv != nil && string(kv.Value) != sharedMark {
+	if err != nil || kv != nil && string(kv.Value) != retiredLock {
 		return kv, err
 	}
 	if kv != nil {
@@ -164,7 +165,7 @@ func (s *Store) olderVersion(ctx context.Context) (*mvccpb.KeyValue, error) {
 	}
 	defer cancel()
 	key := s.keys.lock()
-	_, err = s.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(clientv3.OpPut(key, sharedMark)).Commit()
+	_, err = s.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(clientv3.OpPut(key, retiredLock)).Commit()
 	return nil, s.failedWrite(ctx, err)
 }
 
@@ -338,9 +339,9 @@ func (s *Store) readLeases(ctx context.Context) ([]*mvccpb.KeyValue, error) {
 	return answer.Kvs, nil
 }
 
-// Dispossess takes all leases from a server that is known to have ended, so that others need not wait for their end. If it is still
+// revokeLeasesOf ends all leases of a server that is known to have ended, so that others need not wait for their end. If it is still
 // there, its next write with a lease is refused.
-func (s *Store) Dispossess(ctx context.Context, server string) error {
+func (s *Store) revokeLeasesOf(ctx context.Context, server string) error {
 	kvs, err := s.readLeases(ctx)
 	if err != nil || server == "" {
 		return err

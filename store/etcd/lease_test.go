@@ -119,15 +119,15 @@ func TestLeaseEndsInTime(t *testing.T) {
 	acquire(t, s, "work", "1")
 }
 
-// TestDispossess ends the leases of the server that is meant, and of no other one.
-func TestDispossess(t *testing.T) {
+// TestRevokeLeasesOf ends the leases of the server that is meant, and of no other one.
+func TestRevokeLeasesOf(t *testing.T) {
 	first, second, has, next := rivals(t, testetcd.Start(t, testetcd.Config{}))
 	other := acquire(t, second, "other", "2")
 	for _, server := range []string{"", "3"} {
-		must(t, second.Dispossess(t.Context(), server))
+		must(t, second.revokeLeasesOf(t.Context(), server))
 	}
 	mustCommit(t, first, under(has, "a", 1))
-	must(t, second.Dispossess(t.Context(), "1"))
+	must(t, second.revokeLeasesOf(t.Context(), "1"))
 	mustCommit(t, second, under(<-next, "a", 2))
 	mustCommit(t, second, under(other, "a", 2))
 	if _, err := first.Commit(t.Context(), under(has, "a", 1)); !errors.Is(err, store.ErrLeaseLost) {
@@ -150,7 +150,7 @@ func TestLeaseUnderContention(t *testing.T) {
 	for range 5 {
 		s := openTest(t, c, Config{Prefix: "/contended-lease/"})
 		wg.Go(func() {
-			l, err := s.Acquire(t.Context(), "work", Candidate{Hesitate: func() time.Duration { return time.Millisecond }, Waiting: func(string, error) {}})
+			l, err := s.Acquire(t.Context(), "work", Candidate{Delay: func() time.Duration { return time.Millisecond }, Waiting: func(string, error) {}})
 			if err != nil {
 				t.Errorf("acquire: %v", err)
 				return
@@ -235,14 +235,14 @@ func TestNoLeaseDuringACopy(t *testing.T) {
 	c := testetcd.Start(t, testetcd.Config{})
 	s, copies := openTest(t, c, Config{Prefix: "/copied/"}), openTest(t, c, Config{Prefix: "/copied/"})
 	var copying *Lease
-	hesitate := func() time.Duration {
+	delay := func() time.Duration {
 		if copying == nil {
 			copying = acquire(t, copies, LeaseCopy, "copy")
 		}
 		return 0
 	}
 	waited := ""
-	_, err := s.Acquire(t.Context(), "work", Candidate{Server: "1", Hesitate: hesitate, Waiting: func(holder string, err error) {
+	_, err := s.Acquire(t.Context(), "work", Candidate{Server: "1", Delay: delay, Waiting: func(holder string, err error) {
 		if waited == "" && err == nil {
 			waited = holder
 			copying.Release()

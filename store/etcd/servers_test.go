@@ -70,7 +70,7 @@ func TestDirectory(t *testing.T) {
 	knows(t, one, []string{"1"}, map[string]string{})
 }
 
-// TestDirectoryFollows: whoever follows hears all holders first, and then each change, also that a server has gone with what it held.
+// TestDirectoryFollows: a follower hears all holders first, and then each change, also that a server has gone with what it held.
 func TestDirectoryFollows(t *testing.T) {
 	c := testetcd.Start(t, testetcd.Config{})
 	one, two := join(t, c, "1"), join(t, c, "2")
@@ -105,11 +105,11 @@ func TestDirectoryFollows(t *testing.T) {
 	_, err = two.Hold(t.Context(), "n2", "b")
 	must(t, err)
 	until("n2")
-	must(t, one.Gone(t.Context(), "3"))
-	must(t, one.Gone(t.Context(), "1"))
+	must(t, one.FreeServer(t.Context(), "3"))
+	must(t, one.FreeServer(t.Context(), "1"))
 	knows(t, one, []string{"1", "2"}, map[string]string{"n1": "2/a", "n2": "2/b"})
 	work := acquire(t, two.Store, "work", "2")
-	must(t, one.Gone(t.Context(), "2"))
+	must(t, one.FreeServer(t.Context(), "2"))
 	until("servers", "n1")
 	knows(t, one, []string{"1", "2"}, map[string]string{}) // it is still there, and announces itself again
 	acquire(t, one.Store, "work", "1")
@@ -175,9 +175,9 @@ func TestNoServerDuringACopy(t *testing.T) {
 	must(t, err)
 }
 
-// TestGoneIsComplete: the loops of a server that has ended are free when the directory does not have it any more, because whoever has
-// called Gone may end at that moment.
-func TestGoneIsComplete(t *testing.T) {
+// TestFreeServerIsComplete: the loops of a server that has ended are free when the directory does not have it any more, because the caller
+// of FreeServer may end at that moment.
+func TestFreeServerIsComplete(t *testing.T) {
 	c := testetcd.Start(t, testetcd.Config{})
 	one, two := join(t, c, "1"), join(t, c, "2")
 	knows(t, one, []string{"1", "2"}, map[string]string{})
@@ -193,7 +193,7 @@ func TestGoneIsComplete(t *testing.T) {
 			}
 		})
 	}()
-	_ = one.Gone(ctx, "2") // the answer to its last request may be lost
+	_ = one.FreeServer(ctx, "2") // the answer to its last request may be lost
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("follow: %v", err)
 	}
@@ -283,7 +283,7 @@ func TestAgentsStayWithAnOlderVersion(t *testing.T) {
 	_, err = d.Hold(t.Context(), "n1", "a")
 	must(t, err)
 	kv, err := d.readKey(t.Context(), d.keys.lock())
-	if err != nil || string(kv.GetValue()) != sharedMark {
+	if err != nil || string(kv.GetValue()) != retiredLock {
 		t.Errorf("the lock is %q, %v", kv.GetValue(), err)
 	}
 }
