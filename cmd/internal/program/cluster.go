@@ -51,10 +51,10 @@ func (c *ServerConfig) turn(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("announce this server in etcd: %w", err)
 	}
-	loops := &shares{db: db, server: self.GetId(), log: c.Logger}
+	leases := &etcdLeases{db: db, server: self.GetId(), log: c.Logger}
 	return c.runOpened(ctx, onEtcd{db}, id, cluster{
-		servers: func(ctx context.Context) ([]*carav1.Server, error) { return together(ctx, db) }, directory: inEtcd{joined},
-		rights: loops.acquire, figures: []prometheus.Collector{etcdFigures{db}},
+		servers: func(ctx context.Context) ([]*carav1.Server, error) { return runningServers(ctx, db) }, directory: inEtcd{joined},
+		acquire: leases.acquire, figures: []prometheus.Collector{etcdFigures{db}},
 	})
 }
 

@@ -23,7 +23,7 @@ import (
 )
 
 // Each loop runs on one server at a time: the one that has its lease. A server waits for all leases, runs the loops whose leases
-// it has, and goes on serving when it loses one. Nothing balances them: a server that has some hesitates before it takes one more.
+// it has, and goes on serving when it loses one. Nothing balances them: a server that has some waits a moment before it takes one more.
 
 // runner is a loop: it blocks until its context ends.
 type runner interface {
@@ -63,79 +63,79 @@ func (c *ServerConfig) loops(queues *loop.Metrics) map[string]build {
 	return all
 }
 
-// right is the permission to run one loop.
-type right interface {
-	// Is returns what the loop's transactions have as a condition.
-	Is() store.Lease
+// lease is the permission to run one loop.
+type lease interface {
+	// Condition returns what the loop's transactions have as a condition.
+	Condition() store.Lease
 	// Lost is closed when the loop must end.
 	Lost() <-chan struct{}
 	// Release lets another server run the loop, which has ended.
 	Release()
 }
 
-// rights gives a server the right to run a loop. It waits until no other server runs it.
-type rights func(ctx context.Context, loop string) (right, error)
+// acquire waits until no other server runs a loop, and returns the lease to run it here.
+type acquire func(ctx context.Context, loop string) (lease, error)
 
-// sole is the right of a server that has no others beside it.
-type sole struct{}
+// noLease is what a server needs that has no others beside it.
+type noLease struct{}
 
-func (sole) Is() store.Lease       { return store.Lease{} }
-func (sole) Lost() <-chan struct{} { return nil }
-func (sole) Release()              {}
+func (noLease) Condition() store.Lease { return store.Lease{} }
+func (noLease) Lost() <-chan struct{}  { return nil }
+func (noLease) Release()               {}
 
-// alone gives all rights at once.
-func alone(context.Context, string) (right, error) { return sole{}, nil }
+// withoutLease lets all loops run at once.
+func withoutLease(context.Context, string) (lease, error) { return noLease{}, nil }
 
-// work is all loops, and what gives the rights to run them.
-type work struct {
-	loops  map[string]build
-	rights rights
-	beside bool // there are other servers
+// loopSet is all loops of a server, and how it gets their leases.
+type loopSet struct {
+	loops          map[string]build
+	acquire        acquire
+	severalServers bool // there may be other servers
 }
 
-// companions are what a server does under the lease of a loop, beside the loop. A server alone does it anyway: see apiserver.Run.
-type companions struct {
-	first func(context.Context) error // before the loop begins
-	while func(context.Context) error // while the loop runs
+// extraWork is what a server does under the lease of a loop, in addition to the loop. A server alone does it anyway: see apiserver.Run.
+type extraWork struct {
+	before func(context.Context) error // before the loop begins
+	during func(context.Context) error // while the loop runs
 }
 
-// with returns what belongs to a loop.
-func (w work) with(name string, server *apiserver.Server) companions {
+// extra returns the extra work of a loop.
+func (s loopSet) extra(name string, server *apiserver.Server) extraWork {
 	switch {
-	case !w.beside:
-		return companions{}
+	case !s.severalServers:
+		return extraWork{}
 	case name == "sources":
-		return companions{first: server.Settle}
+		return extraWork{before: server.Settle}
 	case name == "reconciler":
-		return companions{while: server.Keep}
+		return extraWork{during: server.Keep}
 	}
-	return companions{}
+	return extraWork{}
 }
 
 // task is one loop of this server.
 type task struct {
 	name    string
-	connect func(loop string, lease store.Lease) (grpc.ClientConnInterface, error)
+	connect func(loop string, condition store.Lease) (grpc.ClientConnInterface, error)
 	build   build
-	with    companions
+	extra   extraWork
 	log     *slog.Logger
 }
 
-// always runs the loop whenever this server has the right to, until ctx ends or the loop fails.
-func (t task) always(ctx context.Context, acquire rights) error {
+// runWhenLeased runs the loop whenever this server has its lease, until ctx ends or the loop fails.
+func (t task) runWhenLeased(ctx context.Context, acquire acquire) error {
 	for {
-		r, err := acquire(ctx, t.name)
+		l, err := acquire(ctx, t.name)
 		if ctx.Err() != nil {
-			if r != nil {
-				r.Release()
+			if l != nil {
+				l.Release()
 			}
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("%s: wait for the right to run: %w", t.name, err)
+			return fmt.Errorf("%s: wait for the lease: %w", t.name, err)
 		}
-		err = t.term(ctx, r)
-		r.Release()
+		err = t.runOnce(ctx, l)
+		l.Release()
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
@@ -143,52 +143,52 @@ func (t task) always(ctx context.Context, acquire rights) error {
 	}
 }
 
-// term runs the loop until ctx ends or the right is lost.
-func (t task) term(ctx context.Context, r right) error {
+// runOnce runs the loop until ctx ends or the lease is lost.
+func (t task) runOnce(ctx context.Context, l lease) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan struct{})
 	defer close(ended)
 	go func() {
 		select {
-		case <-r.Lost():
+		case <-l.Lost():
 			stop()
 		case <-ended:
 		}
 	}()
-	conn, err := t.connect(t.name, r.Is())
+	conn, err := t.connect(t.name, l.Condition())
 	if err != nil {
 		return err
 	}
-	l, err := t.build(conn, t.log)
+	r, err := t.build(conn, t.log)
 	if err != nil {
 		return err
 	}
-	if lease := r.Is(); lease != (store.Lease{}) {
-		t.log.Info("this server runs the loop", "lease", lease.Created)
+	if condition := l.Condition(); condition != (store.Lease{}) {
+		t.log.Info("this server runs the loop", "lease", condition.Created)
 	}
-	if err := t.run(store.WithLease(ctx, r.Is()), l); err != nil && ctx.Err() == nil {
+	if err := t.runWithExtra(store.WithLease(ctx, l.Condition()), r); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("%s: %w", t.name, err)
 	}
 	return nil
 }
 
-// run runs the loop and what belongs to it.
-func (t task) run(ctx context.Context, l runner) error {
-	if t.with.first != nil {
-		t.until(ctx, t.with.first)
+// runWithExtra runs the loop and its extra work.
+func (t task) runWithExtra(ctx context.Context, r runner) error {
+	if t.extra.before != nil {
+		t.retry(ctx, t.extra.before)
 	}
-	if t.with.while == nil || ctx.Err() != nil {
-		return l.Run(ctx)
+	if t.extra.during == nil || ctx.Err() != nil {
+		return r.Run(ctx)
 	}
 	both, ctx := errgroup.WithContext(ctx)
-	both.Go(func() error { return l.Run(ctx) })
-	both.Go(func() error { t.until(ctx, t.with.while); return nil })
+	both.Go(func() error { return r.Run(ctx) })
+	both.Go(func() error { t.retry(ctx, t.extra.during); return nil })
 	return both.Wait()
 }
 
-// until does something until it succeeds or ctx ends. What fails is a write, because etcd does not answer or the lease is lost.
-func (t task) until(ctx context.Context, do func(context.Context) error) {
+// retry does something until it succeeds or ctx ends. What fails is a write, because etcd does not answer or the lease is lost.
+func (t task) retry(ctx context.Context, do func(context.Context) error) {
 	wait := loop.NewBackoff(time.Second, time.Minute)
 	for err := do(ctx); err != nil && ctx.Err() == nil; err = do(ctx) {
 		t.log.Warn("work that belongs to a loop is not done yet", "error", err)
@@ -196,33 +196,33 @@ func (t task) until(ctx context.Context, do func(context.Context) error) {
 	}
 }
 
-// shares gives the rights that are leases in etcd.
-type shares struct {
+// etcdLeases gets the leases of a server's loops from etcd.
+type etcdLeases struct {
 	db     *etcd.Store
 	server string // its ID
 	log    *slog.Logger
 
-	mu  sync.Mutex
-	has int // leases that this server has or is about to take
+	mu    sync.Mutex
+	count int // leases that this server has or is about to take
 }
 
-// hesitation is how long a server that has some loops leaves one more to others, so that the loops spread over the servers.
-func hesitation(has int) time.Duration { return time.Duration(has) * 100 * time.Millisecond }
+// delay is how long a server with this number of leases leaves one more to others, so that the loops spread over the servers.
+func delay(leases int) time.Duration { return time.Duration(leases) * 100 * time.Millisecond }
 
-func (s *shares) acquire(ctx context.Context, loop string) (right, error) {
-	b, waits := &bid{s: s}, waiting{log: s.log.With("room", loop)}
-	lease, err := s.db.Acquire(ctx, loop, etcd.Candidate{
-		Server: s.server, Hesitate: b.hesitate,
+func (e *etcdLeases) acquire(ctx context.Context, loop string) (lease, error) {
+	a, waits := &attempt{of: e}, waiting{log: e.log.With("room", loop)}
+	l, err := e.db.Acquire(ctx, loop, etcd.Candidate{
+		Server: e.server, Delay: a.begin,
 		Waiting: func(holder string, err error) {
-			b.withdraw()
+			a.end()
 			waits.tell(holder, err)
 		},
 	})
 	if err != nil {
-		b.withdraw()
+		a.end()
 		return nil, err
 	}
-	return share{lease, b}, nil
+	return heldLease{l, a}, nil
 }
 
 // waiting tells why a loop does not run here.
@@ -243,43 +243,43 @@ func (w *waiting) tell(holder string, err error) {
 	}
 }
 
-// bid is the wish of this server for one loop, or its right to it.
-type bid struct {
-	s       *shares
-	counted bool // guarded by s.mu
+// attempt is that this server is about to take one lease, or has it. It counts between begin and end.
+type attempt struct {
+	of      *etcdLeases
+	counted bool // guarded by of.mu
 }
 
-// hesitate counts the bid and returns how long the loop is left to others.
-func (b *bid) hesitate() time.Duration {
-	b.withdraw()
-	b.s.mu.Lock()
-	defer b.s.mu.Unlock()
-	b.counted = true
-	b.s.has++
-	return hesitation(b.s.has - 1)
+// begin counts the attempt, once, and returns how long the lease is left to others.
+func (a *attempt) begin() time.Duration {
+	a.end()
+	a.of.mu.Lock()
+	defer a.of.mu.Unlock()
+	a.counted = true
+	a.of.count++
+	return delay(a.of.count - 1)
 }
 
-// withdraw does not count the bid any more.
-func (b *bid) withdraw() {
-	b.s.mu.Lock()
-	defer b.s.mu.Unlock()
-	if b.counted {
-		b.counted = false
-		b.s.has--
+// end does not count the attempt any more.
+func (a *attempt) end() {
+	a.of.mu.Lock()
+	defer a.of.mu.Unlock()
+	if a.counted {
+		a.counted = false
+		a.of.count--
 	}
 }
 
-// share is a lease in etcd.
-type share struct {
+// heldLease is a lease in etcd that this server has.
+type heldLease struct {
 	*etcd.Lease
-	bid *bid
+	attempt *attempt
 }
 
-// Is returns the condition of the loop's transactions.
-func (s share) Is() store.Lease { return s.Lease.Lease }
+// Condition returns the condition of the loop's transactions.
+func (h heldLease) Condition() store.Lease { return h.Lease.Lease }
 
 // Release gives the lease back.
-func (s share) Release() {
-	s.bid.withdraw()
-	s.Lease.Release()
+func (h heldLease) Release() {
+	h.attempt.end()
+	h.Lease.Release()
 }

@@ -16,20 +16,20 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// ticket is a right that the test takes away.
-type ticket struct {
-	is       store.Lease
-	lost     chan struct{}
-	released chan struct{}
+// testLease is a lease that the test takes away.
+type testLease struct {
+	condition store.Lease
+	lost      chan struct{}
+	released  chan struct{}
 }
 
-func newTicket(created int64) ticket {
-	return ticket{store.Lease{Name: "gc", Created: created}, make(chan struct{}), make(chan struct{})}
+func newTestLease(created int64) testLease {
+	return testLease{store.Lease{Name: "gc", Created: created}, make(chan struct{}), make(chan struct{})}
 }
 
-func (k ticket) Is() store.Lease       { return k.is }
-func (k ticket) Lost() <-chan struct{} { return k.lost }
-func (k ticket) Release()              { close(k.released) }
+func (l testLease) Condition() store.Lease { return l.condition }
+func (l testLease) Lost() <-chan struct{}  { return l.lost }
+func (l testLease) Release()               { close(l.released) }
 
 // runs is a loop that tells when it runs.
 type runs struct {
@@ -48,26 +48,26 @@ func (r runs) Run(ctx context.Context) error {
 	}
 }
 
-// rig is a task whose loop and rights are the test's.
+// rig is a task whose loop and leases are the test's.
 type rig struct {
 	task
-	tickets chan right
-	began   chan store.Lease
-	end     chan error
-	result  chan error
-	stop    context.CancelFunc
+	leases chan lease
+	began  chan store.Lease
+	end    chan error
+	result chan error
+	stop   context.CancelFunc
 }
 
-func newRig(t *testing.T, with companions) *rig {
-	r := &rig{tickets: make(chan right, 2), began: make(chan store.Lease), end: make(chan error), result: make(chan error, 1)}
+func newRig(t *testing.T, extra extraWork) *rig {
+	r := &rig{leases: make(chan lease, 2), began: make(chan store.Lease), end: make(chan error), result: make(chan error, 1)}
 	var has store.Lease
 	r.task = task{
-		name: "gc", log: slog.New(slog.DiscardHandler), with: with,
-		connect: func(loop string, lease store.Lease) (grpc.ClientConnInterface, error) {
+		name: "gc", log: slog.New(slog.DiscardHandler), extra: extra,
+		connect: func(loop string, condition store.Lease) (grpc.ClientConnInterface, error) {
 			if loop != "gc" {
 				t.Errorf("the loop %s is connected", loop)
 			}
-			has = lease
+			has = condition
 			return nil, nil
 		},
 		build: func(grpc.ClientConnInterface, *slog.Logger) (runner, error) { return runs{r.began, has, r.end}, nil },
@@ -76,10 +76,10 @@ func newRig(t *testing.T, with companions) *rig {
 	r.stop = stop
 	t.Cleanup(stop)
 	go func() {
-		r.result <- r.always(ctx, func(ctx context.Context, _ string) (right, error) {
+		r.result <- r.runWhenLeased(ctx, func(ctx context.Context, _ string) (lease, error) {
 			select {
-			case k := <-r.tickets:
-				return k, nil
+			case l := <-r.leases:
+				return l, nil
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
@@ -88,20 +88,20 @@ func newRig(t *testing.T, with companions) *rig {
 	return r
 }
 
-// TestLoopFollowsItsRight: a loop runs while its server has the right to, with the lease of that time in what it writes. It ends
-// before the right is given back, and runs again with the next right.
-func TestLoopFollowsItsRight(t *testing.T) {
-	r := newRig(t, companions{})
-	first, second := newTicket(1), newTicket(2)
-	r.tickets <- first
-	if lease := <-r.began; lease != first.is {
-		t.Errorf("it writes with %v", lease)
+// TestLoopRunsWhileLeased: a loop runs while its server has the lease, which is a condition of what it writes. It ends before the lease is
+// given back, and runs again with the next lease.
+func TestLoopRunsWhileLeased(t *testing.T) {
+	r := newRig(t, extraWork{})
+	first, second := newTestLease(1), newTestLease(2)
+	r.leases <- first
+	if has := <-r.began; has != first.condition {
+		t.Errorf("it writes with %v", has)
 	}
 	close(first.lost)
 	<-first.released
-	r.tickets <- second
-	if lease := <-r.began; lease != second.is {
-		t.Errorf("it writes with %v", lease)
+	r.leases <- second
+	if has := <-r.began; has != second.condition {
+		t.Errorf("it writes with %v", has)
 	}
 	r.stop()
 	<-second.released
@@ -110,11 +110,11 @@ func TestLoopFollowsItsRight(t *testing.T) {
 	}
 }
 
-// TestALateRightIsGivenBack: a right that arrives when the server ends is not kept.
-func TestALateRightIsGivenBack(t *testing.T) {
-	only := newTicket(1)
+// TestALateLeaseIsGivenBack: a lease that arrives when the server ends is not kept.
+func TestALateLeaseIsGivenBack(t *testing.T) {
+	only := newTestLease(1)
 	ctx, stop := context.WithCancel(t.Context())
-	err := task{name: "gc"}.always(ctx, func(context.Context, string) (right, error) {
+	err := task{name: "gc"}.runWhenLeased(ctx, func(context.Context, string) (lease, error) {
 		stop()
 		return only, nil
 	})
@@ -124,7 +124,7 @@ func TestALateRightIsGivenBack(t *testing.T) {
 	select {
 	case <-only.released:
 	default:
-		t.Error("the right is kept")
+		t.Error("the lease is kept")
 	}
 }
 
@@ -142,9 +142,9 @@ func TestWaitingTellsErrorsOnce(t *testing.T) {
 
 // TestLoopFails: the failure of a loop ends its server, and another server may run the loop.
 func TestLoopFails(t *testing.T) {
-	r := newRig(t, companions{})
-	only, failure := newTicket(1), errors.New("broken")
-	r.tickets <- only
+	r := newRig(t, extraWork{})
+	only, failure := newTestLease(1), errors.New("broken")
+	r.leases <- only
 	<-r.began
 	r.end <- failure
 	<-only.released
@@ -155,74 +155,74 @@ func TestLoopFails(t *testing.T) {
 
 // TestLoopsAlone: a server that has no others beside it runs each loop at once, and its transactions have no lease.
 func TestLoopsAlone(t *testing.T) {
-	r, err := alone(t.Context(), "gc")
-	if err != nil || r.Is() != (store.Lease{}) || r.Lost() != nil {
-		t.Errorf("alone: %v, %v", r, err)
+	l, err := withoutLease(t.Context(), "gc")
+	if err != nil || l.Condition() != (store.Lease{}) || l.Lost() != nil {
+		t.Errorf("alone: %v, %v", l, err)
 	}
-	r.Release()
+	l.Release()
 }
 
-// TestShares: a server counts the loops that it has or wants, and hesitates the longer the more they are.
-func TestShares(t *testing.T) {
-	var s shares
+// TestDelay: a server counts the leases that it has or is about to take. The more they are, the longer it waits before it takes one.
+func TestDelay(t *testing.T) {
+	var e etcdLeases
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	waits := map[time.Duration]int{}
-	bids := make([]bid, 5)
-	for i := range bids {
-		bids[i].s = &s
+	attempts := make([]attempt, 5)
+	for i := range attempts {
+		attempts[i].of = &e
 		wg.Go(func() {
-			wait := bids[i].hesitate()
+			wait := attempts[i].begin()
 			mu.Lock()
 			defer mu.Unlock()
 			waits[wait]++
 		})
 	}
 	wg.Wait()
-	for has := range bids {
-		if waits[hesitation(has)] != 1 {
+	for leases := range attempts {
+		if waits[delay(leases)] != 1 {
 			t.Errorf("the waits are %v", waits)
 		}
 	}
-	bids[0].withdraw()
-	bids[0].withdraw() // it has been withdrawn
-	if again := bids[0].hesitate(); again != hesitation(4) || bids[0].hesitate() != again {
+	attempts[0].end()
+	attempts[0].end() // it has ended
+	if again := attempts[0].begin(); again != delay(4) || attempts[0].begin() != again {
 		t.Errorf("with four others it waits %v", again)
 	}
-	for i := range bids {
-		bids[i].withdraw()
+	for i := range attempts {
+		attempts[i].end()
 	}
-	if s.has != 0 || hesitation(0) != 0 {
-		t.Errorf("%d leases are left", s.has)
+	if e.count != 0 || delay(0) != 0 {
+		t.Errorf("%d leases are left", e.count)
 	}
 }
 
-// TestCompanions: what belongs to a loop runs with its lease, before it and beside it, and is tried again until it succeeds.
-func TestCompanions(t *testing.T) {
-	only := newTicket(3)
+// TestExtraWork: the extra work of a loop runs with its lease, before it and beside it, and is tried again until it succeeds.
+func TestExtraWork(t *testing.T) {
+	only := newTestLease(3)
 	var tried atomic.Int32
 	settled, kept := make(chan store.Lease, 1), make(chan store.Lease, 1)
-	r := newRig(t, companions{
-		first: func(ctx context.Context) error {
+	r := newRig(t, extraWork{
+		before: func(ctx context.Context) error {
 			if tried.Add(1) == 1 {
 				return errors.New("etcd does not answer")
 			}
 			settled <- store.LeaseOf(ctx)
 			return nil
 		},
-		while: func(ctx context.Context) error {
+		during: func(ctx context.Context) error {
 			kept <- store.LeaseOf(ctx)
 			<-ctx.Done()
 			return ctx.Err()
 		},
 	})
-	r.tickets <- only
+	r.leases <- only
 	<-r.began
-	if lease := <-settled; lease != only.is { // it was settled before the loop began
-		t.Errorf("settled with %v", lease)
+	if has := <-settled; has != only.condition { // it was settled before the loop began
+		t.Errorf("settled with %v", has)
 	}
-	if lease := <-kept; lease != only.is {
-		t.Errorf("kept with %v", lease)
+	if has := <-kept; has != only.condition {
+		t.Errorf("kept with %v", has)
 	}
 	close(only.lost)
 	<-only.released

@@ -124,7 +124,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return c.runOpened(ctx, db, id, c.alone())
+	return c.runOpened(ctx, db, id, c.singleServer())
 }
 
 // storeDir returns the directory of a store on disk.
@@ -162,7 +162,7 @@ func (c *ServerConfig) runOpened(ctx context.Context, db openStore, id *identity
 	if c.Serving != nil {
 		c.Serving(url)
 	}
-	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), id.TLSConfig()), db, work{c.loops(queues), peers.rights, peers.directory != nil})
+	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), id.TLSConfig()), db, loopSet{c.loops(queues), peers.acquire, peers.directory != nil})
 }
 
 // stoppable is a store that may fail permanently.
@@ -177,7 +177,7 @@ type openStore interface {
 }
 
 // serve runs the server and its loops until ctx ends or one of them or the store fails. It stops the loops first.
-func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener, db stoppable, all work) error {
+func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener, db stoppable, all loopSet) error {
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServer()
 	served := make(chan error, 1)
@@ -185,8 +185,8 @@ func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l ne
 
 	loops, loopCtx := errgroup.WithContext(ctx)
 	for name, build := range all.loops {
-		one := task{name: name, connect: server.ClientUnder, build: build, with: all.with(name, server), log: c.Logger.With("room", name)}
-		loops.Go(func() error { return one.always(loopCtx, all.rights) })
+		one := task{name: name, connect: server.ClientUnder, build: build, extra: all.extra(name, server), log: c.Logger.With("room", name)}
+		loops.Go(func() error { return one.runWhenLeased(loopCtx, all.acquire) })
 	}
 	serverEnded := make(chan error, 1)
 	loops.Go(func() error { // if the server fails, the loops end too
@@ -206,10 +206,10 @@ func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l ne
 			return nil
 		}
 	})
-	var err error
 	loopErr := loops.Wait()
 	c.Logger.Info("loops stopped, draining")
 	stopServer()
+	var err error
 	select {
 	case err = <-serverEnded:
 	case err = <-served:

@@ -28,7 +28,7 @@ const maxAdvertise = 300
 type cluster struct {
 	servers   func(context.Context) ([]*carav1.Server, error)
 	directory directory.Directory
-	rights    rights // to run loops
+	acquire   acquire
 	figures   []prometheus.Collector
 }
 
@@ -68,11 +68,11 @@ func (c *ServerConfig) describe() *carav1.Server {
 	}
 }
 
-// alone returns the cluster of a server that has no others beside it.
-func (c *ServerConfig) alone() cluster {
+// singleServer returns the cluster of a server that has no others beside it.
+func (c *ServerConfig) singleServer() cluster {
 	self := c.describe()
 	self.Loops = slices.Sorted(maps.Keys(c.loops(nil)))
-	return cluster{rights: alone, servers: func(context.Context) ([]*carav1.Server, error) { return []*carav1.Server{proto.CloneOf(self)}, nil }}
+	return cluster{acquire: withoutLease, servers: func(context.Context) ([]*carav1.Server, error) { return []*carav1.Server{proto.CloneOf(self)}, nil }}
 }
 
 // encode returns the form of a description in etcd.
@@ -93,8 +93,8 @@ func decode(data []byte) *carav1.Server {
 	return s
 }
 
-// together returns the servers that are announced in etcd, with the loops that they run.
-func together(ctx context.Context, db *etcd.Store) ([]*carav1.Server, error) {
+// runningServers returns the servers that are announced in etcd, with the loops that they run.
+func runningServers(ctx context.Context, db *etcd.Store) ([]*carav1.Server, error) {
 	found, err := db.Announced(ctx)
 	if err != nil {
 		return nil, err
