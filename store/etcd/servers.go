@@ -160,7 +160,6 @@ func (d *Directory) mirror(prefix string, reset func(int64, []change), set func(
 type change struct {
 	name    string
 	value   []byte // nil if the key is deleted
-	created int64
 	revised int64
 }
 
@@ -176,7 +175,7 @@ func (d *Directory) readAll(prefix string) (int64, []change, error) {
 	}
 	all := make([]change, 0, len(answer.Kvs))
 	for _, kv := range answer.Kvs {
-		all = append(all, change{string(kv.Key[len(prefix):]), kv.Value, kv.CreateRevision, kv.ModRevision})
+		all = append(all, change{string(kv.Key[len(prefix):]), kv.Value, kv.ModRevision})
 	}
 	return answer.Header.Revision, all, nil
 }
@@ -189,7 +188,7 @@ func (d *Directory) followKeys(prefix string, after int64, set func(change)) {
 			return
 		}
 		for _, e := range m.Events {
-			c := change{string(e.Kv.Key[len(prefix):]), e.Kv.Value, e.Kv.CreateRevision, e.Kv.ModRevision}
+			c := change{string(e.Kv.Key[len(prefix):]), e.Kv.Value, e.Kv.ModRevision}
 			if e.Type == clientv3.EventTypeDelete {
 				c.value = nil
 			}
