@@ -65,7 +65,7 @@ func (c *ServerConfig) serveOnEtcd(ctx context.Context, db *etcd.Store) (err err
 	}
 	leases := &etcdLeases{db: db, server: self.GetId(), log: c.Logger}
 	return c.runOpened(ctx, onEtcd{db}, id, cluster{
-		servers: func(ctx context.Context) ([]*carav1.Server, error) { return runningServers(ctx, db) }, directory: inEtcd{joined},
+		servers: func(ctx context.Context) ([]*carav1.Server, error) { return runningServers(ctx, db) }, directory: &etcdDirectory{Directory: joined},
 		acquire: leases.acquire, figures: []prometheus.Collector{etcdFigures{db}},
 	})
 }
