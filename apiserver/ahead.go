@@ -15,8 +15,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// maxAhead is how long a call waits that names a revision which this server has not reached. One that is behind for longer decides by
-// what it has, and such a call gets a conflict.
+// maxAhead is how long a call waits that names a revision which this server has not reached. A server that is behind for
+// longer decides by what it has, and such a call gets a conflict. A call that another server has sent here is refused then.
 const maxAhead = 5 * time.Second
 
 // catchUp waits until this server has the revisions that a request names, because another server may have answered with them. It does

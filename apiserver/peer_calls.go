@@ -3,7 +3,6 @@ package apiserver
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
@@ -13,9 +12,6 @@ import (
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
-
-// reachTimeout is how long a call of another server waits for the revision that it has seen.
-const reachTimeout = 5 * time.Second
 
 // servePeers does the work of a server that has others beside it.
 func (s *Server) servePeers(ctx context.Context, work guard.Group) {
@@ -57,8 +53,11 @@ func (d *door) identifyServer(r *http.Request, v *admission.Visit, route route) 
 		}
 		v.ForOther(call)
 		v.Again = func() (identity.Actor, error) { return d.actorOfCall(call) }
-		if err := d.reach(r.Context(), call.GetRevision()); err != nil {
+		if err := d.db.Reach(r.Context(), call.GetRevision()); err != nil {
 			return err
+		}
+		if d.db.Cache.Revision() < call.GetRevision() {
+			return api.Unavailable("the server with the agent is behind the other servers: try again in some seconds")
 		}
 	}
 	if v.Actor, err = v.Again(); err != nil {
@@ -66,16 +65,6 @@ func (d *door) identifyServer(r *http.Request, v *admission.Visit, route route) 
 	}
 	countKnown(v)
 	return authorise(v.Actor, route.method)
-}
-
-// reach waits until the cache has reached a revision.
-func (s *Server) reach(ctx context.Context, revision int64) error {
-	bounded, cancel := context.WithTimeout(ctx, reachTimeout)
-	defer cancel()
-	if err := s.db.Cache.Wait(bounded, revision); err != nil && ctx.Err() == nil {
-		return api.Unavailable("the server with the agent is behind the other servers: try again in some seconds")
-	}
-	return ctx.Err()
 }
 
 // actorOfCall returns the caller on whose behalf another server calls, with the rights that this server finds.
