@@ -34,8 +34,8 @@ func (p *Peers) follow(ctx context.Context, other *peer) {
 			return
 		}
 		p.DB.Logger.Debug("the news of another server ended", "server", other.id, "error", err)
-		if other.quiet.begin(time.Now()) {
-			p.DB.Logger.Warn("there are no news of another server: logs and shells of its agents fail here, and what its agents report is not seen; "+
+		if other.silence.begin(time.Now()) {
+			p.DB.Logger.Warn("another server sends no news: logs and shells of its agents fail here, and what its agents report is not seen; "+
 				"its address must be reachable from this server, and no other server may have it: see --advertise",
 				"server", other.id, "address", other.address, "error", err)
 		}
@@ -56,10 +56,10 @@ func (p *Peers) ended(ctx context.Context, other *peer, answers string) time.Dur
 	if other.id == p.Directory.Self() {
 		return followAgain
 	}
-	switch p.taken.note(other.id) {
+	switch p.seemed.note(other.id) {
 	case 1:
 	case 2:
-		p.DB.Logger.Error("a server runs, but another one or none answers at its address: two servers have this address, or a firewall refuses it: check --advertise",
+		p.DB.Logger.Error("a server runs, but another server or nothing answers at its address: two servers have this address, or a firewall refuses it: check --advertise",
 			"server", other.id, "address", other.address, "answers", answers)
 		return followAgain
 	default:
@@ -69,24 +69,24 @@ func (p *Peers) ended(ctx context.Context, other *peer, answers string) time.Dur
 	bounded, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()
 	if err := p.Directory.FreeServer(bounded, other.id); err != nil && ctx.Err() == nil {
-		p.taken.forget(other.id) // nothing was freed
+		p.seemed.forget(other.id) // nothing was freed
 		p.DB.Logger.Warn("what a server that has ended was doing goes on when its leases end", "server", other.id, "address", other.address, "error", err)
 		return followAgain
 	}
 	return vanishes
 }
 
-// vanishes is more than the time until a server that was taken for ended is no longer in the directory. Then its follow ends.
+// vanishes is more than the time until a server that was declared ended is no longer in the directory. Then its follow ends.
 const vanishes = 5 * time.Second
 
-// taken are the servers that were taken for ended, and how often. It has one entry for each start of a server that was killed.
-type taken struct {
+// seemedEnded counts how often each server seemed to have ended. It has one entry for each start of a server that was killed.
+type seemedEnded struct {
 	mu    sync.Mutex
 	times map[string]int
 }
 
-// note returns how often a server seemed to have ended, with this time.
-func (t *taken) note(id string) int {
+// note counts one more time, and returns how often the server has seemed to have ended.
+func (t *seemedEnded) note(id string) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.times == nil {
@@ -96,35 +96,35 @@ func (t *taken) note(id string) int {
 	return t.times[id]
 }
 
-func (t *taken) forget(id string) {
+func (t *seemedEnded) forget(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.times, id)
 }
 
-// quiet is the time in which there are no news of a server.
-type quiet struct {
-	since time.Time // zero while there are news
-	said  bool      // the log has it
+// silence is the time in which a server sends no news.
+type silence struct {
+	since  time.Time // zero while the server sends news
+	logged bool
 }
 
-// begin notes that there are none, and reports whether the log should say so now.
-func (q *quiet) begin(now time.Time) bool {
-	if q.since.IsZero() {
-		q.since = now
+// begin notes that the server sends no news, and reports whether the caller should log it now.
+func (s *silence) begin(now time.Time) bool {
+	if s.since.IsZero() {
+		s.since = now
 	}
-	if q.said || now.Sub(q.since) < newsMissing {
+	if s.logged || now.Sub(s.since) < newsMissing {
 		return false
 	}
-	q.said = true
+	s.logged = true
 	return true
 }
 
-// end notes that there are news, and reports whether the log has said that there are none.
-func (q *quiet) end() bool {
-	said := q.said
-	*q = quiet{}
-	return said
+// end notes that the server sends news again, and reports whether its silence was logged.
+func (s *silence) end() bool {
+	logged := s.logged
+	*s = silence{}
+	return logged
 }
 
 // awaitReady waits until there is a connection, but no longer than limit. The next call on it then says why there is none.

@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// TestQuiet: the log says once that news are missing, after a while, and only then that they are back.
-func TestQuiet(t *testing.T) {
+// TestSilence: missing news are logged once, after newsMissing. Only then their return is logged.
+func TestSilence(t *testing.T) {
 	begin := time.Unix(1000, 0)
-	q := quiet{since: begin}
+	s := silence{since: begin}
 	for _, step := range []struct {
 		after time.Duration
 		want  bool
 	}{{0, false}, {newsMissing - 1, false}, {newsMissing, true}, {2 * newsMissing, false}} {
-		if got := q.begin(begin.Add(step.after)); got != step.want {
+		if got := s.begin(begin.Add(step.after)); got != step.want {
 			t.Errorf("after %v: %v, want %v", step.after, got, step.want)
 		}
 	}
-	if !q.end() || q.end() {
-		t.Error("the end is not said once")
+	if !s.end() || s.end() {
+		t.Error("the return of the news is not logged once")
 	}
 	later := begin.Add(time.Hour)
-	if q.begin(later) || q.begin(later.Add(newsMissing-1)) || q.end() {
-		t.Error("a short silence is said")
+	if s.begin(later) || s.begin(later.Add(newsMissing-1)) || s.end() {
+		t.Error("a short silence is logged")
 	}
 }

@@ -40,8 +40,8 @@ const (
 	connectAgain = time.Second     // at the latest, after an attempt that failed
 	goneTimeout  = 5 * time.Second
 	maxNewsBytes = 16 << 20
-	window       = 256 << 10 // unread bytes of one stream
-	connWindow   = 4 << 20   // unread bytes of all streams of one server
+	window       = 256 << 10 // unread bytes of one stream: nothing else limits what a slow reader keeps in memory
+	connWindow   = 4 << 20   // bytes of all streams that are on their way from one server: gRPC confirms them before they are read
 	nextProtocol = "h2"
 	maxFollowers = 64 // streams of news that other servers have open here
 )
@@ -55,7 +55,7 @@ type Peers struct {
 	Guard     guard.Guard
 
 	followers atomic.Int32
-	taken     taken
+	seemed    seemedEnded
 
 	mu     sync.Mutex
 	others map[string]*peer // by ID
@@ -67,7 +67,7 @@ type peer struct {
 	conn        *grpc.ClientConn
 	stop        context.CancelFunc
 	ended       <-chan struct{}
-	quiet       quiet        // only follow uses it
+	silence     silence      // only follow uses it
 	synced      atomic.Bool  // its news are complete
 	revision    atomic.Int64 // that it has reached
 }
@@ -128,7 +128,7 @@ func (p *Peers) connect(ctx context.Context, id, address string) (*peer, error) 
 	if err != nil {
 		return nil, err
 	}
-	other := &peer{id: id, address: address, conn: conn, quiet: quiet{since: time.Now()}}
+	other := &peer{id: id, address: address, conn: conn, silence: silence{since: time.Now()}}
 	ctx, other.stop = context.WithCancel(ctx)
 	other.ended = p.Guard.Go("follow a server", func() error { p.follow(ctx, other); return nil }, func(error) {})
 	return other, nil
@@ -201,7 +201,7 @@ func (p *Peers) hear(ctx context.Context, other *peer, connected *bool) error {
 			return anotherError{id: news.GetServer(), self: news.GetServer() == p.Directory.Self()}
 		}
 		*connected = true
-		if first && other.quiet.end() {
+		if first && other.silence.end() {
 			p.DB.Logger.Info("the news of another server are back", "server", other.id, "address", other.address)
 		}
 		other.revision.Store(news.GetRevision())
