@@ -75,7 +75,7 @@ func TestLogs(t *testing.T) {
 	if _, err := logs.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("the end: %v", err)
 	}
-	eventually(t, "the end of the meeting", func() bool { return c.streams.Open() == 0 })
+	eventually(t, "the end of the stream", func() bool { return c.streams.Open() == 0 })
 }
 
 func TestLogsEnd(t *testing.T) {

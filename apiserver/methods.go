@@ -16,11 +16,11 @@ import (
 
 // method defines who may call a method, and whether the call changes something.
 type method struct {
-	roles []api.Role
-	write bool
-	own   bool // the call limits the caller itself, to what is its own
-	away  bool // it needs the agent of a node: another server may carry it here on behalf of the caller
-	quiet bool // an automatic report: its audit line is logged at debug level
+	roles  []api.Role
+	write  bool
+	own    bool // the call limits the caller itself, to what is its own
+	remote bool // it needs the agent of a node: another server may carry it here on behalf of the caller
+	quiet  bool // an automatic report: its audit line is logged at debug level
 
 	// Limits of a streaming caller: see frames. Zero means the default.
 	message int64      // bytes of one message
@@ -45,7 +45,7 @@ func reports(roles ...api.Role) method {
 
 // needsAgent is for a call that goes through the server with the agent of the project's node.
 func needsAgent(m method) method {
-	m.away = true
+	m.remote = true
 	return m
 }
 

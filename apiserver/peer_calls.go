@@ -48,7 +48,7 @@ func (d *door) identifyServer(r *http.Request, v *admission.Visit, route route) 
 		return identity.Actor{Name: api.PrefixSystem + api.RoleServer, Role: api.RoleServer}, nil
 	}
 	if call != nil {
-		if !methods[route.method].away {
+		if !methods[route.method].remote {
 			return api.Forbidden("a server does not call %s on behalf of others", shortMethod(route.method))
 		}
 		v.ForOther(call)

@@ -184,8 +184,8 @@ func TestCallsReachTheAgent(t *testing.T) {
 		},
 	}
 	for name, m := range methods {
-		if m.away != (calls[shortMethod(name)] != nil) {
-			t.Errorf("%s needs an agent, or not: the table says %v", name, m.away)
+		if m.remote != (calls[shortMethod(name)] != nil) {
+			t.Errorf("%s needs an agent, or not: the table says %v", name, m.remote)
 		}
 	}
 	for name, call := range calls {
@@ -236,8 +236,8 @@ func TestACallGoesToOneOtherServerOnly(t *testing.T) {
 	a.create(t, web("shop"))
 	a.bind(t, "shop", "n1")
 	// Each server believes that the other one has the agent.
-	a.streams.Elsewhere.Directory, a.streams.Sessions = allAt{r.add("a", a.addr), "b"}, new(dispatch.Sessions)
-	b.streams.Elsewhere.Directory = allAt{r.add("b", b.addr), "a"}
+	a.streams.Servers.Directory, a.streams.Sessions = allAt{r.add("a", a.addr), "b"}, new(dispatch.Sessions)
+	b.streams.Servers.Directory = allAt{r.add("b", b.addr), "a"}
 	_, err := carav1.NewProjectServiceClient(b.admin(t)).GetUsageHistory(t.Context(), &carav1.UsageHistoryRequest{Name: "shop"})
 	testproblem.Want(t, err, codes.Unavailable, "")
 	if !strings.Contains(err.Error(), "node n1 is not connected") {

@@ -83,7 +83,7 @@ func New(cfg Config) (*Server, error) {
 		s.peers = &peers.Peers{Directory: cfg.Directory, Identity: cfg.Identity, Live: s.live, DB: s.db, Guard: s.guard}
 		s.db.Late = rate.NewLimiter(lateReads, 2*lateReads)
 		s.agents.Directory, s.agents.HearsAll = cfg.Directory, s.peers.HearsAll
-		s.streams.Elsewhere = relay.Elsewhere{Directory: cfg.Directory, Conn: s.peers.Conn}
+		s.streams.Servers = relay.Servers{Directory: cfg.Directory, Conn: s.peers.Conn}
 	}
 	return s, nil
 }

@@ -20,45 +20,39 @@ const (
 	maxAttached = 1000
 )
 
-// meetings connects a caller that wants a stream from an agent with the Attach call that the agent makes for it. The
+// agentStreams connects a caller that wants a stream from an agent with the Attach call that the agent makes for it. The
 // caller's goroutine then reads the agent's stream itself, so a slow caller slows the agent down: the agent sends at most
 // the window of package flow. HTTP/2 flow control would not limit it, because gRPC over net/http reads ahead without a
 // limit.
-type meetings struct {
+type agentStreams struct {
 	mu      sync.Mutex
-	waiting map[string]*meeting // by stream id
-	of      map[string]int      // number of meetings and departed streams by caller name
+	waiting map[string]*agentStream // by stream id
+	of      map[string]int          // number of streams by caller name
 
-	departed int // streams that other servers carry
+	forwarded int // streams to the agents of other servers
 }
 
-// meeting is one stream from its request to its end. over ends when the caller's side ends.
-type meeting struct {
+// agentStream is one stream from its request to its end. over ends when the caller's side ends.
+type agentStream struct {
 	id, node string
 	arrived  chan *agentEnd
-	over     context.Context //nolint:containedctx // the meeting's own life, which two calls share
+	over     context.Context //nolint:containedctx // the stream's own life, which two calls share
 	finish   context.CancelFunc
 }
 
-// expect creates a meeting with an agent, which lasts until finish. each limits the meetings of one caller.
-func (m *meetings) expect(ctx context.Context, node string, each int) (*meeting, error) {
+// expect creates a stream for an agent to open, which lasts until finish. each limits the streams of one caller.
+func (m *agentStreams) expect(ctx context.Context, node string, each int) (*agentStream, error) {
 	caller := identity.ActorOf(ctx).Name
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.of[caller] >= each {
-		return nil, errCaller(caller, each)
-	}
-	if len(m.waiting) >= maxAttached {
-		return nil, errFull()
+	if err := m.enter(caller, each, len(m.waiting)); err != nil {
+		return nil, err
 	}
 	if m.waiting == nil {
-		m.waiting = make(map[string]*meeting)
-	}
-	if m.of == nil {
-		m.of = make(map[string]int)
+		m.waiting = make(map[string]*agentStream)
 	}
 	over, cancel := context.WithCancel(ctx)
-	w := &meeting{id: identity.NewSecret(), node: node, arrived: make(chan *agentEnd), over: over}
+	w := &agentStream{id: identity.NewSecret(), node: node, arrived: make(chan *agentEnd), over: over}
 	w.finish = func() {
 		cancel()
 		m.mu.Lock()
@@ -70,12 +64,11 @@ func (m *meetings) expect(ctx context.Context, node string, each int) (*meeting,
 		m.leave(caller)
 	}
 	m.waiting[w.id] = w
-	m.of[caller]++
 	return w, nil
 }
 
-// find returns the meeting that an agent has connected for. Only the meeting's own node can find it.
-func (m *meetings) find(id, node string) (*meeting, error) {
+// find returns the stream that an agent opens. Only the stream's own node can find it.
+func (m *agentStreams) find(id, node string) (*agentStream, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if w := m.waiting[id]; w != nil && w.node == node {
@@ -90,7 +83,7 @@ func (r *Relay) Attach(stream carav1.NodeService_AttachServer) error {
 	if err != nil {
 		return err
 	}
-	w, err := r.meetings.find(first.GetStreamId(), identity.ActorOf(stream.Context()).Node())
+	w, err := r.streams.find(first.GetStreamId(), identity.ActorOf(stream.Context()).Node())
 	if err != nil {
 		return err
 	}
@@ -119,9 +112,9 @@ func (r *Relay) Attach(stream carav1.NodeService_AttachServer) error {
 	}
 }
 
-// openStream asks a node's agent for a stream and waits for it. The stream lasts until the caller finishes the meeting,
+// openStream asks a node's agent for a stream and waits for it. The stream lasts until the caller finishes it,
 // which it must do also after an error.
-func (r *Relay) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStream) (*agentEnd, error) {
+func (r *Relay) openStream(ctx context.Context, w *agentStream, ask *carav1.OpenStream) (*agentEnd, error) {
 	agent := r.Sessions.Of(w.node)
 	if agent == nil {
 		return nil, errNotConnected(w.node)

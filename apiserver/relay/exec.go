@@ -29,13 +29,13 @@ func (r *Relay) Exec(stream carav1.ProjectService_ExecServer) error {
 	if start.Service, err = oneService(p, start.GetService()); err != nil {
 		return err
 	}
-	switch w, err := r.away(stream.Context(), p.GetStatus().GetNodeRef()); {
+	switch w, err := r.remote(stream.Context(), p.GetStatus().GetNodeRef()); {
 	case err != nil:
 		return err
 	case w != nil: // the other server records the event
 		defer w.finish()
 		far, err := w.Exec(w.ctx)
-		return talked(stream.Context(), r, w, far, err, stream, &carav1.ExecRequest{Message: &carav1.ExecRequest_Start{Start: start}})
+		return copyBoth(stream.Context(), r, w, far, err, stream, &carav1.ExecRequest{Message: &carav1.ExecRequest_Start{Start: start}})
 	}
 	if node := p.GetStatus().GetNodeRef(); r.Sessions.Of(node) == nil { // before the event says that it runs
 		return errNotConnected(node)

@@ -19,13 +19,13 @@ func (r *Relay) Logs(req *carav1.LogsRequest, out carav1.ProjectService_LogsServ
 	if req.GetPrevious() && req.GetFollow() {
 		return api.Invalid("the request", api.Field("previous", "and follow do not go together: a previous run has ended"))
 	}
-	switch w, err := r.away(out.Context(), p.GetStatus().GetNodeRef()); {
+	switch w, err := r.remote(out.Context(), p.GetStatus().GetNodeRef()); {
 	case err != nil:
 		return err
 	case w != nil:
 		defer w.finish()
 		far, err := w.Logs(w.ctx, req)
-		return streamed(out.Context(), r, w, far, err, out.Send)
+		return copyAnswers(out.Context(), r, w, far, err, out.Send)
 	}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Logs{Logs: proto.CloneOf(req)}}
 	return r.carry(out.Context(), p.GetStatus().GetNodeRef(), ask, talk{down: func(msg *carav1.AttachRequest) error {

@@ -21,13 +21,13 @@ func (r *Relay) PortForward(stream carav1.ProjectService_PortForwardServer) erro
 	if start.Service, err = oneService(p, start.GetService()); err != nil {
 		return err
 	}
-	switch w, err := r.away(stream.Context(), p.GetStatus().GetNodeRef()); {
+	switch w, err := r.remote(stream.Context(), p.GetStatus().GetNodeRef()); {
 	case err != nil:
 		return err
 	case w != nil:
 		defer w.finish()
 		far, err := w.PortForward(w.ctx)
-		return talked(stream.Context(), r, w, far, err, stream, &carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Start{Start: start}})
+		return copyBoth(stream.Context(), r, w, far, err, stream, &carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Start{Start: start}})
 	}
 	if err := stream.SendHeader(nil); err != nil { // the caller sends nothing before it: see cli
 		return err

@@ -22,15 +22,15 @@ type Relay struct {
 	Sessions *dispatch.Sessions // of the agents
 	// MaxPerCaller limits the streams of one caller.
 	MaxPerCaller int
-	// Elsewhere leads to the agents of other servers.
-	Elsewhere Elsewhere
+	// Servers finds the agents of other servers.
+	Servers Servers
 
-	meetings meetings
+	streams agentStreams
 }
 
 // Open returns the number of open streams.
 func (r *Relay) Open() int {
-	r.meetings.mu.Lock()
-	defer r.meetings.mu.Unlock()
-	return len(r.meetings.waiting) + r.meetings.departed
+	r.streams.mu.Lock()
+	defer r.streams.mu.Unlock()
+	return len(r.streams.waiting) + r.streams.forwarded
 }

@@ -58,7 +58,7 @@ func TestOpenStreamGivesUp(t *testing.T) {
 					me.Stream = deafStream{block: block}
 				}
 				r.Sessions.Enter(me)
-				w, err := r.meetings.expect(ctx, "n1", maxAttached)
+				w, err := r.streams.expect(ctx, "n1", maxAttached)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -76,7 +76,7 @@ func TestOpenStreamGivesUp(t *testing.T) {
 					t.Errorf("%v, want %v with %q", err, test.code, test.want)
 				}
 				w.finish()
-				if _, err := r.meetings.find(w.id, "n1"); err == nil {
+				if _, err := r.streams.find(w.id, "n1"); err == nil {
 					t.Error("a stream that was given up can still be found")
 				}
 				close(block)
@@ -85,9 +85,9 @@ func TestOpenStreamGivesUp(t *testing.T) {
 	}
 }
 
-func TestMeetingsAreBounded(t *testing.T) {
-	var m meetings
-	var last *meeting
+func TestStreamsAreBounded(t *testing.T) {
+	var m agentStreams
+	var last *agentStream
 	for range maxAttached {
 		w, err := m.expect(t.Context(), "n1", maxAttached)
 		if err != nil {
@@ -103,13 +103,13 @@ func TestMeetingsAreBounded(t *testing.T) {
 	}
 }
 
-// TestMeetingsAreBoundedForEachCaller: one caller who opens many streams leaves room for the others.
-func TestMeetingsAreBoundedForEachCaller(t *testing.T) {
-	var m meetings
+// TestStreamsAreBoundedForEachCaller: one caller who opens many streams leaves room for the others.
+func TestStreamsAreBoundedForEachCaller(t *testing.T) {
+	var m agentStreams
 	as := func(name string) context.Context {
 		return identity.WithActor(t.Context(), identity.Actor{Name: name, Role: api.RoleViewer})
 	}
-	var last *meeting
+	var last *agentStream
 	for range 3 {
 		w, err := m.expect(as("user/greedy"), "n1", 3)
 		if err != nil {
@@ -127,4 +127,28 @@ func TestMeetingsAreBoundedForEachCaller(t *testing.T) {
 	if _, err := m.expect(as("user/greedy"), "n1", 3); err != nil {
 		t.Errorf("after one has ended: %v", err)
 	}
+}
+
+// TestForwardedStreamsAreBounded: streams to the agents of other servers count for their caller, and have a limit for all callers.
+func TestForwardedStreamsAreBounded(t *testing.T) {
+	var m agentStreams
+	leave, err := m.forward("user/greedy", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	greedy := identity.WithActor(t.Context(), identity.Actor{Name: "user/greedy", Role: api.RoleViewer})
+	if _, err := m.expect(greedy, "n1", 2); err != nil {
+		t.Fatal(err)
+	}
+	_, err = m.forward("user/greedy", 2)
+	testproblem.Want(t, err, codes.ResourceExhausted, api.TitleTooMany)
+	leave()
+	leave() // a second time changes nothing
+	for range maxAttached {
+		if _, err := m.forward("user/other", maxAttached); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = m.forward("user/greedy", 2)
+	testproblem.Want(t, err, codes.ResourceExhausted, api.TitleTooMany)
 }

@@ -36,9 +36,20 @@ type talk struct {
 	up   func() (*carav1.AttachResponse, error)
 }
 
+// endOnDrain calls end when the server begins to shut down, or when over is closed.
+func (r *Relay) endOnDrain(over <-chan struct{}, end func()) {
+	r.Guard.Go("relay", func() error {
+		select {
+		case <-r.DB.Draining:
+		case <-over:
+		}
+		return nil
+	}, func(error) { end() })
+}
+
 // carry asks a node's agent for a stream and carries it until either side ends.
 func (r *Relay) carry(ctx context.Context, node string, ask *carav1.OpenStream, c talk) error {
-	w, err := r.meetings.expect(ctx, node, r.MaxPerCaller)
+	w, err := r.streams.expect(ctx, node, r.MaxPerCaller)
 	if err != nil {
 		return err
 	}
@@ -47,13 +58,7 @@ func (r *Relay) carry(ctx context.Context, node string, ask *carav1.OpenStream, 
 	if err != nil {
 		return err
 	}
-	r.Guard.Go("relay", func() error {
-		select {
-		case <-r.DB.Draining:
-		case <-w.over.Done():
-		}
-		return nil
-	}, func(error) { w.finish() })
+	r.endOnDrain(w.over.Done(), w.finish)
 	refused := make(chan error, 1)
 	if c.up != nil {
 		r.Guard.Go("relay", func() error { return pump(w.over, agent, c.up) }, func(err error) {
@@ -64,7 +69,7 @@ func (r *Relay) carry(ctx context.Context, node string, ask *carav1.OpenStream, 
 		})
 	}
 	for {
-		msg, err := agent.Recv(w.over) //nolint:contextcheck // the meeting's context, which is derived from ctx
+		msg, err := agent.Recv(w.over) //nolint:contextcheck // the stream's context, which is derived from ctx
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil

@@ -17,13 +17,13 @@ func (r *Relay) Top(req *carav1.TopRequest, out carav1.ProjectService_TopServer)
 	if err := knownServices(p, req.GetServices()); err != nil {
 		return err
 	}
-	switch w, err := r.away(out.Context(), p.GetStatus().GetNodeRef()); {
+	switch w, err := r.remote(out.Context(), p.GetStatus().GetNodeRef()); {
 	case err != nil:
 		return err
 	case w != nil:
 		defer w.finish()
 		far, err := w.Top(w.ctx, req)
-		return streamed(out.Context(), r, w, far, err, out.Send)
+		return copyAnswers(out.Context(), r, w, far, err, out.Send)
 	}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Top{Top: proto.CloneOf(req)}}
 	return r.carry(out.Context(), p.GetStatus().GetNodeRef(), ask, talk{down: func(msg *carav1.AttachRequest) error {

@@ -24,7 +24,7 @@ func (r *Relay) GetUsageHistory(ctx context.Context, req *carav1.UsageHistoryReq
 	}
 	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
 	defer cancel()
-	switch w, err := r.away(ctx, p.GetStatus().GetNodeRef()); {
+	switch w, err := r.remote(ctx, p.GetStatus().GetNodeRef()); {
 	case err != nil:
 		return nil, err
 	case w != nil:

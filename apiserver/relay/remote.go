@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 
 	"google.golang.org/grpc"
 
@@ -16,38 +17,38 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Elsewhere finds the servers with the agents that are not connected to this one. The zero value is for a server alone.
-type Elsewhere struct {
+// Servers finds the servers with the agents that are not connected to this one. The zero value is for a server alone.
+type Servers struct {
 	Directory directory.Directory
 	// Conn returns the connection to another server.
 	Conn func(ctx context.Context, server string) (grpc.ClientConnInterface, error)
 }
 
-// away is the way to the server that has the agent of a node.
-type away struct {
+// remote is the server that has the agent of a node.
+type remote struct {
 	carav1.ProjectServiceClient
 	address string          // of the server
 	ctx     context.Context //nolint:containedctx // that of the calls to the other server, which end with the caller's
 	finish  func()          // ends the calls
 }
 
-// away returns the way to the server that has a node's agent; nil if the agent is connected to this server, or to none. A call that
+// remote returns the server that has a node's agent; nil if the agent is connected to this server, or to none. A call that
 // another server has sent here goes no further: the agent has just left, or comes here in a moment. The caller finishes it.
-func (r *Relay) away(ctx context.Context, node string) (*away, error) {
-	if r.Elsewhere.Directory == nil || r.Sessions.Of(node) != nil || admission.Behalf(ctx) != nil {
+func (r *Relay) remote(ctx context.Context, node string) (*remote, error) {
+	if r.Servers.Directory == nil || r.Sessions.Of(node) != nil || admission.Behalf(ctx) != nil {
 		return nil, nil //nolint:nilnil // there is no other server to ask
 	}
-	h, ok := r.Elsewhere.Directory.Holder(node)
-	if !ok || h.Server == r.Elsewhere.Directory.Self() {
+	h, ok := r.Servers.Directory.Holder(node)
+	if !ok || h.Server == r.Servers.Directory.Self() {
 		return nil, nil //nolint:nilnil // see above
 	}
-	address := r.Elsewhere.Directory.Servers()[h.Server].GetAddress()
-	conn, err := r.Elsewhere.Conn(ctx, h.Server)
+	address := r.Servers.Directory.Servers()[h.Server].GetAddress()
+	conn, err := r.Servers.Conn(ctx, h.Server)
 	if err != nil {
 		return nil, err
 	}
 	actor := identity.ActorOf(ctx)
-	leave, err := r.meetings.depart(actor.Name, r.MaxPerCaller)
+	leave, err := r.streams.forward(actor.Name, r.MaxPerCaller)
 	if err != nil {
 		return nil, err
 	}
@@ -56,42 +57,36 @@ func (r *Relay) away(ctx context.Context, node string) (*away, error) {
 		cancel()
 		leave()
 	}
-	r.Guard.Go("relay", func() error {
-		select {
-		case <-r.DB.Draining:
-		case <-over.Done():
-		}
-		return nil
-	}, func(error) { cancel() })
+	r.endOnDrain(over.Done(), cancel)
 	far, err := peers.Behalf(over, &carav1.PeerCall{
-		Server: r.Elsewhere.Directory.Self(), Actor: actor.Name, Token: actor.Token, Session: actor.Session,
+		Server: r.Servers.Directory.Self(), Actor: actor.Name, Token: actor.Token, Session: actor.Session,
 		Client: admission.ClientAddr(ctx), Revision: r.DB.Cache.Revision(),
 	})
 	if err != nil {
 		finish()
 		return nil, err
 	}
-	return &away{carav1.NewProjectServiceClient(conn), address, far, finish}, nil
+	return &remote{carav1.NewProjectServiceClient(conn), address, far, finish}, nil
 }
 
 // failed returns the error of a call to another server for the caller. ctx is the caller's.
-func (r *Relay) failed(ctx context.Context, w *away, err error) error {
+func (r *Relay) failed(ctx context.Context, w *remote, err error) error {
 	if err != nil && ctx.Err() == nil && r.isDraining() {
 		return state.ErrDraining()
 	}
 	return peers.Failed(ctx, w.address, err)
 }
 
-// streamed copies the answers of another server to the caller. err is that of the call.
-func streamed[A any](ctx context.Context, r *Relay, w *away, far grpc.ServerStreamingClient[A], err error, send func(*A) error) error {
+// copyAnswers copies the answers of another server to the caller. err is that of the call.
+func copyAnswers[A any](ctx context.Context, r *Relay, w *remote, far grpc.ServerStreamingClient[A], err error, send func(*A) error) error {
 	if err != nil {
 		return r.failed(ctx, w, err)
 	}
-	return copied(ctx, r, w, far.Recv, send)
+	return copyMessages(ctx, r, w, far.Recv, send)
 }
 
-// copied copies the answers of another server to the caller until they end. ctx is the caller's.
-func copied[M any](ctx context.Context, r *Relay, w *away, recv func() (M, error), send func(M) error) error {
+// copyMessages copies the messages of another server to the caller until they end. ctx is the caller's.
+func copyMessages[M any](ctx context.Context, r *Relay, w *remote, recv func() (M, error), send func(M) error) error {
 	for {
 		m, err := recv()
 		if errors.Is(err, io.EOF) {
@@ -106,8 +101,8 @@ func copied[M any](ctx context.Context, r *Relay, w *away, recv func() (M, error
 	}
 }
 
-// talked is streamed for a call in which both sides send. first is the message that was read already.
-func talked[Q, A any](ctx context.Context, r *Relay, w *away, far grpc.BidiStreamingClient[Q, A], err error, near grpc.BidiStreamingServer[Q, A], first *Q) error {
+// copyBoth copies the messages of a call in which both sides send. first is the message that was read already.
+func copyBoth[Q, A any](ctx context.Context, r *Relay, w *remote, far grpc.BidiStreamingClient[Q, A], err error, near grpc.BidiStreamingServer[Q, A], first *Q) error {
 	if err != nil {
 		return r.failed(ctx, w, err)
 	}
@@ -115,7 +110,7 @@ func talked[Q, A any](ctx context.Context, r *Relay, w *away, far grpc.BidiStrea
 		return r.failed(ctx, w, err)
 	}
 	refused := make(chan error, 1)
-	r.Guard.Go("relay", func() error { return sentOn(far, near) }, func(err error) {
+	r.Guard.Go("relay", func() error { return copyRequests(far, near) }, func(err error) {
 		if err != nil {
 			refused <- err
 			w.finish()
@@ -126,7 +121,7 @@ func talked[Q, A any](ctx context.Context, r *Relay, w *away, far grpc.BidiStrea
 			return err
 		}
 	}
-	err = copied(ctx, r, w, far.Recv, near.Send)
+	err = copyMessages(ctx, r, w, far.Recv, near.Send)
 	select {
 	case why := <-refused: // the caller sent an invalid message
 		if ctx.Err() == nil {
@@ -137,8 +132,8 @@ func talked[Q, A any](ctx context.Context, r *Relay, w *away, far grpc.BidiStrea
 	return err
 }
 
-// sentOn sends the caller's messages to another server. It returns only errors of the caller.
-func sentOn[Q, A any](far grpc.BidiStreamingClient[Q, A], near grpc.BidiStreamingServer[Q, A]) error {
+// copyRequests sends the caller's messages to another server. It returns only errors of the caller.
+func copyRequests[Q, A any](far grpc.BidiStreamingClient[Q, A], near grpc.BidiStreamingServer[Q, A]) error {
 	for {
 		m, err := near.Recv()
 		if errors.Is(err, io.EOF) {
@@ -153,36 +148,38 @@ func sentOn[Q, A any](far grpc.BidiStreamingClient[Q, A], near grpc.BidiStreamin
 	}
 }
 
-// depart counts a stream that another server carries. each limits those of one caller.
-func (m *meetings) depart(caller string, each int) (leave func(), err error) {
+// forward counts a stream to an agent of another server. each limits the streams of one caller.
+func (m *agentStreams) forward(caller string, each int) (leave func(), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case m.of[caller] >= each:
-		return nil, errCaller(caller, each)
-	case m.departed >= maxAttached:
-		return nil, errFull()
+	if err := m.enter(caller, each, m.forwarded); err != nil {
+		return nil, err
 	}
-	if m.of == nil {
-		m.of = make(map[string]int)
-	}
-	m.departed++
-	m.of[caller]++
-	left := false
-	return func() {
+	m.forwarded++
+	return sync.OnceFunc(func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if left {
-			return
-		}
-		left = true
-		m.departed--
+		m.forwarded--
 		m.leave(caller)
-	}, nil
+	}), nil
+}
+
+// enter counts a stream of a caller, unless the caller has each, or there are maxAttached of this kind. mu must be held.
+func (m *agentStreams) enter(caller string, each, ofKind int) error {
+	switch {
+	case m.of[caller] >= each:
+		return errCaller(caller, each)
+	case ofKind >= maxAttached:
+		return errFull()
+	case m.of == nil:
+		m.of = make(map[string]int)
+	}
+	m.of[caller]++
+	return nil
 }
 
 // leave ends a stream of a caller. mu must be held.
-func (m *meetings) leave(caller string) {
+func (m *agentStreams) leave(caller string) {
 	if m.of[caller]--; m.of[caller] == 0 {
 		delete(m.of, caller)
 	}
