@@ -49,7 +49,7 @@ func (d *Dispatcher) hold(ctx context.Context, me *Session) error {
 	d.Sessions.mu.Lock()
 	me.held = true
 	d.Sessions.mu.Unlock()
-	d.yield(me.Node) // another server may have been faster
+	d.endReplaced(me.Node) // another server may have been faster
 	return nil
 }
 
@@ -84,9 +84,9 @@ func (d *Dispatcher) confirm(me *Session, tokens []string) {
 	}
 }
 
-// yield ends the session of a node if another server has a newer one, or if the directory has lost it with this server's lease: then no
-// other server would find the agent.
-func (d *Dispatcher) yield(node string) {
+// endReplaced ends the session of a node if another server has a newer one. It also ends one that the directory has lost with this
+// server's lease: no other server would find the agent.
+func (d *Dispatcher) endReplaced(node string) {
 	d.releaseLeft(node)
 	h, ok := d.Directory.Holder(node)
 	me := d.Sessions.recorded(node)
@@ -95,11 +95,11 @@ func (d *Dispatcher) yield(node string) {
 	case ok:
 		me.End(takenOver(me, h.Instance))
 	default:
-		me.End(errNoPlace())
+		me.End(errUnlisted())
 	}
 }
 
-func errNoPlace() error {
+func errUnlisted() error {
 	return api.Unavailable("this server does not reach the store of the cluster: connect to another server")
 }
 
@@ -126,77 +126,77 @@ func (d *Dispatcher) FollowServers(ctx context.Context) error {
 	if d.Directory == nil {
 		return nil
 	}
-	seen := newSightings()
+	seen := newNodeServers()
 	return d.Directory.Follow(ctx, func(nodes []string) {
 		servers := d.Directory.Servers()
 		if nodes == nil {
-			d.checkPlace(servers)
+			d.endIfUnlisted(servers)
 		}
 		for _, node := range nodes {
 			seen.note(node, d.Directory, d.DB.Now())
-			d.yield(node)
+			d.endReplaced(node)
 		}
 		for node, server := range seen.lost(servers, d.DB.Now()) {
-			d.Objects.Live.Outlive(node, server, d.DB.Now())
+			d.Objects.Live.RestartTimeout(node, server, d.DB.Now())
 		}
 	})
 }
 
-// sightings are where the nodes are that some server has, and which have left their server a short time ago.
-type sightings struct {
-	at   map[string]string // the server, by node
-	left map[string]departure
+// nodeServers has the server of each node that is connected, and the last server of those that were a short time ago.
+type nodeServers struct {
+	now  map[string]string // the server, by node
+	last map[string]lastServer
 }
 
-// departure is the server that had a node's agent, and since when no server has it.
-type departure struct {
+// lastServer is the server that had a node's agent, and since when no server has it.
+type lastServer struct {
 	server string
-	at     time.Time
+	since  time.Time
 }
 
-// apart is the longest time between the two signs that a server is lost: its sessions vanish, and the server does.
-const apart = 15 * time.Second
+// maxSignGap is the longest time between the two signs that a server is lost: its sessions leave the directory, and the server does.
+const maxSignGap = 15 * time.Second
 
-func newSightings() sightings {
-	return sightings{at: map[string]string{}, left: map[string]departure{}}
+func newNodeServers() nodeServers {
+	return nodeServers{now: map[string]string{}, last: map[string]lastServer{}}
 }
 
-func (s sightings) note(node string, dir directory.Directory, now time.Time) {
+func (s nodeServers) note(node string, dir directory.Directory, now time.Time) {
 	h, ok := dir.Holder(node)
-	server, had := s.at[node]
+	server, had := s.now[node]
 	switch {
 	case ok:
-		s.at[node] = h.Server
-		delete(s.left, node)
+		s.now[node] = h.Server
+		delete(s.last, node)
 	case had:
-		s.left[node] = departure{server, now}
-		delete(s.at, node)
+		s.last[node] = lastServer{server, now}
+		delete(s.now, node)
 	}
 }
 
 // lost removes and returns the nodes whose server is lost, with that server. The signs of it come in any order. A node that has left
 // long before its server is only removed.
-func (s sightings) lost(servers map[string]*carav1.Server, now time.Time) map[string]string {
+func (s nodeServers) lost(servers map[string]*carav1.Server, now time.Time) map[string]string {
 	out := map[string]string{}
-	for node, left := range s.left {
-		late, gone := now.Sub(left.at) > apart, servers[left.server] == nil
+	for node, last := range s.last {
+		late, gone := now.Sub(last.since) > maxSignGap, servers[last.server] == nil
 		if gone && !late {
-			out[node] = left.server
+			out[node] = last.server
 		}
 		if gone || late {
-			delete(s.left, node)
+			delete(s.last, node)
 		}
 	}
 	return out
 }
 
-// checkPlace ends all sessions if this server is not in the directory any more. It may not see what the other servers decide.
-func (d *Dispatcher) checkPlace(servers map[string]*carav1.Server) {
+// endIfUnlisted ends all sessions if this server is not in the directory any more. It may not see what the other servers decide.
+func (d *Dispatcher) endIfUnlisted(servers map[string]*carav1.Server) {
 	if servers[d.Directory.Self()] != nil {
 		return
 	}
 	for _, me := range d.Sessions.all() {
-		me.End(errNoPlace())
+		me.End(errUnlisted())
 	}
 }
 
@@ -208,7 +208,7 @@ func (d *Dispatcher) WatchSilence(ctx context.Context) error {
 	}
 	tick := time.NewTicker(silenceCheck)
 	defer tick.Stop()
-	awake := vigil{looked: time.Now(), since: d.DB.Now()}
+	run := uptime{looked: time.Now(), since: d.DB.Now()}
 	for {
 		select {
 		case <-tick.C:
@@ -216,12 +216,12 @@ func (d *Dispatcher) WatchSilence(ctx context.Context) error {
 			return nil
 		}
 		for _, me := range d.Sessions.all() {
-			awake.look(time.Now(), d.DB.Now())
-			if err := d.markSilent(ctx, me, awake); err != nil && ctx.Err() == nil {
+			run.look(time.Now(), d.DB.Now())
+			if err := d.markSilent(ctx, me, run); err != nil && ctx.Err() == nil {
 				d.DB.Logger.Warn("a node without heartbeats was not marked", "node", me.Node, "error", err)
 			}
 		}
-		awake.look(time.Now(), d.DB.Now())
+		run.look(time.Now(), d.DB.Now())
 		d.DB.Cache.View().Ascend(api.KindNode, "", "", func(e *state.Entry) bool {
 			d.releaseLeft(e.Name)
 			return true
@@ -229,41 +229,41 @@ func (d *Dispatcher) WatchSilence(ctx context.Context) error {
 	}
 }
 
-// vigil is how long this server has heard its agents without a pause. A process that was stopped, or a machine that was frozen, hears
-// nothing meanwhile.
-type vigil struct {
+// uptime is how long this server has run without a pause. A process that was stopped, or a machine that was frozen, hears no agent
+// meanwhile.
+type uptime struct {
 	looked time.Time // by the machine's clock
 	since  time.Time // by the server's clock
 }
 
 // look records that the server runs. After a pause it counts the silence of all agents from now.
-func (v *vigil) look(machine, server time.Time) {
-	if v.paused(machine) {
-		v.since = server
+func (u *uptime) look(machine, server time.Time) {
+	if u.paused(machine) {
+		u.since = server
 	}
-	v.looked = machine
+	u.looked = machine
 }
 
 // paused reports whether the last look is so long ago that the server was paused. A frozen machine may show that only by the time of day.
-func (v *vigil) paused(now time.Time) bool {
-	return max(now.Sub(v.looked), now.Round(0).Sub(v.looked.Round(0))) > pauseLimit
+func (u *uptime) paused(now time.Time) bool {
+	return max(now.Sub(u.looked), now.Round(0).Sub(u.looked.Round(0))) > pauseLimit
 }
 
 // silent reports whether an agent was last heard of so long ago that its node is lost.
-func (v *vigil) silent(last, now time.Time) bool {
-	return !last.IsZero() && min(now.Sub(last), now.Sub(v.since)) >= NodeLease
+func (u *uptime) silent(last, now time.Time) bool {
+	return !last.IsZero() && min(now.Sub(last), now.Sub(u.since)) >= NodeLease
 }
 
 // markSilent makes a node NotReady if its heartbeats stopped.
-func (d *Dispatcher) markSilent(ctx context.Context, me *Session, awake vigil) error {
+func (d *Dispatcher) markSilent(ctx context.Context, me *Session, run uptime) error {
 	node, last := me.Node, d.Objects.Live.Beats.Of(me.Node)
-	if !awake.silent(last, d.DB.Now()) {
+	if !run.silent(last, d.DB.Now()) {
 		return nil
 	}
 	if n, ok := state.Get[*carav1.Node](d.DB.Cache, node); !ok || n.GetStatus().GetState() == api.NodeNotReady {
 		return nil
 	}
-	_, err := d.markNotReady(ctx, node, api.NodeSilence(node, timestamppb.New(last), NodeLease), func() error { return d.stillSilent(me, last, awake) })
+	_, err := d.markNotReady(ctx, node, api.NodeSilence(node, timestamppb.New(last), NodeLease), func() error { return d.stillSilent(me, last, run) })
 	if api.IsConflict(err) || api.IsNotFound(err) {
 		return nil
 	}
@@ -271,10 +271,10 @@ func (d *Dispatcher) markSilent(ctx context.Context, me *Session, awake vigil) e
 }
 
 // stillSilent returns an error if an agent is heard of, or this server is not the one to say that it is not.
-func (d *Dispatcher) stillSilent(me *Session, last time.Time, awake vigil) error {
+func (d *Dispatcher) stillSilent(me *Session, last time.Time, run uptime) error {
 	h, ok := d.Directory.Holder(me.Node)
 	has := ok && h.Server == d.Directory.Self() && d.Sessions.recorded(me.Node) == me
-	if !has || !d.Objects.Live.Beats.Of(me.Node).Equal(last) || awake.paused(time.Now()) {
+	if !has || !d.Objects.Live.Beats.Of(me.Node).Equal(last) || run.paused(time.Now()) {
 		return errHeard(me.Node)
 	}
 	return nil
@@ -288,7 +288,8 @@ func (d *Dispatcher) FollowRemovals(ctx context.Context) error {
 	}
 	for at := d.DB.Cache.Revision(); ; {
 		txs, wake, ok := d.DB.Cache.After(at)
-		if !ok { // too far behind: what is left is only memory
+		if !ok {
+			// Too far behind. A removal that is missed leaves unused memory, and a session that ends with the agent's next message.
 			at = d.DB.Cache.Revision()
 			continue
 		}

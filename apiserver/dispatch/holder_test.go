@@ -24,17 +24,17 @@ func (f fixed) Holder(node string) (directory.Holder, bool) {
 	return h, ok
 }
 
-// TestSightings: whichever sign of a server's loss comes first, its nodes are found once, and no others.
-func TestSightings(t *testing.T) {
+// TestNodeServers: whichever sign of a server's loss comes first, its nodes are found once, and no others.
+func TestNodeServers(t *testing.T) {
 	begin := time.Unix(1000, 0)
 	both := map[string]*carav1.Server{"a": {}, "b": {}}
 	alone := map[string]*carav1.Server{"b": {}}
 	tests := []struct {
 		name  string
-		steps func(s sightings, dir fixed) map[string]string
+		steps func(s nodeServers, dir fixed) map[string]string
 		want  map[string]string
 	}{
-		{"the sessions vanish first", func(s sightings, dir fixed) map[string]string {
+		{"the sessions vanish first", func(s nodeServers, dir fixed) map[string]string {
 			delete(dir.holders, "n1")
 			s.note("n1", dir, begin)
 			if early := s.lost(both, begin); len(early) > 0 {
@@ -42,19 +42,19 @@ func TestSightings(t *testing.T) {
 			}
 			return s.lost(alone, begin.Add(time.Second))
 		}, map[string]string{"n1": "a"}},
-		{"the server vanishes first", func(s sightings, dir fixed) map[string]string {
+		{"the server vanishes first", func(s nodeServers, dir fixed) map[string]string {
 			s.lost(alone, begin)
 			delete(dir.holders, "n1")
 			s.note("n1", dir, begin)
 			return s.lost(alone, begin)
 		}, map[string]string{"n1": "a"}},
-		{"the agent has left long before", func(s sightings, dir fixed) map[string]string {
+		{"the agent has left long before", func(s nodeServers, dir fixed) map[string]string {
 			delete(dir.holders, "n1")
 			s.note("n1", dir, begin)
-			s.note("n1", dir, begin.Add(apart)) // nothing new
-			return s.lost(alone, begin.Add(apart+time.Second))
+			s.note("n1", dir, begin.Add(maxSignGap)) // nothing new
+			return s.lost(alone, begin.Add(maxSignGap+time.Second))
 		}, nil},
-		{"the agent is at the other server", func(s sightings, dir fixed) map[string]string {
+		{"the agent is at the other server", func(s nodeServers, dir fixed) map[string]string {
 			dir.holders["n1"] = directory.Holder{Server: "b"}
 			s.note("n1", dir, begin)
 			return s.lost(alone, begin)
@@ -62,7 +62,7 @@ func TestSightings(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s, dir := newSightings(), fixed{holders: map[string]directory.Holder{"n1": {Server: "a"}}}
+			s, dir := newNodeServers(), fixed{holders: map[string]directory.Holder{"n1": {Server: "a"}}}
 			s.note("n1", dir, begin)
 			if got := test.steps(s, dir); !maps.Equal(got, test.want) {
 				t.Errorf("lost are %v, want %v", got, test.want)
@@ -74,8 +74,8 @@ func TestSightings(t *testing.T) {
 	}
 }
 
-// TestVigil: silence counts only while this server runs, as its own clock or the time of day tells.
-func TestVigil(t *testing.T) {
+// TestUptime: silence counts only while this server runs, as its own clock or the time of day tells.
+func TestUptime(t *testing.T) {
 	begin := time.Now()
 	for name, test := range map[string]struct {
 		looks []time.Duration // since the begin, by the machine's clock
@@ -87,7 +87,7 @@ func TestVigil(t *testing.T) {
 		"silent again after a pause": {append([]time.Duration{NodeLease}, looksUntil(2 * NodeLease)[20:]...), true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v, now := vigil{looked: begin, since: begin}, begin
+			v, now := uptime{looked: begin, since: begin}, begin
 			for _, after := range test.looks {
 				now = begin.Add(after)
 				v.look(now, now)
@@ -97,11 +97,11 @@ func TestVigil(t *testing.T) {
 			}
 		})
 	}
-	frozen := vigil{looked: begin}
+	frozen := uptime{looked: begin}
 	if !frozen.paused(begin.Add(time.Hour).Round(0)) || frozen.paused(begin.Add(time.Second)) {
 		t.Error("a pause is not seen, or one that was none")
 	}
-	if v := (vigil{since: begin}); v.silent(time.Time{}, begin.Add(time.Hour)) {
+	if v := (uptime{since: begin}); v.silent(time.Time{}, begin.Add(time.Hour)) {
 		t.Error("an agent that was never heard of is silent")
 	}
 }
@@ -135,7 +135,7 @@ func TestStillSilent(t *testing.T) {
 			d := &Dispatcher{Directory: fixed{holders: map[string]directory.Holder{"n1": test.holder}}, Objects: &objects.Service{Live: live.New(time.Now())}}
 			d.Sessions.Enter(me)
 			d.Objects.Live.Beats.Note("n1", test.beat)
-			if err := d.stillSilent(me, last, vigil{looked: test.looked}); (err == nil) != test.want {
+			if err := d.stillSilent(me, last, uptime{looked: test.looked}); (err == nil) != test.want {
 				t.Errorf("still silent: %v", err)
 			}
 		})

@@ -217,8 +217,8 @@ func (s *State) hearNode(from string, n *carav1.PeerNode, now time.Time) {
 	s.Agents.hear(name, Agent{PublicIngress: n.GetPublicIngress(), Answering: n.GetAnswering()}, from)
 }
 
-// Outlive gives a node of a server that is lost one more full time-out: its agent can have reached nobody since that server stopped.
-func (s *State) Outlive(node, lost string, now time.Time) {
+// RestartTimeout gives a node of a lost server one more full time-out: its agent can have reached nobody since that server stopped.
+func (s *State) RestartTimeout(node, lost string, now time.Time) {
 	s.Beats.hear(node, now, lost)
 	s.Agents.hear(node, Agent{}, lost)
 }

@@ -64,7 +64,7 @@ func TestNews(t *testing.T) {
 	}
 
 	later := now.Add(time.Minute)
-	if b.Outlive("n1", "a", later); !b.Beats.Of("n1").Equal(later) {
+	if b.RestartTimeout("n1", "a", later); !b.Beats.Of("n1").Equal(later) {
 		t.Errorf("the node of a lost server was last heard of at %v", b.Beats.Of("n1"))
 	}
 }

@@ -33,7 +33,7 @@ func (s *sent) Send(news *carav1.PeerNews) error {
 func TestSyncedIsSent(t *testing.T) {
 	s := Service{Peers: &Peers{Live: live.New(time.Now()), Directory: self{}, DB: &state.DB{Now: time.Now, Cache: state.NewCache(1)}}}
 	for i := range 501 { // more than one message has, and all from another server
-		s.Live.Outlive(fmt.Sprintf("n%d", i), "b", time.Now())
+		s.Live.RestartTimeout(fmt.Sprintf("n%d", i), "b", time.Now())
 	}
 	out, stream := s.Live.Follow(), &sent{}
 	if _, err := s.send(out, stream, true, -1); err != nil {
