@@ -142,7 +142,7 @@ func TestRecovery(t *testing.T) {
 	if a := one.assignment(); a.GetProject().GetMetadata().GetName() != "shop" || a.GetProject().GetStatus().GetEpoch() != 4 {
 		t.Errorf("assigned %v", a)
 	}
-	if told := r.recoveryOf(t, "n2"); !strings.Contains(told, "another node gets them, shop; it removes, because the recovered state does not have them, new") {
+	if told := r.recoveryOf(t, "n2"); !strings.Contains(told, "removes shop, which another node gets; it removes new, which the recovered state does not have") {
 		t.Errorf("the event of n2 says %q", told)
 	}
 	again := r.joins(t, "n1")

@@ -146,7 +146,7 @@ func TestRecoverFromAMemberThatWasBehind(t *testing.T) {
 	ctx, cancel := p.patience()
 	defer cancel()
 	p.must(p.AwaitNothing(ctx, host, later))
-	p.event("Node", "n2", api.ReasonRecovered, "the cluster was recovered from an older state: this node removes, because another node gets them, "+moves)
+	p.event("Node", "n2", api.ReasonRecovered, "the cluster was recovered from an older state: this node removes "+moves+", which another node gets")
 	p.equal("n1", host)
 	p.equal("n2", host)
 	for service, id := range before {

@@ -213,12 +213,12 @@ func (d *Dispatcher) told(ctx context.Context, node, id, message string) error {
 func toldMessage(names map[rules.Later][]string) string {
 	var parts []string
 	for _, p := range []struct {
-		later rules.Later
-		what  string
+		later     rules.Later
+		verb, why string
 	}{
-		{rules.LaterHere, "continues"},
-		{rules.LaterElsewhere, "removes, because another node gets them,"},
-		{rules.LaterUnknown, "removes, because the recovered state does not have them,"},
+		{rules.LaterHere, "continues", ""},
+		{rules.LaterElsewhere, "removes", ", which another node gets"},
+		{rules.LaterUnknown, "removes", ", which the recovered state does not have"},
 	} {
 		list := names[p.later]
 		if len(list) == 0 {
@@ -229,7 +229,7 @@ func toldMessage(names map[rules.Later][]string) string {
 		if len(list) > maxTold {
 			more = fmt.Sprintf(" and %d more", len(list)-maxTold)
 		}
-		parts = append(parts, fmt.Sprintf("%s %s%s", p.what, strings.Join(list[:min(len(list), maxTold)], ", "), more))
+		parts = append(parts, fmt.Sprintf("%s %s%s%s", p.verb, strings.Join(list[:min(len(list), maxTold)], ", "), more, p.why))
 	}
 	if len(parts) == 0 {
 		return ""
