@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ func (d *Dispatcher) KeepRecovery(ctx context.Context, within time.Duration) err
 	}
 	bounded, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	err := d.DB.Cache.Await(bounded, func() bool { return len(untold(d.DB.Cache, false)) == 0 })
+	err := d.DB.Cache.Await(bounded, func() bool { return allTold(d.DB.Cache, false) })
 	for ctx.Err() == nil && err != nil {
 		err = d.awaitTold(ctx)
 	}
@@ -55,14 +56,14 @@ func (d *Dispatcher) KeepRecovery(ctx context.Context, within time.Duration) err
 
 // awaitTold waits a while until each node has told what it has, or is NotReady, and logs whom it waits for.
 func (d *Dispatcher) awaitTold(ctx context.Context) error {
-	if waits := untold(d.DB.Cache, true); len(waits) > 0 {
+	if waits := slices.Collect(untold(d.DB.Cache, true)); len(waits) > 0 {
 		d.DB.Logger.Warn("after the recovery no node gets assignments until these nodes have told what they run, or are NotReady: look at the logs of "+
 			"their agents, and stop the agent of a machine that cannot tell; containers keep running meanwhile",
 			"nodes", strings.Join(waits[:min(len(waits), maxTold)], ", "), "count", len(waits))
 	}
 	bounded, cancel := context.WithTimeout(ctx, untoldEvery)
 	defer cancel()
-	return d.DB.Cache.Await(bounded, func() bool { return len(untold(d.DB.Cache, true)) == 0 })
+	return d.DB.Cache.Await(bounded, func() bool { return allTold(d.DB.Cache, true) })
 }
 
 // settle records that nobody waits any more.
@@ -92,17 +93,25 @@ func settled(r state.Reader) bool {
 	return !ok || rec.GetSettled()
 }
 
-// untold returns the nodes that have not told what they have since the last recovery. lost leaves out nodes that are NotReady.
-func untold(r state.Reader, lost bool) (names []string) {
-	view := r.View()
-	id := state.Recovered(view)
-	nodes, _ := state.List[*carav1.Node](view, "", "")
-	for _, n := range nodes {
-		if n.GetStatus().GetRecovery() != id && (!lost || n.GetStatus().GetState() != api.NodeNotReady) {
-			names = append(names, n.GetMetadata().GetName())
-		}
+// untold returns the names of the nodes that have not told what they have since the last recovery. lost leaves out nodes that are NotReady.
+func untold(r state.Reader, lost bool) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		view := r.View()
+		id := state.Recovered(view)
+		view.Ascend(api.KindNode, "", "", func(e *state.Entry) bool {
+			n, _ := e.Msg.(*carav1.Node)
+			told := n.GetStatus().GetRecovery() == id || lost && n.GetStatus().GetState() == api.NodeNotReady
+			return told || yield(e.Name)
+		})
 	}
-	return names
+}
+
+// allTold reports whether untold has no names. It ends at the first one: it runs after each commit, and each node that tells makes one.
+func allTold(r state.Reader, lost bool) bool {
+	for range untold(r, lost) {
+		return false
+	}
+	return true
 }
 
 // asksObeyed reports whether the node must tell what it has. Agents of older versions cannot: they count as having told.
