@@ -101,7 +101,10 @@ func (d *Dispatcher) answering(token string) (*carav1.PresentChallengeResponse, 
 	all, changed := d.Sessions.public()
 	if d.Directory != nil {
 		for node, agent := range d.Objects.Live.Others() {
-			if h, ok := d.Directory.Holder(node); ok && h.Server != d.Directory.Self() && agent.PublicIngress {
+			if !agent.PublicIngress {
+				continue
+			}
+			if h, ok := d.Directory.Holder(node); ok && h.Server != d.Directory.Self() {
 				all[node] = agent.Answering
 			}
 		}
