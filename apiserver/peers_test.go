@@ -328,7 +328,7 @@ func TestServersBelieveOnlyServers(t *testing.T) {
 	}
 	defer server.Close()
 	behalf := func(call *carav1.PeerCall) context.Context {
-		ctx, err := peers.Behalf(t.Context(), call)
+		ctx, err := peers.WithCall(t.Context(), call)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,8 +28,8 @@ const maxCause = 300
 // Claims reports whether a request says on whose behalf it is sent.
 func Claims(h http.Header) bool { return len(h.Values(callKey)) > 0 }
 
-// Behalf returns a context for a call to another server on behalf of somebody.
-func Behalf(ctx context.Context, call *carav1.PeerCall) (context.Context, error) {
+// WithCall returns a context for a call to another server on behalf of somebody.
+func WithCall(ctx context.Context, call *carav1.PeerCall) (context.Context, error) {
 	value, err := proto.Marshal(call)
 	if err != nil {
 		return nil, err
