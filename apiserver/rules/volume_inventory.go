@@ -149,9 +149,10 @@ func DeleteAgain(t *state.Tx, gone *carav1.Volume) {
 	}
 }
 
-// AdoptVolume creates the object of one volume. Only soon after the server's start, when the server may have been restored
-// from an older backup, and when a node comes back for the first time after a recovery, the volume belongs to the owner in its label. At other times somebody else has made it: it belongs
-// to nobody who could get it by a project's name, until an administrator releases it.
+// AdoptVolume creates the object of one volume. restored is true soon after the server's start, when the server may have been restored
+// from an older backup, and when a node comes back for the first time after a recovery. Only then the volume belongs to the owner in its
+// label. At other times somebody else has made it: it belongs to nobody who could get it by a project's name, until an administrator
+// releases it.
 func AdoptVolume(t *state.Tx, node string, h *carav1.HeldVolume, restored bool) {
 	siblings, _ := state.List[*carav1.Volume](t.Seen, api.VolumeName(h.GetProject(), ""), "")
 	if slices.ContainsFunc(siblings, func(v *carav1.Volume) bool { return v.GetMetadata().GetUid() == h.GetUid() }) {
