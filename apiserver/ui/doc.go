@@ -15,7 +15,7 @@
 //   - A stream carries whole views, never differences. So a stream that was broken needs no catching up: the first view that
 //     it sends again is the current one, and a view that has not changed is not sent.
 //   - All who look at one view with the same rights get the same renderings. All views together use a fortieth of the time, as long
-//     as that leaves no page more than 5 s behind: the pause between two renderings is longer when more is open or a view takes longer.
+//     as that leaves no page more than 8 s behind: the pause between two renderings is longer when more is open or a view takes longer.
 //   - A session is a cookie that scripts cannot read. Its secret is stored as a hash, and it ends with its token.
 //   - A shell is one request whose answer is the output. What is typed comes in requests of its own, which only the session
 //     that opened the shell may send, and each is checked as every change is.
