@@ -3,6 +3,7 @@ package objects
 import (
 	"context"
 	"iter"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -57,21 +58,19 @@ func fitsOne(claims []*carav1.Claim) bool {
 // inParts writes each part in a transaction of its own: the first part before the others, then several concurrently. So the first
 // object is always the first that is written, and the first that a sweep removes: as long as it is there, no sweep has begun.
 func inParts[T proto.Message](ctx context.Context, s publisher, objects []T, write func(*state.Tx, []T)) error {
-	work, ctx := s.guard.Group(ctx, "PublishSnapshot", partsParallel)
-	commit := func(part []T) error {
+	commit := func(ctx context.Context, part []T) error {
 		return s.db.Transact(ctx, func(t *state.Tx) error { write(t, part); return nil })
 	}
-	first := true
-	for part := range parts(objects, partClaims) {
-		if !first {
-			work.Go(func() error { return commit(part) })
-			continue
-		}
-		if err := commit(part); err != nil {
-			work.Go(func() error { return err })
-			break
-		}
-		first = false
+	all := slices.Collect(parts(objects, partClaims))
+	if len(all) == 0 {
+		return nil
+	}
+	if err := commit(ctx, all[0]); err != nil {
+		return err
+	}
+	work, ctx := s.guard.Group(ctx, "PublishSnapshot", partsParallel)
+	for _, part := range all[1:] {
+		work.Go(func() error { return commit(ctx, part) })
 	}
 	return work.Wait()
 }
