@@ -52,10 +52,7 @@ func (s Projects) report(t *state.Tx, req *carav1.UpdateProjectStatusRequest) er
 // ScheduleProject applies one decision of the scheduler. It fails if the project has changed since the decision.
 func (s Projects) ScheduleProject(ctx context.Context, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
 	var out *carav1.Project
-	if err := (Volumes{Service: s.Service}).awaitInventories(req); err != nil {
-		return nil, err
-	}
-	err := s.DB.Transact(ctx, decide(req, &out))
+	err := s.DB.Transact(ctx, s.decide(req, &out))
 	return out, err
 }
 
@@ -64,18 +61,13 @@ func (s Projects) ScheduleProjects(ctx context.Context, req *carav1.ScheduleProj
 	decided := make([]*carav1.Project, len(req.GetDecisions()))
 	changes := make([]func(*state.Tx) error, len(decided))
 	for i, d := range req.GetDecisions() {
-		write := decide(d, &decided[i])
-		changes[i] = func(t *state.Tx) error {
-			if err := (Volumes{Service: s.Service}).awaitInventories(d); err != nil {
-				return err
-			}
-			return write(t)
-		}
+		changes[i] = s.decide(d, &decided[i])
 	}
 	out := &carav1.ScheduleProjectsResponse{Results: make([]*carav1.ScheduleProjectResult, len(decided))}
 	for i, err := range s.DB.TransactAll(ctx, changes) {
 		if err != nil {
-			out.Results[i] = &carav1.ScheduleProjectResult{Code: int32(api.Code(api.Wire(err))), Problem: api.ProblemOf(api.Wire(err))}
+			err = api.Wire(err)
+			out.Results[i] = &carav1.ScheduleProjectResult{Code: int32(api.Code(err)), Problem: api.ProblemOf(err)}
 			continue
 		}
 		out.Results[i] = &carav1.ScheduleProjectResult{
@@ -86,8 +78,11 @@ func (s Projects) ScheduleProjects(ctx context.Context, req *carav1.ScheduleProj
 }
 
 // decide returns the change that writes one decision. It sets out to the project after the decision.
-func decide(req *carav1.ScheduleProjectRequest, out **carav1.Project) func(*state.Tx) error {
+func (s Projects) decide(req *carav1.ScheduleProjectRequest, out **carav1.Project) func(*state.Tx) error {
 	return func(t *state.Tx) error {
+		if err := (Volumes{Service: s.Service}).awaitInventories(t.Seen, req); err != nil {
+			return err
+		}
 		old, ok := state.Read[*carav1.Project](t, req.GetName())
 		if !ok {
 			return rules.NotFound(api.KindProject, req.GetName())

@@ -70,13 +70,13 @@ const inventoryWait = time.Minute
 
 // awaitInventories returns an error while a connected node may have data that the server does not know: a server that was
 // restored from an older backup must not give a project an empty volume instead.
-func (s Volumes) awaitInventories(req *carav1.ScheduleProjectRequest) error {
-	p, _ := state.Get[*carav1.Project](s.DB.Cache, req.GetName())
+func (s Volumes) awaitInventories(seen *state.View, req *carav1.ScheduleProjectRequest) error {
+	p, _ := state.Get[*carav1.Project](seen, req.GetName())
 	fresh := slices.ContainsFunc(p.GetStatus().GetVolumes(), func(u *carav1.VolumeUse) bool { return u.GetNode() == "" })
 	if req.GetNodeRef() == "" || !fresh || s.DB.Now().Sub(s.Live.Started) > inventoryWait {
 		return nil
 	}
-	nodes, _ := state.List[*carav1.Node](s.DB.Cache, "", "")
+	nodes, _ := state.List[*carav1.Node](seen, "", "")
 	for _, n := range nodes {
 		engine := api.FindCondition(n.GetStatus().GetConditions(), api.CondEngineReady)
 		if n.GetStatus().GetState() != api.NodeNotReady && engine.GetStatus() != api.StatusFalse && !s.Live.Inventories.Of(n.GetMetadata().GetName()) {
