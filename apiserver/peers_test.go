@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -215,6 +217,68 @@ func TestCallsReachTheAgent(t *testing.T) {
 	})
 	if strings.Contains(a.log.String(), "level=INFO msg=audit actor=user/admin method=Exec") {
 		t.Error("the other server writes the line of the audit, too")
+	}
+}
+
+// hidden is a prefix of keys that a sharedStore does not show.
+const hidden = "hidden/"
+
+// sharedStore counts the changes of keys that it does not show, as etcd does with the keys of its other users.
+type sharedStore struct{ store.Store }
+
+func (s sharedStore) List(ctx context.Context, prefix string, o store.ListOptions) (store.Page, error) {
+	page, err := s.Store.List(ctx, prefix, o)
+	page.KVs = slices.DeleteFunc(page.KVs, func(kv store.KV) bool { return strings.HasPrefix(kv.Key, hidden) })
+	return page, err
+}
+
+func (s sharedStore) Watch(ctx context.Context, after int64) iter.Seq2[store.Change, error] {
+	return func(yield func(store.Change, error) bool) {
+		for c, err := range s.Store.Watch(ctx, after) {
+			if len(c.Events) > 0 && strings.HasPrefix(c.Events[0].KV.Key, hidden) {
+				continue
+			}
+			if !yield(c, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestCallsAfterAListing: a server that has just listed the store is at a revision that no other server may reach. Its calls reach the
+// agent nevertheless.
+func TestCallsAfterAListing(t *testing.T) {
+	first, r := newCluster(t, nil), newRegistry()
+	st := sharedStore{first.db.Store}
+	b := first.another(t, r, "b", st)
+	agent := connectAgent(t, b.node(t, "n1"), "1")
+	agent.synced()
+	b.create(t, web("shop"))
+	b.bind(t, "shop", "n1")
+	agent.assignment()
+	if _, err := st.Commit(t.Context(), store.Txn{Do: []store.Op{{Key: hidden + "x", Value: []byte("x")}}}); err != nil {
+		t.Fatal(err)
+	}
+	a := first.another(t, r, "a", st)
+	if a.db.Cache.Followed() == 0 {
+		t.Error("the listing does not tell how far the log is")
+	}
+	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		attached := agent.attach(agent.openStream().GetStreamId())
+		send(t, attached, &carav1.AttachRequest{UsageHistory: &carav1.ServiceUsageHistory{Service: "web"}})
+		if err := attached.CloseSend(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := carav1.NewProjectServiceClient(a.admin(t)).GetUsageHistory(t.Context(), &carav1.UsageHistoryRequest{Name: "shop"}); err != nil {
+		t.Fatal(err)
+	}
+	<-answered
+	if a.db.Cache.Revision() <= b.db.Cache.Revision() {
+		t.Error("the other server has reached the revision of the listing")
 	}
 }
 

@@ -60,7 +60,7 @@ func (r *Relay) remote(ctx context.Context, node string) (*remote, error) {
 	r.endOnDrain(over.Done(), cancel)
 	far, err := peers.WithCall(over, &carav1.PeerCall{
 		Server: r.Servers.Directory.Self(), Actor: actor.Name, Token: actor.Token, Session: actor.Session,
-		Client: admission.ClientAddr(ctx), Revision: r.DB.Cache.Revision(),
+		Client: admission.ClientAddr(ctx), Revision: r.DB.Cache.Followed(),
 	})
 	if err != nil {
 		finish()

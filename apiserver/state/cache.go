@@ -95,6 +95,7 @@ func (c *Cache) Feed(ctx context.Context, st store.Store) error {
 	first := Transaction{Rev: page.Revision}
 	var revisions []int64 // of each object's last write, because not every object has metadata with a revision
 	for _, kv := range page.KVs {
+		c.last.Store(max(c.last.Load(), kv.Modified))
 		ch, ok, err := decodeEvent(store.Event{KV: kv})
 		if err != nil {
 			return err
@@ -212,7 +213,8 @@ func (c *Cache) Await(ctx context.Context, done func() bool) error {
 // Revision returns the newest revision in the cache.
 func (c *Cache) Revision() int64 { return c.View().Rev }
 
-// Followed returns the revision of the last transaction in the store's log that the cache has applied; 0 before the first one.
+// Followed returns the newest revision of a transaction that the cache knows to be in the store's log. Every other server reaches it.
+// Revision is larger after a listing if the store also counts changes that it tells no cache, as etcd does.
 func (c *Cache) Followed() int64 { return c.last.Load() }
 
 // Entry returns one object, or nil.
