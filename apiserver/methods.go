@@ -179,7 +179,7 @@ func authorise(actor identity.Actor, name string) error {
 	case !ok:
 		return api.Unimplemented("there is no method %s", name)
 	default:
-		return api.Forbidden("%s has the role %s, which cannot %s; %s", actor.Name, actor.Role, deed(name), needed(m.roles))
+		return api.Forbidden("%s has the role %s, which cannot %s; %s", actor.Name, actor.Role, actionOf(name), needed(m.roles))
 	}
 }
 
@@ -201,8 +201,8 @@ func needed(roles []api.Role) string {
 	return "you need the role " + strings.Join(words, " or ")
 }
 
-// deeds say what methods do whose names do not consist of a verb and an object.
-var deeds = map[string]string{ //nolint:gochecknoglobals // a table that never changes
+// actions say what methods do whose names do not consist of a verb and an object.
+var actions = map[string]string{ //nolint:gochecknoglobals // a table that never changes
 	"Apply": "apply manifests", "Attach": "act as a node", "Backup": "back up the server", "Connect": "act as a node", "Exec": "run commands in containers",
 	"GetInfo": "read about the server", "Heartbeat": "act as a node", "Join": "join nodes", "Logs": "read logs", "MissingBlobs": "upload files",
 	"PortForward": "forward ports", "PutBlob": "upload files", "Top": "read the usage", "Watch": "watch objects",
@@ -211,10 +211,10 @@ var deeds = map[string]string{ //nolint:gochecknoglobals // a table that never c
 // verbs are the words for verbs of methods that are not plain English.
 var verbs = map[string]string{"backup": "back up", "get": "read", "list": "read", "put": "create or replace"} //nolint:gochecknoglobals // a table that never changes
 
-// deed returns what a method does, in words for its caller.
-func deed(name string) string {
+// actionOf returns what a method does, in words for its caller.
+func actionOf(name string) string {
 	short := shortMethod(name)
-	if words, ok := deeds[short]; ok {
+	if words, ok := actions[short]; ok {
 		return words
 	}
 	verb, object, _ := strings.Cut(spaced(short), " ")

@@ -70,7 +70,7 @@ func TestMethodRefusals(t *testing.T) {
 		}
 	}
 	for name := range methods {
-		if words := deed(name); strings.ToLower(words) != words || !strings.Contains(words, " ") {
+		if words := actionOf(name); strings.ToLower(words) != words || !strings.Contains(words, " ") {
 			t.Errorf("%s is described as %q", name, words)
 		}
 	}
