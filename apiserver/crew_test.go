@@ -134,9 +134,6 @@ func TestTransactionReadsItsWrites(t *testing.T) {
 var bare = map[string]string{
 	"guard/guard.go":       "the guard itself",
 	"identity/listener.go": "it accepts connections, before there is a call",
-	"forward/forwarder.go": "it passes connections on, before there is a call",
-	"forward/listener.go":  "it passes connections on, before there is a call",
-	"forward/receiver.go":  "it accepts connections, before there is a call",
 }
 
 // TestGoroutinesAreGuarded checks the source code: a panic in a goroutine without a guard ends the process. A transaction
