@@ -94,6 +94,22 @@ func TestEngineLosesItsNetworks(t *testing.T) {
 	w.answers("n1", name+".test", "/", 200, "web v")
 }
 
+// TestLeftBridge: an engine that is killed while it creates a network can leave the bridge and forget the network. The next network
+// must not get the subnet of that bridge, which would take the packets to its containers.
+func TestLeftBridge(t *testing.T) {
+	t.Parallel()
+	second := testdocker.SecondEngine(t)
+	w := newWorld(t, options{listen: wildcard(t)})
+	w.agent("n1", second.Host, second)
+	w.inside(second, "ip", "link", "add", "br-left", "type", "bridge")
+	w.inside(second, "ip", "address", "add", "10.213.0.1/27", "dev", "br-left") // the lowest of the default pool
+	w.inside(second, "ip", "link", "set", "br-left", "up")
+	name := w.name("beside")
+	w.apply(w.web(name, testimage.WebV1))
+	w.running(name)
+	w.answers("n1", name+".test", "/", 200, "web v")
+}
+
 // engineAway ends an engine and brings it back: meanwhile the node says so, and no project is called Failed or gone.
 func (w *testCluster) engineAway(second *testdocker.Second, signal string, projects []string) {
 	w.Helper()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -124,6 +125,11 @@ func (e *networks) reserve(ctx context.Context, bits int, refused map[netip.Pref
 	if err != nil {
 		return netip.Prefix{}, nil, err
 	}
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Prefix{}, nil, fmt.Errorf("list the addresses of this machine: %w", err)
+	}
+	taken = append(taken, narrow(addresses, bits)...)
 	e.making.Lock()
 	defer e.making.Unlock()
 	taken = slices.AppendSeq(taken, maps.Keys(e.reserved))
@@ -164,6 +170,19 @@ func (e *networks) takenSubnets(ctx context.Context) ([]netip.Prefix, error) {
 		}
 	}
 	return taken, nil
+}
+
+// narrow returns the subnets of a machine's addresses that take the packets for a new subnet of bits: those of the same size and smaller
+// ones. An engine that was killed while it created a network can leave its bridge, with the address, and no longer know the network. The
+// route of a larger subnet, such as that of the local network, is less specific and takes nothing from a new one.
+func narrow(addresses []net.Addr, bits int) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range addresses {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && p.Bits() >= bits {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
 }
 
 // bitsFor returns the length of the smallest prefix, at least a /27, with enough addresses for the containers.

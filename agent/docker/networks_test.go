@@ -1,6 +1,8 @@
 package docker
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 )
@@ -33,6 +35,25 @@ func TestFreeSubnet(t *testing.T) {
 				t.Errorf("got %v, %v, want %q", got, ok, c.want)
 			}
 		})
+	}
+}
+
+func TestNarrow(t *testing.T) {
+	var addresses []net.Addr
+	for _, text := range []string{"10.213.0.65/27", "10.213.1.9/29", "10.213.2.1/26", "10.0.0.7/8", "127.0.0.1/8", "10.213.3.1/32", "fe80::1/64"} {
+		ip, subnet, err := net.ParseCIDR(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses = append(addresses, &net.IPNet{IP: ip, Mask: subnet.Mask})
+	}
+	for bits, want := range map[int]string{
+		27: "[10.213.0.64/27 10.213.1.8/29 10.213.3.1/32]",
+		26: "[10.213.0.64/27 10.213.1.8/29 10.213.2.0/26 10.213.3.1/32]",
+	} {
+		if got := fmt.Sprint(narrow(addresses, bits)); got != want {
+			t.Errorf("/%d: got %s, want %s", bits, got, want)
+		}
 	}
 }
 
