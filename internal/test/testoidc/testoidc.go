@@ -50,7 +50,7 @@ type Control struct {
 	Rotate bool
 	// Refuse refuses refresh tokens. Down answers everything with 503.
 	Refuse, Down bool
-	// Hold lets requests with refresh tokens wait until it is false.
+	// Hold leaves requests with refresh tokens without an answer until their client has gone. The tokens are not used.
 	Hold bool
 }
 

@@ -41,7 +41,7 @@ type control struct {
 	Refuse bool
 	// Down answers everything with 503.
 	Down bool
-	// Hold lets requests with refresh tokens wait until it is false.
+	// Hold leaves requests with refresh tokens without an answer until their client has gone. The tokens are not used.
 	Hold bool
 }
 
@@ -125,11 +125,9 @@ func (s *store) CreateAuthRequest(ctx context.Context, r *oidc.AuthRequest, user
 }
 
 func (s *store) TokenRequestByRefreshToken(ctx context.Context, token string) (op.RefreshTokenRequest, error) {
-	for s.state().Hold {
-		if ctx.Err() != nil {
-			return nil, ctx.Err() // the token has not been used
-		}
-		time.Sleep(10 * time.Millisecond)
+	if s.state().Hold {
+		<-ctx.Done()
+		return nil, ctx.Err() // the token has not been used
 	}
 	if s.state().Refuse {
 		return nil, op.ErrInvalidRefreshToken
