@@ -10,6 +10,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testetcd"
 	"github.com/caravanserai/cara/internal/test/testlink"
+	"github.com/caravanserai/cara/internal/test/testnet"
 )
 
 // Target is what faults can reach. One goroutine uses it.
@@ -20,6 +21,8 @@ type Target struct {
 	Links map[string]*testlink.Link
 	// Etcd is nil for a server alone.
 	Etcd *testetcd.Cluster
+	// Machines are those of etcd's members.
+	Machines []*testnet.Machine
 	// Disk is the small file system with the data directory of the first server, or empty.
 	Disk string
 	// Lease is how long a server may be silent before another one runs its loops; 0 for a server alone.
@@ -36,7 +39,7 @@ type Fault struct {
 }
 
 // All returns all faults.
-func All() []Fault { return slices.Concat(processes(), members(), links(), disks()) }
+func All() []Fault { return slices.Concat(processes(), members(), packets(), links(), disks()) }
 
 // Chosen returns the faults that are possible, of those with the names, or of all without names.
 func Chosen(t *Target, names []string) []Fault {

@@ -1,14 +1,31 @@
 package scenario
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/caravanserai/cara/e2e/robustness/fault"
+	"github.com/caravanserai/cara/internal/test/testetcd"
 	"github.com/caravanserai/cara/internal/test/testlink"
+	"github.com/caravanserai/cara/internal/test/testneed"
+	"github.com/caravanserai/cara/internal/test/testnet"
 )
+
+// members starts etcd. Each member has a network namespace of its own, where faults lose packets.
+func (r *run) members(t *testing.T) {
+	t.Helper()
+	network, err := testnet.Start(t.Context(), r.Members)
+	if errors.Is(err, testnet.ErrNone) {
+		testneed.Missing(t, "%v", err)
+	}
+	r.must(t, err)
+	t.Cleanup(func() { r.must(t, network.Close()) })
+	r.target.Machines = network.Machines
+	r.target.Etcd, r.target.Lease = testetcd.Start(t, testetcd.Config{Members: r.Members, Machines: network.Machines}), lease
+}
 
 // etcdFlags are the flags of the server with this number. It reaches each member of etcd over a link of its own.
 func (r *run) etcdFlags(t *testing.T, i int) []string {

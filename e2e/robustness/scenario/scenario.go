@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/internal/test/testcluster"
-	"github.com/caravanserai/cara/internal/test/testetcd"
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
@@ -63,7 +62,7 @@ func (r *run) servers(t *testing.T) {
 	testneed.NotShort(t)
 	var flags []string
 	if r.Members > 0 {
-		r.target.Etcd, r.target.Lease = testetcd.Start(t, testetcd.Config{Members: r.Members}), lease
+		r.members(t)
 	}
 	for i := range max(1, r.Servers) {
 		dir := t.TempDir()

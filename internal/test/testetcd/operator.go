@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -81,23 +82,33 @@ func (c *Cluster) call(i int, method string, in, out any) {
 	}))
 }
 
-// Leader returns which member is the leader.
+// Leader returns which member is the leader. It waits for the end of an election.
 func (c *Cluster) Leader() int {
 	c.tb.Helper()
-	for i, p := range c.members {
-		if p.Exited() {
-			continue
+	ctx, cancel := context.WithTimeout(c.tb.Context(), patience)
+	defer cancel()
+	leader := -1
+	c.must(testcluster.WaitFor(ctx, "a member of etcd is the leader", func(context.Context) error {
+		for i, p := range c.members {
+			if !p.Exited() && c.leads(i) { //nolint:contextcheck // it has that of the test
+				leader = i
+				return nil
+			}
 		}
-		var said struct {
-			Header struct {
-				Member string `json:"member_id"`
-			} `json:"header"`
-			Leader string `json:"leader"`
-		}
-		if c.call(i, "maintenance/status", struct{}{}, &said); said.Leader == said.Header.Member {
-			return i
-		}
+		return errors.New("none says that it is")
+	}))
+	return leader
+}
+
+// leads reports whether a member says that it is the leader.
+func (c *Cluster) leads(i int) bool {
+	c.tb.Helper()
+	var said struct {
+		Header struct {
+			Member string `json:"member_id"`
+		} `json:"header"`
+		Leader string `json:"leader"`
 	}
-	c.tb.Fatal("no member of etcd is the leader")
-	return -1
+	c.call(i, "maintenance/status", struct{}{}, &said)
+	return said.Leader == said.Header.Member
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testca"
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testneed"
+	"github.com/caravanserai/cara/internal/test/testnet"
 )
 
 // patience is how long a member may take to answer.
@@ -26,6 +28,10 @@ type Config struct {
 	Members int
 	TLS     bool     // clients need a certificate: see Cluster.Files
 	Args    []string // more arguments of each member
+	// Machines are where the members run, one for each. By default they share loopback.
+	Machines []*testnet.Machine
+	// Dir has the members' data directories; see DataDir. The default is a temporary one.
+	Dir string
 }
 
 // Cluster is a running etcd cluster on loopback.
@@ -36,10 +42,9 @@ type Cluster struct {
 	CAFile, CertFile, KeyFile string
 
 	tb      testing.TB
+	cfg     Config
 	program string
-	dir     string
 	peers   []string
-	args    []string
 	state   string // of the cluster, for a member without data: new or existing
 	members []*testcluster.Process
 	client  *http.Client
@@ -52,15 +57,18 @@ func Start(tb testing.TB, cfg Config) *Cluster {
 	if cfg.Program == nil {
 		cfg.Program = New
 	}
-	c := &Cluster{tb: tb, program: cfg.Program(tb), dir: tb.TempDir(), args: cfg.Args, state: "new", client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	if cfg.Dir == "" {
+		cfg.Dir = tb.TempDir()
+	}
+	c := &Cluster{tb: tb, cfg: cfg, program: cfg.Program(tb), state: "new", client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 	scheme := "http"
 	if cfg.TLS {
 		scheme = "https"
 		c.secure()
 	}
-	for range max(1, cfg.Members) {
-		c.Endpoints = append(c.Endpoints, scheme+"://"+c.address())
-		c.peers = append(c.peers, "http://"+c.address())
+	for i := range max(1, cfg.Members) {
+		c.Endpoints = append(c.Endpoints, scheme+"://"+c.address(i, "2379"))
+		c.peers = append(c.peers, "http://"+c.address(i, "2380"))
 	}
 	c.members = make([]*testcluster.Process, len(c.Endpoints))
 	tb.Cleanup(c.end)
@@ -73,7 +81,11 @@ func Start(tb testing.TB, cfg Config) *Cluster {
 	return c
 }
 
-func (c *Cluster) address() string {
+// address returns where a member listens: at this port of its machine, or at a free one of loopback.
+func (c *Cluster) address(i int, port string) string {
+	if c.cfg.Machines != nil {
+		return net.JoinHostPort(c.cfg.Machines[i].IP, port)
+	}
 	addr, err := testcluster.FreeAddress()
 	c.must(err)
 	return addr
@@ -96,7 +108,7 @@ func (c *Cluster) Kill(i int) {
 func (c *Cluster) Member(i int) *testcluster.Process { return c.members[i] }
 
 // DataDir returns the data directory of a member.
-func (c *Cluster) DataDir(i int) string { return filepath.Join(c.dir, fmt.Sprintf("m%d", i)) }
+func (c *Cluster) DataDir(i int) string { return filepath.Join(c.cfg.Dir, fmt.Sprintf("m%d", i)) }
 
 // Program returns the path of etcd.
 func (c *Cluster) Program() string { return c.program }
@@ -115,9 +127,12 @@ func (c *Cluster) launch(i int) {
 		"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", c.state,
 	}
 	if c.CAFile != "" {
-		argv = append(argv, "--client-cert-auth", "--trusted-ca-file", c.CAFile, "--cert-file", filepath.Join(c.dir, "server.crt"), "--key-file", filepath.Join(c.dir, "server.key"))
+		argv = append(argv, "--client-cert-auth", "--trusted-ca-file", c.CAFile, "--cert-file", filepath.Join(c.cfg.Dir, "server.crt"), "--key-file", filepath.Join(c.cfg.Dir, "server.key"))
 	}
-	p, err := testcluster.Start(filepath.Join(c.dir, name+".log"), os.Environ(), append(argv, c.args...)...)
+	if c.cfg.Machines != nil {
+		argv = append(c.cfg.Machines[i].Enter(), argv...)
+	}
+	p, err := testcluster.Start(filepath.Join(c.cfg.Dir, name+".log"), os.Environ(), append(argv, c.cfg.Args...)...)
 	c.must(err)
 	c.members[i] = p
 }
@@ -166,13 +181,13 @@ func (c *Cluster) secure() {
 	c.tb.Helper()
 	ca, err := testca.New()
 	c.must(err)
-	c.CAFile, c.CertFile, c.KeyFile = filepath.Join(c.dir, "ca.crt"), filepath.Join(c.dir, "client.crt"), filepath.Join(c.dir, "client.key")
+	c.CAFile, c.CertFile, c.KeyFile = filepath.Join(c.cfg.Dir, "ca.crt"), filepath.Join(c.cfg.Dir, "client.crt"), filepath.Join(c.cfg.Dir, "client.key")
 	c.must(os.WriteFile(c.CAFile, ca.PEM(), 0o600))
 	for _, name := range []string{"client", "server"} {
 		chain, key, err := ca.Both("cara-" + name)
 		c.must(err)
-		c.must(os.WriteFile(filepath.Join(c.dir, name+".crt"), chain, 0o600))
-		c.must(os.WriteFile(filepath.Join(c.dir, name+".key"), key, 0o600))
+		c.must(os.WriteFile(filepath.Join(c.cfg.Dir, name+".crt"), chain, 0o600))
+		c.must(os.WriteFile(filepath.Join(c.cfg.Dir, name+".key"), key, 0o600))
 	}
 	c.client.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: c.TLSConfig()}
 }
