@@ -53,7 +53,9 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error { return s.visits.EndWithTokens(workCtx) })
 	work.Go(func() error { return sessions{s}.keepFresh(workCtx) })
 	work.Go(func() error { return s.agents.KeepRoutes(workCtx) })
-	work.Go(func() error { return s.agents.KeepRecovery(workCtx, cmp.Or(s.cfg.recoveryWait, dispatch.NodeLease)) })
+	work.Go(func() error {
+		return dispatch.Recovery{DB: s.db}.Keep(workCtx, cmp.Or(s.cfg.recoveryWait, dispatch.NodeLease))
+	})
 	work.Go(func() error { return s.keepServers(workCtx) })
 	s.servePeers(workCtx, work)
 	if s.cfg.Directory == nil {
@@ -97,7 +99,7 @@ func (s *Server) Keep(ctx context.Context) error {
 	work, ctx := s.guard.Group(ctx, "Keep", guard.Unlimited)
 	work.Go(func() error { return objects.Certificates{Service: s.objects}.KeepCertificates(ctx) })
 	work.Go(func() error { return dispatch.Conditions{DB: s.db}.Keep(ctx) })
-	work.Go(func() error { return s.agents.KeepReleased(ctx) })
+	work.Go(func() error { return dispatch.Handover{DB: s.db}.Keep(ctx) })
 	return work.Wait()
 }
 

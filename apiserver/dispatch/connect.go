@@ -85,7 +85,7 @@ func (d *Dispatcher) listen(ctx context.Context, me *Session, routes *routeFeed)
 		if req.GetConfirms() {
 			d.confirm(me, req.GetAnswering())
 		}
-		if err := d.obey(ctx, me, req.GetObeyed()); err != nil {
+		if err := (Recovery{d.DB}).obey(ctx, me, req.GetObeyed()); err != nil {
 			return err
 		}
 		if err := d.tellServers(me); err != nil {
@@ -94,7 +94,7 @@ func (d *Dispatcher) listen(ctx context.Context, me *Session, routes *routeFeed)
 		if err := d.Routes.serves(routes, req.GetForgetHosts(), req.GetAskHosts()); err != nil {
 			return err
 		}
-		if err := d.release(ctx, me.Node, req.GetReleased()); err != nil {
+		if err := (Handover{d.DB}).release(ctx, me.Node, req.GetReleased()); err != nil {
 			return heartbeatError(err)
 		}
 	}
@@ -113,7 +113,7 @@ func (d *Dispatcher) stillTrusted(ctx context.Context, node string) error {
 
 // serveAgent sends the node's assignments and routes until ctx ends. The agent knows the routes of some hosts.
 func (d *Dispatcher) serveAgent(ctx context.Context, me *Session, routes *routeFeed, known []string) error {
-	asks, err := d.asksObeyed(ctx, me)
+	asks, err := Recovery{d.DB}.asks(ctx, me)
 	if err != nil {
 		return heartbeatError(err)
 	}
@@ -150,7 +150,7 @@ func (d *Dispatcher) sendAll(ctx context.Context, me *Session, asks bool, known 
 		}
 		return nil
 	}, func(error) {})
-	if err := d.awaitRecovery(ctx, me, asks); err != nil {
+	if err := (Recovery{d.DB}).await(ctx, me, asks); err != nil {
 		return err
 	}
 	if err := assigned.send(assignmentsDue{all: true}); err != nil {

@@ -15,11 +15,14 @@ import (
 // the next node's agent get the project. So no two reachable nodes run one project, however long the first node takes to
 // stop it. An unreachable node holds nothing: it stops its containers when it connects again.
 
+// Handover releases projects to their next nodes.
+type Handover struct{ DB *state.DB }
+
 // release handles an agent's report that nothing is left of some projects on its node. A report with another epoch is older
 // than the node's latest assignment of the project and is ignored.
-func (d *Dispatcher) release(ctx context.Context, node string, released []*carav1.Released) error {
+func (h Handover) release(ctx context.Context, node string, released []*carav1.Released) error {
 	for _, r := range released {
-		err := d.unhold(ctx, r.GetName(), func(_ *state.Tx, p *carav1.Project) bool {
+		err := h.unhold(ctx, r.GetName(), func(_ *state.Tx, p *carav1.Project) bool {
 			return p.GetStatus().GetHeldBy() == node && p.GetMetadata().GetUid() == r.GetUid() && p.GetStatus().GetEpoch() == r.GetEpoch()
 		})
 		if err != nil {
@@ -31,9 +34,9 @@ func (d *Dispatcher) release(ctx context.Context, node string, released []*carav
 
 // ReleaseLost releases the projects that unreachable nodes hold. Call it when the cache shows such a node as NotReady. A
 // transaction that still saw the node as Ready when it recorded a hold has committed by then, so ReleaseLost sees the hold.
-func (d *Dispatcher) ReleaseLost(ctx context.Context) error {
-	for _, name := range d.DB.Cache.View().HeldProjects() {
-		err := d.unhold(ctx, name, func(t *state.Tx, p *carav1.Project) bool {
+func (h Handover) ReleaseLost(ctx context.Context) error {
+	for _, name := range h.DB.Cache.View().HeldProjects() {
+		err := h.unhold(ctx, name, func(t *state.Tx, p *carav1.Project) bool {
 			n, ok := state.Read[*carav1.Node](t, p.GetStatus().GetHeldBy())
 			return p.GetStatus().GetHeldBy() != "" && (!ok || n.GetStatus().GetState() == api.NodeNotReady)
 		})
@@ -47,17 +50,17 @@ func (d *Dispatcher) ReleaseLost(ctx context.Context) error {
 // releaseEvery is how often a server looks for projects that an unreachable node still holds.
 const releaseEvery = 10 * time.Second
 
-// KeepReleased calls ReleaseLost now and then until ctx ends: the call that follows the loss of a node can fail, or be cut off with its
+// Keep calls ReleaseLost now and then until ctx ends: the call that follows the loss of a node can fail, or be cut off with its
 // server, and nothing else would repeat it.
-func (d *Dispatcher) KeepReleased(ctx context.Context) error {
-	if d.DB.Cache.Filled(ctx) != nil {
+func (h Handover) Keep(ctx context.Context) error {
+	if h.DB.Cache.Filled(ctx) != nil {
 		return nil // the server ends
 	}
 	tick := time.NewTicker(releaseEvery)
 	defer tick.Stop()
 	for {
-		if err := d.ReleaseLost(ctx); err != nil && ctx.Err() == nil {
-			d.DB.Logger.Warn("the projects of lost nodes were not released: this is tried again", "error", err)
+		if err := h.ReleaseLost(ctx); err != nil && ctx.Err() == nil {
+			h.DB.Logger.Warn("the projects of lost nodes were not released: this is tried again", "error", err)
 		}
 		select {
 		case <-tick.C:
@@ -68,8 +71,8 @@ func (d *Dispatcher) KeepReleased(ctx context.Context) error {
 }
 
 // unhold releases a project to its new node if over reports that the old node is done.
-func (d *Dispatcher) unhold(ctx context.Context, project string, over func(*state.Tx, *carav1.Project) bool) error {
-	return d.DB.Transact(ctx, func(t *state.Tx) error {
+func (h Handover) unhold(ctx context.Context, project string, over func(*state.Tx, *carav1.Project) bool) error {
+	return h.DB.Transact(ctx, func(t *state.Tx) error {
 		p, ok := state.Read[*carav1.Project](t, project)
 		if !ok || !over(t, p) {
 			return nil

@@ -97,7 +97,7 @@ func (d *Dispatcher) markNotReady(ctx context.Context, name, message string, sti
 	if err != nil {
 		return nil, err
 	}
-	if err := d.ReleaseLost(ctx); err != nil {
+	if err := (Handover{d.DB}).ReleaseLost(ctx); err != nil {
 		return nil, err
 	}
 	return d.Objects.OverlayNode(out), nil

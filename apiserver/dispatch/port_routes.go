@@ -26,7 +26,7 @@ func (f *routeFeed) flushPorts(msg *carav1.Routes, dirty map[string]struct{}) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(dirty)) {
-		now, old := f.server.portRoutes(name, f.me, offer), f.ports[name]
+		now, old := portRoutes(f.server.DB.Cache, name, f.me, offer), f.ports[name]
 		switch {
 		case now == nil && old != nil:
 			msg.Ports = append(msg.Ports, &carav1.ProjectPorts{Project: name})
@@ -41,8 +41,8 @@ func (f *routeFeed) flushPorts(msg *carav1.Routes, dirty map[string]struct{}) {
 // portRoutes returns what an agent gets about the ports of a project: those that it offers, and all of them if it runs the
 // project. It returns nil if there are none, and for agents that know no ports. Agents of older versions
 // get no UDP ports.
-func (d *Dispatcher) portRoutes(name string, to *Session, offer *carav1.PortOffer) *carav1.ProjectPorts {
-	p, ok := state.Get[*carav1.Project](d.DB.Cache, name)
+func portRoutes(r state.Reader, name string, to *Session, offer *carav1.PortOffer) *carav1.ProjectPorts {
+	p, ok := state.Get[*carav1.Project](r, name)
 	if !ok || offer == nil || api.GoingAway(p) {
 		return nil
 	}
@@ -60,7 +60,7 @@ func (d *Dispatcher) portRoutes(name string, to *Session, offer *carav1.PortOffe
 		return nil
 	}
 	if st.GetNodeRef() != to.Node {
-		node, _ := state.Get[*carav1.Node](d.DB.Cache, st.GetNodeRef())
+		node, _ := state.Get[*carav1.Node](r, st.GetNodeRef())
 		out.IngressAddress = ingressAddress(node, to.here)
 	}
 	return out

@@ -33,54 +33,57 @@ const maxTold = 20
 // untoldEvery is how often the log says whom a recovery waits for.
 const untoldEvery = 20 * time.Second
 
-// KeepRecovery settles a recovery: it waits until each node has told what it has, or counts as lost. A node
+// Recovery waits for what the nodes tell after a recovery.
+type Recovery struct{ DB *state.DB }
+
+// Keep settles a recovery: it waits until each node has told what it has, or counts as lost. A node
 // has the time within to connect, also if the state has it as NotReady. Every server can run it.
-func (d *Dispatcher) KeepRecovery(ctx context.Context, within time.Duration) error {
-	if d.DB.Cache.Filled(ctx) != nil || settled(d.DB.Cache) {
+func (r Recovery) Keep(ctx context.Context, within time.Duration) error {
+	if r.DB.Cache.Filled(ctx) != nil || settled(r.DB.Cache) {
 		return nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	err := d.DB.Cache.Await(bounded, func() bool { return allTold(d.DB.Cache, false) })
+	err := r.DB.Cache.Await(bounded, func() bool { return allTold(r.DB.Cache, false) })
 	for ctx.Err() == nil && err != nil {
-		err = d.awaitTold(ctx)
+		err = r.awaitTold(ctx)
 	}
-	for ctx.Err() == nil && !settled(d.DB.Cache) {
-		if err = d.settle(ctx); err != nil {
-			d.DB.Logger.Warn("the recovery is not settled: no node gets assignments yet", "error", err)
-			d.pause(ctx)
+	for ctx.Err() == nil && !settled(r.DB.Cache) {
+		if err = r.settle(ctx); err != nil {
+			r.DB.Logger.Warn("the recovery is not settled: no node gets assignments yet", "error", err)
+			r.pause(ctx)
 		}
 	}
 	return nil
 }
 
 // awaitTold waits a while until each node has told what it has, or is NotReady, and logs whom it waits for.
-func (d *Dispatcher) awaitTold(ctx context.Context) error {
-	if waits := slices.Collect(untold(d.DB.Cache, true)); len(waits) > 0 {
-		d.DB.Logger.Warn("after the recovery no node gets assignments until these nodes have told what they run, or are NotReady: look at the logs of "+
+func (r Recovery) awaitTold(ctx context.Context) error {
+	if waits := slices.Collect(untold(r.DB.Cache, true)); len(waits) > 0 {
+		r.DB.Logger.Warn("after the recovery no node gets assignments until these nodes have told what they run, or are NotReady: look at the logs of "+
 			"their agents, and stop the agent of a machine that cannot tell; containers keep running meanwhile",
 			"nodes", strings.Join(waits[:min(len(waits), maxTold)], ", "), "count", len(waits))
 	}
 	bounded, cancel := context.WithTimeout(ctx, untoldEvery)
 	defer cancel()
-	return d.DB.Cache.Await(bounded, func() bool { return allTold(d.DB.Cache, true) })
+	return r.DB.Cache.Await(bounded, func() bool { return allTold(r.DB.Cache, true) })
 }
 
 // settle records that nobody waits any more.
-func (d *Dispatcher) settle(ctx context.Context) error {
-	return d.DB.Transact(ctx, func(t *state.Tx) error {
-		r, ok := state.Read[*carav1.Recovery](t, state.RecoveryName)
-		if !ok || r.GetSettled() {
+func (r Recovery) settle(ctx context.Context) error {
+	return r.DB.Transact(ctx, func(t *state.Tx) error {
+		record, ok := state.Read[*carav1.Recovery](t, state.RecoveryName)
+		if !ok || record.GetSettled() {
 			return nil
 		}
-		r = proto.CloneOf(r)
-		r.Settled = true
-		t.Put(r)
+		record = proto.CloneOf(record)
+		record.Settled = true
+		t.Put(record)
 		return nil
 	})
 }
 
-func (d *Dispatcher) pause(ctx context.Context) {
+func (r Recovery) pause(ctx context.Context) {
 	select {
 	case <-time.After(conditionRetry):
 	case <-ctx.Done():
@@ -114,19 +117,19 @@ func allTold(r state.Reader, lost bool) bool {
 	return true
 }
 
-// asksObeyed reports whether the node must tell what it has. Agents of older versions cannot: they count as having told.
-func (d *Dispatcher) asksObeyed(ctx context.Context, me *Session) (bool, error) {
-	if !owes(d.DB.Cache, me.Node) {
+// asks reports whether the node must tell what it has. Agents of older versions cannot: they count as having told.
+func (r Recovery) asks(ctx context.Context, me *Session) (bool, error) {
+	if !owes(r.DB.Cache, me.Node) {
 		return false, nil
 	}
 	if me.can(api.CapabilityRecovery) {
 		return true, nil
 	}
-	return false, d.told(ctx, me.Node, state.Recovered(d.DB.Cache), "")
+	return false, r.told(ctx, me.Node, state.Recovered(r.DB.Cache), "")
 }
 
-// awaitRecovery returns when this node may get its assignments.
-func (d *Dispatcher) awaitRecovery(ctx context.Context, me *Session, asks bool) error {
+// await returns when this node may get its assignments.
+func (r Recovery) await(ctx context.Context, me *Session, asks bool) error {
 	if asks {
 		select {
 		case <-me.obeyed:
@@ -134,34 +137,34 @@ func (d *Dispatcher) awaitRecovery(ctx context.Context, me *Session, asks bool) 
 			return ctx.Err()
 		}
 	}
-	if settled(d.DB.Cache) {
+	if settled(r.DB.Cache) {
 		return nil
 	}
-	d.DB.Logger.Info("an agent waits for the other nodes after a recovery", "node", me.Node)
-	return d.DB.Cache.Await(ctx, func() bool { return settled(d.DB.Cache) })
+	r.DB.Logger.Info("an agent waits for the other nodes after a recovery", "node", me.Node)
+	return r.DB.Cache.Await(ctx, func() bool { return settled(r.DB.Cache) })
 }
 
 // obey handles what a node has obeyed so far. Only listen calls it.
-func (d *Dispatcher) obey(ctx context.Context, me *Session, obeyed *carav1.Obeyed) error {
+func (r Recovery) obey(ctx context.Context, me *Session, obeyed *carav1.Obeyed) error {
 	if obeyed == nil || me.answered {
 		return nil
 	}
-	if !owes(d.DB.Cache, me.Node) { // nobody asked, or an earlier session has told it: it is not believed
+	if !owes(r.DB.Cache, me.Node) { // nobody asked, or an earlier session has told it: it is not believed
 		me.hasTold()
 		return nil
 	}
 	names := map[rules.Later][]string{}
 	for part := range slices.Chunk(obeyed.GetProjects(), obeyedAtATime) {
 		var now map[rules.Later][]string
-		err := d.DB.Transact(ctx, func(t *state.Tx) error {
+		err := r.DB.Transact(ctx, func(t *state.Tx) error {
 			now = map[rules.Later][]string{}
-			r, _ := state.Read[*carav1.Recovery](t, state.RecoveryName)
+			record, _ := state.Read[*carav1.Recovery](t, state.RecoveryName)
 			n, _ := state.Read[*carav1.Node](t, me.Node)
-			if r.GetId() == "" || n.GetStatus().GetRecovery() == r.GetId() {
+			if record.GetId() == "" || n.GetStatus().GetRecovery() == record.GetId() {
 				return nil // told meanwhile
 			}
 			for _, o := range part {
-				later, err := rules.TakeLater(t, me.Node, o, r.GetSettled())
+				later, err := rules.TakeLater(t, me.Node, o, record.GetSettled())
 				if err != nil {
 					return err
 				}
@@ -178,10 +181,10 @@ func (d *Dispatcher) obey(ctx context.Context, me *Session, obeyed *carav1.Obeye
 	}
 	message := toldMessage(names)
 	if message != "" {
-		d.DB.Logger.Warn("a node has obeyed what the recovered state does not know", "node", me.Node, "continue", len(names[rules.LaterHere]),
+		r.DB.Logger.Warn("a node has obeyed what the recovered state does not know", "node", me.Node, "continue", len(names[rules.LaterHere]),
 			"elsewhere", len(names[rules.LaterElsewhere]), "unknown", len(names[rules.LaterUnknown]))
 	}
-	if err := d.told(ctx, me.Node, state.Recovered(d.DB.Cache), message); err != nil {
+	if err := r.told(ctx, me.Node, state.Recovered(r.DB.Cache), message); err != nil {
 		return heartbeatError(err)
 	}
 	me.hasTold()
@@ -202,8 +205,8 @@ func owes(r state.Reader, node string) bool {
 }
 
 // told records that a node has told what it has.
-func (d *Dispatcher) told(ctx context.Context, node, id, message string) error {
-	return d.DB.Transact(ctx, func(t *state.Tx) error {
+func (r Recovery) told(ctx context.Context, node, id, message string) error {
+	return r.DB.Transact(ctx, func(t *state.Tx) error {
 		n, ok := state.Read[*carav1.Node](t, node)
 		if !ok || n.GetStatus().GetRecovery() == id {
 			return nil
