@@ -42,7 +42,7 @@ func TestRevisionOfAnotherServer(t *testing.T) {
 	}
 	eventually(t, "a knows that b is behind", func() bool {
 		all, err := a.listServers(t)
-		return err == nil && len(all) > 0 && a.lag("b") != nil && *a.lag("b") > 0 && *a.lag("a") == 0
+		return err == nil && len(all) > 0 && servers{a.Server}.lag("b") != nil && *servers{a.Server}.lag("b") > 0 && *servers{a.Server}.lag("a") == 0
 	})
 	results := make(chan error, 2)
 	p.Spec.Services[0].Image = "another:2"
@@ -72,7 +72,7 @@ func TestRevisionOfAnotherServer(t *testing.T) {
 			t.Errorf("a call that names a revision of another server: %v", err)
 		}
 	}
-	eventually(t, "b is not behind any more", func() bool { return *a.lag("b") == 0 })
+	eventually(t, "b is not behind any more", func() bool { return *servers{a.Server}.lag("b") == 0 })
 }
 
 // listServers asks a server about all servers.

@@ -56,7 +56,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error {
 		return dispatch.Recovery{DB: s.db}.Keep(workCtx, cmp.Or(s.cfg.recoveryWait, dispatch.NodeLease))
 	})
-	work.Go(func() error { return s.keepServers(workCtx) })
+	work.Go(func() error { return servers{s}.keep(workCtx) })
 	s.servePeers(workCtx, work)
 	if s.cfg.Directory == nil {
 		work.Go(func() error { return s.Keep(workCtx) })

@@ -18,22 +18,26 @@ const serversEvery = 5 * time.Second
 
 // ListServers returns the servers of the cluster, and how many agents are connected to each.
 func (s infoService) ListServers(ctx context.Context, _ *emptypb.Empty) (*carav1.ListServersResponse, error) {
-	all, err := s.servers(ctx)
+	known := servers{s.Server}
+	all, err := known.list(ctx)
 	if err != nil {
 		return nil, api.Unavailable("the servers of the cluster are not known: %v", err)
 	}
-	agents := s.agentsOf()
+	agents := known.agents()
 	for _, one := range all {
 		one.Agents = int32(agents(one.GetId())) //nolint:gosec // bounded by the connections of a server
-		one.Lag = s.lag(one.GetId())
+		one.Lag = known.lag(one.GetId())
 	}
 	return &carav1.ListServersResponse{Items: all}, nil
 }
 
-// agentsOf returns what counts the agents that are connected to a server.
-func (s *Server) agentsOf() func(server string) int {
+// servers are those of the cluster, as this one knows them.
+type servers struct{ *Server }
+
+// agents returns what counts the agents that are connected to a server.
+func (s servers) agents() func(server string) int {
 	if s.cfg.Directory == nil {
-		return func(string) int { return s.agents.Sessions.Count() }
+		return func(string) int { return s.Server.agents.Sessions.Count() }
 	}
 	count := map[string]int{}
 	nodes, _ := state.List[*carav1.Node](s.db.Cache, "", "")
@@ -46,7 +50,7 @@ func (s *Server) agentsOf() func(server string) int {
 }
 
 // lag returns how many revisions a server is behind this one, or nil if this one hears nothing from it.
-func (s *Server) lag(server string) *int64 {
+func (s servers) lag(server string) *int64 {
 	var behind int64
 	if s.cfg.Directory != nil && server != s.cfg.Directory.Self() {
 		revision := s.peers.Revision(server)
@@ -58,8 +62,8 @@ func (s *Server) lag(server string) *int64 {
 	return &behind
 }
 
-// servers returns the servers, by address.
-func (s *Server) servers(ctx context.Context) ([]*carav1.Server, error) {
+// list returns the servers, by address.
+func (s servers) list(ctx context.Context) ([]*carav1.Server, error) {
 	all, err := s.cfg.Servers(ctx)
 	slices.SortFunc(all, func(a, b *carav1.Server) int {
 		return cmp.Or(cmp.Compare(a.GetAddress(), b.GetAddress()), cmp.Compare(a.GetId(), b.GetId()))
@@ -67,15 +71,15 @@ func (s *Server) servers(ctx context.Context) ([]*carav1.Server, error) {
 	return all, err
 }
 
-// keepServers keeps the addresses that agents are told. The agents of a server alone are told nothing.
-func (s *Server) keepServers(ctx context.Context) error {
+// keep keeps the addresses that agents are told. The agents of a server alone are told nothing.
+func (s servers) keep(ctx context.Context) error {
 	tick := time.NewTicker(serversEvery)
 	defer tick.Stop()
 	var known []string
 	for {
-		if all, err := s.servers(ctx); err == nil {
+		if all, err := s.list(ctx); err == nil {
 			if known = addresses(all, known); len(known) > 1 {
-				s.agents.KnowServers(known)
+				s.Server.agents.KnowServers(known)
 			}
 		}
 		select {

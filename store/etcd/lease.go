@@ -48,8 +48,9 @@ type Candidate struct {
 	Waiting func(holder string, err error)
 }
 
-// leases are those that a store holds.
+// leases takes and gives up leases, and knows those that its store holds.
 type leases struct {
+	*connection
 	mu    sync.Mutex
 	held  map[string]*Lease
 	ended bool // all are released, because the store closes
@@ -61,26 +62,26 @@ func holds(k keys, l store.Lease) clientv3.Cmp {
 }
 
 // Acquire waits until this store has the lease of a name, and returns it. The caller releases it. Close releases all.
-func (s *Store) Acquire(ctx context.Context, name string, c Candidate) (*Lease, error) {
+func (h *leases) Acquire(ctx context.Context, name string, c Candidate) (*Lease, error) {
 	for {
-		l, holder, err := s.tryLease(ctx, name, c)
+		l, holder, err := h.tryLease(ctx, name, c)
 		switch {
 		case ctx.Err() != nil:
 			if l != nil {
 				l.Release() //nolint:contextcheck // also when ctx has ended
 			}
 			return nil, ctx.Err()
-		case s.closed.Err() != nil || s.leases.closed():
+		case h.closed.Err() != nil || h.over():
 			return nil, store.ErrClosed
 		case err != nil:
 			c.Waiting("", err)
-			err = s.pause(ctx, leaseRetry)
+			err = h.pause(ctx, leaseRetry)
 		case l != nil:
 			return l, nil
 		case holder == nil: // another one was faster
 		default:
 			c.Waiting(string(holder.Value), nil)
-			err = s.awaitChange(ctx, string(holder.Key), holder.ModRevision)
+			err = h.awaitChange(ctx, string(holder.Key), holder.ModRevision)
 		}
 		if err != nil {
 			return nil, err
@@ -89,31 +90,31 @@ func (s *Store) Acquire(ctx context.Context, name string, c Candidate) (*Lease, 
 }
 
 // tryLease takes a lease if it is free. Otherwise it returns the holder's key.
-func (s *Store) tryLease(ctx context.Context, name string, c Candidate) (*Lease, *mvccpb.KeyValue, error) {
-	key := s.keys.lease(name)
-	holder, err := s.readKey(ctx, key)
+func (h *leases) tryLease(ctx context.Context, name string, c Candidate) (*Lease, *mvccpb.KeyValue, error) {
+	key := h.keys.lease(name)
+	holder, err := h.readKey(ctx, key)
 	if err == nil && holder == nil {
-		holder, err = s.olderVersion(ctx)
+		holder, err = h.olderVersion(ctx)
 	}
-	free := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0), clientv3.Compare(clientv3.Value(s.keys.lock()), "=", retiredLock)}
+	free := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0), clientv3.Compare(clientv3.Value(h.keys.lock()), "=", retiredLock)}
 	if err == nil && holder == nil && name != LeaseCopy {
-		free = append(free, clientv3.Compare(clientv3.CreateRevision(s.keys.lease(LeaseCopy)), "=", 0))
-		holder, err = s.readKey(ctx, s.keys.lease(LeaseCopy))
+		free = append(free, clientv3.Compare(clientv3.CreateRevision(h.keys.lease(LeaseCopy)), "=", 0))
+		holder, err = h.readKey(ctx, h.keys.lease(LeaseCopy))
 	}
 	if err != nil || holder != nil {
 		return nil, holder, err
 	}
 	if c.Delay != nil {
-		if err := s.pause(ctx, c.Delay()); err != nil {
+		if err := h.pause(ctx, c.Delay()); err != nil {
 			return nil, nil, err
 		}
 	}
-	l, err := s.grant(ctx, key, c.Server, s.cfg.Lease, free...)
+	l, err := h.grant(ctx, key, c.Server, h.cfg.Lease, free...)
 	if err != nil || l == nil {
 		return nil, nil, err
 	}
 	l.Name = name
-	if !s.leases.add(l) {
+	if !h.add(l) {
 		l.Release() //nolint:contextcheck // also when ctx has ended
 		return nil, nil, store.ErrClosed
 	}
@@ -121,52 +122,52 @@ func (s *Store) tryLease(ctx context.Context, name string, c Candidate) (*Lease,
 }
 
 // grant writes a key that lasts as long as its lease, which it keeps. The result is nil if a condition does not hold.
-func (s *Store) grant(ctx context.Context, key, value string, ttl time.Duration, conditions ...clientv3.Cmp) (*Lease, error) {
-	bounded, cancel, err := s.begin(ctx)
+func (h *leases) grant(ctx context.Context, key, value string, ttl time.Duration, conditions ...clientv3.Cmp) (*Lease, error) {
+	bounded, cancel, err := h.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
 	granted := time.Now()
-	lease, err := s.client.Grant(bounded, int64(ttl/time.Second))
+	lease, err := h.client.Grant(bounded, int64(ttl/time.Second))
 	if err != nil {
-		return nil, s.failedWrite(ctx, err)
+		return nil, h.failedWrite(ctx, err)
 	}
-	answer, err := s.client.Txn(bounded).If(conditions...).Then(clientv3.OpPut(key, value, clientv3.WithLease(lease.ID))).Commit()
+	answer, err := h.client.Txn(bounded).If(conditions...).Then(clientv3.OpPut(key, value, clientv3.WithLease(lease.ID))).Commit()
 	if err != nil { // if the key was written nevertheless, it ends with the lease
-		return nil, s.failedWrite(ctx, err)
+		return nil, h.failedWrite(ctx, err)
 	}
 	if !answer.Succeeded {
-		_, err := s.client.Revoke(bounded, lease.ID)
-		return nil, s.failed(ctx, err)
+		_, err := h.client.Revoke(bounded, lease.ID)
+		return nil, h.failed(ctx, err)
 	}
 	if !time.Now().Before(lastMoment(granted, ttl)) {
-		_, _ = s.client.Revoke(bounded, lease.ID) // otherwise it ends by itself
+		_, _ = h.client.Revoke(bounded, lease.ID) // otherwise it ends by itself
 		return nil, fmt.Errorf("etcd, or this server, was so slow that a lease of %s was almost over when it was granted", ttl)
 	}
-	l := &Lease{connection: s.connection, Lease: store.Lease{Created: answer.Header.Revision}, id: lease.ID, ttl: ttl, lost: make(chan struct{})}
-	s.running.Go(func() { l.keep(granted) }) //nolint:contextcheck // it lives as long as the lease
+	l := &Lease{connection: h.connection, Lease: store.Lease{Created: answer.Header.Revision}, id: lease.ID, ttl: ttl, lost: make(chan struct{})}
+	h.running.Go(func() { l.keep(granted) }) //nolint:contextcheck // it lives as long as the lease
 	return l, nil
 }
 
 // olderVersion returns the key lock while a server of an older version holds it. Such a server runs all loops, so nobody else may have
 // a lease. When it has ended, this server writes retiredLock.
-func (s *Store) olderVersion(ctx context.Context) (*mvccpb.KeyValue, error) {
-	kv, err := s.readKey(ctx, s.keys.lock())
+func (h *leases) olderVersion(ctx context.Context) (*mvccpb.KeyValue, error) {
+	kv, err := h.readKey(ctx, h.keys.lock())
 	if err != nil || kv != nil && string(kv.Value) != retiredLock {
 		return kv, err
 	}
 	if kv != nil {
 		return nil, nil
 	}
-	bounded, cancel, err := s.begin(ctx)
+	bounded, cancel, err := h.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
-	key := s.keys.lock()
-	_, err = s.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(clientv3.OpPut(key, retiredLock)).Commit()
-	return nil, s.failedWrite(ctx, err)
+	key := h.keys.lock()
+	_, err = h.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(clientv3.OpPut(key, retiredLock)).Commit()
+	return nil, h.failedWrite(ctx, err)
 }
 
 // readKey returns a key, or nil.
@@ -290,59 +291,59 @@ func (h *leases) take(match func(*Lease) bool) (out []*Lease) {
 }
 
 // lose ends the work of a lease with which etcd has refused a transaction.
-func (s *Store) lose(is store.Lease) {
-	for _, l := range s.leases.take(func(l *Lease) bool { return l.Lease == is }) {
+func (h *leases) lose(is store.Lease) {
+	for _, l := range h.take(func(l *Lease) bool { return l.Lease == is }) {
 		l.lose()
 	}
 }
 
-// closed reports whether the store is about to close.
-func (h *leases) closed() bool {
+// over reports whether the store is about to close.
+func (h *leases) over() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.ended
 }
 
-func (s *Store) releaseAll() {
-	s.leases.mu.Lock()
-	s.leases.ended = true
-	s.leases.mu.Unlock()
-	for _, l := range s.leases.take(func(*Lease) bool { return true }) {
+func (h *leases) releaseAll() {
+	h.mu.Lock()
+	h.ended = true
+	h.mu.Unlock()
+	for _, l := range h.take(func(*Lease) bool { return true }) {
 		l.Release()
 	}
 }
 
 // Holders returns which server holds each lease: the name of the lease, and the server's ID.
-func (s *Store) Holders(ctx context.Context) (map[string]string, error) {
-	kvs, err := s.readLeases(ctx)
+func (h *leases) Holders(ctx context.Context) (map[string]string, error) {
+	kvs, err := h.readLeases(ctx)
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]string{}
 	for _, kv := range kvs {
-		out[string(kv.Key[len(s.keys.lease("")):])] = string(kv.Value)
+		out[string(kv.Key[len(h.keys.lease("")):])] = string(kv.Value)
 	}
 	return out, nil
 }
 
-func (s *Store) readLeases(ctx context.Context) ([]*mvccpb.KeyValue, error) {
-	bounded, cancel, err := s.begin(ctx)
+func (h *leases) readLeases(ctx context.Context) ([]*mvccpb.KeyValue, error) {
+	bounded, cancel, err := h.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
-	all := s.keys.lease("")
-	answer, err := s.client.Get(bounded, all, clientv3.WithRange(end(all)), clientv3.WithLimit(maxServers))
+	all := h.keys.lease("")
+	answer, err := h.client.Get(bounded, all, clientv3.WithRange(end(all)), clientv3.WithLimit(maxServers))
 	if err != nil {
-		return nil, s.failed(ctx, err)
+		return nil, h.failed(ctx, err)
 	}
 	return answer.Kvs, nil
 }
 
 // revokeLeasesOf ends all leases of a server that is known to have ended, so that others need not wait for their end. If it is still
 // there, its next write with a lease is refused.
-func (s *Store) revokeLeasesOf(ctx context.Context, server string) error {
-	kvs, err := s.readLeases(ctx)
+func (h *leases) revokeLeasesOf(ctx context.Context, server string) error {
+	kvs, err := h.readLeases(ctx)
 	if err != nil || server == "" {
 		return err
 	}
@@ -350,7 +351,7 @@ func (s *Store) revokeLeasesOf(ctx context.Context, server string) error {
 		if string(kv.Value) != server || kv.Lease == 0 {
 			continue
 		}
-		if err := s.revoke(ctx, clientv3.LeaseID(kv.Lease)); err != nil {
+		if err := h.revoke(ctx, clientv3.LeaseID(kv.Lease)); err != nil {
 			return err
 		}
 	}
@@ -358,15 +359,15 @@ func (s *Store) revokeLeasesOf(ctx context.Context, server string) error {
 }
 
 // revoke ends a lease. One that has ended is no error.
-func (s *Store) revoke(ctx context.Context, id clientv3.LeaseID) error {
-	bounded, cancel, err := s.begin(ctx)
+func (h *leases) revoke(ctx context.Context, id clientv3.LeaseID) error {
+	bounded, cancel, err := h.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	_, err = s.client.Revoke(bounded, id)
+	_, err = h.client.Revoke(bounded, id)
 	if errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
 		return nil
 	}
-	return s.failedWrite(ctx, err)
+	return h.failedWrite(ctx, err)
 }

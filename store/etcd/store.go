@@ -14,7 +14,7 @@ import (
 // Store is an opened store.
 type Store struct {
 	*connection
-	leases  leases
+	leases
 	first   int64        // no object is older than this revision
 	seen    atomic.Int64 // the newest revision of an object that was read or written
 	members members
@@ -32,7 +32,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the store in etcd: %w", err)
 	}
-	s := &Store{connection: c}
+	s := &Store{connection: c, leases: leases{connection: c}}
 	if err := s.claim(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store in etcd: %w", err), s.disconnect())
 	}
