@@ -112,7 +112,7 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 			cancel()
 		}
 	})
-	named := map[string]bool{}
+	named, parts := map[string]bool{}, routeParts{}
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -144,8 +144,23 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 			interval <- w.GetHeartbeatInterval().AsDuration()
 			continue
 		}
+		if r := m.GetRoutes(); r != nil {
+			if err := c.hearRoutes(&parts, r); err != nil {
+				return err
+			}
+			continue
+		}
 		c.hear(ctx, m, named, serve)
 	}
+}
+
+// hearRoutes processes routes. parts has what came before them.
+func (c *connection) hearRoutes(parts *routeParts, r *carav1.Routes) error {
+	whole, err := parts.join(r)
+	if whole != nil && c.cfg.OnRoutes != nil {
+		c.cfg.OnRoutes(whole)
+	}
+	return err
 }
 
 // hear processes one message. named collects what the server has named so far. It is nil once the list is complete.
@@ -168,10 +183,6 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 		c.receiving.synced()
 		c.restoring.synced()
 		kick(c.relist)
-	case *carav1.ConnectResponse_Routes:
-		if c.cfg.OnRoutes != nil {
-			c.cfg.OnRoutes(m.Routes)
-		}
 	case *carav1.ConnectResponse_Credentials:
 		if c.cfg.OnCredentials != nil {
 			c.cfg.OnCredentials(m.Credentials)
@@ -234,7 +245,7 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 		}
 		beat.Volumes, volumes = c.inventory.news(volumes)
 		beat.Ports = ports.next()
-		message := &carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take(), Capabilities: append(slices.Clone(c.cfg.Capabilities), api.CapabilityRecovery), AskHosts: needed, PeersDigest: peers}
+		message := &carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take(), Capabilities: append(slices.Clone(c.cfg.Capabilities), api.CapabilityRecovery, api.CapabilityRoutesInParts), AskHosts: needed, PeersDigest: peers}
 		needed, peers = nil, nil
 		if c.cfg.Answering != nil {
 			if now := c.cfg.Answering(); !slices.Equal(now, answering) {

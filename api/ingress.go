@@ -83,6 +83,8 @@ const (
 	CapabilityPublicIngress = "PublicIngress"
 	// CapabilityRecovery means that the agent answers Welcome.ask_obeyed.
 	CapabilityRecovery = "Recovery"
+	// CapabilityRoutesInParts means that the agent joins messages Routes with `more`. Others get one message.
+	CapabilityRoutesInParts = "RoutesInParts"
 	// CapabilityRoutesOnDemand means that the agent asks for the routes of hosts that it needs. Others get all routes.
 	CapabilityRoutesOnDemand = "RoutesOnDemand"
 )

@@ -80,39 +80,37 @@ func (x *RouteIndex) setPeer(node string, p *carav1.Peer) {
 	}
 }
 
-// encodedPeers returns all nodes and their accepted certificates in a message Routes, encoded once for all sessions. x is locked.
-func (x *RouteIndex) encodedPeers() []byte {
+// allPeers returns all nodes and their accepted certificates in messages Routes, encoded once for all sessions. x is locked.
+func (x *RouteIndex) allPeers() routeParts {
 	if x.joined == nil {
 		for _, node := range slices.Sorted(maps.Keys(x.peers)) {
-			x.joined = append(x.joined, x.peers[node].encoded...)
+			x.joined.add(x.peers[node].encoded)
 		}
 	}
 	return x.joined
 }
 
-// addPeers adds nodes and their accepted certificates. sending must be held.
-func (f *routeFeed) addPeers(msg *carav1.Routes, changed *changes) {
+// addPeers adds the removed nodes to a message, and returns the others with their accepted certificates. sending must be held.
+func (f *routeFeed) addPeers(msg *carav1.Routes, changed *changes) (fields routeParts) {
 	x := f.server.Routes
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if changed.allNodes {
 		known, ok := x.peersSince(f.me.peers)
 		if !ok {
-			appendEncoded(msg, x.encodedPeers())
-			return
+			return x.allPeers()
 		}
 		msg.KeepPeers = true
 		maps.Copy(changed.nodes, known)
 	}
-	var encoded []byte
 	for _, node := range slices.Sorted(maps.Keys(changed.nodes)) {
 		if p := x.peers[node]; p != nil {
-			encoded = append(encoded, p.encoded...)
+			fields.add(p.encoded)
 		} else {
 			msg.RemovedPeers = append(msg.RemovedPeers, node)
 		}
 	}
-	appendEncoded(msg, encoded)
+	return fields
 }
 
 // AcceptedPeer returns what other agents accept from a node, or nil if no certificate of the node is accepted. A renewed

@@ -32,7 +32,7 @@ type RouteIndex struct {
 	uses    ingressSecrets
 	ports   map[string]struct{}   // projects with ports
 	peers   map[string]*peerEntry // by node
-	joined  []byte                // all peers in a message Routes, encoded; nil if it must be made again
+	joined  routeParts            // all peers; nil if it must be made again
 	digest  api.PeersDigest       // of all peers
 	peerLog peerLog
 

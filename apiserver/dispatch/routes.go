@@ -168,30 +168,27 @@ func (f *routeFeed) flush(full bool) error {
 	f.changes = newChanges()
 	f.mu.Unlock()
 	msg := &carav1.Routes{Full: full}
-	f.addHosts(msg, &changed)
-	f.addPeers(msg, &changed)
+	hosts := f.addHosts(msg, &changed)
+	peers := f.addPeers(msg, &changed)
 	f.flushPorts(msg, changed.projects)
 	if err := f.sendCredentials(full, &changed); err != nil {
 		return err
 	}
-	if !full && proto.Size(msg) == 0 {
+	if !full && len(hosts)+len(peers)+proto.Size(msg) == 0 {
 		return nil
 	}
-	return f.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Routes{Routes: msg}})
+	return f.send(msg, slices.Concat(hosts, peers))
 }
 
-// addHosts adds hosts to a message, and the credentials that the agent needs for them now, or no longer, to changed.
-//
-// The entries are encoded once for all sessions. They are joined as unknown fields, which are sent as they are: the encoding of two
-// messages one after the other is the encoding of both merged. sending must be held.
-func (f *routeFeed) addHosts(msg *carav1.Routes, changed *changes) {
+// addHosts adds the hosts without routes to a message, and the credentials that the agent needs now, or no longer, to changed. It
+// returns the other hosts. sending must be held.
+func (f *routeFeed) addHosts(msg *carav1.Routes, changed *changes) (fields routeParts) {
 	if f.wants == wantsNone {
-		return
+		return nil
 	}
 	x := f.server.Routes
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	var encoded []byte
 	for _, host := range slices.Sorted(maps.Keys(changed.newHosts)) {
 		entry := x.entries[host]
 		_, wanted := f.hosts[host]
@@ -201,23 +198,16 @@ func (f *routeFeed) addHosts(msg *carav1.Routes, changed *changes) {
 		switch {
 		case f.wants == wantsSome && !wanted: // the agent has forgotten it
 		case entry != nil && f.me.here:
-			encoded = append(encoded, entry.here...)
+			fields.add(entry.here)
 		case entry != nil:
-			encoded = append(encoded, entry.away...)
+			fields.add(entry.away)
 		case f.wants == wantsSome:
 			msg.UnknownHosts = append(msg.UnknownHosts, host)
 		default:
 			msg.RemovedHosts = append(msg.RemovedHosts, host)
 		}
 	}
-	appendEncoded(msg, encoded)
-}
-
-// appendEncoded adds encoded fields to a message.
-func appendEncoded(msg *carav1.Routes, encoded []byte) {
-	if m := msg.ProtoReflect(); len(encoded) > 0 {
-		m.SetUnknown(append(slices.Clip(m.GetUnknown()), encoded...))
-	}
+	return fields
 }
 
 // need records which credentials the agent needs for a host. sending must be held, and the index locked.

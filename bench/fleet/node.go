@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
@@ -30,6 +31,7 @@ type node struct {
 	client carav1.ProjectServiceClient
 
 	peers api.PeersDigest // of what the server has sent; only session uses it
+	parts *carav1.Routes  // of routes that go on; only session uses it
 
 	end    context.CancelFunc // ends what start began; nil before the first start
 	ended  chan struct{}
@@ -149,6 +151,7 @@ func (n *node) session(ctx context.Context, connected func()) error {
 		_, err = stream.Recv() // the reason
 		return err
 	}
+	n.parts = &carav1.Routes{}
 	n.mu.Lock()
 	clear(n.want)
 	n.mu.Unlock()
@@ -177,6 +180,11 @@ func (n *node) session(ctx context.Context, connected func()) error {
 // learn keeps the digest of the peers that the server has sent. Entries are not kept, so a changed one makes the digest wrong, and
 // the next connection gets all peers.
 func (n *node) learn(r *carav1.Routes) {
+	proto.Merge(n.parts, r)
+	if r.GetMore() {
+		return
+	}
+	r, n.parts = n.parts, &carav1.Routes{}
 	if r.GetFull() && !r.GetKeepPeers() || len(r.GetRemovedPeers()) > 0 {
 		n.peers = api.PeersDigest{}
 	}
@@ -188,7 +196,7 @@ func (n *node) learn(r *carav1.Routes) {
 // hello is the first message: it describes a machine that has room for every project.
 func (n *node) hello() *carav1.ConnectRequest {
 	return &carav1.ConnectRequest{
-		InstanceId: n.name, Capabilities: []string{api.CapabilityIngress, api.CapabilityRoutesOnDemand},
+		InstanceId: n.name, Capabilities: []string{api.CapabilityIngress, api.CapabilityRoutesOnDemand, api.CapabilityRoutesInParts},
 		Heartbeat: &carav1.Heartbeat{
 			Info: &carav1.NodeInfo{
 				Platform: "linux/amd64", AgentVersion: "fleet", EngineVersion: "20.10", Hostname: n.name, IngressAddress: "192.0.2.1:8443",

@@ -4767,9 +4767,9 @@ type ConnectRequest struct {
 	// Released are unassigned projects that have nothing left on the node.
 	Released []*Released `protobuf:"bytes,3,rep,name=released,proto3" json:"released,omitempty"`
 	// Capabilities are what the agent can do, in the first message: `Ingress` (it checks passwords of ingress routes),
-	// `PublicIngress` (it serves public addresses), `RoutesOnDemand` (it asks for the routes that it needs) and `Recovery` (it answers
-	// ask_obeyed). The server sends it the credentials for that, and no others. An agent without `RoutesOnDemand` gets the routes of
-	// all hosts.
+	// `PublicIngress` (it serves public addresses), `RoutesOnDemand` (it asks for the routes that it needs), `RoutesInParts` (it joins
+	// messages Routes) and `Recovery` (it answers ask_obeyed). The server sends it the credentials for that, and no others. An agent
+	// without `RoutesOnDemand` gets the routes of all hosts.
 	Capabilities []string `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// Answering are the tokens of all challenges that the agent answers. Confirms says whether the message has them: the agent
 	// sends them after each change.
@@ -5999,6 +5999,9 @@ type Routes struct {
 	UnknownHosts []string `protobuf:"bytes,8,rep,name=unknown_hosts,json=unknownHosts,proto3" json:"unknown_hosts,omitempty"`
 	// KeepPeers is true if full is true and the agent keeps the peers of its peers_digest: peers and removed_peers are the changes.
 	KeepPeers bool `protobuf:"varint,9,opt,name=keep_peers,json=keepPeers,proto3" json:"keep_peers,omitempty"`
+	// More is true if the next message Routes continues this one. The agent applies both as one message, so it never has half a table.
+	// Only for agents with the capability `RoutesInParts`.
+	More bool `protobuf:"varint,10,opt,name=more,proto3" json:"more,omitempty"`
 	// Ports are projects with new or changed ports. Each entry replaces all ports of its project. If full is true, they are all.
 	Ports         []*ProjectPorts `protobuf:"bytes,20,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -6094,6 +6097,13 @@ func (x *Routes) GetUnknownHosts() []string {
 func (x *Routes) GetKeepPeers() bool {
 	if x != nil {
 		return x.KeepPeers
+	}
+	return false
+}
+
+func (x *Routes) GetMore() bool {
+	if x != nil {
+		return x.More
 	}
 	return false
 }
@@ -9709,7 +9719,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x19\n" +
 	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"\b\n" +
-	"\x06Synced\"\x8b\x03\n" +
+	"\x06Synced\"\x9f\x03\n" +
 	"\x06Routes\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12(\n" +
 	"\aupserts\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\aupserts\x12#\n" +
@@ -9720,7 +9730,9 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\rfeature_hosts\x18\a \x03(\v2\x13.cara.v1.HostRoutesR\ffeatureHosts\x12#\n" +
 	"\runknown_hosts\x18\b \x03(\tR\funknownHosts\x12\x1d\n" +
 	"\n" +
-	"keep_peers\x18\t \x01(\bR\tkeepPeers\x12+\n" +
+	"keep_peers\x18\t \x01(\bR\tkeepPeers\x12\x12\n" +
+	"\x04more\x18\n" +
+	" \x01(\bR\x04more\x12+\n" +
 	"\x05ports\x18\x14 \x03(\v2\x15.cara.v1.ProjectPortsR\x05ports\"U\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x129\n" +
