@@ -40,6 +40,7 @@ func connect(ctx context.Context, cfg Config) (*connection, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.Username, Password: cfg.Password, DialTimeout: cfg.Timeout,
 		DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingTimeout, PermitWithoutStream: true, Logger: zap.NewNop(),
+		DialOptions: withLeader(),
 	})
 	if err != nil {
 		return nil, explain(ctx, err)

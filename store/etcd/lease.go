@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -238,11 +239,17 @@ func (l *Lease) keep(renewed time.Time) {
 	}
 }
 
+// renew sends one renewal, to the next member if one knows no leader.
 func (l *Lease) renew(last time.Time) error {
-	ctx, cancel := context.WithTimeout(l.closed, min(l.ttl/4, time.Until(last)))
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(l.closed), min(l.ttl/4, time.Until(last)))
 	defer cancel()
-	_, err := l.client.KeepAliveOnce(ctx, l.id)
-	return err
+	for {
+		_, err := l.client.KeepAliveOnce(ctx, l.id)
+		refused := leaderless(err) || errors.Is(err, io.EOF) // EOF is a stream that the member has ended before it got the request
+		if !refused || !leaderPause(ctx) {
+			return err
+		}
+	}
 }
 
 // Release gives the lease up, so that others need not wait for its end. The work must have ended.

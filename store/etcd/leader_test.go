@@ -1,0 +1,70 @@
+package etcd
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/internal/test/testetcd"
+	"github.com/caravanserai/cara/internal/test/testlink"
+	"github.com/caravanserai/cara/internal/test/testneed"
+	"github.com/caravanserai/cara/internal/test/testnet"
+)
+
+// TestMemberWithoutOthers: a member that the others do not reach still answers the store, and costs it no call and no lease.
+func TestMemberWithoutOthers(t *testing.T) {
+	for name, program := range testetcd.Versions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			network, err := testnet.Start(t.Context(), 3)
+			if errors.Is(err, testnet.ErrNone) {
+				testneed.Missing(t, "%v", err)
+			}
+			must(t, err)
+			t.Cleanup(func() { must(t, network.Close()) })
+			c := testetcd.Start(t, testetcd.Config{Program: program, Members: 3, Machines: network.Machines})
+			alone := (c.Leader() + 1) % 3
+			s := openTest(t, c, Config{Endpoints: onLoopback(t, c.Endpoints), Lease: time.Minute})
+			lease := acquire(t, s, "work", "test")
+			for i, m := range network.Machines {
+				if i != alone {
+					must(t, m.Ignore(t.Context(), network.Machines[alone]))
+					must(t, network.Machines[alone].Ignore(t.Context(), m))
+				}
+			}
+			client := admin(t, c, "")
+			eventually(t, "the member knows no leader", func() bool {
+				said, err := client.Status(t.Context(), c.Endpoints[alone])
+				return err == nil && said.Leader == 0
+			})
+			for i := range 30 {
+				key := fmt.Sprintf("key/%d", i)
+				revision, err := s.Commit(t.Context(), under(lease, key, 1))
+				if err != nil {
+					t.Fatalf("commit %d: %v", i, err)
+				}
+				if got, err := s.Get(t.Context(), key); err != nil || got.Modified != revision {
+					t.Fatalf("read %d: revision %d (%v), want %d", i, got.Modified, err, revision)
+				}
+				if err := lease.renew(time.Now().Add(patience)); err != nil {
+					t.Fatalf("renewal %d: %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+// onLoopback returns endpoints on loopback that lead to others, because the store takes no others without TLS.
+func onLoopback(t *testing.T, endpoints []string) (out []string) {
+	t.Helper()
+	for _, endpoint := range endpoints {
+		link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"},
+			testlink.Address{Network: "tcp", Name: strings.TrimPrefix(endpoint, "http://")})
+		must(t, err)
+		t.Cleanup(func() { must(t, link.Close()) })
+		out = append(out, "http://"+link.Addr())
+	}
+	return out
+}
