@@ -12,7 +12,10 @@ import (
 )
 
 func disks() []Fault {
-	return []Fault{{"fill disk", func(t *Target) bool { return t.Disk != "" }, fillDisk}}
+	return []Fault{
+		{"fill disk", func(t *Target) bool { return t.Disk != "" }, fillDisk},
+		{"fill disk of etcd", func(t *Target) bool { return t.MemberDisk != "" }, fillMemberDisk},
+	}
 }
 
 // fillDisk takes all space of the first server's disk, sometimes kills the server then, and gives the space back.
@@ -35,6 +38,24 @@ func fillDisk(ctx context.Context, t *Target, r *rand.Rand) error {
 		return t.Servers[0].StartBeside(ctx)
 	}
 	return t.Servers[0].AwaitReady(ctx)
+}
+
+// fillMemberDisk takes all space of the first member's disk, and gives it back. A member that cannot write ends itself, and its operator
+// starts it again when there is space. Sometimes it is killed before that.
+func fillMemberDisk(ctx context.Context, t *Target, r *rand.Rand) error {
+	filler := filepath.Join(t.MemberDisk, "filler")
+	if err := fill(filler); err != nil {
+		return err
+	}
+	during(ctx, silence(t, r))
+	if r.IntN(3) == 0 {
+		t.Etcd.Kill(0)
+	}
+	if err := os.Remove(filler); err != nil {
+		return fmt.Errorf("give the disk of etcd back: %w", err)
+	}
+	t.Etcd.Mend(0) //nolint:contextcheck // it has the context of the test
+	return nil
 }
 
 func fill(path string) error {

@@ -25,6 +25,8 @@ type Target struct {
 	Machines []*testnet.Machine
 	// Disk is the small file system with the data directory of the first server, or empty.
 	Disk string
+	// MemberDisk is the small file system with the data directory of the first member of etcd, or empty.
+	MemberDisk string
 	// Lease is how long a server may be silent before another one runs its loops; 0 for a server alone.
 	Lease time.Duration
 }

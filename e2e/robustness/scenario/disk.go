@@ -3,20 +3,18 @@ package scenario
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
-// smallDisk mounts a small file system at the server's data directory in dir.
-func smallDisk(t *testing.T, dir string) string {
+// smallDisk mounts a file system of such a size at a new directory, which it returns.
+func smallDisk(t *testing.T, disk, size string) string {
 	t.Helper()
-	disk := filepath.Join(dir, "server")
 	if err := os.Mkdir(disk, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "cara-robustness", disk).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size="+size+",mode=0700", "cara-robustness", disk).CombinedOutput(); err != nil {
 		testneed.Missing(t, "mount a small file system: %v: %s (it needs root)", err, out)
 	}
 	t.Cleanup(func() {

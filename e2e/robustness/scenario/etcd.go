@@ -14,7 +14,8 @@ import (
 	"github.com/caravanserai/cara/internal/test/testnet"
 )
 
-// members starts etcd. Each member has a network namespace of its own, where faults lose packets.
+// members starts etcd. Each member has a network namespace of its own, where faults lose packets,
+// and the first one a file system of its own, which faults fill.
 func (r *run) members(t *testing.T) {
 	t.Helper()
 	network, err := testnet.Start(t.Context(), r.Members)
@@ -24,7 +25,10 @@ func (r *run) members(t *testing.T) {
 	r.must(t, err)
 	t.Cleanup(func() { r.must(t, network.Close()) })
 	r.target.Machines = network.Machines
-	r.target.Etcd, r.target.Lease = testetcd.Start(t, testetcd.Config{Members: r.Members, Machines: network.Machines}), lease
+	dir := t.TempDir()
+	r.target.MemberDisk = smallDisk(t, filepath.Join(dir, "m0"), "384m") // etcd takes 128 MiB of it for its log at once
+	r.target.Etcd = testetcd.Start(t, testetcd.Config{Members: r.Members, Machines: network.Machines, Dir: dir, Args: []string{"--max-wals", "1"}})
+	r.target.Lease = lease
 }
 
 // etcdFlags are the flags of the server with this number. It reaches each member of etcd over a link of its own.

@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -67,7 +68,7 @@ func (r *run) servers(t *testing.T) {
 	for i := range max(1, r.Servers) {
 		dir := t.TempDir()
 		if i == 0 && r.SmallDisk {
-			r.target.Disk = smallDisk(t, dir)
+			r.target.Disk = smallDisk(t, filepath.Join(dir, "server"), "64m")
 		}
 		if r.Members > 0 {
 			flags = r.etcdFlags(t, i)

@@ -98,6 +98,15 @@ func (c *Cluster) Run(i int) {
 	c.await(i)
 }
 
+// Mend waits until a member answers, and starts it if it has ended.
+func (c *Cluster) Mend(i int) {
+	c.tb.Helper()
+	if c.members[i].Exited() {
+		c.launch(i)
+	}
+	c.await(i)
+}
+
 // Kill kills a member like a crash.
 func (c *Cluster) Kill(i int) {
 	c.tb.Helper()
