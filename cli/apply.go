@@ -60,11 +60,7 @@ func (o *applyOptions) store(ctx context.Context, objects []proto.Message, files
 	if o.dryRun {
 		return nil
 	}
-	conn, err := o.dial()
-	if err != nil {
-		return err
-	}
-	return files.Store(ctx, conn, objects)
+	return files.Store(ctx, o.app, objects)
 }
 
 func (o *applyOptions) run(ctx context.Context) error {
@@ -101,10 +97,6 @@ func (o *applyOptions) run(ctx context.Context) error {
 // applyAll applies objects with the fields of terms, in several calls if necessary, and calls tell with each result in
 // order.
 func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *carav1.ApplyRequest, tell func(*carav1.ApplyResult)) error {
-	conn, err := a.dial()
-	if err != nil {
-		return err
-	}
 	for len(objects) > 0 {
 		n, size := 0, 0
 		req := proto.CloneOf(terms)
@@ -117,7 +109,7 @@ func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *cara
 			n++
 		}
 		objects = objects[n:]
-		resp, err := carav1.NewApplyServiceClient(conn).Apply(ctx, req)
+		resp, err := carav1.NewApplyServiceClient(a).Apply(ctx, req)
 		if err != nil {
 			return err
 		}

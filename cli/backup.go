@@ -87,11 +87,7 @@ func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<2
 
 // copy writes the archive to w, and shows its progress once a second.
 func (o *backupOptions) copy(ctx context.Context, w io.Writer) (size int64, err error) {
-	conn, err := o.dial()
-	if err != nil {
-		return 0, err
-	}
-	stream, err := carav1.NewInfoServiceClient(conn).Backup(ctx, &emptypb.Empty{})
+	stream, err := carav1.NewInfoServiceClient(o.app).Backup(ctx, &emptypb.Empty{})
 	if err != nil {
 		return 0, err
 	}
@@ -144,10 +140,7 @@ func (o *backupProjectOptions) parse(args []string) error {
 }
 
 func (o *backupProjectOptions) run(ctx context.Context) error {
-	c, err := o.projects()
-	if err != nil {
-		return err
-	}
+	c := o.projects()
 	p, err := c.BackupProject(ctx, &carav1.BackupProjectRequest{Name: o.name})
 	if err != nil {
 		return err

@@ -76,11 +76,7 @@ type verbOptions struct {
 }
 
 func (o *verbOptions) run(ctx context.Context) error {
-	conn, err := o.dial()
-	if err != nil {
-		return err
-	}
-	done, err := o.change(ctx, conn, o.name)
+	done, err := o.change(ctx, o.app, o.name)
 	if err == nil {
 		o.done(done)
 	}

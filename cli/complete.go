@@ -36,13 +36,9 @@ func (c completion) ask(cmd *cobra.Command, call func(context.Context, grpc.Clie
 	if err := c.settle(cmd); err != nil { // completion runs without PersistentPreRun
 		return nil
 	}
-	conn, err := c.dial()
-	if err != nil {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
 	defer cancel()
-	names, err := call(ctx, conn)
+	names, err := call(ctx, c.app)
 	if err != nil {
 		return nil
 	}

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -19,15 +21,18 @@ import (
 	"github.com/caravanserai/cara/internal/settings"
 )
 
-// link is how a command reaches its cluster: the flags that choose it, the contexts, and the connection.
+// link is how a command reaches its cluster: the flags that choose it, the contexts, and the connection, which the first call
+// creates. It is a connection itself: a command whose server is unknown or unusable fails at its first call.
 type link struct {
 	server    string   // the addresses of --server, complete, separated by commas
 	servers   []string // as given
 	tokenFile string
 	caFile    string
 	context   string
-	file      string           // of the contexts
+	file      string // of the contexts
+	once      sync.Once
 	conn      *grpc.ClientConn // created by the first dial
+	failed    error            // of the first dial
 	reached   string           // address of the server behind conn
 	cluster   string           // name of the context in use; empty if there is none
 	loggedIn  bool             // the token in use is that of caractrl login
@@ -42,18 +47,34 @@ func (l *link) settle(cmd *cobra.Command) error {
 
 // dial connects to the server of the flags or of the context. Later calls return the same connection.
 func (l *link) dial() (*grpc.ClientConn, error) {
-	if l.conn != nil {
-		return l.conn, nil
+	l.once.Do(func() {
+		var target access.Context
+		if target, l.failed = l.access(); l.failed != nil {
+			return
+		}
+		if l.conn, l.failed = access.Dial(target); l.failed == nil {
+			l.reached = target.Server
+		}
+	})
+	return l.conn, l.failed
+}
+
+// Invoke makes one call, as a [grpc.ClientConnInterface].
+func (l *link) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	conn, err := l.dial()
+	if err != nil {
+		return err
 	}
-	target, err := l.access()
+	return conn.Invoke(ctx, method, args, reply, opts...)
+}
+
+// NewStream begins a stream, as a [grpc.ClientConnInterface].
+func (l *link) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	conn, err := l.dial()
 	if err != nil {
 		return nil, err
 	}
-	if l.conn, err = access.Dial(target); err != nil {
-		return nil, err
-	}
-	l.reached = target.Server
-	return l.conn, nil
+	return conn.NewStream(ctx, desc, method, opts...)
 }
 
 // close closes the connection, if there is one. It ignores an error, because the program is about to end.
@@ -156,14 +177,13 @@ func (l *link) chosen(file string) (access.Context, error) {
 	return access.Context{}, nil
 }
 
-// dialNamed dials, and shows a person which cluster the command will change, so that a wrong context is noticed. Scripts do not
-// see it.
-func (a *app) dialNamed() (*grpc.ClientConn, error) {
-	conn, err := a.dial()
+// nameCluster shows a person which cluster the command will change, so that a wrong context is noticed. Scripts do not see it.
+func (a *app) nameCluster() error {
+	_, err := a.dial()
 	if err == nil && term.IsTerminal(a.Err) {
 		fmt.Fprintln(a.Err, "cluster:", a.clusterText())
 	}
-	return conn, err
+	return err
 }
 
 // clusterText returns the context in use and its address; the address alone without a context.
@@ -234,12 +254,5 @@ func unreachable(err error) (cause string, ok bool) {
 	return cause, true
 }
 
-func (l *link) projects() (carav1.ProjectServiceClient, error) {
-	conn, err := l.dial()
-	return carav1.NewProjectServiceClient(conn), err
-}
-
-func (l *link) sources() (carav1.SourceServiceClient, error) {
-	conn, err := l.dial()
-	return carav1.NewSourceServiceClient(conn), err
-}
+func (l *link) projects() carav1.ProjectServiceClient { return carav1.NewProjectServiceClient(l) }
+func (l *link) sources() carav1.SourceServiceClient   { return carav1.NewSourceServiceClient(l) }

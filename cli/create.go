@@ -116,11 +116,7 @@ func (o *sourceOptions) parse(args []string) (err error) {
 }
 
 func (o *sourceOptions) run(ctx context.Context) error {
-	c, err := o.sources()
-	if err != nil {
-		return err
-	}
-	_, err = c.CreateSource(ctx, &carav1.CreateSourceRequest{Source: &carav1.Source{
+	_, err := o.sources().CreateSource(ctx, &carav1.CreateSourceRequest{Source: &carav1.Source{
 		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: o.name}, Spec: o.spec,
 	}})
 	if err == nil {
@@ -251,11 +247,7 @@ func (o *tokenOptions) parse(args []string) error {
 }
 
 func (o *tokenOptions) run(ctx context.Context) error {
-	conn, err := o.dial()
-	if err != nil {
-		return err
-	}
-	resp, err := carav1.NewTokenServiceClient(conn).CreateToken(ctx, &carav1.CreateTokenRequest{Token: o.token})
+	resp, err := carav1.NewTokenServiceClient(o.app).CreateToken(ctx, &carav1.CreateTokenRequest{Token: o.token})
 	if err != nil {
 		return err
 	}

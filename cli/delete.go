@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
@@ -64,7 +63,7 @@ func (o *deleteOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := o.dialNamed(); err != nil {
+	if err := o.nameCluster(); err != nil {
 		return err
 	}
 	code := 0
@@ -146,14 +145,10 @@ func (o *deleteOptions) declared() ([]kind.Ref, error) {
 
 // deleteOther deletes an object that is not a Project.
 func (o *deleteOptions) deleteOther(ctx context.Context, r kind.Ref) error {
-	conn, err := o.dial()
-	if err != nil {
-		return err
-	}
 	if r.Kind.Name == api.KindVolume {
-		return o.deleteVolume(ctx, conn, r.Name)
+		return o.deleteVolume(ctx, o.app, r.Name)
 	}
-	if err := r.Kind.Remove(ctx, conn, r.Name); err != nil {
+	if err := r.Kind.Remove(ctx, o.app, r.Name); err != nil {
 		return err
 	}
 	if r.Kind.Name == api.KindSource { // the record stays until the reconciler has released the projects
@@ -162,15 +157,15 @@ func (o *deleteOptions) deleteOther(ctx context.Context, r kind.Ref) error {
 	}
 	fmt.Fprintf(o.Out, "%s %q deleted\n", r.Kind.Lower(), r.Name)
 	if r.Kind.Name == api.KindSecret {
-		o.warnUsers(ctx, conn, r.Name)
+		o.warnUsers(ctx, r.Name)
 	}
 	return nil
 }
 
 // warnUsers names the sources that use a Secret themselves, because they can read nothing until it exists again. The Secret is deleted
 // whatever the answer is, so an error is not reported.
-func (o *deleteOptions) warnUsers(ctx context.Context, conn grpc.ClientConnInterface, secret string) {
-	list, err := carav1.NewSourceServiceClient(conn).ListSources(ctx, &carav1.ListRequest{})
+func (o *deleteOptions) warnUsers(ctx context.Context, secret string) {
+	list, err := o.sources().ListSources(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return
 	}
@@ -184,10 +179,7 @@ func (o *deleteOptions) warnUsers(ctx context.Context, conn grpc.ClientConnInter
 // deleteProjects deletes projects concurrently, and with --wait waits until they are gone. It prints results in the given
 // order and returns the highest exit code.
 func (o *deleteOptions) deleteProjects(ctx context.Context, names []string) (code int, err error) {
-	c, err := o.projects()
-	if err != nil {
-		return 0, err
-	}
+	c := o.projects()
 	type answer struct {
 		*carav1.DeleteProjectResponse
 		err error

@@ -147,10 +147,7 @@ func (o *diffOptions) printDiff(r *carav1.ApplyResult) {
 // diffSource shows how the cluster differs from a source's declaration, and returns the exit code. The server computes the
 // plan.
 func (o *diffOptions) diffSource(ctx context.Context, name string) (int, error) {
-	c, err := o.app.sources()
-	if err != nil {
-		return 0, err
-	}
+	c := o.app.sources()
 	source, err := c.GetSource(ctx, kind.ByName(name))
 	if err != nil {
 		return 0, err

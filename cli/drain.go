@@ -89,25 +89,24 @@ func (o *drainOptions) parse(args []string) error {
 }
 
 func (o *drainOptions) run(ctx context.Context) error {
-	conn, err := o.dialNamed()
-	if err != nil {
+	if err := o.nameCluster(); err != nil {
 		return err
 	}
-	err = changeNode(ctx, conn, o.name, func(s *carav1.NodeSpec) {
+	err := changeNode(ctx, o.app, o.name, func(s *carav1.NodeSpec) {
 		s.Unschedulable, s.Draining, s.DrainMaxParallel, s.DrainMoveData = true, true, o.parallel, o.moveData
 	})
 	if err != nil {
 		return err
 	}
-	return o.wait(ctx, conn)
+	return o.wait(ctx)
 }
 
 // wait follows a drain to its end. If the connection to the server is lost, it waits for the server, which then continues
 // the drain.
-func (o *drainOptions) wait(ctx context.Context, conn grpc.ClientConnInterface) error {
+func (o *drainOptions) wait(ctx context.Context) error {
 	d := progress.NewDrain(o.name)
 	err := o.untilEnded(ctx, o.timeout, followed{
-		watch: func(ctx context.Context) error { return o.follow(ctx, conn, d) }, remains: d.Remains, lost: d.Lost,
+		watch: func(ctx context.Context) error { return o.follow(ctx, d) }, remains: d.Remains, lost: d.Lost,
 	})
 	if err != nil {
 		return err
@@ -120,8 +119,8 @@ func (o *drainOptions) wait(ctx context.Context, conn grpc.ClientConnInterface) 
 }
 
 // follow shows the progress until the node is drained (nil) or the watch ends.
-func (o *drainOptions) follow(ctx context.Context, conn grpc.ClientConnInterface, d *progress.Drain) error {
-	stream, err := carav1.NewWatchServiceClient(conn).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject}})
+func (o *drainOptions) follow(ctx context.Context, d *progress.Drain) error {
+	stream, err := carav1.NewWatchServiceClient(o.app).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject}})
 	if err != nil {
 		return err
 	}

@@ -48,15 +48,12 @@ func (o *execOptions) parse(args []string) error {
 }
 
 func (o *execOptions) run(ctx context.Context) error {
-	c, err := o.projects()
-	if err != nil {
-		return err
-	}
 	start := &carav1.ExecStart{
 		Name: o.project, Service: o.service, Command: o.command, Stdin: o.stdin, Tty: o.tty, User: o.user, WorkingDir: o.directory,
 	}
 	var terminal *term.Screen
 	if o.tty {
+		var err error
 		if terminal, err = term.OpenScreen(o.In, o.Out, o.stdin); err != nil {
 			return err
 		}
@@ -65,7 +62,7 @@ func (o *execOptions) run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.Exec(ctx)
+	stream, err := o.projects().Exec(ctx)
 	if err != nil {
 		return err
 	}

@@ -135,14 +135,10 @@ func (o *getOptions) misplaced() string {
 }
 
 func (o *getOptions) run(ctx context.Context) error {
-	conn, err := o.dial()
-	if err != nil {
-		return err
-	}
 	if o.watch {
-		return o.follow(ctx, conn)
+		return o.follow(ctx)
 	}
-	objects, err := o.fetch(ctx, conn)
+	objects, err := o.fetch(ctx)
 	if err != nil {
 		return err
 	}
@@ -167,13 +163,13 @@ func (o *getOptions) run(ctx context.Context) error {
 func (o *getOptions) table() bool { return o.output == "" || o.output == kind.Wide }
 
 // fetch returns the named objects, or all that match the filters.
-func (o *getOptions) fetch(ctx context.Context, conn grpc.ClientConnInterface) ([]proto.Message, error) {
+func (o *getOptions) fetch(ctx context.Context) ([]proto.Message, error) {
 	if len(o.names) == 0 {
-		return o.kind.List(ctx, conn, o.Filter)
+		return o.kind.List(ctx, o.app, o.Filter)
 	}
 	get := o.kind.Get
 	if get == nil {
-		all, err := o.kind.List(ctx, conn, o.Filter)
+		all, err := o.kind.List(ctx, o.app, o.Filter)
 		if err != nil {
 			return nil, err
 		}
@@ -182,7 +178,7 @@ func (o *getOptions) fetch(ctx context.Context, conn grpc.ClientConnInterface) (
 	found := make([]proto.Message, len(o.names))
 	for i, name := range o.names {
 		var err error
-		if found[i], err = get(ctx, conn, name); err != nil {
+		if found[i], err = get(ctx, o.app, name); err != nil {
 			return nil, err
 		}
 	}
@@ -209,11 +205,11 @@ func (o *getOptions) row(obj proto.Message) []term.Cell {
 }
 
 // follow shows the objects in one table, then every change as a row, until it is interrupted.
-func (o *getOptions) follow(ctx context.Context, conn grpc.ClientConnInterface) error {
+func (o *getOptions) follow(ctx context.Context) error {
 	if len(o.names) == 1 {
 		o.Name = o.names[0]
 	}
-	recv, err := o.kind.Watch(ctx, conn, o.Filter)
+	recv, err := o.kind.Watch(ctx, o.app, o.Filter)
 	if err != nil {
 		return err
 	}
@@ -306,15 +302,11 @@ func (o *describeOptions) parse(args []string) (err error) {
 }
 
 func (o *describeOptions) run(ctx context.Context) error {
-	conn, err := o.dial()
-	if err != nil {
-		return err
-	}
 	for i, r := range o.objects {
 		if i > 0 {
 			fmt.Fprintln(o.Out)
 		}
-		if err := (kind.Page{Out: o.Out, Now: o.now(), Conn: conn}).Describe(ctx, r); err != nil {
+		if err := (kind.Page{Out: o.Out, Now: o.now(), Conn: o.app}).Describe(ctx, r); err != nil {
 			return err
 		}
 	}

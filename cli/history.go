@@ -39,11 +39,7 @@ func (o *historyOptions) parse(args []string) (err error) {
 }
 
 func (o *historyOptions) run(ctx context.Context) error {
-	c, err := o.projects()
-	if err != nil {
-		return err
-	}
-	h, err := c.GetProjectHistory(ctx, kind.ByName(o.name))
+	h, err := o.projects().GetProjectHistory(ctx, kind.ByName(o.name))
 	if err != nil {
 		return err
 	}
@@ -101,10 +97,7 @@ func (o *rollbackOptions) parse(args []string) (err error) {
 }
 
 func (o *rollbackOptions) run(ctx context.Context) error {
-	c, err := o.projects()
-	if err != nil {
-		return err
-	}
+	c := o.projects()
 	before, err := c.GetProject(ctx, kind.ByName(o.name))
 	if err != nil {
 		return err

@@ -184,11 +184,7 @@ func (o *whoamiOptions) parse([]string) error {
 }
 
 func (o *whoamiOptions) run(ctx context.Context) error {
-	conn, err := o.dial()
-	if err != nil {
-		return err
-	}
-	info, err := carav1.NewInfoServiceClient(conn).GetInfo(ctx, &emptypb.Empty{})
+	info, err := carav1.NewInfoServiceClient(o.app).GetInfo(ctx, &emptypb.Empty{})
 	if err != nil {
 		return err
 	}

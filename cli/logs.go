@@ -62,10 +62,7 @@ func tailOf(lines int32) int32 {
 }
 
 func (o *logsOptions) run(ctx context.Context) error {
-	c, err := o.projects()
-	if err != nil {
-		return err
-	}
+	c := o.projects()
 	req := &carav1.LogsRequest{Name: o.project, Services: o.services, Follow: o.follow, Tail: tailOf(o.tail), Previous: o.previous}
 	if o.since > 0 {
 		req.Since = timestamppb.New(o.now().Add(-o.since))

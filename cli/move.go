@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
@@ -61,11 +60,10 @@ func (o *moveOptions) parse(args []string) error {
 }
 
 func (o *moveOptions) run(ctx context.Context) error {
-	conn, err := o.dialNamed()
-	if err != nil {
+	if err := o.nameCluster(); err != nil {
 		return err
 	}
-	c := carav1.NewProjectServiceClient(conn)
+	c := o.projects()
 	if o.cancel {
 		return o.cancelMove(ctx, c, "stays on its node: the move is cancelled")
 	}
@@ -74,7 +72,7 @@ func (o *moveOptions) run(ctx context.Context) error {
 		return err
 	}
 	if o.wait {
-		return o.followMove(ctx, conn, o.timeout, progress.NewMove(o.name, o.to, p.GetStatus().GetMove().GetId()))
+		return o.followMove(ctx, o.timeout, progress.NewMove(o.name, o.to, p.GetStatus().GetMove().GetId()))
 	}
 	o.done(fmt.Sprintf("moves to %s; caractrl move %s --to %s --wait shows the progress", o.to, o.name, o.to))
 	return nil
@@ -104,10 +102,10 @@ func (o *named) cancelMove(ctx context.Context, c carav1.ProjectServiceClient, d
 
 // followMove shows the progress of a move or a restore until its end. If the connection to the server is lost, it waits for
 // the server, which then continues the move.
-func (o *named) followMove(ctx context.Context, conn grpc.ClientConnInterface, timeout time.Duration, m *progress.Move) error {
+func (o *named) followMove(ctx context.Context, timeout time.Duration, m *progress.Move) error {
 	live := term.NewLive(o.Err)
 	err := o.untilEnded(ctx, timeout, followed{
-		watch: func(ctx context.Context) error { return o.watchMove(ctx, conn, m, live) }, remains: m.Remains, lost: m.Lost,
+		watch: func(ctx context.Context) error { return o.watchMove(ctx, m, live) }, remains: m.Remains, lost: m.Lost,
 	})
 	if err != nil {
 		return err
@@ -120,8 +118,8 @@ func (o *named) followMove(ctx context.Context, conn grpc.ClientConnInterface, t
 
 // watchMove shows the progress until the move or the watch ends. A terminal shows one line that is redrawn, other outputs get
 // lines.
-func (o *named) watchMove(ctx context.Context, conn grpc.ClientConnInterface, m *progress.Move, live *term.Live) error {
-	stream, err := carav1.NewProjectServiceClient(conn).WatchProjects(ctx, &carav1.WatchProjectsRequest{Name: o.name})
+func (o *named) watchMove(ctx context.Context, m *progress.Move, live *term.Live) error {
+	stream, err := o.projects().WatchProjects(ctx, &carav1.WatchProjectsRequest{Name: o.name})
 	if err != nil {
 		return err
 	}

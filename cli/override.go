@@ -85,11 +85,7 @@ func (o *overrideOptions) parse(args []string) (err error) {
 }
 
 func (o *overrideOptions) run(ctx context.Context) error {
-	c, err := o.projects()
-	if err != nil {
-		return err
-	}
-	over, err := c.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: o.name, Terms: o.terms})
+	over, err := o.projects().OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: o.name, Terms: o.terms})
 	if err == nil {
 		o.done("is overridden " + kind.UntilWhen(o.now(), over) + ": git does not change it")
 	}

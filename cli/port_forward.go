@@ -74,11 +74,7 @@ func parseMapping(arg string) (mapping, error) {
 }
 
 func (o *portForwardOptions) run(ctx context.Context) error {
-	c, err := o.projects()
-	if err != nil {
-		return err
-	}
-	t, err := o.resolve(ctx, c)
+	t, err := o.resolve(ctx, o.projects())
 	if err != nil {
 		return err
 	}

@@ -37,11 +37,7 @@ func newRestart(a *app) *cobra.Command {
 }
 
 func (o *restartOptions) run(ctx context.Context) error {
-	c, err := o.projects()
-	if err != nil {
-		return err
-	}
-	if _, err := c.RestartProject(ctx, &carav1.RestartProjectRequest{Name: o.project, Services: o.services}); err != nil {
+	if _, err := o.projects().RestartProject(ctx, &carav1.RestartProjectRequest{Name: o.project, Services: o.services}); err != nil {
 		return err
 	}
 	fmt.Fprintf(o.Out, "project/%s is restarted\n", term.Line(o.project))
@@ -76,12 +72,8 @@ func (o *extendOptions) parse(args []string) error {
 }
 
 func (o *extendOptions) run(ctx context.Context) error {
-	c, err := o.projects()
-	if err != nil {
-		return err
-	}
 	o.req.Name = o.name
-	p, err := c.ExtendProject(ctx, &o.req)
+	p, err := o.projects().ExtendProject(ctx, &o.req)
 	if err == nil {
 		o.done("expires " + term.Until(o.now(), api.Expiry(p)).Text)
 	}

@@ -70,11 +70,10 @@ func (o *restoreOptions) parse(args []string) error {
 }
 
 func (o *restoreOptions) run(ctx context.Context) error {
-	conn, err := o.dialNamed()
-	if err != nil {
+	if err := o.nameCluster(); err != nil {
 		return err
 	}
-	c := carav1.NewProjectServiceClient(conn)
+	c := o.projects()
 	if o.cancel {
 		return o.cancelMove(ctx, c, "keeps its data: the restore is cancelled")
 	}
@@ -83,7 +82,7 @@ func (o *restoreOptions) run(ctx context.Context) error {
 		return err
 	}
 	if o.wait {
-		return o.followMove(ctx, conn, o.timeout, progress.NewRestore(o.name, o.as, p))
+		return o.followMove(ctx, o.timeout, progress.NewRestore(o.name, o.as, p))
 	}
 	on := ""
 	if node := p.GetStatus().GetMove().GetTo(); node != "" {

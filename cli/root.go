@@ -124,7 +124,7 @@ func newExplain(a *app) *cobra.Command { return explain.Command(a.Out) }
 
 func newEdit(a *app) *cobra.Command {
 	override := &overrideFlags{}
-	cmd := edit.Command(edit.Cluster{In: a.In, Out: a.Out, Err: a.Err, Dial: a.dial, Terms: override.terms})
+	cmd := edit.Command(edit.Cluster{In: a.In, Out: a.Out, Err: a.Err, Conn: a, Terms: override.terms})
 	override.add(cmd)
 	cmd.ValidArgsFunction = completion{a}.refs(edit.Can)
 	return cmd
@@ -167,11 +167,7 @@ func (o *versionOptions) run(ctx context.Context) error {
 	if o.client {
 		return nil
 	}
-	conn, err := o.dial()
-	if err != nil {
-		return err
-	}
-	info, err := carav1.NewInfoServiceClient(conn).GetInfo(ctx, &emptypb.Empty{})
+	info, err := carav1.NewInfoServiceClient(o.app).GetInfo(ctx, &emptypb.Empty{})
 	if err != nil {
 		return err
 	}

@@ -56,11 +56,7 @@ func (o *confirmOptions) parse(args []string) error {
 }
 
 func (o *confirmOptions) run(ctx context.Context) error {
-	c, err := o.sources()
-	if err != nil {
-		return err
-	}
-	if _, err := c.ConfirmSource(ctx, &carav1.ConfirmSourceRequest{Name: o.source, Revision: o.revision}); err != nil {
+	if _, err := o.sources().ConfirmSource(ctx, &carav1.ConfirmSourceRequest{Name: o.source, Revision: o.revision}); err != nil {
 		return err
 	}
 	fmt.Fprintf(o.Out, "source/%s: the prune of %s is released\n", term.Line(o.source), term.Clean(o.revision))
@@ -111,10 +107,7 @@ func (o *reconcileOptions) parse(args []string) error {
 }
 
 func (o *reconcileOptions) run(ctx context.Context) error {
-	c, err := o.sources()
-	if err != nil {
-		return err
-	}
+	c := o.sources()
 	end := time.Now().Add(o.timeout)
 	resp, err := c.ReconcileSource(ctx, kind.ByName(o.name))
 	switch {

@@ -50,10 +50,7 @@ func (o *topOptions) parse(args []string) error {
 }
 
 func (o *topOptions) run(ctx context.Context) error {
-	c, err := o.projects()
-	if err != nil {
-		return err
-	}
+	c := o.projects()
 	var services []string
 	if o.service != "" {
 		services = []string{o.service}

@@ -25,10 +25,7 @@ func newTrace(a *app) *cobra.Command {
 }
 
 func (o *traceOptions) run(ctx context.Context) error {
-	c, err := o.projects()
-	if err != nil {
-		return err
-	}
+	c := o.projects()
 	p, err := c.GetProject(ctx, kind.ByName(o.name))
 	if api.IsNotFound(err) {
 		return o.gone(ctx, c, err)
@@ -36,7 +33,7 @@ func (o *traceOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	claim, err := kind.ClaimOn(ctx, o.conn, p)
+	claim, err := kind.ClaimOn(ctx, o.app, p)
 	if err != nil {
 		return err
 	}
@@ -108,11 +105,7 @@ func (o *traceOptions) source(ctx context.Context, p *carav1.Project, claim *car
 	if !owned {
 		return "none, it belongs to " + api.OrNobody(owner), nil
 	}
-	c, err := o.sources()
-	if err != nil {
-		return "", err
-	}
-	s, err := c.GetSource(ctx, kind.ByName(name))
+	s, err := o.sources().GetSource(ctx, kind.ByName(name))
 	switch {
 	case api.IsNotFound(err):
 		return owner + ", which is gone", nil

@@ -144,11 +144,10 @@ func newRecreate(a *app) *cobra.Command {
 }
 
 func (o *recreateOptions) run(ctx context.Context) error {
-	conn, err := o.dialNamed()
-	if err != nil {
+	if err := o.nameCluster(); err != nil {
 		return err
 	}
-	c := carav1.NewVolumeServiceClient(conn)
+	c := carav1.NewVolumeServiceClient(o.app)
 	v, err := c.GetVolume(ctx, kind.ByName(o.name))
 	if err != nil {
 		return err

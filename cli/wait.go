@@ -32,17 +32,13 @@ func (a *app) await(ctx context.Context, w *waiting, timeout time.Duration) erro
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	c, err := a.projects()
-	if err != nil {
-		return err
-	}
 	req := &carav1.WatchProjectsRequest{}
 	if len(w.open) == 1 {
 		for name := range w.open {
 			req.Name = name
 		}
 	}
-	stream, err := c.WatchProjects(ctx, req)
+	stream, err := a.projects().WatchProjects(ctx, req)
 	if timedOut(err) {
 		return term.Exit{Code: term.ExitTimeout, Message: fmt.Sprintf("%s has not answered within %s", term.Clean(a.reached), timeout)}
 	}
@@ -306,11 +302,7 @@ func (a *app) printPorts(ctx context.Context, projects map[string]*carav1.Projec
 	if len(with) == 0 {
 		return nil
 	}
-	conn, err := a.dial()
-	if err != nil {
-		return err
-	}
-	nodes, err := carav1.NewNodeServiceClient(conn).ListNodes(ctx, &carav1.ListRequest{})
+	nodes, err := carav1.NewNodeServiceClient(a).ListNodes(ctx, &carav1.ListRequest{})
 	if api.Code(err) == codes.PermissionDenied {
 		return nil
 	}

@@ -37,10 +37,7 @@ func (a *app) absence(ctx context.Context, w *waiting) map[string]string {
 }
 
 func (a *app) explainAbsence(ctx context.Context, why map[string]string) error {
-	c, err := a.sources()
-	if err != nil {
-		return err
-	}
+	c := a.sources()
 	sources, err := c.ListSources(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return err

@@ -99,10 +99,7 @@ func (o *waitOptions) run(ctx context.Context) error {
 
 func (o *waitOptions) project(ctx context.Context) error {
 	if o.state == forDeleted {
-		c, err := o.projects()
-		if err == nil {
-			err = waitGone(ctx, c, o.object.Name, o.timeout)
-		}
+		err := waitGone(ctx, o.projects(), o.object.Name, o.timeout)
 		if err == nil {
 			fmt.Fprintf(o.Out, "project %q is gone\n", o.object.Name)
 		}
@@ -115,13 +112,9 @@ func (o *waitOptions) project(ctx context.Context) error {
 
 // source waits until a source is ready or gone, and shows each state on the way.
 func (o *waitOptions) source(ctx context.Context) error {
-	c, err := o.sources()
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	stream, err := c.WatchSources(ctx, &carav1.WatchObjectsRequest{})
+	stream, err := o.sources().WatchSources(ctx, &carav1.WatchObjectsRequest{})
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ const sendWithin = time.Minute
 type Cluster struct {
 	In       io.Reader
 	Out, Err io.Writer
-	Dial     func() (*grpc.ClientConn, error)
+	Conn     grpc.ClientConnInterface
 	// Terms returns the override that the person asked for; nil if there is none.
 	Terms func() (*carav1.OverrideTerms, error)
 }
@@ -59,11 +59,7 @@ func Command(c Cluster) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			conn, err := c.Dial()
-			if err != nil {
-				return err
-			}
-			s := &session{Cluster: c, conn: conn, ref: ref, terms: terms}
+			s := &session{Cluster: c, ref: ref, terms: terms}
 			return s.run(cmd.Context())
 		},
 	}
@@ -87,7 +83,6 @@ func parse(args []string) (kind.Ref, error) {
 // session is one run of the command.
 type session struct {
 	Cluster
-	conn     grpc.ClientConnInterface
 	ref      kind.Ref
 	terms    *carav1.OverrideTerms
 	original proto.Message // without what the server sets
@@ -105,7 +100,7 @@ func (s *session) run(ctx context.Context) error {
 
 // open fetches the object, and asks whether the person may change it before they write anything.
 func (s *session) open(ctx context.Context) error {
-	found, err := s.ref.Kind.Get(ctx, s.conn, s.ref.Name)
+	found, err := s.ref.Kind.Get(ctx, s.Conn, s.ref.Name)
 	if err != nil {
 		return err
 	}
@@ -159,7 +154,7 @@ func (s *session) send(ctx context.Context, m proto.Message) (*carav1.Problem, e
 		if err != nil || problem.GetTitle() != api.TitleConflict {
 			return problem, err
 		}
-		now, err := s.ref.Kind.Get(ctx, s.conn, s.ref.Name)
+		now, err := s.ref.Kind.Get(ctx, s.Conn, s.ref.Name)
 		if err != nil || api.Meta(now).GetUid() != s.uid || api.Meta(now).GetResourceVersion() == s.version || !proto.Equal(declared(now), s.original) {
 			return problem, nil
 		}
@@ -173,7 +168,7 @@ func (s *session) apply(ctx context.Context, m proto.Message, dryRun bool) (*car
 	defer cancel()
 	m = proto.Clone(m)
 	api.Meta(m).ResourceVersion = s.version
-	resp, err := carav1.NewApplyServiceClient(s.conn).Apply(ctx, &carav1.ApplyRequest{Objects: []*carav1.Object{api.Wrap(m)}, DryRun: dryRun, Override: s.terms})
+	resp, err := carav1.NewApplyServiceClient(s.Conn).Apply(ctx, &carav1.ApplyRequest{Objects: []*carav1.Object{api.Wrap(m)}, DryRun: dryRun, Override: s.terms})
 	if err != nil {
 		return nil, err
 	}
