@@ -77,11 +77,7 @@ func (o *deleteOptions) run(ctx context.Context) error {
 		for ; len(refs) > 0 && refs[0].Kind.Name == api.KindProject; refs = refs[1:] {
 			names = append(names, refs[0].Name)
 		}
-		exit, err := o.deleteProjects(ctx, names)
-		if err != nil {
-			return err
-		}
-		code = max(code, exit)
+		code = max(code, o.deleteProjects(ctx, names))
 	}
 	if code > 0 {
 		return term.Exit{Code: code}
@@ -178,7 +174,7 @@ func (o *deleteOptions) warnUsers(ctx context.Context, secret string) {
 
 // deleteProjects deletes projects concurrently, and with --wait waits until they are gone. It prints results in the given
 // order and returns the highest exit code.
-func (o *deleteOptions) deleteProjects(ctx context.Context, names []string) (code int, err error) {
+func (o *deleteOptions) deleteProjects(ctx context.Context, names []string) (code int) {
 	c := o.projects()
 	type answer struct {
 		*carav1.DeleteProjectResponse
@@ -204,7 +200,7 @@ func (o *deleteOptions) deleteProjects(ctx context.Context, names []string) (cod
 			fmt.Fprintf(o.Out, "project %q deleted\n", name)
 		}
 	})
-	return code, nil
+	return code
 }
 
 // maxDeletions is how many projects are deleted concurrently.

@@ -210,10 +210,7 @@ func (s Certificates) DeleteCertificate(ctx context.Context, req *carav1.DeleteC
 		rules.TellCertificate(t, host, "", "", "")
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &emptypb.Empty{}, nil
+	return &emptypb.Empty{}, err
 }
 
 // GetAcmeAccount returns an account with its key.

@@ -16,48 +16,17 @@ import (
 
 // CreateNode creates a node before its agent joins.
 func (s Nodes) CreateNode(ctx context.Context, req *carav1.CreateNodeRequest) (*carav1.Node, error) {
-	var out *carav1.Node
-	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		name := req.GetNode().GetMetadata().GetName()
-		if _, exists := state.Read[*carav1.Node](t, name); exists {
-			return api.AlreadyExists("node %q already exists", name)
-		}
-		_, out = declareNode(t, req.GetNode())
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return s.OverlayNode(out), answerCreated(ctx)
+	return create(ctx, s.DB, req.GetNode(), declareNode, s.OverlayNode)
 }
 
 // PutNode creates or replaces a node's labels, annotations and spec.
 func (s Nodes) PutNode(ctx context.Context, req *carav1.PutNodeRequest) (*carav1.Node, error) {
-	want := ifMatch(ctx, req.GetNode().GetMetadata().GetResourceVersion())
-	var before, out *carav1.Node
-	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		if err := rules.MustMatch(t, api.KindNode, req.GetNode(), want); err != nil {
-			return err
-		}
-		before, out = declareNode(t, req.GetNode())
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if before == nil {
-		return s.OverlayNode(out), answerCreated(ctx)
-	}
-	return s.OverlayNode(out), nil
+	return put(ctx, s.DB, req.GetNode(), declareNode, s.OverlayNode)
 }
 
 // GetNode returns one node.
 func (s Nodes) GetNode(_ context.Context, req *carav1.GetRequest) (*carav1.Node, error) {
-	n, ok := state.Get[*carav1.Node](s.DB.Cache, req.GetName())
-	if !ok {
-		return nil, rules.NotFound(api.KindNode, req.GetName())
-	}
-	return s.OverlayNode(n), nil
+	return shown(s.DB.Cache, req.GetName(), s.OverlayNode)
 }
 
 // ListNodes returns nodes sorted by name.
@@ -84,12 +53,12 @@ func (s Nodes) WatchNodes(req *carav1.WatchObjectsRequest, out carav1.NodeServic
 }
 
 // declareNode creates or changes a node.
-func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node) {
+func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node, err error) {
 	old, exists := state.Read[*carav1.Node](t, in.GetMetadata().GetName())
 	if !exists {
 		n := NewNode(t, in.GetMetadata(), in.GetSpec())
 		t.Put(n)
-		return nil, n
+		return nil, n, nil
 	}
 	labels, notes := in.GetMetadata().GetLabels(), in.GetMetadata().GetAnnotations()
 	spec := in.GetSpec()
@@ -98,7 +67,7 @@ func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node) {
 	}
 	sameSpec := proto.Equal(old.GetSpec(), spec)
 	if sameSpec && maps.Equal(old.GetMetadata().GetLabels(), labels) && maps.Equal(old.GetMetadata().GetAnnotations(), notes) {
-		return old, old
+		return old, old, nil
 	}
 	n := proto.CloneOf(old)
 	meta := proto.CloneOf(in.GetMetadata())
@@ -111,7 +80,7 @@ func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node) {
 	n.Status.State = NodeState(n, n.GetStatus().GetState() != api.NodeNotReady)
 	beginDrain(t, n)
 	t.Put(n)
-	return old, n
+	return old, n, nil
 }
 
 // NewNode creates a node that has sent no heartbeat yet.
@@ -154,15 +123,6 @@ func specWords(spec *carav1.NodeSpec) string {
 	return "unschedulable=" + strconv.FormatBool(spec.GetUnschedulable()) + " draining=" + strconv.FormatBool(spec.GetDraining())
 }
 
-// applyNode applies a node.
-func applyNode(t *state.Tx, m proto.Message, _ rules.ApplyTerms) (before, after proto.Message, err error) {
-	old, now := declareNode(t, m.(*carav1.Node))
-	if old == nil {
-		return nil, now, nil
-	}
-	return old, now, nil
-}
-
 // beginDrain updates the condition Drained with the spec: absent while the node is not draining, False when draining
 // begins. Only the scheduler sets it to True.
 func beginDrain(t *state.Tx, n *carav1.Node) {
@@ -182,11 +142,8 @@ func beginDrain(t *state.Tx, n *carav1.Node) {
 func (s Nodes) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDrainedRequest) (*carav1.Node, error) {
 	var out *carav1.Node
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		n, ok := state.Read[*carav1.Node](t, req.GetName())
-		if !ok {
-			return rules.NotFound(api.KindNode, req.GetName())
-		}
-		if err := rules.MustBe(n, "", req.GetResourceVersion()); err != nil {
+		n, err := rules.Named[*carav1.Node](t, req.GetName(), "", req.GetResourceVersion())
+		if err != nil {
 			return err
 		}
 		if !n.GetSpec().GetDraining() {

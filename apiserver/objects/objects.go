@@ -107,7 +107,7 @@ func New(s Service) *Service {
 // appliers returns the appliers of the kinds that can be applied.
 func appliers() map[string]applier {
 	return map[string]applier{
-		api.KindNode:    applyNode,
+		api.KindNode:    apply(declareNode),
 		api.KindSecret:  applySecret,
 		api.KindProject: rules.ApplyProject,
 		api.KindSource:  applySource,

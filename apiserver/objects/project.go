@@ -14,41 +14,19 @@ import (
 
 // CreateProject creates a project.
 func (s Projects) CreateProject(ctx context.Context, req *carav1.CreateProjectRequest) (*carav1.Project, error) {
-	var out *carav1.Project
-	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		name := req.GetProject().GetMetadata().GetName()
-		if _, exists := state.Read[*carav1.Project](t, name); exists {
-			return api.AlreadyExists("project %q already exists", name)
-		}
-		_, after, err := rules.DeclareProject(t, req.GetProject(), nil)
-		out = after
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return out, answerCreated(ctx)
+	return create(ctx, s.DB, req.GetProject(), declareProject, asStored)
 }
 
 // PutProject creates or replaces a project.
 func (s Projects) PutProject(ctx context.Context, req *carav1.PutProjectRequest) (*carav1.Project, error) {
-	want := ifMatch(ctx, req.GetProject().GetMetadata().GetResourceVersion())
-	var before, out *carav1.Project
-	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
-		if err := rules.MustMatch(t, api.KindProject, req.GetProject(), want); err != nil {
-			return err
-		}
-		before, out, err = rules.DeclareProject(t, req.GetProject(), nil)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if before == nil {
-		return out, answerCreated(ctx)
-	}
-	return out, nil
+	return put(ctx, s.DB, req.GetProject(), declareProject, asStored)
 }
+
+func declareProject(t *state.Tx, in *carav1.Project) (before, after *carav1.Project, err error) {
+	return rules.DeclareProject(t, in, nil)
+}
+
+func asStored(p *carav1.Project) *carav1.Project { return p }
 
 // DeleteProject begins a project's deletion and waits a short time for its end. A project that never had a node is deleted
 // immediately.
@@ -90,11 +68,8 @@ func (s *Service) awaitGone(ctx context.Context, gone func() bool) error {
 // RemoveProject removes the record of a Terminated project.
 func (s Projects) RemoveProject(ctx context.Context, req *carav1.RemoveProjectRequest) (*empty, error) {
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		p, ok := state.Read[*carav1.Project](t, req.GetName())
-		if !ok {
-			return rules.NotFound(api.KindProject, req.GetName())
-		}
-		if err := rules.MustBe(p, req.GetUid(), ""); err != nil {
+		p, err := rules.Named[*carav1.Project](t, req.GetName(), req.GetUid(), "")
+		if err != nil {
 			return err
 		}
 		return rules.RemoveProject(t, p, api.RoleGC, "nothing is left of it")

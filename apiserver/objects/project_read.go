@@ -7,18 +7,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // GetProject returns one project.
 func (s Projects) GetProject(_ context.Context, req *carav1.GetRequest) (*carav1.Project, error) {
-	p, ok := state.Get[*carav1.Project](s.DB.Cache, req.GetName())
-	if !ok {
-		return nil, rules.NotFound(api.KindProject, req.GetName())
-	}
-	return s.overlayProject(p), nil
+	return shown(s.DB.Cache, req.GetName(), s.overlayProject)
 }
 
 // ListProjects returns projects sorted by name.

@@ -83,11 +83,8 @@ func (s Projects) decide(req *carav1.ScheduleProjectRequest, out **carav1.Projec
 		if err := (Volumes{Service: s.Service}).awaitInventories(t.Seen, req); err != nil {
 			return err
 		}
-		old, ok := state.Read[*carav1.Project](t, req.GetName())
-		if !ok {
-			return rules.NotFound(api.KindProject, req.GetName())
-		}
-		if err := rules.MustBe(old, "", req.GetResourceVersion()); err != nil {
+		old, err := rules.Named[*carav1.Project](t, req.GetName(), "", req.GetResourceVersion())
+		if err != nil {
 			return err
 		}
 		p := proto.CloneOf(old)

@@ -43,6 +43,65 @@ func listed[T proto.Message](r state.Reader, req *carav1.ListRequest, show func(
 	return items, meta, nil
 }
 
+// shown returns an object as show shows it.
+func shown[T proto.Message](r state.Reader, name string, show func(T) T) (T, error) {
+	m, ok := state.Get[T](r, name)
+	if !ok {
+		return m, rules.NotFound(state.KindOf[T](), name)
+	}
+	return show(m), nil
+}
+
+// declare creates or changes an object for a person. It returns the object before, which is zero if there was none, and after.
+type declare[T proto.Message] func(t *state.Tx, in T) (before, after T, err error)
+
+// apply returns the applier of a kind that is declared.
+func apply[T proto.Message](do declare[T]) applier {
+	return func(t *state.Tx, m proto.Message, _ rules.ApplyTerms) (before, after proto.Message, err error) {
+		_, exists := state.Read[T](t, api.Meta(m).GetName())
+		old, now, err := do(t, m.(T))
+		if err != nil || !exists {
+			return nil, now, err
+		}
+		return old, now, nil
+	}
+}
+
+// create stores an object that does not exist yet, and returns it as show shows it.
+func create[T proto.Message](ctx context.Context, db *state.DB, in T, do declare[T], show func(T) T) (out T, err error) {
+	err = db.Transact(ctx, func(t *state.Tx) (err error) {
+		if _, exists := state.Read[T](t, api.Meta(in).GetName()); exists {
+			return api.AlreadyExists("%s already exists", rules.Describe(in))
+		}
+		_, out, err = do(t, in)
+		return err
+	})
+	if err != nil {
+		return *new(T), err
+	}
+	return show(out), answerCreated(ctx)
+}
+
+// put creates or replaces an object, if it is as the caller requires, and returns it as show shows it.
+func put[T proto.Message](ctx context.Context, db *state.DB, in T, do declare[T], show func(T) T) (out T, err error) {
+	want, exists := ifMatch(ctx, api.Meta(in).GetResourceVersion()), false
+	err = db.Transact(ctx, func(t *state.Tx) (err error) {
+		if err := rules.MustMatch(t, state.KindOf[T](), in, want); err != nil {
+			return err
+		}
+		_, exists = state.Read[T](t, api.Meta(in).GetName())
+		_, out, err = do(t, in)
+		return err
+	})
+	if err == nil && !exists {
+		err = answerCreated(ctx)
+	}
+	if err != nil {
+		return *new(T), err
+	}
+	return show(out), nil
+}
+
 // Validate checks a request against the contract. If a request contains one object, Validate checks that object, so that
 // the field names in the answer are those of the manifest.
 func Validate(req proto.Message) error {

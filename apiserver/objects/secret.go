@@ -22,48 +22,17 @@ import (
 
 // CreateSecret creates a secret.
 func (s Secrets) CreateSecret(ctx context.Context, req *carav1.CreateSecretRequest) (*carav1.Secret, error) {
-	var out *carav1.Secret
-	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
-		name := req.GetSecret().GetMetadata().GetName()
-		if _, exists := state.Read[*carav1.Secret](t, name); exists {
-			return api.AlreadyExists("secret %q already exists", name)
-		}
-		_, out, err = declareSecret(t, req.GetSecret())
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return keysOnly(out), answerCreated(ctx)
+	return create(ctx, s.DB, req.GetSecret(), declareSecret, keysOnly)
 }
 
 // PutSecret creates or replaces a secret with all its values.
 func (s Secrets) PutSecret(ctx context.Context, req *carav1.PutSecretRequest) (*carav1.Secret, error) {
-	want := ifMatch(ctx, req.GetSecret().GetMetadata().GetResourceVersion())
-	var before, out *carav1.Secret
-	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
-		if err := rules.MustMatch(t, api.KindSecret, req.GetSecret(), want); err != nil {
-			return err
-		}
-		before, out, err = declareSecret(t, req.GetSecret())
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if before == nil {
-		return keysOnly(out), answerCreated(ctx)
-	}
-	return keysOnly(out), nil
+	return put(ctx, s.DB, req.GetSecret(), declareSecret, keysOnly)
 }
 
 // GetSecret returns a secret's keys.
 func (s Secrets) GetSecret(_ context.Context, req *carav1.GetRequest) (*carav1.Secret, error) {
-	secret, ok := state.Get[*carav1.Secret](s.DB.Cache, req.GetName())
-	if !ok {
-		return nil, rules.NotFound(api.KindSecret, req.GetName())
-	}
-	return keysOnly(secret), nil
+	return shown(s.DB.Cache, req.GetName(), keysOnly)
 }
 
 // ListSecrets returns secrets sorted by name, with their keys and without values.
@@ -79,11 +48,8 @@ func (s Secrets) ListSecrets(_ context.Context, req *carav1.ListRequest) (*carav
 // the missing value.
 func (s Secrets) DeleteSecret(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		secret, ok := state.Read[*carav1.Secret](t, req.GetName())
-		if !ok {
-			return rules.NotFound(api.KindSecret, req.GetName())
-		}
-		if err := rules.MustBe(secret, req.GetUid(), ""); err != nil {
+		secret, err := rules.Named[*carav1.Secret](t, req.GetName(), req.GetUid(), "")
+		if err != nil {
 			return err
 		}
 		if secret.GetMetadata().GetOwner() != "" {
@@ -93,10 +59,7 @@ func (s Secrets) DeleteSecret(ctx context.Context, req *carav1.DeleteRequest) (*
 		t.Remove(api.KindSecret, req.GetName())
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &emptypb.Empty{}, nil
+	return &emptypb.Empty{}, err
 }
 
 // declareSecret creates or changes a secret for a person. Both results are as stored: sealed.

@@ -58,11 +58,8 @@ func refusesSecret(err error) bool {
 const maxFileErrors = 100
 
 func declareForSource(t *state.Tx, in *published, d *carav1.DeclaredSecret) error {
-	src, ok := state.Read[*carav1.Source](t, in.source)
-	if !ok {
-		return rules.NotFound(api.KindSource, in.source)
-	}
-	if err := rules.MustBe(src, in.uid, ""); err != nil {
+	src, err := rules.Named[*carav1.Source](t, in.source, in.uid, "")
+	if err != nil {
 		return err
 	}
 	secret := d.GetSecret()
@@ -76,7 +73,7 @@ func declareForSource(t *state.Tx, in *published, d *carav1.DeclaredSecret) erro
 	if user, used := rules.SourceSecrets(t.Seen)[name]; used {
 		return api.NotAllowed("source %q uses Secret %q itself, so no source can declare it; give the one in git another name", user, name)
 	}
-	_, _, err := writeSecret(t, secret, api.PrefixSource+in.source, &carav1.Origin{
+	_, _, err = writeSecret(t, secret, api.PrefixSource+in.source, &carav1.Origin{
 		File: d.GetFile(), Line: d.GetLine(), Revision: in.head.GetRevision(),
 	})
 	return err

@@ -206,8 +206,5 @@ func (s Sessions) DeleteSession(ctx context.Context, req *carav1.DeleteRequest) 
 		t.Remove(api.KindSession, req.GetName())
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &emptypb.Empty{}, nil
+	return &emptypb.Empty{}, err
 }

@@ -171,11 +171,8 @@ func changedClaim(t *state.Tx, in *published, project string, spec *carav1.Claim
 
 // publishHead writes the source's new head.
 func publishHead(t *state.Tx, in *published) (*carav1.Source, error) {
-	old, ok := state.Read[*carav1.Source](t, in.source)
-	if !ok {
-		return nil, rules.NotFound(api.KindSource, in.source)
-	}
-	if err := rules.MustBe(old, in.uid, ""); err != nil {
+	old, err := rules.Named[*carav1.Source](t, in.source, in.uid, "")
+	if err != nil {
 		return nil, err
 	}
 	if err := notDeleted(old); err != nil {

@@ -15,52 +15,21 @@ import (
 
 // CreateSource creates a source.
 func (s Sources) CreateSource(ctx context.Context, req *carav1.CreateSourceRequest) (*carav1.Source, error) {
-	var out *carav1.Source
-	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
-		name := req.GetSource().GetMetadata().GetName()
-		if _, exists := state.Read[*carav1.Source](t, name); exists {
-			return api.AlreadyExists("source %q already exists", name)
-		}
-		_, out, err = declareSource(t, req.GetSource())
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return out, answerCreated(ctx)
+	return create(ctx, s.DB, req.GetSource(), declareSource, s.overlaySource)
 }
 
 // PutSource creates or replaces a source.
 func (s Sources) PutSource(ctx context.Context, req *carav1.PutSourceRequest) (*carav1.Source, error) {
-	want := ifMatch(ctx, req.GetSource().GetMetadata().GetResourceVersion())
-	var before, out *carav1.Source
-	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
-		if err := rules.MustMatch(t, api.KindSource, req.GetSource(), want); err != nil {
-			return err
-		}
-		before, out, err = declareSource(t, req.GetSource())
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if before == nil {
-		return out, answerCreated(ctx)
-	}
-	return s.overlaySource(out), nil
+	return put(ctx, s.DB, req.GetSource(), declareSource, s.overlaySource)
 }
 
 // applySource applies a source.
-func applySource(t *state.Tx, m proto.Message, _ rules.ApplyTerms) (before, after proto.Message, err error) {
+func applySource(t *state.Tx, m proto.Message, how rules.ApplyTerms) (before, after proto.Message, err error) {
 	in := m.(*carav1.Source)
 	if err := rules.MustMatch(t, api.KindSource, in, in.GetMetadata().GetResourceVersion()); err != nil {
 		return nil, nil, err
 	}
-	old, out, err := declareSource(t, in)
-	if err != nil || old == nil {
-		return nil, out, err
-	}
-	return old, out, nil
+	return apply(declareSource)(t, m, how)
 }
 
 // declareSource creates or changes a source. It returns the source before, or nil, and after.
@@ -110,11 +79,7 @@ func notDeleted(src *carav1.Source) error {
 
 // GetSource returns one source.
 func (s Sources) GetSource(_ context.Context, req *carav1.GetRequest) (*carav1.Source, error) {
-	src, ok := state.Get[*carav1.Source](s.DB.Cache, req.GetName())
-	if !ok {
-		return nil, rules.NotFound(api.KindSource, req.GetName())
-	}
-	return s.overlaySource(src), nil
+	return shown(s.DB.Cache, req.GetName(), s.overlaySource)
 }
 
 // ListSources returns sources sorted by name.
@@ -166,11 +131,8 @@ func (s Sources) RemoveSource(ctx context.Context, req *carav1.DeleteRequest) (*
 
 // removeSource does one batch. It returns how many projects lost their owner and whether something is left to do.
 func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned int, left bool, err error) {
-	src, ok := state.Read[*carav1.Source](t, req.GetName())
-	if !ok {
-		return 0, false, rules.NotFound(api.KindSource, req.GetName())
-	}
-	if err := rules.MustBe(src, req.GetUid(), ""); err != nil {
+	src, err := rules.Named[*carav1.Source](t, req.GetName(), req.GetUid(), "")
+	if err != nil {
 		return 0, false, err
 	}
 	if src.GetMetadata().GetDeletionTimestamp() == nil {

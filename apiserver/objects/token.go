@@ -136,11 +136,8 @@ func (s Tokens) ListTokens(_ context.Context, req *carav1.ListRequest) (*carav1.
 // DeleteToken revokes a token, effective from the next call. The last administrator token cannot be deleted.
 func (s Tokens) DeleteToken(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		token, ok := state.Read[*carav1.Token](t, req.GetName())
-		if !ok {
-			return rules.NotFound(api.KindToken, req.GetName())
-		}
-		if err := rules.MustBe(token, req.GetUid(), ""); err != nil {
+		token, err := rules.Named[*carav1.Token](t, req.GetName(), req.GetUid(), "")
+		if err != nil {
 			return err
 		}
 		if token.GetRole() == api.RoleAdmin && token.GetExpireAt() == nil && !otherAdmin(t, req.GetName()) {
@@ -149,10 +146,7 @@ func (s Tokens) DeleteToken(ctx context.Context, req *carav1.DeleteRequest) (*em
 		t.Remove(api.KindToken, req.GetName())
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &emptypb.Empty{}, nil
+	return &emptypb.Empty{}, err
 }
 
 // otherAdmin reports whether another administrator token exists. It reads that token in the transaction, so that two

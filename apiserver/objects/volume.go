@@ -14,11 +14,7 @@ import (
 
 // GetVolume returns one volume.
 func (s Volumes) GetVolume(_ context.Context, req *carav1.GetRequest) (*carav1.Volume, error) {
-	v, ok := state.Get[*carav1.Volume](s.DB.Cache, req.GetName())
-	if !ok {
-		return nil, rules.NotFound(api.KindVolume, req.GetName())
-	}
-	return s.overlayVolume(v), nil
+	return shown(s.DB.Cache, req.GetName(), s.overlayVolume)
 }
 
 // ListVolumes returns volumes sorted by name.

@@ -62,11 +62,7 @@ func dropRevisions(t *state.Tx, p *carav1.Project) {
 // Rollback gives the project with this uid an earlier spec.
 func Rollback(t *state.Tx, uid string, to *carav1.Revision, terms *carav1.OverrideTerms) (*carav1.Project, error) {
 	name := to.GetProject().GetMetadata().GetName()
-	p, ok := state.Read[*carav1.Project](t, name)
-	if !ok {
-		return nil, NotFound(api.KindProject, name)
-	}
-	if err := MustBe(p, uid, ""); err != nil {
+	if _, err := Named[*carav1.Project](t, name, uid, ""); err != nil {
 		return nil, err
 	}
 	what := "rolled back to " + revisionText(to)

@@ -26,6 +26,15 @@ func NotFound(kind, name string) error {
 	return api.NotFound("%s %q not found", lowerKind(kind), name)
 }
 
+// Named returns the object that a request names. The uid and resourceVersion are as in MustBe.
+func Named[T proto.Message](t *state.Tx, name, uid, resourceVersion string) (T, error) {
+	m, ok := state.Read[T](t, name)
+	if !ok {
+		return m, NotFound(state.KindOf[T](), name)
+	}
+	return m, MustBe(m, uid, resourceVersion)
+}
+
 // MustBe returns an error if the object's uid or resourceVersion differs from the given one. Empty ones are not compared.
 func MustBe(m proto.Message, uid, resourceVersion string) error {
 	meta := api.Meta(m)
