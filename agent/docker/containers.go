@@ -10,27 +10,24 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
 
 	"github.com/caravanserai/cara/agent/engine"
 )
 
 // ListContainers implements engine.Containers.
 func (e *containers) ListContainers(ctx context.Context, labels map[string]string) ([]engine.Container, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return nil, err
-	}
-	list, err := docker.ContainerList(ctx, container.ListOptions{All: true, Filters: labelFilter(labels)})
-	if err != nil {
-		return nil, wrap(err, "list containers")
-	}
-	out := make([]engine.Container, 0, len(list))
-	for _, c := range list {
-		out = append(out, listed(c))
-	}
-	return out, nil
+	return ask(ctx, e.connection, e.cfg.CallTimeout, func(ctx context.Context, docker *client.Client) ([]engine.Container, error) {
+		list, err := docker.ContainerList(ctx, container.ListOptions{All: true, Filters: labelFilter(labels)})
+		if err != nil {
+			return nil, wrap(err, "list containers")
+		}
+		out := make([]engine.Container, 0, len(list))
+		for _, c := range list {
+			out = append(out, listed(c))
+		}
+		return out, nil
+	})
 }
 
 // listed is a container as a list has it, without what only its inspection says.
@@ -49,17 +46,13 @@ func listed(c container.Summary) engine.Container {
 
 // InspectContainer implements engine.Containers.
 func (e *containers) InspectContainer(ctx context.Context, id string) (engine.Container, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return engine.Container{}, err
-	}
-	c, err := docker.ContainerInspect(ctx, id)
-	if err != nil {
-		return engine.Container{}, wrap(err, "inspect container %.12s", id)
-	}
-	return inspected(&c), nil
+	return ask(ctx, e.connection, e.cfg.CallTimeout, func(ctx context.Context, docker *client.Client) (engine.Container, error) {
+		c, err := docker.ContainerInspect(ctx, id)
+		if err != nil {
+			return engine.Container{}, wrap(err, "inspect container %.12s", id)
+		}
+		return inspected(&c), nil
+	})
 }
 
 func inspected(c *container.InspectResponse) engine.Container {
@@ -125,38 +118,30 @@ func attachments(networks map[string]*network.EndpointSettings) map[string]engin
 
 // RemoveContainer implements engine.Containers.
 func (e *containers) RemoveContainer(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return err
-	}
-	err = docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	if errdefs.IsConflict(err) && strings.Contains(err.Error(), "already in progress") {
-		return nil // a caller that needs it gone checks the next list
-	}
-	return wrap(unlessGone(err), "remove container %.12s", id)
+	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+		err := docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		if errdefs.IsConflict(err) && strings.Contains(err.Error(), "already in progress") {
+			return nil // a caller that needs it gone checks the next list
+		}
+		return wrap(unlessGone(err), "remove container %.12s", id)
+	})
 }
 
 // StartContainer implements engine.Lifecycle.
 func (e *containers) StartContainer(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return err
-	}
-	err = docker.ContainerStart(ctx, id, container.StartOptions{})
-	if errdefs.IsNotModified(err) {
-		return nil
-	}
-	if err != nil && strings.Contains(err.Error(), "is ambiguous") { // two networks with the same name
-		return fmt.Errorf("start container %.12s: %w", id, tidy(err))
-	}
-	if err != nil && stuck(err, id) {
-		return fmt.Errorf("start container %.12s: %w: %w", id, engine.ErrStuck, tidy(err))
-	}
-	return wrap(err, "start container %.12s", id)
+	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+		err := docker.ContainerStart(ctx, id, container.StartOptions{})
+		if errdefs.IsNotModified(err) {
+			return nil
+		}
+		if err != nil && strings.Contains(err.Error(), "is ambiguous") { // two networks with the same name
+			return fmt.Errorf("start container %.12s: %w", id, tidy(err))
+		}
+		if err != nil && stuck(err, id) {
+			return fmt.Errorf("start container %.12s: %w: %w", id, engine.ErrStuck, tidy(err))
+		}
+		return wrap(err, "start container %.12s", id)
+	})
 }
 
 // stuck reports whether an engine that ended during a start left a task, or the directory of one, in containerd. The engine does
@@ -167,14 +152,10 @@ func stuck(err error, id string) bool {
 
 // StopContainer implements engine.Lifecycle.
 func (e *containers) StopContainer(ctx context.Context, id string, grace time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, grace+e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return err
-	}
-	seconds := wholeSeconds(grace)
-	return wrap(unlessGone(docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &seconds})), "stop container %.12s", id)
+	return e.call(ctx, grace+e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+		seconds := wholeSeconds(grace)
+		return wrap(unlessGone(docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &seconds})), "stop container %.12s", id)
+	})
 }
 
 // wholeSeconds rounds up, so that a container gets at least its grace period.
@@ -182,69 +163,53 @@ func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time
 
 // RenameContainer implements engine.Lifecycle.
 func (e *containers) RenameContainer(ctx context.Context, id, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return err
-	}
-	err = docker.ContainerRename(ctx, id, name)
-	if err != nil && strings.Contains(err.Error(), "same name as") {
-		return nil
-	}
-	return wrap(err, "rename container %.12s to %s", id, name)
+	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+		err := docker.ContainerRename(ctx, id, name)
+		if err != nil && strings.Contains(err.Error(), "same name as") {
+			return nil
+		}
+		return wrap(err, "rename container %.12s to %s", id, name)
+	})
 }
 
 // PauseContainer implements engine.Lifecycle.
 func (e *containers) PauseContainer(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return err
-	}
-	err = docker.ContainerPause(ctx, id)
-	if err != nil && strings.Contains(err.Error(), "already paused") {
-		return nil
-	}
-	return wrap(err, "pause container %.12s", id)
+	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+		err := docker.ContainerPause(ctx, id)
+		if err != nil && strings.Contains(err.Error(), "already paused") {
+			return nil
+		}
+		return wrap(err, "pause container %.12s", id)
+	})
 }
 
 // UnpauseContainer implements engine.Lifecycle.
 func (e *containers) UnpauseContainer(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return err
-	}
-	return wrap(docker.ContainerUnpause(ctx, id), "unpause container %.12s", id)
+	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+		return wrap(docker.ContainerUnpause(ctx, id), "unpause container %.12s", id)
+	})
 }
 
 // UpdateContainer implements engine.Lifecycle. It also sets the swap limit, as for a new container, because the engine
 // rejects a memory limit above it.
 func (e *containers) UpdateContainer(ctx context.Context, id string, limits engine.Limits) error {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = docker.ContainerUpdate(ctx, id, container.UpdateConfig{Resources: container.Resources{
-		NanoCPUs: limits.NanoCPUs, Memory: limits.Memory, MemorySwap: 2 * limits.Memory, PidsLimit: pidsLimit(limits),
-	}})
-	if err != nil {
-		return wrap(err, "update container %.12s", id)
-	}
-	c, err := e.InspectContainer(ctx, id) // if the kernel lacks a limit, the engine ignores it without an error
-	if err != nil {
-		return err
-	}
-	if limits.NanoCPUs != 0 && c.Limits.NanoCPUs != limits.NanoCPUs || limits.Memory != 0 && c.Limits.Memory != limits.Memory ||
-		limits.PIDs != 0 && c.Limits.PIDs != limits.PIDs {
-		return fmt.Errorf("update container %.12s: the engine took %+v of the limits %+v: its kernel may lack them", id, c.Limits, limits)
-	}
-	return nil
+	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+		_, err := docker.ContainerUpdate(ctx, id, container.UpdateConfig{Resources: container.Resources{
+			NanoCPUs: limits.NanoCPUs, Memory: limits.Memory, MemorySwap: 2 * limits.Memory, PidsLimit: pidsLimit(limits),
+		}})
+		if err != nil {
+			return wrap(err, "update container %.12s", id)
+		}
+		c, err := e.InspectContainer(ctx, id) // if the kernel lacks a limit, the engine ignores it without an error
+		if err != nil {
+			return err
+		}
+		if limits.NanoCPUs != 0 && c.Limits.NanoCPUs != limits.NanoCPUs || limits.Memory != 0 && c.Limits.Memory != limits.Memory ||
+			limits.PIDs != 0 && c.Limits.PIDs != limits.PIDs {
+			return fmt.Errorf("update container %.12s: the engine took %+v of the limits %+v: its kernel may lack them", id, c.Limits, limits)
+		}
+		return nil
+	})
 }
 
 // pidsLimit returns nil, which means the engine's default or no change, if no limit is given.
@@ -257,15 +222,11 @@ func pidsLimit(limits engine.Limits) *int64 {
 
 // ConnectContainer implements engine.Lifecycle.
 func (e *containers) ConnectContainer(ctx context.Context, networkName, id, alias string) error {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return err
-	}
-	err = docker.NetworkConnect(ctx, networkName, id, &network.EndpointSettings{Aliases: []string{alias}})
-	if err != nil && strings.Contains(err.Error(), "already exists in network") {
-		return nil
-	}
-	return wrap(err, "connect container %.12s to network %s", id, networkName)
+	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+		err := docker.NetworkConnect(ctx, networkName, id, &network.EndpointSettings{Aliases: []string{alias}})
+		if err != nil && strings.Contains(err.Error(), "already exists in network") {
+			return nil
+		}
+		return wrap(err, "connect container %.12s to network %s", id, networkName)
+	})
 }

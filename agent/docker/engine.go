@@ -136,6 +136,26 @@ func (e *connection) api(ctx context.Context) (*client.Client, error) {
 	return e.docker, nil
 }
 
+// call calls the engine. It ends the call at the limit.
+func (e *connection) call(ctx context.Context, limit time.Duration, do func(context.Context, *client.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	return do(ctx, docker)
+}
+
+// ask is call for an answer.
+func ask[T any](ctx context.Context, e *connection, limit time.Duration, do func(context.Context, *client.Client) (T, error)) (out T, err error) {
+	err = e.call(ctx, limit, func(ctx context.Context, docker *client.Client) (err error) {
+		out, err = do(ctx, docker)
+		return err
+	})
+	return out, err
+}
+
 // Ping checks that the engine answers.
 func (e *connection) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)

@@ -15,6 +15,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
+	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/jsonmessage"
 
 	"github.com/caravanserai/cara/agent/engine"
@@ -23,64 +24,52 @@ import (
 
 // InspectImage implements engine.Images.
 func (e *images) InspectImage(ctx context.Context, ref string) (engine.Image, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return engine.Image{}, err
-	}
-	found, err := docker.ImageInspect(ctx, ref)
-	if err != nil {
-		return engine.Image{}, wrap(err, "inspect image %s", ref)
-	}
-	out := engine.Image{ID: found.ID}
-	if found.Config != nil {
-		out.Check = checkOf(found.Config.Healthcheck, found.Config.Shell)
-		out.Volumes = slices.Sorted(maps.Keys(found.Config.Volumes))
-	}
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return out, nil // an id
-	}
-	for _, digest := range found.RepoDigests {
-		d, err := reference.ParseNormalizedNamed(digest)
-		if err == nil && d.Name() == named.Name() {
-			out.Digest = digest
+	return ask(ctx, e.connection, e.cfg.CallTimeout, func(ctx context.Context, docker *client.Client) (engine.Image, error) {
+		found, err := docker.ImageInspect(ctx, ref)
+		if err != nil {
+			return engine.Image{}, wrap(err, "inspect image %s", ref)
 		}
-	}
-	return out, nil
+		out := engine.Image{ID: found.ID}
+		if found.Config != nil {
+			out.Check = checkOf(found.Config.Healthcheck, found.Config.Shell)
+			out.Volumes = slices.Sorted(maps.Keys(found.Config.Volumes))
+		}
+		named, err := reference.ParseNormalizedNamed(ref)
+		if err != nil {
+			return out, nil // an id
+		}
+		for _, digest := range found.RepoDigests {
+			d, err := reference.ParseNormalizedNamed(digest)
+			if err == nil && d.Name() == named.Name() {
+				out.Digest = digest
+			}
+		}
+		return out, nil
+	})
 }
 
 // ListImages implements engine.Images.
 func (e *images) ListImages(ctx context.Context) ([]engine.StoredImage, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return nil, err
-	}
-	list, err := docker.ImageList(ctx, image.ListOptions{})
-	if err != nil {
-		return nil, wrap(err, "list images")
-	}
-	out := make([]engine.StoredImage, 0, len(list))
-	for _, i := range list {
-		tags := slices.DeleteFunc(slices.Clone(i.RepoTags), func(tag string) bool { return tag == "<none>:<none>" })
-		out = append(out, engine.StoredImage{ID: i.ID, Tags: tags, Size: i.Size})
-	}
-	return out, nil
+	return ask(ctx, e.connection, e.cfg.CallTimeout, func(ctx context.Context, docker *client.Client) ([]engine.StoredImage, error) {
+		list, err := docker.ImageList(ctx, image.ListOptions{})
+		if err != nil {
+			return nil, wrap(err, "list images")
+		}
+		out := make([]engine.StoredImage, 0, len(list))
+		for _, i := range list {
+			tags := slices.DeleteFunc(slices.Clone(i.RepoTags), func(tag string) bool { return tag == "<none>:<none>" })
+			out = append(out, engine.StoredImage{ID: i.ID, Tags: tags, Size: i.Size})
+		}
+		return out, nil
+	})
 }
 
 // RemoveImage implements engine.Images. It never forces the removal, which would remove images that stopped containers use.
 func (e *images) RemoveImage(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = docker.ImageRemove(ctx, name, image.RemoveOptions{PruneChildren: true})
-	return wrap(unlessGone(err), "remove image %s", name)
+	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+		_, err := docker.ImageRemove(ctx, name, image.RemoveOptions{PruneChildren: true})
+		return wrap(unlessGone(err), "remove image %s", name)
+	})
 }
 
 // PullImage implements engine.Images. It has no total timeout: it fails when there is no progress for the inactivity limit.

@@ -4,24 +4,21 @@ import (
 	"context"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/docker/docker/client"
 )
 
 // Info implements engine.Machine.
 func (e *connection) Info(ctx context.Context) (engine.Info, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return engine.Info{}, err
-	}
-	info, err := docker.Info(ctx)
-	if err != nil {
-		return engine.Info{}, wrap(err, "ask the engine about its machine")
-	}
-	return engine.Info{
-		Platform: info.OSType + "/" + goArch(info.Architecture), Version: info.ServerVersion, Hostname: info.Name,
-		CPUs: info.NCPU, Memory: info.MemTotal, Root: info.DockerRootDir,
-	}, nil
+	return ask(ctx, e, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) (engine.Info, error) {
+		info, err := docker.Info(ctx)
+		if err != nil {
+			return engine.Info{}, wrap(err, "ask the engine about its machine")
+		}
+		return engine.Info{
+			Platform: info.OSType + "/" + goArch(info.Architecture), Version: info.ServerVersion, Hostname: info.Name,
+			CPUs: info.NCPU, Memory: info.MemTotal, Root: info.DockerRootDir,
+		}, nil
+	})
 }
 
 // goArch converts the kernel's name of an architecture to the one in image platforms.

@@ -12,31 +12,28 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
 
 	"github.com/caravanserai/cara/agent/engine"
 )
 
 // ListNetworks implements engine.Networks.
 func (e *networks) ListNetworks(ctx context.Context, labels map[string]string) ([]engine.Network, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return nil, err
-	}
-	list, err := docker.NetworkList(ctx, network.ListOptions{Filters: labelFilter(labels)})
-	if err != nil {
-		return nil, wrap(err, "list networks")
-	}
-	out := make([]engine.Network, 0, len(list))
-	for _, n := range list {
-		found := engine.Network{ID: n.ID, Name: n.Name, Labels: n.Labels}
-		if len(n.IPAM.Config) > 0 {
-			found.Subnet = n.IPAM.Config[0].Subnet
+	return ask(ctx, e.connection, e.cfg.CallTimeout, func(ctx context.Context, docker *client.Client) ([]engine.Network, error) {
+		list, err := docker.NetworkList(ctx, network.ListOptions{Filters: labelFilter(labels)})
+		if err != nil {
+			return nil, wrap(err, "list networks")
 		}
-		out = append(out, found)
-	}
-	return out, nil
+		out := make([]engine.Network, 0, len(list))
+		for _, n := range list {
+			found := engine.Network{ID: n.ID, Name: n.Name, Labels: n.Labels}
+			if len(n.IPAM.Config) > 0 {
+				found.Subnet = n.IPAM.Config[0].Subnet
+			}
+			out = append(out, found)
+		}
+		return out, nil
+	})
 }
 
 // overlapRetries is how often CreateNetwork tries another subnet because one was taken.
@@ -44,34 +41,30 @@ const overlapRetries = 16
 
 // CreateNetwork implements engine.Networks.
 func (e *networks) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (engine.Network, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return engine.Network{}, err
-	}
-	refused := map[netip.Prefix]bool{}
-	for {
-		subnet, release, err := e.reserve(ctx, bitsFor(containers), refused)
-		if err != nil {
-			return engine.Network{}, fmt.Errorf("create network %s: %w", name, err)
+	return ask(ctx, e.connection, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) (engine.Network, error) {
+		refused := map[netip.Prefix]bool{}
+		for {
+			subnet, release, err := e.reserve(ctx, bitsFor(containers), refused)
+			if err != nil {
+				return engine.Network{}, fmt.Errorf("create network %s: %w", name, err)
+			}
+			made, err := docker.NetworkCreate(ctx, name, network.CreateOptions{
+				Driver: "bridge", Labels: labels,
+				IPAM: &network.IPAM{Driver: "default", Config: []network.IPAMConfig{{Subnet: subnet.String()}}},
+			})
+			release()
+			switch {
+			case err == nil:
+				return engine.Network{ID: made.ID, Name: name, Labels: labels, Subnet: subnet.String()}, nil
+			case errdefs.IsConflict(err) || strings.Contains(err.Error(), "network with name "+name+" already exists"):
+				return e.adoptNetwork(ctx, name, labels, err)
+			case overlaps(err) && len(refused) < overlapRetries:
+				refused[subnet] = true // taken by another client or by a route of the machine
+			default:
+				return engine.Network{}, wrap(err, "create network %s", name)
+			}
 		}
-		made, err := docker.NetworkCreate(ctx, name, network.CreateOptions{
-			Driver: "bridge", Labels: labels,
-			IPAM: &network.IPAM{Driver: "default", Config: []network.IPAMConfig{{Subnet: subnet.String()}}},
-		})
-		release()
-		switch {
-		case err == nil:
-			return engine.Network{ID: made.ID, Name: name, Labels: labels, Subnet: subnet.String()}, nil
-		case errdefs.IsConflict(err) || strings.Contains(err.Error(), "network with name "+name+" already exists"):
-			return e.adoptNetwork(ctx, name, labels, err)
-		case overlaps(err) && len(refused) < overlapRetries:
-			refused[subnet] = true // taken by another client or by a route of the machine
-		default:
-			return engine.Network{}, wrap(err, "create network %s", name)
-		}
-	}
+	})
 }
 
 func overlaps(err error) bool {
@@ -103,17 +96,13 @@ func (e *networks) adoptNetwork(ctx context.Context, name string, labels map[str
 
 // RemoveNetwork implements engine.Networks.
 func (e *networks) RemoveNetwork(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return err
-	}
-	err = docker.NetworkRemove(ctx, id)
-	if busy(err) {
-		return e.removeBusy(ctx, id)
-	}
-	return wrap(unlessGone(err), "remove network %s", id)
+	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+		err := docker.NetworkRemove(ctx, id)
+		if busy(err) {
+			return e.removeBusy(ctx, id)
+		}
+		return wrap(unlessGone(err), "remove network %s", id)
+	})
 }
 
 // SubnetCapacity implements engine.Machine.

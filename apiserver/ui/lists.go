@@ -1,10 +1,13 @@
 package ui
 
 import (
+	"context"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+
+	"google.golang.org/grpc"
 )
 
 // list is a window of the objects that match a filter.
@@ -31,6 +34,19 @@ func listOf[T any](r request, path string, all []T, matches func(item T, words [
 	}
 	l.cut(r)
 	return l
+}
+
+// plain returns the view of a list whose objects are shown as they are. The title in lower case is its path, template and entry of
+// the navigation.
+func plain[Q any, A interface{ GetItems() []T }, T any](ctx context.Context, r request, title string, kinds []string,
+	call func(context.Context, Q, ...grpc.CallOption) (A, error), q Q, matches func(item T, words []string) bool,
+) (view, error) {
+	l, err := call(ctx, q)
+	if err != nil {
+		return view{}, err
+	}
+	path := strings.ToLower(title)
+	return view{title: title, nav: path, template: path, data: listOf(r, path, l.GetItems(), matches), kinds: kinds}, nil
 }
 
 // rowsOf returns the rows of a list before it is filtered.

@@ -37,23 +37,12 @@ type overview struct {
 }
 
 func (vs views) overview(ctx context.Context, _ request) (view, error) {
-	projects, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
-	if err != nil {
-		return view{}, err
-	}
-	nodes, err := vs.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
-	if err != nil {
-		return view{}, err
-	}
-	sources, err := vs.api.sources.ListSources(ctx, &carav1.ListRequest{})
-	if err != nil {
-		return view{}, err
-	}
-	volumes, err := vs.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
-	if err != nil {
-		return view{}, err
-	}
-	events, err := vs.api.events.ListEvents(ctx, &carav1.ListEventsRequest{NewestFirst: true, Limit: maxChanges})
+	var err error
+	projects := get(ctx, &err, vs.api.projects.ListProjects, &carav1.ListProjectsRequest{})
+	nodes := get(ctx, &err, vs.api.nodes.ListNodes, &carav1.ListRequest{})
+	sources := get(ctx, &err, vs.api.sources.ListSources, &carav1.ListRequest{})
+	volumes := get(ctx, &err, vs.api.volumes.ListVolumes, &carav1.ListVolumesRequest{})
+	events := get(ctx, &err, vs.api.events.ListEvents, &carav1.ListEventsRequest{NewestFirst: true, Limit: maxChanges})
 	if err != nil {
 		return view{}, err
 	}

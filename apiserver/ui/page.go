@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/url"
 
+	"google.golang.org/grpc"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
 )
@@ -35,6 +37,14 @@ type show func(ctx context.Context, r request) (view, error)
 
 func requestOf(r *http.Request) request {
 	return request{actor: actorOf(r), query: r.URL.Query(), name: r.PathValue("name")}
+}
+
+// get makes a call, unless an earlier one of a view has failed.
+func get[Q, A any](ctx context.Context, err *error, call func(context.Context, Q, ...grpc.CallOption) (A, error), q Q) (answer A) {
+	if *err == nil {
+		answer, *err = call(ctx, q)
+	}
+	return answer
 }
 
 // page serves a view as a document.

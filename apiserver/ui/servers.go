@@ -14,11 +14,7 @@ import (
 // servers lists the running servers of the cluster. They are not objects: the view is rendered again when an agent comes or goes, and
 // with the time.
 func (vs views) servers(ctx context.Context, r request) (view, error) {
-	l, err := vs.api.info.ListServers(ctx, &emptypb.Empty{})
-	if err != nil {
-		return view{}, err
-	}
-	return view{title: "Servers", nav: "servers", template: "servers", data: listOf(r, "servers", l.GetItems(), serverMatches), kinds: []string{api.KindNode}}, nil
+	return plain(ctx, r, "Servers", []string{api.KindNode}, vs.api.info.ListServers, &emptypb.Empty{}, serverMatches)
 }
 
 // serverMatches reports whether each word is in a text by which people know a server.

@@ -10,13 +10,9 @@ import (
 
 // sessions lists the logins of the person; to an administrator, those of all people.
 func (vs views) sessions(ctx context.Context, r request) (view, error) {
-	l, err := vs.api.sessions.ListSessions(ctx, &carav1.ListRequest{})
-	if err != nil {
-		return view{}, err
-	}
-	return view{title: "Sessions", nav: "sessions", template: "sessions", data: listOf(r, pathSessions, l.GetItems(), func(s *carav1.Session, words []string) bool {
+	return plain(ctx, r, "Sessions", []string{api.KindSession, api.KindToken}, vs.api.sessions.ListSessions, &carav1.ListRequest{}, func(s *carav1.Session, words []string) bool {
 		return all(words, s.GetActor(), s.GetClient())
-	}), kinds: []string{api.KindSession, api.KindToken}}, nil
+	})
 }
 
 // endSession ends a session. If it is the person's own, the next page is the login.

@@ -54,14 +54,9 @@ func (vs views) may(a identity.Actor, method, name string) bool {
 }
 
 func (vs views) sources(ctx context.Context, r request) (view, error) {
-	l, err := vs.api.sources.ListSources(ctx, &carav1.ListRequest{})
-	if err != nil {
-		return view{}, err
-	}
-	data := listOf(r, "sources", l.GetItems(), func(s *carav1.Source, words []string) bool {
+	return plain(ctx, r, "Sources", []string{api.KindSource}, vs.api.sources.ListSources, &carav1.ListRequest{}, func(s *carav1.Source, words []string) bool {
 		return all(words, s.GetMetadata().GetName(), s.GetSpec().GetGit().GetUrl(), s.GetSpec().GetDir().GetPath(), sourceText(s))
 	})
-	return view{title: "Sources", nav: "sources", template: "sources", data: data, kinds: []string{api.KindSource}}, nil
 }
 
 // source is everything about one source.
@@ -76,11 +71,9 @@ type source struct {
 
 func (vs views) source(ctx context.Context, r request) (view, error) {
 	name := r.name
-	s, err := vs.api.sources.GetSource(ctx, &carav1.GetRequest{Name: name})
-	if err != nil {
-		return view{}, err
-	}
-	claims, err := vs.api.sources.ListClaims(ctx, &carav1.ListClaimsRequest{Source: name})
+	var err error
+	s := get(ctx, &err, vs.api.sources.GetSource, &carav1.GetRequest{Name: name})
+	claims := get(ctx, &err, vs.api.sources.ListClaims, &carav1.ListClaimsRequest{Source: name})
 	if err != nil {
 		return view{}, err
 	}
@@ -118,11 +111,9 @@ type bar struct {
 }
 
 func (vs views) nodes(ctx context.Context, r request) (view, error) {
-	nodes, err := vs.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
-	if err != nil {
-		return view{}, err
-	}
-	projects, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	var err error
+	nodes := get(ctx, &err, vs.api.nodes.ListNodes, &carav1.ListRequest{})
+	projects := get(ctx, &err, vs.api.projects.ListProjects, &carav1.ListProjectsRequest{})
 	if err != nil {
 		return view{}, err
 	}
@@ -140,11 +131,9 @@ func (vs views) nodes(ctx context.Context, r request) (view, error) {
 
 func (vs views) node(ctx context.Context, r request) (view, error) {
 	name := r.name
-	n, err := vs.api.nodes.GetNode(ctx, &carav1.GetRequest{Name: name})
-	if err != nil {
-		return view{}, err
-	}
-	projects, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{NodeRef: name})
+	var err error
+	n := get(ctx, &err, vs.api.nodes.GetNode, &carav1.GetRequest{Name: name})
+	projects := get(ctx, &err, vs.api.projects.ListProjects, &carav1.ListProjectsRequest{NodeRef: name})
 	if err != nil {
 		return view{}, err
 	}
@@ -216,11 +205,9 @@ func (vs views) previews(ctx context.Context, r request) (view, error) {
 }
 
 func (vs views) volumes(ctx context.Context, r request) (view, error) {
-	l, err := vs.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
-	if err != nil {
-		return view{}, err
-	}
-	projects, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	var err error
+	l := get(ctx, &err, vs.api.volumes.ListVolumes, &carav1.ListVolumesRequest{})
+	projects := get(ctx, &err, vs.api.projects.ListProjects, &carav1.ListProjectsRequest{})
 	if err != nil {
 		return view{}, err
 	}
@@ -241,13 +228,9 @@ func (vs views) volumes(ctx context.Context, r request) (view, error) {
 }
 
 func (vs views) secrets(ctx context.Context, r request) (view, error) {
-	l, err := vs.api.secrets.ListSecrets(ctx, &carav1.ListRequest{})
-	if err != nil {
-		return view{}, err
-	}
-	return view{title: "Secrets", nav: "secrets", template: "secrets", data: listOf(r, "secrets", l.GetItems(), func(s *carav1.Secret, words []string) bool {
+	return plain(ctx, r, "Secrets", []string{api.KindSecret}, vs.api.secrets.ListSecrets, &carav1.ListRequest{}, func(s *carav1.Secret, words []string) bool {
 		return all(words, s.GetMetadata().GetName(), s.GetType())
-	}), kinds: []string{api.KindSecret}}, nil
+	})
 }
 
 func (vs views) tokens(ctx context.Context, r request) (view, error) {
@@ -290,7 +273,12 @@ func (vs views) search(ctx context.Context, r request) (view, error) {
 
 // searchIn calls add for each object that matches. Projects whose name matches come before those that match otherwise.
 func (vs views) searchIn(ctx context.Context, words []string, add func(kind, name, at, note string)) error {
-	projects, err := vs.api.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	var err error
+	projects := get(ctx, &err, vs.api.projects.ListProjects, &carav1.ListProjectsRequest{})
+	nodes := get(ctx, &err, vs.api.nodes.ListNodes, &carav1.ListRequest{})
+	sources := get(ctx, &err, vs.api.sources.ListSources, &carav1.ListRequest{})
+	volumes := get(ctx, &err, vs.api.volumes.ListVolumes, &carav1.ListVolumesRequest{})
+	secrets := get(ctx, &err, vs.api.secrets.ListSecrets, &carav1.ListRequest{})
 	if err != nil {
 		return err
 	}
@@ -301,22 +289,6 @@ func (vs views) searchIn(ctx context.Context, words []string, add func(kind, nam
 				add(api.KindProject, name, link(api.KindProject, name), phaseText(p))
 			}
 		}
-	}
-	nodes, err := vs.api.nodes.ListNodes(ctx, &carav1.ListRequest{})
-	if err != nil {
-		return err
-	}
-	sources, err := vs.api.sources.ListSources(ctx, &carav1.ListRequest{})
-	if err != nil {
-		return err
-	}
-	volumes, err := vs.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
-	if err != nil {
-		return err
-	}
-	secrets, err := vs.api.secrets.ListSecrets(ctx, &carav1.ListRequest{})
-	if err != nil {
-		return err
 	}
 	for _, n := range nodes.GetItems() {
 		addNamed(n, words, nodeText(n), add)
