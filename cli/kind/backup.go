@@ -33,9 +33,7 @@ func Backup() Kind {
 			}
 			return messages(out, err)
 		},
-		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
-			return message(carav1.NewProjectServiceClient(conn).GetProject(ctx, ByName(name)))
-		},
+		Get: getter(carav1.NewProjectServiceClient, carav1.ProjectServiceClient.GetProject),
 	}
 }
 

@@ -149,12 +149,35 @@ func messages[T proto.Message](items []T, err error) ([]proto.Message, error) {
 	return out, err
 }
 
-// message returns a nil interface if there is an error, and not a typed nil.
-func message[T proto.Message](m T, err error) (proto.Message, error) {
-	if err != nil {
-		return nil, err
+// lister, getter and remover return the calls of a kind from those of its service, whose client the first argument returns.
+func lister[C, Q any, L interface{ GetItems() []T }, T proto.Message](
+	client func(grpc.ClientConnInterface) C, call func(C, context.Context, Q, ...grpc.CallOption) (L, error), request func(Filter) Q,
+) func(context.Context, grpc.ClientConnInterface, Filter) ([]proto.Message, error) {
+	return func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
+		l, err := call(client(conn), ctx, request(f))
+		return messages(l.GetItems(), err)
 	}
-	return m, nil
+}
+
+func getter[C any, T proto.Message](
+	client func(grpc.ClientConnInterface) C, call func(C, context.Context, *carav1.GetRequest, ...grpc.CallOption) (T, error),
+) func(context.Context, grpc.ClientConnInterface, string) (proto.Message, error) {
+	return func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
+		m, err := call(client(conn), ctx, ByName(name))
+		if err != nil {
+			return nil, err // and not a typed nil
+		}
+		return m, nil
+	}
+}
+
+func remover[C, T any](
+	client func(grpc.ClientConnInterface) C, call func(C, context.Context, *carav1.DeleteRequest, ...grpc.CallOption) (T, error),
+) func(context.Context, grpc.ClientConnInterface, string) error {
+	return func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
+		_, err := call(client(conn), ctx, &carav1.DeleteRequest{Name: name})
+		return err
+	}
 }
 
 // watched is the common part of the watch events of all kinds.
@@ -178,9 +201,6 @@ func ByName(name string) *carav1.GetRequest { return &carav1.GetRequest{Name: na
 
 // byLabel returns a request with the filter's label selector.
 func byLabel(f Filter) *carav1.ListRequest { return &carav1.ListRequest{LabelSelector: f.Selector} }
-
-// removing drops the empty answer of a deletion.
-func removing[T any](_ T, err error) error { return err }
 
 // Pairs formats labels: `a=b, c=d`.
 func Pairs(m map[string]string) string {

@@ -23,19 +23,12 @@ func Node() Kind {
 		Columns: []string{"NAME", "STATE", "PROJECTS", "CPU", "MEMORY", "HEARTBEAT", "AGE"},
 		wide:    []string{"PLATFORM", "ENGINE", "AGENT", "INGRESS", "REASON"},
 		Row:     nodeRow, Describe: describeNode,
-		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
-			l, err := carav1.NewNodeServiceClient(conn).ListNodes(ctx, byLabel(f))
-			return messages(l.GetItems(), err)
-		},
-		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
-			return message(carav1.NewNodeServiceClient(conn).GetNode(ctx, ByName(name)))
-		},
+		List: lister(carav1.NewNodeServiceClient, carav1.NodeServiceClient.ListNodes, byLabel),
+		Get:  getter(carav1.NewNodeServiceClient, carav1.NodeServiceClient.GetNode),
 		Watch: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) (func() (Change, error), error) {
 			return receiver(carav1.NewNodeServiceClient(conn).WatchNodes(ctx, &carav1.WatchObjectsRequest{LabelSelector: f.Selector}))
 		},
-		Remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
-			return removing(carav1.NewNodeServiceClient(conn).DeleteNode(ctx, &carav1.DeleteRequest{Name: name}))
-		},
+		Remove: remover(carav1.NewNodeServiceClient, carav1.NodeServiceClient.DeleteNode),
 	}
 }
 

@@ -26,10 +26,9 @@ func Override() Kind {
 				term.Text(o.GetMetadata().GetName()), term.Text(o.Scope), term.Text(o.Actor), term.Text(o.Reason), term.Ago(now, o.Since), OverrideEnd(now, o),
 			}
 		},
-		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
-			l, err := carav1.NewProjectServiceClient(conn).ListOverrides(ctx, &carav1.ListOverridesRequest{LabelSelector: f.Selector})
-			return messages(l.GetItems(), err)
-		},
+		List: lister(carav1.NewProjectServiceClient, carav1.ProjectServiceClient.ListOverrides, func(f Filter) *carav1.ListOverridesRequest {
+			return &carav1.ListOverridesRequest{LabelSelector: f.Selector}
+		}),
 	}
 }
 

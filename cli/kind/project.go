@@ -22,15 +22,10 @@ func Project() Kind {
 		Columns: []string{"NAME", "PHASE", "READY", "NODE", "CONDITIONS", "SOURCE", "EXPIRES", "AGE"},
 		wide:    []string{"GENERATION", "EPOCH", "REVISION", "HOSTS", "MESSAGE"},
 		Row:     projectRow, Describe: describeProject,
-		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
-			l, err := carav1.NewProjectServiceClient(conn).ListProjects(ctx, &carav1.ListProjectsRequest{
-				Phase: f.Phases, NodeRef: f.Node, Owner: f.Owner, LabelSelector: f.Selector,
-			})
-			return messages(l.GetItems(), err)
-		},
-		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
-			return message(carav1.NewProjectServiceClient(conn).GetProject(ctx, ByName(name)))
-		},
+		List: lister(carav1.NewProjectServiceClient, carav1.ProjectServiceClient.ListProjects, func(f Filter) *carav1.ListProjectsRequest {
+			return &carav1.ListProjectsRequest{Phase: f.Phases, NodeRef: f.Node, Owner: f.Owner, LabelSelector: f.Selector}
+		}),
+		Get: getter(carav1.NewProjectServiceClient, carav1.ProjectServiceClient.GetProject),
 		Watch: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) (func() (Change, error), error) {
 			return receiver(carav1.NewProjectServiceClient(conn).WatchProjects(ctx, &carav1.WatchProjectsRequest{
 				Name: f.Name, Phase: f.Phases, NodeRef: f.Node, Owner: f.Owner, LabelSelector: f.Selector,
@@ -154,9 +149,6 @@ func Tombstone() Kind {
 			t := m.(*carav1.Tombstone)
 			return []term.Cell{term.Text(t.GetMetadata().GetName()), term.Text(t.Reason), term.Text(t.Actor), term.Text(t.Owner), term.Ago(now, t.Time)}
 		},
-		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
-			l, err := carav1.NewProjectServiceClient(conn).ListTombstones(ctx, byLabel(f))
-			return messages(l.GetItems(), err)
-		},
+		List: lister(carav1.NewProjectServiceClient, carav1.ProjectServiceClient.ListTombstones, byLabel),
 	}
 }

@@ -1,11 +1,9 @@
 package kind
 
 import (
-	"context"
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -31,15 +29,8 @@ func Secret() Kind {
 				term.Text(strings.TrimPrefix(s.GetMetadata().GetOwner(), api.PrefixSource)),
 			}
 		},
-		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
-			l, err := carav1.NewSecretServiceClient(conn).ListSecrets(ctx, byLabel(f))
-			return messages(l.GetItems(), err)
-		},
-		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
-			return message(carav1.NewSecretServiceClient(conn).GetSecret(ctx, ByName(name)))
-		},
-		Remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
-			return removing(carav1.NewSecretServiceClient(conn).DeleteSecret(ctx, &carav1.DeleteRequest{Name: name}))
-		},
+		List:   lister(carav1.NewSecretServiceClient, carav1.SecretServiceClient.ListSecrets, byLabel),
+		Get:    getter(carav1.NewSecretServiceClient, carav1.SecretServiceClient.GetSecret),
+		Remove: remover(carav1.NewSecretServiceClient, carav1.SecretServiceClient.DeleteSecret),
 	}
 }

@@ -2,11 +2,9 @@ package kind
 
 import (
 	"cmp"
-	"context"
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -21,13 +19,8 @@ func Session() Kind {
 		Columns: []string{"NAME", "USER", "CLIENT", "ROLE", "EXPIRES", "AGE", "CURRENT"},
 		wide:    []string{"TOKEN", "PREFIXES"},
 		Row:     sessionRow,
-		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
-			l, err := carav1.NewSessionServiceClient(conn).ListSessions(ctx, byLabel(f))
-			return messages(l.GetItems(), err)
-		},
-		Remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
-			return removing(carav1.NewSessionServiceClient(conn).DeleteSession(ctx, &carav1.DeleteRequest{Name: name}))
-		},
+		List:    lister(carav1.NewSessionServiceClient, carav1.SessionServiceClient.ListSessions, byLabel),
+		Remove:  remover(carav1.NewSessionServiceClient, carav1.SessionServiceClient.DeleteSession),
 	}
 }
 

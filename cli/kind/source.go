@@ -22,19 +22,12 @@ func Source() Kind {
 		Columns: []string{"NAME", "READY", "PROJECTS", "REVISION", "STATUS", "AGE"},
 		wide:    []string{"FROM", "REF", "POLLED", "NEXT", "LAST DELIVERY"},
 		Row:     sourceRow, Describe: describeSource,
-		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
-			l, err := carav1.NewSourceServiceClient(conn).ListSources(ctx, byLabel(f))
-			return messages(l.GetItems(), err)
-		},
-		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
-			return message(carav1.NewSourceServiceClient(conn).GetSource(ctx, ByName(name)))
-		},
+		List: lister(carav1.NewSourceServiceClient, carav1.SourceServiceClient.ListSources, byLabel),
+		Get:  getter(carav1.NewSourceServiceClient, carav1.SourceServiceClient.GetSource),
 		Watch: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) (func() (Change, error), error) {
 			return receiver(carav1.NewSourceServiceClient(conn).WatchSources(ctx, &carav1.WatchObjectsRequest{LabelSelector: f.Selector}))
 		},
-		Remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
-			return removing(carav1.NewSourceServiceClient(conn).DeleteSource(ctx, &carav1.DeleteRequest{Name: name}))
-		},
+		Remove: remover(carav1.NewSourceServiceClient, carav1.SourceServiceClient.DeleteSource),
 	}
 }
 

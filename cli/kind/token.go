@@ -24,10 +24,7 @@ func Token() Kind {
 		wide:     []string{"HOSTS", "NODES", "LABELS"},
 		Row:      tokenRow,
 		Describe: describeToken,
-		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
-			l, err := carav1.NewTokenServiceClient(conn).ListTokens(ctx, byLabel(f))
-			return messages(l.GetItems(), err)
-		},
+		List:     lister(carav1.NewTokenServiceClient, carav1.TokenServiceClient.ListTokens, byLabel),
 		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
 			l, err := carav1.NewTokenServiceClient(conn).ListTokens(ctx, &carav1.ListRequest{})
 			for _, t := range l.GetItems() {
@@ -37,9 +34,7 @@ func Token() Kind {
 			}
 			return nil, cmp.Or(err, fmt.Errorf("token %q not found", name))
 		},
-		Remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
-			return removing(carav1.NewTokenServiceClient(conn).DeleteToken(ctx, &carav1.DeleteRequest{Name: name}))
-		},
+		Remove: remover(carav1.NewTokenServiceClient, carav1.TokenServiceClient.DeleteToken),
 	}
 }
 

@@ -24,9 +24,7 @@ func Volume() Kind {
 		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
 			return messages(volumes(ctx, conn, f))
 		},
-		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
-			return message(carav1.NewVolumeServiceClient(conn).GetVolume(ctx, ByName(name)))
-		},
+		Get:   getter(carav1.NewVolumeServiceClient, carav1.VolumeServiceClient.GetVolume),
 		Watch: watchVolumes,
 	}
 }
