@@ -160,37 +160,26 @@ type codeRow struct {
 }
 
 func rowOf(code codes.Code) codeRow {
-	switch code {
-	case codes.OK:
-		return codeRow{http.StatusOK, ""}
-	case codes.InvalidArgument:
-		return codeRow{http.StatusBadRequest, TitleInvalid}
-	case codes.NotFound:
-		return codeRow{http.StatusNotFound, TitleNotFound}
-	case codes.AlreadyExists:
-		return codeRow{http.StatusConflict, TitleAlreadyExists}
-	case codes.Aborted, codes.FailedPrecondition:
-		return codeRow{http.StatusConflict, TitleConflict}
-	case codes.PermissionDenied:
-		return codeRow{http.StatusForbidden, TitleForbidden}
-	case codes.Unauthenticated:
-		return codeRow{http.StatusUnauthorized, TitleUnauthenticated}
-	case codes.OutOfRange:
-		return codeRow{http.StatusGone, TitleGone}
-	case codes.ResourceExhausted:
-		return codeRow{http.StatusTooManyRequests, TitleTooMany}
-	case codes.Unavailable:
-		return codeRow{http.StatusServiceUnavailable, TitleUnavailable}
-	case codes.DeadlineExceeded:
-		return codeRow{http.StatusGatewayTimeout, TitleTimeout}
-	case codes.Canceled:
-		return codeRow{499, TitleTimeout}
-	case codes.Unimplemented:
-		return codeRow{http.StatusNotImplemented, TitleUnimplemented}
-	case codes.Unknown, codes.Internal, codes.DataLoss:
+	row, known := map[codes.Code]codeRow{
+		codes.OK:                 {http.StatusOK, ""},
+		codes.InvalidArgument:    {http.StatusBadRequest, TitleInvalid},
+		codes.NotFound:           {http.StatusNotFound, TitleNotFound},
+		codes.AlreadyExists:      {http.StatusConflict, TitleAlreadyExists},
+		codes.Aborted:            {http.StatusConflict, TitleConflict},
+		codes.FailedPrecondition: {http.StatusConflict, TitleConflict},
+		codes.PermissionDenied:   {http.StatusForbidden, TitleForbidden},
+		codes.Unauthenticated:    {http.StatusUnauthorized, TitleUnauthenticated},
+		codes.OutOfRange:         {http.StatusGone, TitleGone},
+		codes.ResourceExhausted:  {http.StatusTooManyRequests, TitleTooMany},
+		codes.Unavailable:        {http.StatusServiceUnavailable, TitleUnavailable},
+		codes.DeadlineExceeded:   {http.StatusGatewayTimeout, TitleTimeout},
+		codes.Canceled:           {499, TitleTimeout},
+		codes.Unimplemented:      {http.StatusNotImplemented, TitleUnimplemented},
+	}[code]
+	if !known {
 		return codeRow{http.StatusInternalServerError, TitleInternal}
 	}
-	return codeRow{http.StatusInternalServerError, TitleInternal}
+	return row
 }
 
 // HTTPStatus returns the HTTP status for a gRPC code.

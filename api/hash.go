@@ -71,7 +71,7 @@ func bare(s *carav1.ProjectSpec) *carav1.ProjectSpec {
 	}
 	out := proto.CloneOf(s)
 	canonSpec(out)
-	eachDefault(out, clearString, clearInt)
+	eachDefault(out, empty, empty)
 	return out
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,9 +25,7 @@ func IngressCondition(p *carav1.Project, hosts HostTemplate, nodes []*carav1.Nod
 			continue
 		}
 		if problem := passwords(secret); problem != "" {
-			if reason == "" {
-				reason = ReasonPasswordsUnusable
-			}
+			reason = cmp.Or(reason, ReasonPasswordsUnusable)
 			lines = append(lines, passwordsLine(hosts.Host(in.GetHost()), in.GetPath(), secret)+problem)
 		}
 	}

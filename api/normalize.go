@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ func Normalize(s *carav1.ProjectSpec) *carav1.ProjectSpec {
 	}
 	out := proto.CloneOf(s)
 	canonSpec(out)
-	eachDefault(out, fillString, fillInt)
+	eachDefault(out, fill, fill)
 	return out
 }
 
@@ -115,27 +116,11 @@ func eachServiceDefault(svc *carav1.Service, str func(*string, string), num func
 	}
 }
 
-func fillString(field *string, def string) {
-	if *field == "" {
-		*field = def
-	}
-}
+func fill[T comparable](field *T, def T) { *field = cmp.Or(*field, def) }
 
-func fillInt(field *int32, def int32) {
-	if *field == 0 {
-		*field = def
-	}
-}
-
-func clearString(field *string, def string) {
+func empty[T comparable](field *T, def T) {
 	if *field == def {
-		*field = ""
-	}
-}
-
-func clearInt(field *int32, def int32) {
-	if *field == def {
-		*field = 0
+		*field = *new(T)
 	}
 }
 
@@ -223,7 +208,7 @@ func canonCaps(caps []string) []string {
 // CanonTLS returns a rule's tls with all defaults.
 func CanonTLS(in *carav1.Ingress) *carav1.IngressTLS {
 	clone := proto.CloneOf(in)
-	tlsDefaults(clone, fillString)
+	tlsDefaults(clone, fill)
 	if h := clone.GetTls().GetHsts(); h != nil {
 		canonDuration(&h.MaxAge)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,9 +45,7 @@ func changeNode(ctx context.Context, conn grpc.ClientConnInterface, name string,
 			return err
 		}
 		n := proto.CloneOf(have)
-		if n.Spec == nil {
-			n.Spec = &carav1.NodeSpec{}
-		}
+		n.Spec = cmp.Or(n.Spec, &carav1.NodeSpec{})
 		change(n.Spec)
 		_, err = c.PutNode(ctx, &carav1.PutNodeRequest{Node: n})
 		if err == nil || !api.IsConflict(err) || attempt == attempts {

@@ -1,6 +1,7 @@
 package gc
 
 import (
+	"cmp"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -101,9 +102,7 @@ func forProject(p *carav1.Project) (Action, bool) {
 		return Action{}, false // already being deleted
 	}
 	at := status.GetExpireAt() // an operator's extension, or a copy of the spec's
-	if at == nil {
-		at = p.GetSpec().GetExpireAt()
-	}
+	at = cmp.Or(at, p.GetSpec().GetExpireAt())
 	if at == nil {
 		return Action{}, false
 	}

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,18 +50,10 @@ func (c Config) Validate() error {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Strategy == "" {
-		c.Strategy = Spread
-	}
-	if c.HeartbeatTimeout == 0 {
-		c.HeartbeatTimeout = 20 * time.Second
-	}
-	if c.AbandonAfter == 0 {
-		c.AbandonAfter = 10 * time.Minute
-	}
-	if c.Workers == 0 {
-		c.Workers = (writers - 1) * maxBatch
-	}
+	c.Strategy = cmp.Or(c.Strategy, Spread)
+	c.HeartbeatTimeout = cmp.Or(c.HeartbeatTimeout, 20*time.Second)
+	c.AbandonAfter = cmp.Or(c.AbandonAfter, 10*time.Minute)
+	c.Workers = cmp.Or(c.Workers, (writers-1)*maxBatch)
 	return c
 }
 

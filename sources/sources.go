@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,9 +67,7 @@ func New(cfg Config) *Sources {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.Workers == 0 {
-		cfg.Workers = 16
-	}
+	cfg.Workers = cmp.Or(cfg.Workers, 16)
 	s := &Sources{
 		cfg: cfg, client: carav1.NewSourceServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn), files: carav1.NewFileServiceClient(cfg.Conn),
 		states: map[string]*state{}, lanes: newLanes(cfg.Workers / 4), reading: make(chan struct{}, max(1, cfg.Workers/2)),

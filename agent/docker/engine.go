@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,9 +42,7 @@ const (
 
 // Validate sets defaults and checks the configuration.
 func (c *Config) Validate() error {
-	if c.Host == "" {
-		c.Host = client.DefaultDockerHost
-	}
+	c.Host = cmp.Or(c.Host, client.DefaultDockerHost)
 	if !c.NetworkPool.IsValid() {
 		c.NetworkPool = netip.MustParsePrefix(defaultPool)
 	}

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -129,9 +130,7 @@ func (i *Ingress) over(ctx context.Context, x *exchange, whole *bool) {
 	if ctx.Err() != nil {
 		x.reset(ctx, took)
 	}
-	if x.status == 0 {
-		x.status = statusClientGone
-	}
+	x.status = cmp.Or(x.status, statusClientGone)
 	i.metrics.count(x, took)
 	i.access.add(ctx, x, took, *whole)
 }
@@ -152,9 +151,7 @@ func (x *exchange) WriteHeader(status int) {
 }
 
 func (x *exchange) Write(p []byte) (int, error) {
-	if x.status == 0 {
-		x.status = http.StatusOK
-	}
+	x.status = cmp.Or(x.status, http.StatusOK)
 	n, err := x.writeBody(p)
 	x.sent.Add(int64(n))
 	return n, err

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 
@@ -12,9 +13,7 @@ import (
 // query cannot change the host.
 func redirect(w *exchange, r *http.Request, to *carav1.IngressRedirect) {
 	status := int(to.Code)
-	if status == 0 {
-		status = api.DefaultRedirectCode
-	}
+	status = cmp.Or(status, api.DefaultRedirectCode)
 	location := location(to.To, r.URL.RawQuery)
 	w.Header().Set("Location", location)
 	page(w, r, status, "The new location is in the header Location.")

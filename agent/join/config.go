@@ -1,6 +1,7 @@
 package join
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,9 +56,7 @@ func (c Config) withDefaults() Config {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
 
@@ -75,8 +74,6 @@ func address(server string) (string, error) {
 		return "", fmt.Errorf("join: server %q: scheme %s is unknown, give it as https://HOST:PORT", server, u.Scheme)
 	}
 	port := u.Port()
-	if port == "" {
-		port = defaultPort
-	}
+	port = cmp.Or(port, defaultPort)
 	return net.JoinHostPort(u.Hostname(), port), nil
 }

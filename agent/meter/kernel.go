@@ -117,13 +117,8 @@ func (r *reading) version2(g groups) error {
 	if err != nil {
 		return err
 	}
-	used, err := number(filepath.Join(g.memory, "memory.current"))
-	if err != nil {
-		return err
-	}
-	cache, err := field(filepath.Join(g.memory, "memory.stat"), "inactive_file")
-	r.cpu, r.memory = time.Duration(cpu)*time.Microsecond, used-min(cache, used)
-	return err
+	r.cpu = time.Duration(cpu) * time.Microsecond
+	return r.readMemory(g, "memory.current", "inactive_file")
 }
 
 func (r *reading) version1(g groups) error {
@@ -131,12 +126,18 @@ func (r *reading) version1(g groups) error {
 	if err != nil {
 		return err
 	}
-	used, err := number(filepath.Join(g.memory, "memory.usage_in_bytes"))
+	r.cpu = time.Duration(cpu)
+	return r.readMemory(g, "memory.usage_in_bytes", "total_inactive_file")
+}
+
+// readMemory reads the memory in use, without the part of the cache that the kernel frees first.
+func (r *reading) readMemory(g groups, usage, inactive string) error {
+	used, err := number(filepath.Join(g.memory, usage))
 	if err != nil {
 		return err
 	}
-	cache, err := field(filepath.Join(g.memory, "memory.stat"), "total_inactive_file")
-	r.cpu, r.memory = time.Duration(cpu), used-min(cache, used)
+	cache, err := field(filepath.Join(g.memory, "memory.stat"), inactive)
+	r.memory = used - min(cache, used)
 	return err
 }
 

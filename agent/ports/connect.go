@@ -172,7 +172,7 @@ func (p *Ports) refuse(k key, to *route, client netip.Addr, err error) {
 	if to != nil {
 		project = to.project
 	}
-	p.metrics.refused(project, reason)
+	p.metrics.count(p.metrics.refusals, project, reason)
 	if unsaid, ok := p.log.Say(time.Now()); ok {
 		p.cfg.Logger.Warn("connection refused", "to", k.String(), "project", project, "client", client, "error", err, "unsaid", unsaid)
 	}

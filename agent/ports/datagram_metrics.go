@@ -31,12 +31,6 @@ func newDatagramMetrics() datagramMetrics {
 	}
 }
 
-func (m *metrics) dropped(project, reason string) {
-	if m != nil {
-		m.count(m.datagrams.dropped, project, reason)
-	}
-}
-
 // datagramSeries are the metrics of the sessions of one project. A nil *datagramSeries counts nothing.
 type datagramSeries struct {
 	open              prometheus.Gauge
@@ -47,9 +41,6 @@ type datagramSeries struct {
 
 // session returns the series of a project, or nil if it has no ports any more.
 func (m *metrics) session(project, from string) *datagramSeries {
-	if m == nil {
-		return nil
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.projects[project] {

@@ -20,7 +20,7 @@ const (
 	sent     = "sent"     // to clients
 )
 
-// metrics counts connections and datagrams by project. There are never more series than projects with ports or with hosts whose TLS is passed through. A nil *metrics counts nothing.
+// metrics counts connections and datagrams by project. There are never more series than projects with ports or with hosts whose TLS is passed through.
 type metrics struct {
 	open      *prometheus.GaugeVec
 	total     *prometheus.CounterVec
@@ -44,7 +44,7 @@ type series struct {
 
 func newMetrics(into prometheus.Registerer, hosts Hosts) *metrics {
 	if into == nil {
-		return nil
+		into = prometheus.NewRegistry() // that nobody reads
 	}
 	m := &metrics{
 		hosts: hosts,
@@ -74,9 +74,6 @@ func newMetrics(into prometheus.Registerer, hosts Hosts) *metrics {
 
 // keep removes the series of projects that have no ports any more.
 func (m *metrics) keep(projects map[string]*carav1.ProjectPorts) {
-	if m == nil {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name := range m.projects {
@@ -92,12 +89,6 @@ func (m *metrics) keep(projects map[string]*carav1.ProjectPorts) {
 	}
 	for name := range projects {
 		m.projects[name] = true
-	}
-}
-
-func (m *metrics) refused(project, reason string) {
-	if m != nil {
-		m.count(m.refusals, project, reason)
 	}
 }
 
@@ -122,9 +113,6 @@ func (m *metrics) has(project string) bool {
 
 // of returns the series of a project, or nil if it has no ports any more.
 func (m *metrics) of(project, from string) *series {
-	if m == nil {
-		return nil
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.has(project) {

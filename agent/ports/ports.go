@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/caravanserai/cara/agent/peer"
 	"github.com/caravanserai/cara/agent/proxyheader"
@@ -103,8 +104,8 @@ type Ports struct {
 	open    sync.WaitGroup // connections and sessions of clients
 
 	sessions *sessions
-	queued   budget        // datagrams that wait for connections to other agents
-	dialing  chan struct{} // has an entry for each connection that is being opened for a session
+	queued   *semaphore.Weighted // bytes of datagrams that wait for connections to other agents
+	dialing  chan struct{}       // has an entry for each connection that is being opened for a session
 }
 
 // New returns Ports without routes.
@@ -113,7 +114,7 @@ func New(cfg Config) *Ports {
 	p := &Ports{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics, cfg.Hosts), report: newReport(),
 		clients:  clients{total: cfg.Limits.Connections, each: cfg.Limits.ClientConnections, open: map[netip.Prefix]int{}},
-		sessions: newSessions(cfg.Limits.Sessions, cfg.Limits.ClientSessions), queued: budget{limit: allQueuedBytes}, dialing: make(chan struct{}, maxDialing),
+		sessions: newSessions(cfg.Limits.Sessions, cfg.Limits.ClientSessions), queued: semaphore.NewWeighted(allQueuedBytes), dialing: make(chan struct{}, maxDialing),
 	}
 	p.routing = newRouting(cfg, p.metrics)
 	return p

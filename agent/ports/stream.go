@@ -5,10 +5,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -22,30 +22,14 @@ const (
 	maxDialing = 32
 )
 
-// budget limits how many bytes wait.
-type budget struct {
-	limit int64
-	used  atomic.Int64
-}
-
-func (b *budget) take(n int) bool {
-	if b.used.Add(int64(n)) <= b.limit {
-		return true
-	}
-	b.give(n)
-	return false
-}
-
-func (b *budget) give(n int) { b.used.Add(-int64(n)) }
-
 // stream leads to a service through the agent of another node. Each session has a connection of its own, which is opened
 // for a datagram, and again for a later datagram if it breaks.
 type stream struct {
 	session *session
 	to      target
 	cancel  context.CancelFunc
-	queue   chan []byte // frames
-	own     budget
+	queue   chan []byte         // frames
+	own     *semaphore.Weighted // bytes
 
 	mu     sync.Mutex
 	closed bool
@@ -53,7 +37,7 @@ type stream struct {
 
 func (s *session) openStream(ctx context.Context, to target) *stream {
 	ctx, cancel := context.WithCancel(ctx)
-	u := &stream{session: s, to: to, cancel: cancel, queue: make(chan []byte, queuedDatagrams), own: budget{limit: queuedBytes}}
+	u := &stream{session: s, to: to, cancel: cancel, queue: make(chan []byte, queuedDatagrams), own: semaphore.NewWeighted(queuedBytes)}
 	s.tasks.Go(func() { u.run(ctx) })
 	return u
 }
@@ -65,14 +49,14 @@ func (u *stream) send(datagram []byte) error {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	n := len(datagram) + frameHeader
-	switch all := &u.session.ports.queued; {
+	n := int64(len(datagram) + frameHeader)
+	switch all := u.session.ports.queued; {
 	case u.closed:
 		return errClosed
-	case !u.own.take(n):
+	case !u.own.TryAcquire(n):
 		return errSlow
-	case !all.take(n):
-		u.own.give(n)
+	case !all.TryAcquire(n):
+		u.own.Release(n)
 		return errSlow
 	}
 	select {
@@ -85,9 +69,9 @@ func (u *stream) send(datagram []byte) error {
 }
 
 // taken records that a frame waits no longer.
-func (u *stream) taken(n int) {
-	u.own.give(n)
-	u.session.ports.queued.give(n)
+func (u *stream) taken(n int64) {
+	u.own.Release(n)
+	u.session.ports.queued.Release(n)
 }
 
 func (u *stream) close() {
@@ -103,7 +87,7 @@ func (u *stream) discard(err error) {
 	for {
 		select {
 		case frame := <-u.queue:
-			u.taken(len(frame))
+			u.taken(int64(len(frame)))
 			if err != nil {
 				u.drop(err)
 			}
@@ -127,7 +111,7 @@ func (u *stream) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		u.taken(len(first))
+		u.taken(int64(len(first)))
 		err := u.carry(ctx, first)
 		if ctx.Err() != nil {
 			return
@@ -183,7 +167,7 @@ func (u *stream) carry(ctx context.Context, frame []byte) error {
 		}
 		select {
 		case frame = <-u.queue:
-			u.taken(len(frame))
+			u.taken(int64(len(frame)))
 		case <-ended:
 			return nil
 		case <-ctx.Done():

@@ -57,6 +57,12 @@ func networkProblem(network string) string {
 	return ""
 }
 
+func (e projectErrors) targetService(at, name string, x specIndex) {
+	if _, ok := x.services[name]; name != "" && !ok {
+		e.add(at+".target.service", "no service is named %q; name one of %s", text.Short(name), known(x.services))
+	}
+}
+
 // destination validates where a rule leads: either to a service or to another URL.
 func (e projectErrors) destination(at string, in *carav1.Ingress, x specIndex) {
 	switch {
@@ -65,11 +71,7 @@ func (e projectErrors) destination(at string, in *carav1.Ingress, x specIndex) {
 	case in.GetTarget() == nil && in.GetRedirect() == nil:
 		e.add(at+".target", "is required; name the service and the port that receive the requests, or set redirect")
 	}
-	if svc := in.GetTarget().GetService(); svc != "" {
-		if _, ok := x.services[svc]; !ok {
-			e.add(at+".target.service", "no service is named %q; name one of %s", text.Short(svc), known(x.services))
-		}
-	}
+	e.targetService(at, in.GetTarget().GetService(), x)
 	if to := in.GetRedirect().GetTo(); to != "" {
 		if why := redirectProblem(to, api.IngressPath(in.GetPath())); why != "" {
 			e.add(at+".redirect.to", "%s", why)

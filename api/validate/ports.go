@@ -3,7 +3,6 @@ package validate
 import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
 )
 
 func (e projectErrors) ports(ports []*carav1.ProjectPort, x specIndex) {
@@ -18,11 +17,7 @@ func (e projectErrors) ports(ports []*carav1.ProjectPort, x specIndex) {
 		} else {
 			keys[k] = i
 		}
-		if svc := p.GetTarget().GetService(); svc != "" {
-			if _, ok := x.services[svc]; !ok {
-				e.add(at+".target.service", "no service is named %q; name one of %s", text.Short(svc), known(x.services))
-			}
-		}
+		e.targetService(at, p.GetTarget().GetService(), x)
 		if p.GetTarget().GetProtocol() != "" {
 			e.add(at+".target.protocol", "is only for ingress; remove it, because a port passes on the data unchanged")
 		}

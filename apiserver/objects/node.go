@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"strconv"
@@ -62,9 +63,7 @@ func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node, err 
 	}
 	labels, notes := in.GetMetadata().GetLabels(), in.GetMetadata().GetAnnotations()
 	spec := in.GetSpec()
-	if spec == nil {
-		spec = &carav1.NodeSpec{}
-	}
+	spec = cmp.Or(spec, &carav1.NodeSpec{})
 	sameSpec := proto.Equal(old.GetSpec(), spec)
 	if sameSpec && maps.Equal(old.GetMetadata().GetLabels(), labels) && maps.Equal(old.GetMetadata().GetAnnotations(), notes) {
 		return old, old, nil
@@ -86,9 +85,7 @@ func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node, err 
 // NewNode creates a node that has sent no heartbeat yet.
 func NewNode(t *state.Tx, meta *carav1.ObjectMeta, spec *carav1.NodeSpec) *carav1.Node {
 	meta = proto.CloneOf(meta)
-	if spec == nil {
-		spec = &carav1.NodeSpec{}
-	}
+	spec = cmp.Or(spec, &carav1.NodeSpec{})
 	n := &carav1.Node{
 		ApiVersion: api.APIVersion,
 		Kind:       api.KindNode,

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -184,9 +185,7 @@ func publishHead(t *state.Tx, in *published) (*carav1.Source, error) {
 			in.source, have, have+1, in.head.GetSequence())
 	}
 	src := proto.CloneOf(old)
-	if src.Status == nil {
-		src.Status = &carav1.SourceStatus{}
-	}
+	src.Status = cmp.Or(src.Status, &carav1.SourceStatus{})
 	src.Status.Snapshot = shortened(in.head)
 	src.Status.Snapshot.PublishTime = timestamppb.New(t.Now)
 	for _, c := range in.conditions {

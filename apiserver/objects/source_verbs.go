@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -23,9 +24,7 @@ func (s Sources) editSource(ctx context.Context, name string, change func(t *sta
 			return rules.NotFound(api.KindSource, name)
 		}
 		src := proto.CloneOf(old)
-		if src.Status == nil {
-			src.Status = &carav1.SourceStatus{}
-		}
+		src.Status = cmp.Or(src.Status, &carav1.SourceStatus{})
 		if err := change(t, src); err != nil {
 			return err
 		}

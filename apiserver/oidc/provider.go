@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -123,9 +124,7 @@ type metadata struct {
 
 // New returns a provider. It sends nothing.
 func New(c Config) *Provider {
-	if c.GroupsClaim == "" {
-		c.GroupsClaim = "groups"
-	}
+	c.GroupsClaim = cmp.Or(c.GroupsClaim, "groups")
 	return &Provider{Config: c, asked: map[string]time.Time{}, client: &http.Client{
 		Timeout: requestTime,
 		Transport: bounded{&http.Transport{

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -163,9 +164,7 @@ func askRollback(ctx context.Context, c clients, q *question) error {
 			continue
 		}
 		to := strconv.Itoa(int(r.GetGeneration()))
-		if chosen == "" {
-			chosen = to
-		}
+		chosen = cmp.Or(chosen, to)
 		options = append(options, option{to, fmt.Sprintf("generation %s, by %s, %s", to, r.GetActor(), minuteOf(r.GetTime()))})
 		if to == chosen {
 			q.Diff = api.Diff(p, r.GetProject())

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -180,9 +181,7 @@ func ofNode(f func(*carav1.Node) bool) func(proto.Message) bool {
 func changeNode(change func(*carav1.NodeSpec, url.Values)) func(context.Context, clients, proto.Message, url.Values) error {
 	return func(ctx context.Context, c clients, m proto.Message, f url.Values) error {
 		n := proto.CloneOf(m.(*carav1.Node))
-		if n.Spec == nil {
-			n.Spec = &carav1.NodeSpec{}
-		}
+		n.Spec = cmp.Or(n.Spec, &carav1.NodeSpec{})
 		change(n.Spec, f)
 		_, err := c.nodes.PutNode(ctx, &carav1.PutNodeRequest{Node: n})
 		return err

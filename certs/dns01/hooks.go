@@ -2,6 +2,7 @@ package dns01
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,9 +58,7 @@ func (p *Exec) CleanUp(ctx context.Context, r Record) error { return p.run(ctx, 
 
 func (p *Exec) run(ctx context.Context, action string, r Record) error {
 	limit := p.Timeout
-	if limit == 0 {
-		limit = hookTimeout
-	}
+	limit = cmp.Or(limit, hookTimeout)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	out := &tail{}

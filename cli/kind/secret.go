@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -20,9 +21,7 @@ func Secret() Kind {
 		Row: func(m proto.Message, now time.Time) []term.Cell {
 			s := m.(*carav1.Secret)
 			typ := s.Type
-			if typ == "" {
-				typ = api.SecretOpaque
-			}
+			typ = cmp.Or(typ, api.SecretOpaque)
 			return []term.Cell{
 				term.Text(s.GetMetadata().GetName()), term.Text(typ), term.Text(strings.Join(s.Keys, ",")),
 				term.Since(now, s.GetMetadata().GetCreationTimestamp()),

@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -111,9 +112,7 @@ func claimRow(now time.Time, c *carav1.Claim) []term.Cell {
 		file = "(left) " + file
 	}
 	message := c.GetStatus().GetMessage()
-	if message == "" {
-		message = c.GetSpec().GetHeld()
-	}
+	message = cmp.Or(message, c.GetSpec().GetHeld())
 	return []term.Cell{
 		term.Text(c.GetSpec().GetProject().GetMetadata().GetName()),
 		term.Text(c.GetStatus().GetState()), term.Text(file),

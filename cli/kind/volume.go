@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -107,9 +108,7 @@ func describeVolume(_ context.Context, p Page, m proto.Message) error {
 func volumeOwner(v *carav1.Volume) string {
 	owner, project, name := v.GetStatus().GetOwner(), v.GetSpec().GetProject(), v.GetMetadata().GetName()
 	text := owner
-	if text == "" {
-		text = "none"
-	}
+	text = cmp.Or(text, "none")
 	if st := v.GetStatus(); st.GetProjectUid() != "" || st.GetState() == api.VolumeDeleting || st.GetState() == api.VolumeCopying {
 		return text
 	}

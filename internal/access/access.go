@@ -79,6 +79,21 @@ func Put(file, name string, ctx Context) (current string, err error) {
 
 // Remove removes a context. If it was the current one, no context is current afterwards.
 func Remove(file, name string) error {
+	return change(file, name, func(c *Contexts) {
+		delete(c.Contexts, name)
+		if c.Current == name {
+			c.Current = ""
+		}
+	})
+}
+
+// Use makes a context the current one.
+func Use(file, name string) error {
+	return change(file, name, func(c *Contexts) { c.Current = name })
+}
+
+// change changes the file, which must have the context.
+func change(file, name string, do func(*Contexts)) error {
 	c, err := Load(file)
 	if err != nil {
 		return err
@@ -86,28 +101,12 @@ func Remove(file, name string) error {
 	if _, ok := c.Contexts[name]; !ok {
 		return notFound(file, name)
 	}
-	delete(c.Contexts, name)
-	if c.Current == name {
-		c.Current = ""
-	}
+	do(&c)
 	return save(file, c)
 }
 
 func notFound(file, name string) error {
 	return fmt.Errorf("there is no context %q in %s; caractrl context lists them", name, file)
-}
-
-// Use makes a context the current one.
-func Use(file, name string) error {
-	c, err := Load(file)
-	if err != nil {
-		return err
-	}
-	if _, ok := c.Contexts[name]; !ok {
-		return notFound(file, name)
-	}
-	c.Current = name
-	return save(file, c)
 }
 
 func save(file string, c Contexts) error {

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,15 +50,9 @@ type Queue struct {
 // NewQueue returns a queue that starts with Run. Keys may be added before.
 func NewQueue(cfg QueueConfig) *Queue {
 	cfg.Workers = max(cfg.Workers, 1)
-	if cfg.MinBackoff == 0 {
-		cfg.MinBackoff = 100 * time.Millisecond
-	}
-	if cfg.MaxBackoff == 0 {
-		cfg.MaxBackoff = time.Minute
-	}
-	if cfg.SlowResync == 0 {
-		cfg.SlowResync = 10 * time.Minute
-	}
+	cfg.MinBackoff = cmp.Or(cfg.MinBackoff, 100*time.Millisecond)
+	cfg.MaxBackoff = cmp.Or(cfg.MaxBackoff, time.Minute)
+	cfg.SlowResync = cmp.Or(cfg.SlowResync, 10*time.Minute)
 	return &Queue{cfg: cfg, budget: newBudget(), waiting: map[string]time.Time{}}
 }
 

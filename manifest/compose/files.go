@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -118,9 +119,7 @@ func (s files) config(key string, ref types.FileReferenceConfig) {
 		return
 	}
 	target := ref.Target
-	if target == "" {
-		target = "/" + ref.Source
-	}
+	target = cmp.Or(target, "/"+ref.Source)
 	if c.File != "" && c.Content == "" && c.Environment == "" && !bool(c.External) {
 		if from := s.beside(c.File); from != "" {
 			s.out.Files = append(s.out.Files, &carav1.File{Path: target, From: from, Mode: s.fileMode(key, ref)})
@@ -151,9 +150,7 @@ func (s files) secretFile(key string, ref types.FileReferenceConfig) {
 		return
 	}
 	target := ref.Target
-	if target == "" {
-		target = ref.Source
-	}
+	target = cmp.Or(target, ref.Source)
 	if !path.IsAbs(target) {
 		target = path.Join("/run/secrets", target)
 	}

@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -30,12 +31,8 @@ type Dir struct{ cfg Config }
 
 // New returns an Opener of directories.
 func New(cfg Config) *Dir {
-	if cfg.Quiet == 0 {
-		cfg.Quiet = 150 * time.Millisecond
-	}
-	if cfg.AtMost == 0 {
-		cfg.AtMost = time.Second
-	}
+	cfg.Quiet = cmp.Or(cfg.Quiet, 150*time.Millisecond)
+	cfg.AtMost = cmp.Or(cfg.AtMost, time.Second)
 	if cfg.NewWatcher == nil {
 		cfg.NewWatcher = fsnotify.NewWatcher
 	}

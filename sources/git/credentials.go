@@ -38,9 +38,7 @@ func readCredentials(a address, secret map[string][]byte, insecure bool) (creden
 	}
 	if token := trimmed(secret["token"]); token != "" {
 		c.password = token
-		if c.user == "" {
-			c.user = "x-access-token" // GitHub wants this name with app tokens; other servers accept any
-		}
+		c.user = cmp.Or(c.user, "x-access-token") // GitHub wants this name with app tokens; other servers accept any
 	}
 	h := sha256.New()
 	for _, key := range slices.Sorted(maps.Keys(secret)) {

@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -58,21 +59,13 @@ func (c Config) Validate() error {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.FS == nil {
 		c.FS = vfs.Default
 	}
-	if c.RetainRevisions == 0 {
-		c.RetainRevisions = defaultRetain
-	}
-	if c.CacheBytes == 0 {
-		c.CacheBytes = defaultCache
-	}
-	if c.MemTableBytes == 0 {
-		c.MemTableBytes = defaultMemTable
-	}
+	c.RetainRevisions = cmp.Or(c.RetainRevisions, defaultRetain)
+	c.CacheBytes = cmp.Or(c.CacheBytes, defaultCache)
+	c.MemTableBytes = cmp.Or(c.MemTableBytes, defaultMemTable)
 	return c
 }
 

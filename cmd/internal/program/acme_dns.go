@@ -1,6 +1,7 @@
 package program
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -75,9 +76,7 @@ func (c *DNSConfig) provider() dns01.Provider {
 	switch c.Provider {
 	case dnsRFC2136:
 		p := &dns01.RFC2136{Server: c.Server, KeyName: c.TSIGName, Algorithm: c.TSIGAlgorithm, SecretFile: c.TSIGSecretFile}
-		if p.Algorithm == "" {
-			p.Algorithm = dns01.Algorithms()[0]
-		}
+		p.Algorithm = cmp.Or(p.Algorithm, dns01.Algorithms()[0])
 		return p
 	case dnsExec:
 		return &dns01.Exec{Path: c.Command}
