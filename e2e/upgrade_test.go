@@ -17,7 +17,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testimage"
-	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // clients call the servers of a cluster all the time, each with another one first.
@@ -113,39 +112,6 @@ func (c *clients) run(ctx context.Context, n int, work func(ctx context.Context,
 	all.Wait()
 }
 
-// TestRollingUpgrade restarts three servers one after the other, while clients read and write at all of them. A
-// client that retries once, at the next server, sees no failure.
-func TestRollingUpgrade(t *testing.T) {
-	testneed.NotShort(t)
-	t.Parallel()
-	p := newServers(t, false)
-	p.third()
-	p.writes(p.name("kept"))
-	c := newClients(t, p.testCluster, p.servers)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
-	defer cancel()
-	running, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.run(running, 6, c.mixed)
-	}()
-	for _, s := range []int{1, 2, 0} { // the one with the loops last
-		p.must(p.servers[s].Server.Stop(ctx))
-		p.must(p.servers[s].StartBeside(ctx))
-		p.must(c.settles(ctx))
-	}
-	stop()
-	<-done
-	t.Logf("%d calls, %d repeated, %d failed twice", c.calls.Load(), c.retried.Load(), len(c.lost))
-	if len(c.lost) > 0 {
-		t.Errorf("%d of %d calls failed twice, the first: %s", len(c.lost), c.calls.Load(), c.lost[0])
-	}
-	for _, s := range p.servers {
-		p.Server = s.Server
-	}
-}
-
 // mixed reads, lists and applies.
 func (c *clients) mixed(ctx context.Context, client, i int) {
 	c.once(client+i, func(conn *grpc.ClientConn) error {
@@ -170,7 +136,7 @@ func (c *clients) apply(ctx context.Context, conn *grpc.ClientConn, name string)
 	_, err := carav1.NewProjectServiceClient(conn).PutProject(ctx, &carav1.PutProjectRequest{Project: &carav1.Project{
 		ApiVersion: api.APIVersion, Kind: api.KindProject,
 		Metadata: &carav1.ObjectMeta{Name: c.name(name)},
-		Spec: &carav1.ProjectSpec{Services: []*carav1.Service{{
+		Spec: &carav1.ProjectSpec{NodeSelector: map[string]string{"is": "nowhere"}, Services: []*carav1.Service{{
 			Name: "web", Image: testimage.WebV1, Env: []*carav1.EnvVar{{Name: "AT", Value: time.Now().String()}},
 		}}},
 	}})

@@ -97,18 +97,18 @@ func (c *Cluster) URL() string { return "http://" + c.Address() }
 func (c *Cluster) DataDir() string { return filepath.Join(c.Dir, "server") }
 
 // StartServer starts or restarts the server, and waits until it is ready.
-func (c *Cluster) StartServer(ctx context.Context) error { return c.startReady(ctx, c.serverArgs()) }
+func (c *Cluster) StartServer(ctx context.Context) error { return c.startReady(ctx, c.ServerArgs()) }
 
 // StartBeside starts or restarts a server of a cluster with several, and waits until it is ready. It needs no token in its data directory.
 func (c *Cluster) StartBeside(ctx context.Context) error {
-	if err := c.startServer(c.serverArgs()); err != nil {
+	if err := c.startServer(c.ServerArgs()); err != nil {
 		return err
 	}
 	return c.AwaitReady(ctx)
 }
 
-// serverArgs returns the command line of the server.
-func (c *Cluster) serverArgs() []string {
+// ServerArgs returns the command line of the server, for a test that waits for something else than readiness.
+func (c *Cluster) ServerArgs() []string {
 	return append([]string{
 		filepath.Join(c.Bin, "cara-server"), "--data-dir", c.DataDir(), "--listen", c.Listen,
 		"--allow-source-cidr", "127.0.0.0/8", "--allow-source-cidr", "::1/128",
