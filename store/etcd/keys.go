@@ -11,7 +11,8 @@ const (
 	partialName = "importing"
 	serverSpace = "servers/"
 	leaseSpace  = "locks/"
-	nodeSpace   = "n/" // nothing is between it and objectSpace: see watch.open
+	nodeSpace   = "n/"      // only listedName is between it and objectSpace: see watch.open
+	listedName  = "nlisted" // see watch.told
 	objectSpace = "o/"
 )
 
@@ -25,6 +26,7 @@ func (k keys) partial() string          { return k.prefix + partialName }
 func (k keys) server(id string) string  { return k.prefix + serverSpace + id }
 func (k keys) lease(name string) string { return k.prefix + leaseSpace + name }
 func (k keys) node(name string) string  { return k.prefix + nodeSpace + name }
+func (k keys) listed() string           { return k.prefix + listedName }
 func (k keys) object(key string) string { return k.prefix + objectSpace + key }
 
 // isObject reports whether a key in etcd is that of an object.

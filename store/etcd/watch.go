@@ -118,10 +118,27 @@ func (w *watch) open(ctx context.Context) (pb.Watch_WatchClient, error) {
 	if err := ended(created); err != nil {
 		return nil, err
 	}
+	w.told(ctx)
 	if created.Header.Revision < w.at { // this member is behind, or the revision is from a store that a backup has replaced
 		return stream, w.checkReached(ctx)
 	}
 	return stream, nil
+}
+
+// told writes a key for the watches of all servers, if this one continues from a listing at a revision that no watch may tell: etcd counts
+// leases and the keys of other programs, too. A caller who has that revision from this server would wait at another one for the next change.
+func (w *watch) told(ctx context.Context) {
+	if w.at <= w.s.seen.Load() {
+		return
+	}
+	bounded, cancel, err := w.s.begin(ctx)
+	if err == nil {
+		defer cancel()
+		_, err = w.s.client.Put(bounded, w.s.keys.listed(), "")
+	}
+	if err != nil && ctx.Err() == nil {
+		w.s.cfg.Logger.Warn("until the next change, other servers do not reach the revision at which this one has read etcd: watches that continue there from here end", "rev", w.at, "error", err)
+	}
 }
 
 // checkReached returns ErrCompacted unless the cluster has reached the revision.
