@@ -2,22 +2,26 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/directory"
 	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testproblem"
 	"github.com/caravanserai/cara/store"
@@ -207,6 +211,119 @@ func TestCredentialsAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	testproblem.Want(t, agent.ended(), codes.PermissionDenied, "")
+}
+
+// TestJoinedAgainAtAnotherServer: an agent stops when its node has joined with another certificate, whichever server it is connected to.
+func TestJoinedAgainAtAnotherServer(t *testing.T) {
+	all, r := newServers(t, "a", "b")
+	agent := connectAgent(t, all["a"].node(t, "n1"), "1")
+	agent.synced()
+	r.ahead.Store(int64(2 * dispatch.NodeLease)) // nobody hears the agent any more
+	eventually(t, "the node is lost", func() bool {
+		n, _ := state.Get[*carav1.Node](all["b"].db.Cache, "n1")
+		return n.GetStatus().GetState() == api.NodeNotReady
+	})
+	if _, err := join.Join(t.Context(), all["b"].joinConfig(t, "n1")); err != nil {
+		t.Fatal(err)
+	}
+	testproblem.Want(t, agent.ended(), codes.Aborted, api.TitleTakenOver)
+}
+
+// TestAReportIsAhead: a server whose copy does not have an assignment yet takes the report about it when it has it.
+func TestAReportIsAhead(t *testing.T) {
+	first, r := newCluster(t, nil), newRegistry()
+	late := &lateStore{Store: first.db.Store}
+	a, b := first.another(t, r, "a", first.db.Store), first.another(t, r, "b", late)
+	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
+	conns := joined(t, "n1", a, b)
+	agent := connectAgent(t, conns[0], "1")
+	agent.synced()
+	if at := a.db.Cache.Revision(); b.db.Cache.Wait(t.Context(), at) != nil {
+		t.Fatal("b is not there")
+	}
+	wait := make(chan struct{})
+	late.open.Store(&wait)
+	a.create(t, web("shop"))
+	a.bind(t, "shop", "n1")
+	p := agent.assignment().GetProject()
+	before := late.asked.Load()
+	answered := make(chan error, 1)
+	go func() {
+		_, err := carav1.NewProjectServiceClient(conns[1]).UpdateProjectStatus(t.Context(), &carav1.UpdateProjectStatusRequest{
+			Name: "shop", Uid: p.GetMetadata().GetUid(), Epoch: p.GetStatus().GetEpoch(), ObservedGeneration: p.GetMetadata().GetGeneration(), Phase: api.PhaseRunning,
+		})
+		answered <- err
+	}()
+	eventually(t, "b asks the store", func() bool { return late.asked.Load() > before })
+	late.open.Store(nil)
+	close(wait)
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+}
+
+// silentStore is a store that does not answer reads while it is silent.
+type silentStore struct {
+	store.Store
+	silent atomic.Bool
+}
+
+func (s *silentStore) Get(ctx context.Context, key string) (store.KV, error) {
+	if s.silent.Load() {
+		return store.KV{}, errors.New("no leader")
+	}
+	return s.Store.Get(ctx, key)
+}
+
+// TestAStoreThatFailsIsNoRevocation: a caller whom the copy of this server does not know is told to try again while the store does not
+// answer. An agent would take anything else for the end of its certificate.
+func TestAStoreThatFailsIsNoRevocation(t *testing.T) {
+	first, r := newCluster(t, nil), newRegistry()
+	st, late := &silentStore{Store: first.db.Store}, &lateStore{}
+	late.Store = st
+	a, b := first.another(t, r, "a", first.db.Store), first.another(t, r, "b", late)
+	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
+	wait := make(chan struct{})
+	defer close(wait)
+	late.open.Store(&wait)
+	st.silent.Store(true)
+	creds := joinAt(t, a, "n1")
+	asked := func(conn grpc.ClientConnInterface) error {
+		_, err := carav1.NewInfoServiceClient(conn).GetInfo(t.Context(), &emptypb.Empty{})
+		return err
+	}
+	unknown := identity.FormatToken("none", identity.NewSecret())
+	for name, err := range map[string]error{
+		"a token": asked(b.dial(t, unknown)), "a node": asked(creds(b)),
+	} {
+		testproblem.Want(t, err, codes.Unavailable, "")
+		if !strings.Contains(err.Error(), "no leader") || !strings.Contains(err.Error(), "try again") {
+			t.Errorf("%s is told %v", name, err)
+		}
+	}
+	if _, err := (sessions{b.Server}).Actor(t.Context(), unknown); api.Code(err) != codes.Unavailable {
+		t.Errorf("a login is told %v", err)
+	}
+	if _, _, err := (sessions{b.Server}).Open(t.Context(), unknown); api.Code(err) != codes.Unavailable {
+		t.Errorf("a link is told %v", err)
+	}
+}
+
+// joinAt joins a node at a server, and returns what connects it to others.
+func joinAt(t *testing.T, c *cluster, node string) func(other *cluster) *grpc.ClientConn {
+	t.Helper()
+	cfg := c.joinConfig(t, node)
+	if _, err := join.Join(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	return func(other *cluster) *grpc.ClientConn {
+		cfg.Server = "http://" + other.addr
+		creds, err := join.Join(t.Context(), cfg) // it has its certificate
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dialAs(t, creds)
+	}
 }
 
 // TestARecordWithoutASessionIsRemoved: a server says that it has an agent, which is not there: because the record was written after the

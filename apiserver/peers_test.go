@@ -19,7 +19,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/directory"
 	"github.com/caravanserai/cara/apiserver/dispatch"
@@ -70,14 +69,9 @@ func (c *cluster) another(t *testing.T, r *registry, id string, st store.Store) 
 // joined is the connection of one agent to each of some servers.
 func joined(t *testing.T, node string, all ...*cluster) (conns []*grpc.ClientConn) {
 	t.Helper()
-	cfg := all[0].joinConfig(t, node)
+	at := joinAt(t, all[0], node)
 	for _, c := range all {
-		cfg.Server = "http://" + c.addr
-		creds, err := join.Join(t.Context(), cfg) // after the first time it has its certificate
-		if err != nil {
-			t.Fatal(err)
-		}
-		conns = append(conns, dialAs(t, creds))
+		conns = append(conns, at(c))
 	}
 	return conns
 }

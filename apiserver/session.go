@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
@@ -52,6 +54,9 @@ func (s sessions) Logout(ctx context.Context, actor identity.Actor) error {
 // Actor returns the caller that the secret of a cookie authenticates.
 func (s sessions) Actor(ctx context.Context, secret string) (identity.Actor, error) {
 	session, err := s.sessions.FindSession(ctx, secret)
+	if api.Code(err) == codes.Unavailable {
+		return identity.Actor{}, err
+	}
 	if err != nil || session.GetLink() || session.GetClient() == api.SessionCaractrl {
 		return identity.Actor{}, api.Unauthenticated("this login has ended: log in again")
 	}

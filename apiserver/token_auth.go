@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/caravanserai/cara/api"
@@ -32,7 +33,11 @@ func (s tokens) Authenticate(ctx context.Context) (identity.Actor, error) {
 		return identity.Actor{}, api.Unauthenticated("%v", err)
 	case !ok:
 		return identity.Actor{}, nil
-	case !s.accepted(ctx, cert):
+	}
+	switch accepted, err := s.accepted(ctx, cert); {
+	case err != nil:
+		return identity.Actor{}, err
+	case !accepted:
 		return identity.Actor{}, dispatch.ErrFenced(cert.Node)
 	}
 	return identity.Actor{Name: api.PrefixNode + cert.Node, Role: api.RoleNode, Token: cert.TokenName(), Expires: cert.NotAfter}, nil
@@ -46,10 +51,17 @@ func (s tokens) bearer(ctx context.Context, header string) (identity.Actor, erro
 	if session, err := s.sessions.KnownSession(identity.FormatToken(id, secret)); err == nil {
 		return s.ofCaractrl(session)
 	}
-	token, ok := state.Find[*carav1.Token](ctx, s.db, id)
+	token, ok, err := state.Find[*carav1.Token](ctx, s.db, id)
+	if err != nil {
+		return identity.Actor{}, err
+	}
 	if !ok {
-		if session, err := s.sessions.FindSession(ctx, identity.FormatToken(id, secret)); err == nil {
+		session, err := s.sessions.FindSession(ctx, identity.FormatToken(id, secret))
+		if err == nil {
 			return s.ofCaractrl(session)
+		}
+		if api.Code(err) != codes.Unauthenticated {
+			return identity.Actor{}, err
 		}
 	}
 	if !ok || !identity.SecretMatches(token.GetSecretHash(), secret) {
@@ -92,7 +104,7 @@ func (s *Server) actorOf(token *carav1.Token) (identity.Actor, error) {
 }
 
 // accepted reports whether the cluster accepts a node's certificate.
-func (s *Server) accepted(ctx context.Context, cert identity.NodeCertificate) bool {
-	token, ok := state.Find[*carav1.Token](ctx, s.db, cert.TokenName())
-	return ok && token.GetRole() == api.RoleNode && identity.HashMatches(token.GetSecretHash(), cert.Hash)
+func (s *Server) accepted(ctx context.Context, cert identity.NodeCertificate) (bool, error) {
+	token, ok, err := state.Find[*carav1.Token](ctx, s.db, cert.TokenName())
+	return ok && token.GetRole() == api.RoleNode && identity.HashMatches(token.GetSecretHash(), cert.Hash), err
 }

@@ -38,7 +38,7 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	me := &Session{
-		Node: node, Instance: hello.GetInstanceId(), here: d.onThisHost(ctx),
+		Node: node, Instance: hello.GetInstanceId(), certificate: identity.ActorOf(ctx).Token, here: d.onThisHost(ctx),
 		capabilities: hello.GetCapabilities(), peers: hello.GetPeersDigest(), End: end, Ended: ctx.Done(), Stream: stream,
 		obeyed: make(chan struct{}),
 	}
@@ -77,6 +77,7 @@ func (d *Dispatcher) listen(ctx context.Context, me *Session, routes *routeFeed)
 			return err
 		}
 		if err := d.stillTrusted(ctx, me.Node); err != nil {
+			d.endFenced(me.certificate) // it tells why, if it can: the first reason counts
 			return err
 		}
 		if err := d.heartbeat(ctx, me.Node, req.GetHeartbeat(), true); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/directory"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/live"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -280,8 +281,8 @@ func (d *Dispatcher) stillSilent(me *Session, last time.Time, run uptime) error 
 	return nil
 }
 
-// FollowRemovals forgets the nodes, sources and volumes that another server has deleted, and ends the sessions of such nodes. It returns when
-// ctx ends.
+// FollowRemovals forgets the nodes, sources and volumes that another server has deleted. It ends the sessions of such nodes, and of nodes that
+// have joined again at another server. It returns when ctx ends.
 func (d *Dispatcher) FollowRemovals(ctx context.Context) error {
 	if d.Directory == nil || d.DB.Cache.Filled(ctx) != nil {
 		return nil
@@ -316,10 +317,23 @@ func (d *Dispatcher) forget(c *state.Change) {
 	case c.Kind == api.KindNode:
 		d.Objects.Live.ForgetNode(c.Name)
 		d.Sessions.end(c.Name, errDeleted(c.Name))
+	case c.Kind == api.KindToken:
+		d.endFenced(c.Name)
 	case c.Kind == api.KindSource:
 		d.Objects.Live.ForgetSource(c.Name)
 	case c.Kind == api.KindVolume:
 		d.Objects.Live.Sizes.Forget(api.Meta(c.Old).GetUid())
+	}
+}
+
+// endFenced ends the session that has a certificate, because its node has joined with another one.
+func (d *Dispatcher) endFenced(certificate string) {
+	node, ok := identity.NodeOfToken(certificate)
+	if !ok {
+		return
+	}
+	if me := d.Sessions.Of(node); me != nil && me.certificate == certificate && d.joinedAgain(me) {
+		me.End(errJoinedAgain(node))
 	}
 }
 

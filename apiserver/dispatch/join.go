@@ -44,6 +44,9 @@ func (d *Dispatcher) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 	if fields := validate.Object(asked); len(fields) > 0 {
 		return nil, api.Invalid(rules.Describe(asked), fields)
 	}
+	if _, _, err := state.Find[*carav1.Token](ctx, d.DB, req.GetTokenId()); err != nil {
+		return nil, err
+	}
 	if _, err := useJoinToken(d.DB.Begin(ctx), req.GetTokenId(), req.GetSecret()); err != nil {
 		return nil, err // a caller without a token must not wait behind those that have one
 	}
@@ -87,7 +90,7 @@ func (d *Dispatcher) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 	if err != nil {
 		return nil, err
 	}
-	d.Sessions.end(name, api.TakenOver("node %q has joined again with another certificate: this agent stops", name))
+	d.Sessions.end(name, errJoinedAgain(name))
 	return &carav1.JoinResponse{Certificate: certificate, Ca: id.CAPEM(), ClusterId: id.ClusterID()}, nil
 }
 
@@ -212,6 +215,21 @@ func signError(err error) error {
 		return api.Invalid("the request", api.Field("csr", "%v", err))
 	}
 	return err
+}
+
+// joinedAgain reports whether only another certificate than that of a session is accepted from its node.
+func (d *Dispatcher) joinedAgain(me *Session) bool {
+	seen := d.DB.Cache.View()
+	if _, ok := state.Get[*carav1.Token](seen, me.certificate); ok || me.certificate == "" {
+		return false
+	}
+	accepted, _ := state.List[*carav1.Token](seen, identity.NodeTokenPrefix(me.Node), "")
+	return len(accepted) > 0
+}
+
+// errJoinedAgain is the error for the agent of a node that has joined with another certificate.
+func errJoinedAgain(node string) error {
+	return api.TakenOver("node %q has joined again with another certificate: this agent stops", node)
 }
 
 // ErrFenced is the error for a node whose certificate is no longer accepted.

@@ -19,6 +19,7 @@ type Sessions struct {
 // Session is one agent's connection. All senders must use Send, because gRPC allows one sender at a time.
 type Session struct {
 	Node, Instance string
+	certificate    string // the name of the token that stands for the agent's certificate
 	here           bool // the agent runs on the server's host
 	capabilities   []string
 	peers          []byte   // the digest of the peers that the agent knows

@@ -16,6 +16,11 @@ type empty = emptypb.Empty
 
 // UpdateProjectStatus writes the status report of the project's node. A report without changes writes nothing.
 func (s Projects) UpdateProjectStatus(ctx context.Context, req *carav1.UpdateProjectStatusRequest) (*empty, error) {
+	if p, _ := state.Get[*carav1.Project](s.DB.Cache, req.GetName()); rules.ReportIsAhead(p, req) {
+		if err := s.DB.CatchUp(ctx, api.KindProject, req.GetName()); err != nil {
+			return nil, err
+		}
+	}
 	refused := false
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		err := s.report(t, req)

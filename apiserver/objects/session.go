@@ -60,7 +60,10 @@ func (s Sessions) openTokenSession(ctx context.Context, token string, life time.
 // OpenLink ends a link and creates a session with the rights of its token. Of two calls with one code, one fails.
 func (s Sessions) OpenLink(ctx context.Context, code string) (secret string, session *carav1.Session, err error) {
 	link, err := s.FindSession(ctx, code)
-	if err != nil || !link.GetLink() || link.GetOpenId() != nil {
+	if err != nil {
+		return "", nil, err
+	}
+	if !link.GetLink() || link.GetOpenId() != nil {
 		return "", nil, errSession()
 	}
 	id, hidden := identity.NewTokenID(), identity.NewSecret()
@@ -92,20 +95,26 @@ func (s Sessions) CloseSession(ctx context.Context, id string) error {
 
 // FindSession returns the session or the link with a secret. It does not check the token.
 func (s Sessions) FindSession(ctx context.Context, secret string) (*carav1.Session, error) {
-	return s.openSession(secret, func(id string) (*carav1.Session, bool) { return state.Find[*carav1.Session](ctx, s.DB, id) })
+	return s.openSession(secret, func(id string) (*carav1.Session, bool, error) { return state.Find[*carav1.Session](ctx, s.DB, id) })
 }
 
 // KnownSession is FindSession for a secret that may be of something else. It does not look into the store.
 func (s Sessions) KnownSession(secret string) (*carav1.Session, error) {
-	return s.openSession(secret, func(id string) (*carav1.Session, bool) { return state.Get[*carav1.Session](s.DB.Cache, id) })
+	return s.openSession(secret, func(id string) (*carav1.Session, bool, error) {
+		session, ok := state.Get[*carav1.Session](s.DB.Cache, id)
+		return session, ok, nil
+	})
 }
 
-func (s Sessions) openSession(secret string, find func(id string) (*carav1.Session, bool)) (*carav1.Session, error) {
+func (s Sessions) openSession(secret string, find func(id string) (*carav1.Session, bool, error)) (*carav1.Session, error) {
 	id, hidden, err := identity.ParseToken(secret)
 	if err != nil {
 		return nil, errSession()
 	}
-	session, ok := find(id)
+	session, ok, err := find(id)
+	if err != nil {
+		return nil, err
+	}
 	if !ok || !identity.SecretMatches(session.GetSecretHash(), hidden) || !session.GetExpireAt().AsTime().After(s.DB.Now()) {
 		return nil, errSession()
 	}

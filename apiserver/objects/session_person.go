@@ -63,8 +63,11 @@ func (s Sessions) putPerson(t *state.Tx, in *carav1.Session, id, hidden, refresh
 // OpenTerminal ends the link of a caractrl and creates its session. Of two calls with one code, one fails.
 func (s Sessions) OpenTerminal(ctx context.Context, code, verifier string) (secret string, session *carav1.Session, err error) {
 	link, err := s.FindSession(ctx, code)
+	if err != nil {
+		return "", nil, err
+	}
 	sum := sha256.Sum256([]byte(verifier))
-	if err != nil || !link.GetLink() || link.GetOpenId() == nil ||
+	if !link.GetLink() || link.GetOpenId() == nil ||
 		subtle.ConstantTimeCompare([]byte(base64.RawURLEncoding.EncodeToString(sum[:])), []byte(link.GetOpenId().GetChallenge())) != 1 {
 		return "", nil, errSession()
 	}

@@ -45,6 +45,13 @@ func MayReport(actor identity.Actor, p *carav1.Project, req *carav1.UpdateProjec
 	return nil
 }
 
+// ReportIsAhead reports whether a report is about an assignment that is newer than the project in the copy of this server: another server
+// may have sent it. p is nil if the copy has no such project.
+func ReportIsAhead(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) bool {
+	return req.GetUid() != p.GetMetadata().GetUid() || req.GetEpoch() > p.GetStatus().GetEpoch() ||
+		req.GetObservedGeneration() > p.GetMetadata().GetGeneration()
+}
+
 // warnings returns the conditions that exist while each report has them, and that begin with an event.
 func warnings() []string {
 	return []string{api.CondSecretChanged, api.CondUnmountedVolume, api.CondBackupStale, api.CondBackupBlocked}

@@ -110,19 +110,39 @@ func (d *DB) awaitNewer(ctx context.Context, seen int64, conflict error) error {
 }
 
 // Find is Get for what authenticates a caller. Another server may have written it a moment ago, so Find looks into the store before it
-// says that there is none. Callers without an identity can cause such reads, so their rate is limited.
-func Find[T proto.Message](ctx context.Context, d *DB, name string) (T, bool) {
-	found, ok := Get[T](d.Cache, name)
+// says that there is none. Callers without an identity can cause such reads, so their rate is limited. A store that does not answer is
+// an error: the caller may be known to the other servers.
+func Find[T proto.Message](ctx context.Context, d *DB, name string) (found T, ok bool, err error) {
+	found, ok = Get[T](d.Cache, name)
 	if ok || d.Late == nil || name == "" || !d.Late.Allow() {
-		return found, ok
+		return found, ok, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, lateWait)
+	if err := d.CatchUp(ctx, KindOf[T](), name); err != nil {
+		return found, false, err
+	}
+	found, ok = Get[T](d.Cache, name)
+	return found, ok, nil
+}
+
+// CatchUp waits a short time until the cache has an object as it is in the store, because another server may have written it a
+// moment ago. It does nothing on a server alone.
+func (d *DB) CatchUp(ctx context.Context, kind, name string) error {
+	if d.Late == nil {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, lateWait)
 	defer cancel()
-	kv, err := d.Store.Get(ctx, Key(KindOf[T](), name))
-	if err != nil || d.Cache.Wait(ctx, kv.Modified) != nil {
-		return found, false
+	kv, err := d.Store.Get(bounded, Key(kind, name))
+	if err == nil {
+		err = d.Cache.Wait(bounded, kv.Modified)
 	}
-	return Get[T](d.Cache, name)
+	switch {
+	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrInvalid): // an invalid name has no object
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return api.Unavailable("this server does not know whether there is a %s with this name, because its store does not answer (%v): try again in some seconds, or at another server", kind, err)
 }
 
 // Begin returns an empty transaction on the newest view. Dropping it without a commit is a dry run.
