@@ -73,6 +73,7 @@ func TestDialRefuses(t *testing.T) {
 		"too many":                          {Context{Server: strings.Repeat("https://a:1,", maxServers) + "https://a:1"}, "give at most 16"},
 		"a scheme of its own":               {Context{Server: "ftp://cara.example.com:1"}, "is not an address"},
 		"a CA that is none":                 {Context{Server: "https://a", CA: "x"}, "no PEM certificate"},
+		"an empty token file":               {Context{Server: "http://127.0.0.1:1", TokenFile: os.DevNull}, os.DevNull + " is empty"},
 		"a token file that is not there":    {Context{Server: "http://127.0.0.1:1", TokenFile: "/nonexistent/t"}, "read token"},
 	}
 	for name, tt := range tests {

@@ -110,7 +110,11 @@ func (c Context) token() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read token: %w", err)
 	}
-	return strings.TrimSpace(string(data)), nil
+	token := strings.TrimSpace(string(data))
+	if token == "" {
+		return "", fmt.Errorf("the token file %s is empty: put your token into it, or name another file", c.TokenFile)
+	}
+	return token, nil
 }
 
 func (c Context) transport(servers []*url.URL) (secure bool, creds credentials.TransportCredentials, err error) {

@@ -193,6 +193,9 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	who, err := join.Join(ctx, join.Config{
 		Server: c.Server, Token: token, NodeName: c.NodeName, DataDir: c.DataDir, Labels: c.Labels, Logger: c.Logger,
 	})
+	if err != nil && token == "" && c.JoinTokenFile != "" {
+		return fmt.Errorf("%w (the file %s is empty or not there)", err, c.JoinTokenFile)
+	}
 	if err != nil {
 		return err
 	}
@@ -245,5 +248,9 @@ func (c *AgentConfig) token() (string, error) {
 	case err != nil:
 		return "", fmt.Errorf("read join token: %w", err)
 	}
-	return strings.TrimSpace(string(data)), nil
+	token := strings.TrimSpace(string(data))
+	if token == "" {
+		c.Logger.Warn("the join token's file is empty", "file", c.JoinTokenFile)
+	}
+	return token, nil
 }

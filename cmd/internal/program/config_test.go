@@ -3,6 +3,8 @@ package program
 import (
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -94,5 +96,20 @@ func TestTheIngressAddressThatOtherNodesAreTold(t *testing.T) {
 				t.Errorf("got %q (%v), want %q (%q)", got, err, tt.want, tt.err)
 			}
 		})
+	}
+}
+
+// TestAnEmptyJoinTokenFile: the error names the file. A node with a certificate needs none.
+func TestAnEmptyJoinTokenFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := AgentConfig{
+		Server: "http://127.0.0.1:1", NodeName: "n1", DataDir: t.TempDir(), JoinTokenFile: file, IngressListen: "127.0.0.1:0",
+		NetworkPool: netip.MustParsePrefix("10.213.0.0/16"), Logger: slog.New(slog.DiscardHandler),
+	}
+	if err := cfg.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "give it a join token (the file "+file+" is empty") {
+		t.Errorf("the error is %v", err)
 	}
 }
