@@ -155,9 +155,20 @@ func (s sessions) Freshen(ctx context.Context, secret string) {
 		return
 	}
 	session, err := s.sessions.KnownSession(secret)
-	if err == nil && !session.GetLink() && s.due(session, 0) {
-		s.renew(ctx, session.GetMetadata().GetName(), 0)
+	if err != nil || session.GetLink() || !s.due(session, 0) {
+		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, renewTime)
+	defer cancel()
+	id := session.GetMetadata().GetName()
+	s.renew(ctx, id, 0)
+	_ = s.db.Cache.Await(ctx, func() bool { return !s.renewedElsewhere(id) }) // the call that follows says what is wrong
+}
+
+// renewedElsewhere reports whether another server is renewing a session whose time is over.
+func (s sessions) renewedElsewhere(id string) bool {
+	session, ok := state.Get[*carav1.Session](s.db.Cache, id)
+	return ok && s.due(session, 0) && session.GetOpenId().GetRenewingUntil().AsTime().After(s.db.Now())
 }
 
 // due reports whether a session must be renewed so that it is valid for some time more.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,16 +34,22 @@ func newPair(t *testing.T) *pair {
 // newServers starts two servers. Without a balancer, the verbs of the cluster use the address of the second one.
 func newServers(t *testing.T, balanced bool) *pair {
 	t.Helper()
-	p := &pair{etcd: testetcd.Start(t, testetcd.Config{Members: 3, TLS: true})}
 	front, err := testcluster.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newServersAt(t, balanced, front)
+}
+
+// newServersAt is newServers with the address of the balancer or the second server, and more flags of both servers.
+func newServersAt(t *testing.T, balanced bool, front string, more ...string) *pair {
+	t.Helper()
+	p := &pair{etcd: testetcd.Start(t, testetcd.Config{Members: 3, TLS: true})}
 	cluster, err := testcluster.New(testcluster.Config{Dir: t.TempDir(), Bin: built(t), Listen: front})
 	if err != nil {
 		t.Fatal(err)
 	}
-	flags := append(etcdFlags(p.etcd), "--cluster-key-file", filepath.Join(cluster.Dir, "cluster.key"))
+	flags := slices.Concat(etcdFlags(p.etcd), []string{"--cluster-key-file", filepath.Join(cluster.Dir, "cluster.key")}, more)
 	for i, dir := range []string{cluster.Dir, t.TempDir()} {
 		cfg := testcluster.Config{Dir: dir, Bin: cluster.Bin, ServerFlags: flags}
 		if i == 1 && !balanced {

@@ -151,7 +151,7 @@ func (u *upgrade) begins(ctx context.Context, s *testcluster.Cluster) {
 func (u *upgrade) replaceServer(ctx context.Context, s int) {
 	u.Helper()
 	u.must(u.servers[s].Server.Stop(ctx))
-	u.servers[s].Bin = u.testCluster.Bin
+	u.servers[s].Bin = u.Bin
 	u.begins(ctx, u.servers[s])
 	u.Server = u.servers[s].Server
 	u.must(u.load.settles(ctx))
@@ -162,7 +162,7 @@ func (u *upgrade) replaceAgent(ctx context.Context, name string) {
 	a := u.agents[name]
 	a.Ingress = u.ingress[name]
 	u.must(u.Agents[name].Stop(ctx))
-	u.startAgent(a)
+	u.startAgent(a) //nolint:contextcheck // it waits with a patience of its own
 }
 
 // pushes changes a project in git, and waits until it runs as git says.
