@@ -20,7 +20,7 @@ type Sessions struct {
 type Session struct {
 	Node, Instance string
 	certificate    string // the name of the token that stands for the agent's certificate
-	here           bool // the agent runs on the server's host
+	here           bool   // the agent runs on the server's host
 	capabilities   []string
 	peers          []byte   // the digest of the peers that the agent knows
 	answers        []string // tokens of the challenges that the agent answers; guarded by Sessions.mu
