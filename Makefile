@@ -76,8 +76,8 @@ bench-front: ## the agent's ingress and ports beside Caddy, nginx and HAProxy, w
 bench-page: ## what open pages cost the server and the browser, FIGURES=10m for each measurement
 	CARA_PAGE_FIGURES='$(FIGURES)' E2E=1 go test -count=1 -v -timeout 6h -run 'TestOpenPages|TestTabMemory|TestManyProjects' ./apiserver/ui
 
-bench-ha: ## three servers on three members of etcd: RUNS kills of the server that runs the scheduler and of etcd's leader, and writes beside a server alone
-	E2E=1 CARA_HA_FIGURES=$(RUNS) go test -count=1 -v -timeout 60m -run TestFiguresHA ./e2e
+bench-ha: ## three servers on three members of etcd: RUNS kills of the server that runs the scheduler and of etcd's leader, a rolling upgrade, and writes and pushes beside a server alone
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 CARA_HA_FIGURES=$(RUNS) && go test -count=1 -v -timeout 60m -run 'TestFiguresHA|TestRollingUpgrade' -parallel 1 ./e2e
 
 demo: build ## from a git push to running containers, told step by step; KEEP=1 leaves it up; HA=1 tells of three servers on etcd
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST KEEP="$(KEEP)" && go run ./e2e/demo -bin bin $(if $(HA),-ha)
