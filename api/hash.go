@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"hash"
 	"math"
 	"slices"
 	"strings"
@@ -76,30 +75,34 @@ func bare(s *carav1.ProjectSpec) *carav1.ProjectSpec {
 }
 
 func hashOf(m proto.Message) string {
-	e := encoder{h: sha256.New()}
+	e := encoder{out: make([]byte, 0, 1<<10)}
 	e.message(m.ProtoReflect())
-	return hashVersion + hex.EncodeToString(e.h.Sum(nil))
+	sum := sha256.Sum256(e.out)
+	return hashVersion + hex.EncodeToString(sum[:])
 }
 
 // encoder writes messages so that different messages have different bytes: fields by number, every value of variable size
 // after its length, maps sorted by key.
 type encoder struct {
-	h   hash.Hash
-	buf [8]byte
+	out []byte
+	set []protoreflect.FieldDescriptor // the set fields of the message that is being written, after those of the messages around it
 }
 
 func (e *encoder) message(m protoreflect.Message) {
-	var set []protoreflect.FieldDescriptor
-	m.Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		set = append(set, fd)
-		return true
-	})
+	around := len(e.set)
+	for fields, i := m.Descriptor().Fields(), 0; i < fields.Len(); i++ {
+		if fd := fields.Get(i); m.Has(fd) {
+			e.set = append(e.set, fd)
+		}
+	}
+	set := e.set[around:]
 	slices.SortFunc(set, func(a, b protoreflect.FieldDescriptor) int { return int(a.Number()) - int(b.Number()) })
 	e.uint(uint64(len(set)))
 	for _, fd := range set {
 		e.uint(uint64(fd.Number()))
 		e.field(fd, m.Get(fd))
 	}
+	e.set = e.set[:around]
 }
 
 func (e *encoder) field(fd protoreflect.FieldDescriptor, v protoreflect.Value) {
@@ -121,7 +124,7 @@ func (e *encoder) field(fd protoreflect.FieldDescriptor, v protoreflect.Value) {
 		slices.Sort(keys)
 		e.uint(uint64(len(keys)))
 		for _, k := range keys {
-			e.bytes([]byte(k))
+			e.text(k)
 			e.value(fd.MapValue(), byKey[k])
 		}
 	default:
@@ -130,40 +133,32 @@ func (e *encoder) field(fd protoreflect.FieldDescriptor, v protoreflect.Value) {
 }
 
 func (e *encoder) value(fd protoreflect.FieldDescriptor, v protoreflect.Value) {
-	switch x := v.Interface().(type) {
-	case protoreflect.Message:
-		e.message(x)
-	case string:
-		e.bytes([]byte(x))
-	case []byte:
-		e.bytes(x)
-	case bool:
-		e.uint(map[bool]uint64{false: 0, true: 1}[x])
-	case int32:
-		e.uint(uint64(int64(x)))
-	case int64:
-		e.uint(uint64(x))
-	case uint32:
-		e.uint(uint64(x))
-	case uint64:
-		e.uint(x)
-	case float32:
-		e.uint(math.Float64bits(float64(x)))
-	case float64:
-		e.uint(math.Float64bits(x))
-	case protoreflect.EnumNumber:
-		e.uint(uint64(int64(x)))
+	switch fd.Kind() {
+	case protoreflect.MessageKind:
+		e.message(v.Message())
+	case protoreflect.StringKind:
+		e.text(v.String())
+	case protoreflect.BytesKind:
+		e.uint(uint64(len(v.Bytes())))
+		e.out = append(e.out, v.Bytes()...)
+	case protoreflect.BoolKind:
+		e.uint(map[bool]uint64{false: 0, true: 1}[v.Bool()])
+	case protoreflect.Int32Kind, protoreflect.Int64Kind:
+		e.uint(uint64(v.Int()))
+	case protoreflect.Uint32Kind, protoreflect.Uint64Kind:
+		e.uint(v.Uint())
+	case protoreflect.FloatKind, protoreflect.DoubleKind:
+		e.uint(math.Float64bits(v.Float()))
+	case protoreflect.EnumKind:
+		e.uint(uint64(int64(v.Enum())))
 	default:
 		panic("api: no canonical encoding for a field of kind " + fd.Kind().String())
 	}
 }
 
-func (e *encoder) bytes(b []byte) {
-	e.uint(uint64(len(b)))
-	e.h.Write(b)
+func (e *encoder) text(s string) {
+	e.uint(uint64(len(s)))
+	e.out = append(e.out, s...)
 }
 
-func (e *encoder) uint(v uint64) {
-	binary.BigEndian.PutUint64(e.buf[:], v)
-	e.h.Write(e.buf[:])
-}
+func (e *encoder) uint(v uint64) { e.out = binary.BigEndian.AppendUint64(e.out, v) }
