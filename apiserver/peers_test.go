@@ -232,6 +232,7 @@ func (s sharedStore) Watch(ctx context.Context, after int64) iter.Seq2[store.Cha
 			if len(c.Events) > 0 && strings.HasPrefix(c.Events[0].KV.Key, hidden) {
 				continue
 			}
+			c.More = false // a hidden change may be next
 			if !yield(c, err) {
 				return
 			}

@@ -32,10 +32,12 @@ type Event struct {
 	KV     KV
 }
 
-// Change is one committed transaction as a watcher sees it: its events in the order of Txn.Do.
+// Change is one committed transaction as a watcher sees it: its events in the order of Txn.Do. More is true if the watch
+// yields the next change without waiting, so that a receiver can handle both together.
 type Change struct {
 	Revision int64
 	Events   []Event
+	More     bool
 }
 
 // Page is a part of a listing in ascending byte order of keys. The whole page was read at Revision, and a Watch after it

@@ -13,6 +13,10 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
+// applyTogether is about how many changes become visible together if they wait already. Each time costs a copy of the parts of the
+// trees that change, and wakes every watcher. Many changes would let the first caller wait for the others.
+const applyTogether = 256
+
 // Entry is one object in the cache. It is immutable; json is set at the first use.
 type Entry struct {
 	Name string
@@ -57,7 +61,7 @@ type Cache struct {
 
 	mu      sync.RWMutex
 	recent  ring
-	wake    chan struct{} // closed and replaced with every transaction
+	wake    chan struct{} // closed and replaced when transactions become visible
 	waiters map[*waiter]struct{}
 }
 
@@ -118,7 +122,14 @@ func (c *Cache) Feed(ctx context.Context, st store.Store) error {
 	c.recent.floor = page.Revision
 	c.mu.Unlock()
 	close(c.Loaded)
-	for sc, err := range st.Watch(ctx, page.Revision) {
+	return c.follow(ctx, st, page.Revision)
+}
+
+// follow applies what the store's log has after a revision, until ctx ends.
+func (c *Cache) follow(ctx context.Context, st store.Store, rev int64) error {
+	var waiting []Transaction
+	changes := 0
+	for sc, err := range st.Watch(ctx, rev) {
 		if err != nil {
 			return fmt.Errorf("follow the store: %w", err)
 		}
@@ -126,25 +137,37 @@ func (c *Cache) Feed(ctx context.Context, st store.Store) error {
 		if err != nil {
 			return err
 		}
-		c.Apply(tx)
+		waiting, changes = append(waiting, tx), changes+len(tx.Changes)
+		if sc.More && changes < applyTogether {
+			continue
+		}
+		c.Apply(waiting...)
+		clear(waiting)
+		waiting, changes = waiting[:0], 0
 	}
 	return ctx.Err()
 }
 
-// Apply makes one transaction visible atomically.
-func (c *Cache) Apply(tx Transaction) {
+// Apply makes transactions visible atomically.
+func (c *Cache) Apply(txs ...Transaction) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next, tx := c.newest.Load().with(tx)
+	next := c.newest.Load().with(txs)
 	c.newest.Store(next)
-	c.last.Store(tx.Rev)
-	if len(tx.Changes) > 0 {
-		c.recent.push(tx)
+	c.last.Store(next.Rev)
+	changed := false
+	for _, tx := range txs {
+		if len(tx.Changes) > 0 {
+			c.recent.push(tx)
+			changed = true
+		}
+	}
+	if changed {
 		close(c.wake)
 		c.wake = make(chan struct{})
 	}
 	for w := range c.waiters {
-		if w.rev <= tx.Rev {
+		if w.rev <= next.Rev {
 			delete(c.waiters, w)
 			close(w.done)
 		}
@@ -191,7 +214,7 @@ func (c *Cache) Filled(ctx context.Context) error {
 	}
 }
 
-// Await returns when done returns true, or when ctx ends. It calls done after every transaction.
+// Await returns when done returns true, or when ctx ends. It calls done whenever transactions became visible.
 func (c *Cache) Await(ctx context.Context, done func() bool) error {
 	for {
 		c.mu.RLock()

@@ -36,29 +36,33 @@ func newView() *View {
 	return v
 }
 
-// with returns the view after tx, and tx with the old states filled in. v does not change.
-func (v *View) with(tx Transaction) (*View, Transaction) {
-	if len(tx.Changes) == 0 {
-		return &View{Rev: tx.Rev, Changed: v.Changed, tables: v.tables, index: v.index}, tx
-	}
-	next := &View{Rev: tx.Rev, Changed: tx.Rev, tables: maps.Clone(v.tables), index: v.index.clone()}
-	own := func(kind string) {
+// with returns the view after some transactions, whose old states it fills in. v does not change.
+func (v *View) with(txs []Transaction) *View {
+	next := &View{Rev: v.Rev, Changed: v.Changed, tables: maps.Clone(v.tables), index: v.index.clone()}
+	own := func(kind string) { // transactions that are applied together share one copy
 		if next.tables[kind] == v.tables[kind] {
 			next.tables[kind] = v.tables[kind].clone()
 		}
 	}
-	for i := range tx.Changes {
-		own(tx.Changes[i].Kind)
+	for n := range txs {
+		tx := &txs[n]
+		if next.Rev = tx.Rev; len(tx.Changes) == 0 {
+			continue
+		}
+		next.Changed = tx.Rev
+		for i := range tx.Changes {
+			own(tx.Changes[i].Kind)
+		}
+		if !next.unstaged() {
+			own(api.KindClaim)
+			tx.Changes = next.setStaged(tx.Changes, tx.Rev)
+			continue
+		}
+		for i := range tx.Changes {
+			next.set(&tx.Changes[i], tx.Rev)
+		}
 	}
-	if !v.unstaged() {
-		own(api.KindClaim)
-		tx.Changes = next.setStaged(tx.Changes, tx.Rev)
-		return next, tx
-	}
-	for i := range tx.Changes {
-		next.set(&tx.Changes[i], tx.Rev)
-	}
-	return next, tx
+	return next
 }
 
 // set applies one change to the table and the indexes of an unpublished view.

@@ -177,8 +177,8 @@ func (w *watch) deliver(ctx context.Context, whole [][]*clientv3.Event) error {
 	if err != nil {
 		return err
 	}
-	for _, events := range whole {
-		c := store.Change{Revision: events[0].Kv.ModRevision}
+	for n, events := range whole {
+		c := store.Change{Revision: events[0].Kv.ModRevision, More: n < len(whole)-1}
 		if w.s.keys.isObject(events[0].Kv.Key) { // a transaction has only objects, or none
 			c.Events = make([]store.Event, len(events))
 		}

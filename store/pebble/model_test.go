@@ -109,6 +109,7 @@ func (m *model) checkLog(t *testing.T, s *Store, compacted int64) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			c.More = false
 			if got = append(got, c); c.Revision >= m.revision() {
 				break
 			}

@@ -46,7 +46,8 @@ func (w *watcher) run(ctx context.Context, tell func(store.Change) bool) error {
 		if err != nil {
 			return err
 		}
-		for _, c := range changes {
+		for i, c := range changes {
+			c.More = i < len(changes)-1
 			if !tell(c) {
 				return nil
 			}

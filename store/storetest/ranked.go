@@ -127,6 +127,7 @@ func (h holes) Watch(ctx context.Context, after int64) iter.Seq2[store.Change, e
 			if len(c.Events) == 1 && c.Events[0].KV.Key == holeKey {
 				continue
 			}
+			c.More = false // a hole may be next
 			if !yield(c, err) {
 				return
 			}

@@ -104,17 +104,24 @@ func revision(t *testing.T, s store.Store) int64 {
 	return page.Revision
 }
 
-// watchUntil returns the changes until done returns true for one.
+// watchUntil returns the changes until done returns true for one. If that change says that there is more, watchUntil waits for it.
+// More of the returned changes is false, because it depends on when they were read.
 func watchUntil(ctx context.Context, s store.Store, after int64, done func(store.Change) bool) ([]store.Change, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var got []store.Change
+	last := false
 	for c, err := range s.Watch(ctx, after) {
-		if err != nil {
+		switch {
+		case err != nil:
 			return got, err
+		case last:
+			return got, nil
 		}
+		more := c.More
+		c.More = false
 		got = append(got, c)
-		if done(c) {
+		if last = done(c); last && !more {
 			return got, nil
 		}
 	}
