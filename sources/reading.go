@@ -1,9 +1,13 @@
 package sources
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"runtime"
+	"slices"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
@@ -38,7 +42,7 @@ func (d *reader) newReading() *Reading {
 	return r
 }
 
-// parse reads the files whose content is unknown, and the files that they use.
+// parse reads the files whose content is unknown, and the files that they use. It parses several manifests at the same time.
 func (d *reader) parse(ctx context.Context, claims []*carav1.Claim) (*Reading, error) {
 	r := d.newReading()
 	byName := make(map[string]*carav1.ClaimSpec, len(claims))
@@ -48,31 +52,59 @@ func (d *reader) parse(ctx context.Context, claims []*carav1.Claim) (*Reading, e
 	if d.src.GetSpec().GetFormat() == api.FormatCompose {
 		return r, d.parseCompose(ctx, byName, r)
 	}
-	var total int64
-	docs := map[int][]manifest.Document{} // of the files that use other files
-	for _, f := range d.tree.Files {
-		known, ok, err := d.remembered(ctx, f, byName)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			r.Files = append(r.Files, known)
+	r.Files = make([]Parsed, len(d.tree.Files))
+	docs := make([][]manifest.Document, len(r.Files)) // of the files that use other files
+	var work errgroup.Group
+	work.SetLimit(runtime.GOMAXPROCS(0))
+	err := d.readFiles(ctx, byName, r, func(i int, data []byte) {
+		work.Go(func() (err error) {
+			r.Files[i], docs[i], err = parseSafely(d.tree.Files[i], data, d.how())
+			return readError(ctx, err, "parse %s at %.12s", d.tree.Files[i].Path, d.tree.Revision)
+		})
+	})
+	if err = cmp.Or(err, work.Wait()); err != nil {
+		return nil, err
+	}
+	using := map[int][]manifest.Document{}
+	for i, found := range docs {
+		if len(found) == 0 {
 			continue
 		}
-		parsed, found, size, err := readFile(ctx, f, d.how())
-		if err != nil {
-			return nil, readError(ctx, err, "read %s at %.12s", f.Path, d.tree.Revision)
-		}
-		if total += int64(size); total > MaxSnapshotBytes {
-			return nil, Human(api.ReasonTooLarge, "the manifests are larger than %d MiB together, the limit of a source: narrow it with spec.path or spec.include", MaxSnapshotBytes>>20)
-		}
-		if parsed.Needs, err = d.files.needs(ctx, f.Path, found); err != nil { // now, so that the driver knows them before the first is read
+		if r.Files[i].Needs, err = d.files.needs(ctx, r.Files[i].Path, found); err != nil { // now, so that the driver knows them before the first is read
 			return nil, err
 		}
-		docs[len(r.Files)] = found
-		r.Files = append(r.Files, parsed)
+		using[i] = found
 	}
-	return r, d.complete(ctx, docs, r)
+	return r, d.complete(ctx, using, r)
+}
+
+// readFiles reads the tree's files, one after the other, and calls parse for each content that is unknown and fit for a manifest. It
+// sets the other files of the reading.
+func (d *reader) readFiles(ctx context.Context, claims map[string]*carav1.ClaimSpec, r *Reading, parse func(i int, data []byte)) error {
+	var total int64
+	for i, f := range d.tree.Files {
+		known, ok, err := d.remembered(ctx, f, claims)
+		if err != nil {
+			return err
+		}
+		if ok {
+			r.Files[i] = known
+			continue
+		}
+		data, unfit, err := readFile(ctx, f)
+		if err != nil {
+			return readError(ctx, err, "read %s at %.12s", f.Path, d.tree.Revision)
+		}
+		if unfit != nil {
+			r.Files[i] = *unfit
+			continue
+		}
+		if total += int64(len(data)); total > MaxSnapshotBytes {
+			return Human(api.ReasonTooLarge, "the manifests are larger than %d MiB together, the limit of a source: narrow it with spec.path or spec.include", MaxSnapshotBytes>>20)
+		}
+		parse(i, data)
+	}
+	return nil
 }
 
 // complete reads the contents that files of the reading use, and puts them into the documents of these files.
@@ -102,18 +134,30 @@ func (d *reader) how() manifest.Reading {
 	return manifest.Reading{Limits: manifest.Limits{Bytes: MaxFileBytes}, Vars: d.src.GetSpec().GetVars(), Keys: d.keys}
 }
 
-// readFile reads and parses a file. If its content is not fit for a manifest, the result says so, and err is nil.
-func readFile(ctx context.Context, f File, how manifest.Reading) (parsed Parsed, docs []manifest.Document, size int, err error) {
-	data, err := safely(func() ([]byte, error) { return f.Read(ctx) })
-	var unfit *FileError
+// readFile reads a file. unfit is the result for a content that is not fit for a manifest.
+func readFile(ctx context.Context, f File) (data []byte, unfit *Parsed, err error) {
+	data, err = safely(func() ([]byte, error) { return f.Read(ctx) })
+	var bad *FileError
 	switch {
-	case errors.As(err, &unfit) && manifest.KnownName(f.Path) != "":
-		return skipped(f, manifest.KnownName(f.Path)), nil, 0, nil
-	case errors.As(err, &unfit):
-		return Parsed{Path: f.Path, Hash: f.Hash, Problems: []*carav1.FileProblem{{File: f.Path, Message: unfit.Message}}}, nil, 0, nil
-	case err != nil:
-		return Parsed{}, nil, 0, err
+	case !errors.As(err, &bad):
+		return data, nil, err
+	case manifest.KnownName(f.Path) != "":
+		p := skipped(f, manifest.KnownName(f.Path))
+		return nil, &p, nil
 	}
-	parsed, docs = parseFile(f, data, how)
-	return parsed, docs, len(data), nil
+	return nil, &Parsed{Path: f.Path, Hash: f.Hash, Problems: []*carav1.FileProblem{{File: f.Path, Message: bad.Message}}}, nil
+}
+
+// parseSafely parses a file. It returns the documents only if they use other files; otherwise the projects are complete, and have their
+// hashes.
+func parseSafely(f File, data []byte, how manifest.Reading) (parsed Parsed, docs []manifest.Document, err error) {
+	parsed, err = safely(func() (Parsed, error) {
+		var p Parsed
+		if p, docs = parseFile(f, data, how); !slices.ContainsFunc(docs, func(d manifest.Document) bool { return len(d.Froms()) > 0 }) {
+			docs = nil
+			p.hash()
+		}
+		return p, nil
+	})
+	return parsed, docs, err
 }

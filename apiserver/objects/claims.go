@@ -56,8 +56,8 @@ func updateClaim(t *state.Tx, source string, u *carav1.ClaimUpdate) error {
 	case u.GetRemove():
 		removeClaim(t, source, u.GetProject())
 	case !proto.Equal(old.GetStatus(), u.GetStatus()):
-		c := proto.CloneOf(old)
-		c.Status = proto.CloneOf(u.GetStatus())
+		c := copyOf(old)
+		c.Status = u.GetStatus()
 		t.Put(c)
 	}
 	return nil

@@ -125,6 +125,9 @@ func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, err
 		return nil, api.Invalid("the snapshot", fields)
 	}
 	in.head.Generation = "" // the server sets it
+	for _, spec := range in.upserts {
+		spec.Source, spec.SourceUid = in.source, in.uid
+	}
 	return in, nil
 }
 
@@ -157,17 +160,22 @@ func changedClaims(t *state.Tx, in *published) ([]*carav1.Claim, error) {
 // changedClaim returns a claim with a new spec, or nil if it already has that spec.
 func changedClaim(t *state.Tx, in *published, project string, spec *carav1.ClaimSpec) *carav1.Claim {
 	name := in.source + "/" + project
-	spec = proto.CloneOf(spec)
-	spec.Source, spec.SourceUid = in.source, in.uid
-	c := &carav1.Claim{Metadata: &carav1.ObjectMeta{Name: name, Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)}}
-	if old, ok := state.Get[*carav1.Claim](t.Seen, name); ok {
-		if proto.Equal(old.GetSpec(), spec) {
-			return nil
-		}
-		c = proto.CloneOf(old)
+	old, ok := state.Get[*carav1.Claim](t.Seen, name)
+	switch {
+	case !ok:
+		return &carav1.Claim{Metadata: &carav1.ObjectMeta{Name: name, Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)}, Spec: spec}
+	case proto.Equal(old.GetSpec(), spec):
+		return nil
 	}
+	c := copyOf(old)
 	c.Spec = spec
 	return c
+}
+
+// copyOf returns a copy of a claim that a transaction may write: a commit changes the metadata. The copy shares spec and status, which
+// never change, with the claim. The caller may replace them as a whole.
+func copyOf(c *carav1.Claim) *carav1.Claim {
+	return &carav1.Claim{Metadata: proto.CloneOf(c.GetMetadata()), Spec: c.GetSpec(), Status: c.GetStatus()}
 }
 
 // publishHead writes the source's new head.

@@ -157,7 +157,7 @@ func settlePart(t *state.Tx, source string, part []*carav1.StagedClaim) {
 		}
 		if project, folds := strings.CutPrefix(name, active); folds {
 			c, _ := state.Read[*carav1.Claim](t, source+"/"+project)
-			t.Put(proto.CloneOf(c))
+			t.Put(copyOf(c))
 		}
 		t.Remove(state.KindStaged, name)
 	}

@@ -93,7 +93,7 @@ func newProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Or
 			Labels: in.GetMetadata().GetLabels(), Annotations: in.GetMetadata().GetAnnotations(),
 			CreationTimestamp: timestamppb.New(t.Now), Owner: owner, Origin: origin,
 		},
-		Spec:   proto.CloneOf(in.GetSpec()),
+		Spec:   in.GetSpec(), // shared with the request, which nothing changes any more
 		Status: &carav1.ProjectStatus{},
 	}
 	Derive(t, p)
