@@ -18,7 +18,7 @@ import (
 )
 
 // KV is one object. Created and Modified are the revisions that created the key and that last wrote it. A key that is
-// deleted and put again has a new Created. The receiver owns Value.
+// deleted and put again has a new Created. The receiver of Get and List owns Value.
 type KV struct {
 	Key               string
 	Value             []byte
@@ -90,10 +90,10 @@ type Store interface {
 	// first such condition. If another server has the lease of t, it returns ErrLeaseLost. A malformed t is ErrInvalid.
 	//
 	// If ctx ends first, Commit returns its error without waiting, and the transaction may or may not be applied: read before a
-	// retry. The store may still be reading t, so the caller must not reuse its slices.
+	// retry. The store keeps the slices of t for the watches, so nobody may change them after the call has begun.
 	Commit(ctx context.Context, t Txn) (int64, error)
 
-	// Watch yields every change with Revision > after, in order and exactly once. It then waits for more until ctx ends, and
+	// Watch yields every change with Revision > after, in order and exactly once. Watches share the values, so nobody may change them. It then waits for more until ctx ends, and
 	// yields the error of ctx last. 0 starts at the store's first transaction.
 	//
 	// It yields ErrCompacted if the log no longer has the changes after that revision, or never had them (after is ahead of the

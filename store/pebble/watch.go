@@ -77,7 +77,7 @@ func (w *watcher) read(ctx context.Context) ([]store.Change, <-chan struct{}, er
 	}
 	if v.tail.continues(w.at) {
 		w.at = v.revision
-		return v.tail.copies(), v.next, nil
+		return v.tail.changes, v.next, nil
 	}
 	c, err := readLog(ctx, v, w.at)
 	if err != nil {

@@ -91,6 +91,7 @@ func (r *ranked) Watch(ctx context.Context, after int64) iter.Seq2[store.Change,
 	return func(yield func(store.Change, error) bool) {
 		for c, err := range r.Store.Watch(ctx, r.real(after)) {
 			c.Revision = r.rank(c.Revision)
+			c.Events = slices.Clone(c.Events) // other watches have them too
 			for i := range c.Events {
 				c.Events[i].KV = r.rankKV(c.Events[i].KV)
 			}
