@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
@@ -45,15 +47,20 @@ func (r *Reconciler) report(ctx context.Context, in plan.Input, p *plan.Plan, do
 	return nil
 }
 
-// writeClaims writes the changed claims in parts.
+// writeClaims writes the changed claims in parts, several at a time.
 func (r *Reconciler) writeClaims(ctx context.Context, source string, updates []*carav1.ClaimUpdate) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(inFlight)
 	for part := range slices.Chunk(updates, claimsAtOnce) {
-		if _, err := r.sources.UpdateClaims(ctx, &carav1.UpdateClaimsRequest{Source: source, Updates: part}); err != nil {
-			return fmt.Errorf("write claims: %w", err)
-		}
-		r.index.wrote(source, part)
+		group.Go(func() error {
+			if _, err := r.sources.UpdateClaims(ctx, &carav1.UpdateClaimsRequest{Source: source, Updates: part}); err != nil {
+				return fmt.Errorf("write claims: %w", err)
+			}
+			r.index.wrote(source, part)
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // updateSource writes a source's status. A nil request means no change.
