@@ -49,9 +49,9 @@ func (s *Server) audit(ctx context.Context, actor identity.Actor, method string,
 	case proto.Message:
 		object = objectName(r)
 	}
-	left, sampled := int64(0), true
+	left, sampled := 0, true
 	if err != nil && actor.Name == "" {
-		left, sampled = s.anonymous.Take(s.db.Now())
+		left, sampled = s.anonymous.Say(s.db.Now())
 	}
 	if !sampled {
 		return
@@ -61,7 +61,7 @@ func (s *Server) audit(ctx context.Context, actor identity.Actor, method string,
 		attrs = append(attrs, slog.String("token", text.Printable(join.GetTokenId(), maxAuditName)))
 	}
 	if left > 0 {
-		attrs = append(attrs, slog.Int64("left_out", left))
+		attrs = append(attrs, slog.Int("left_out", left))
 	}
 	s.cfg.Logger.LogAttrs(ctx, level, "audit", attrs...)
 }

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/apiserver/admission"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -42,7 +41,7 @@ func TestAnonymousFailuresAreSampled(t *testing.T) {
 		}
 	}
 	lines := c.auditLines("CreateProject")
-	if len(lines) < admission.SampleBurst || len(lines) > 100 || !strings.Contains(lines[0], "client=127.0.0.1:") {
+	if len(lines) < anonymousBurst || len(lines) > 100 || !strings.Contains(lines[0], "client=127.0.0.1:") {
 		t.Errorf("%d lines for 200 failures: %q", len(lines), lines[:min(len(lines), 2)])
 	}
 }

@@ -20,11 +20,15 @@ import (
 	"github.com/caravanserai/cara/apiserver/peers"
 	"github.com/caravanserai/cara/apiserver/relay"
 	"github.com/caravanserai/cara/apiserver/state"
+	"github.com/caravanserai/cara/internal/loglimit"
 	"github.com/caravanserai/cara/store"
 )
 
 // lateReads is how often, in a second, the store is asked for a credential that the cache does not have.
 const lateReads = 100
+
+// anonymousBurst is how many log lines about unauthenticated callers pass without a pause.
+const anonymousBurst = 10
 
 // Server is the API server. New creates it, Run serves it, and Client connects the loops of this process.
 type Server struct {
@@ -37,8 +41,8 @@ type Server struct {
 	live      *live.State
 	visits    *admission.Visits
 	bodies    *admission.Bodies
-	anonymous *admission.Sampler // samples log lines about unauthenticated callers
-	filling   chan struct{}      // a slot for each unauthenticated call that waits for the cache
+	anonymous *loglimit.Limit // samples log lines about unauthenticated callers
+	filling   chan struct{}   // a slot for each unauthenticated call that waits for the cache
 	agents    *dispatch.Dispatcher
 	streams   *relay.Relay
 	peers     *peers.Peers // nil for a server alone
@@ -61,7 +65,7 @@ func New(cfg Config) (*Server, error) {
 		},
 		guard:     guard.Guard{Logger: cfg.Logger},
 		bodies:    admission.NewBodies(int64(cfg.MaxBodyBytes), int64(cfg.MaxBodiesBytes)),
-		anonymous: admission.NewSampler(),
+		anonymous: &loglimit.Limit{Burst: anonymousBurst},
 		filling:   make(chan struct{}, maxFilling),
 	}
 	s.visits = &admission.Visits{DB: s.db, Guard: s.guard}

@@ -85,9 +85,9 @@ func (s sessions) actor(session *carav1.Session) (identity.Actor, error) {
 
 // told writes the audit line of a login or a logout. Failures are sampled, because anyone can cause them.
 func (s sessions) told(ctx context.Context, what, actor string, err error) {
-	left, sampled := int64(0), true
+	left, sampled := 0, true
 	if err != nil {
-		left, sampled = s.anonymous.Take(s.db.Now())
+		left, sampled = s.anonymous.Say(s.db.Now())
 	}
 	if !sampled {
 		return

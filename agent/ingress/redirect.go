@@ -12,8 +12,7 @@ import (
 // redirect responds with the new location of a request. Nothing of the request but its query gets into the location, and the
 // query cannot change the host.
 func redirect(w *exchange, r *http.Request, to *carav1.IngressRedirect) {
-	status := int(to.Code)
-	status = cmp.Or(status, api.DefaultRedirectCode)
+	status := cmp.Or(int(to.Code), api.DefaultRedirectCode)
 	location := location(to.To, r.URL.RawQuery)
 	w.Header().Set("Location", location)
 	page(w, r, status, "The new location is in the header Location.")

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -125,20 +124,6 @@ func TestSameHost(t *testing.T) {
 		if got := sameHost(r); got != tt.want {
 			t.Errorf("a caller from %s at %q is on the same host: %v, want %v", tt.from, tt.at, got, tt.want)
 		}
-	}
-}
-
-func TestSampler(t *testing.T) {
-	left, ok := int64(0), 0
-	s := NewSampler()
-	for range 50 {
-		if _, yes := s.Take(time.Now()); yes {
-			ok++
-		}
-	}
-	left = s.left.Load()
-	if ok < SampleBurst || int64(ok)+left != 50 {
-		t.Errorf("%d lines, %d counted as left out", ok, left)
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loglimit"
 )
 
 // Config holds the dependencies of package rest.
@@ -36,7 +37,7 @@ type Config struct {
 	Conn   grpc.ClientConnInterface
 	Bodies *admission.Bodies
 	// Refusals samples the log lines about unsigned deliveries.
-	Refusals *admission.Sampler
+	Refusals *loglimit.Limit
 	Hints    *live.Hints
 	Metrics  http.Handler
 	Paths    Paths

@@ -118,7 +118,7 @@ func (s *server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 	}
 	name := r.PathValue("name")
 	refuse := func(why string) error { //nolint:contextcheck // the request carries it
-		if left, ok := s.Refusals.Take(s.DB.Now()); ok {
+		if left, ok := s.Refusals.Say(s.DB.Now()); ok {
 			s.DB.Logger.Info("delivery refused", "source", text.Printable(name, maxName), "client", admission.ClientAddr(r.Context()), "reason", why, "left_out", left)
 		}
 		return api.Unauthenticated("the delivery is not signed with the secret of a source of this name: compare the source's name, provider and secret with those of the webhook")

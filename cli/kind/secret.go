@@ -20,10 +20,8 @@ func Secret() Kind {
 		wide:    []string{"SOURCE"},
 		Row: func(m proto.Message, now time.Time) []term.Cell {
 			s := m.(*carav1.Secret)
-			typ := s.Type
-			typ = cmp.Or(typ, api.SecretOpaque)
 			return []term.Cell{
-				term.Text(s.GetMetadata().GetName()), term.Text(typ), term.Text(strings.Join(s.Keys, ",")),
+				term.Text(s.GetMetadata().GetName()), term.Text(cmp.Or(s.Type, api.SecretOpaque)), term.Text(strings.Join(s.Keys, ",")),
 				term.Since(now, s.GetMetadata().GetCreationTimestamp()),
 				term.Text(strings.TrimPrefix(s.GetMetadata().GetOwner(), api.PrefixSource)),
 			}

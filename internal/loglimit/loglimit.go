@@ -8,12 +8,17 @@ package loglimit
 import (
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Limit limits a message to one per second, and counts the suppressed ones. Its zero value has suppressed nothing.
 type Limit struct {
+	// Burst is how many messages pass without a pause; 0 means one.
+	Burst int
+
 	mu     sync.Mutex
-	last   time.Time
+	limit  *rate.Limiter // nil before the first message
 	unsaid int
 }
 
@@ -21,11 +26,13 @@ type Limit struct {
 func (s *Limit) Say(now time.Time) (unsaid int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now.Sub(s.last) < time.Second {
+	if s.limit == nil {
+		s.limit = rate.NewLimiter(1, max(s.Burst, 1))
+	}
+	if !s.limit.AllowN(now, 1) {
 		s.unsaid++
 		return 0, false
 	}
-	unsaid = s.unsaid
-	s.last, s.unsaid = now, 0
+	unsaid, s.unsaid = s.unsaid, 0
 	return unsaid, true
 }

@@ -20,3 +20,16 @@ func TestTroublesAreToldSeldom(t *testing.T) {
 		t.Errorf("said %d times that %d were not said, want 10 and %d", said, unsaid, 9*99)
 	}
 }
+
+// TestBurst: the first messages pass without a pause.
+func TestBurst(t *testing.T) {
+	s, said := Limit{Burst: 5}, 0
+	for range 50 {
+		if _, ok := s.Say(time.Unix(1000, 0)); ok {
+			said++
+		}
+	}
+	if _, ok := s.Say(time.Unix(1000, 0)); ok || said != 5 {
+		t.Errorf("said %d times, want 5", said)
+	}
+}

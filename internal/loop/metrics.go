@@ -6,7 +6,7 @@ import (
 )
 
 // Metrics holds the metrics of all queues of a program, labelled by queue. They mean the same as the metrics of Kubernetes'
-// work queues. A nil Metrics counts nothing.
+// work queues.
 type Metrics struct {
 	depth, unfinished, longest *prometheus.GaugeVec
 	adds, retries, panics      *prometheus.CounterVec
@@ -56,24 +56,9 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func (m *Metrics) retried(queue string) {
-	if m != nil {
-		m.retries.WithLabelValues(queue).Inc()
-	}
-}
-
-func (m *Metrics) panicked(queue string) {
-	if m != nil {
-		m.panics.WithLabelValues(queue).Inc()
-	}
-}
-
 // queueConfig makes client-go's queue report to m. Its retry counter is left out, because it counts every delayed key,
 // including keys that did not fail.
 func (m *Metrics) queueConfig(queue string) workqueue.TypedRateLimitingQueueConfig[string] {
-	if m == nil {
-		return workqueue.TypedRateLimitingQueueConfig[string]{}
-	}
 	return workqueue.TypedRateLimitingQueueConfig[string]{Name: queue, MetricsProvider: provider{m}}
 }
 

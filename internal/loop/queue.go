@@ -50,6 +50,9 @@ type Queue struct {
 // NewQueue returns a queue that starts with Run. Keys may be added before.
 func NewQueue(cfg QueueConfig) *Queue {
 	cfg.Workers = max(cfg.Workers, 1)
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics() // that nobody reads
+	}
 	cfg.MinBackoff = cmp.Or(cfg.MinBackoff, 100*time.Millisecond)
 	cfg.MaxBackoff = cmp.Or(cfg.MaxBackoff, time.Minute)
 	cfg.SlowResync = cmp.Or(cfg.SlowResync, 10*time.Minute)
@@ -135,7 +138,7 @@ func (q *Queue) next(ctx context.Context, work workqueue.TypedRateLimitingInterf
 func (q *Queue) do(ctx context.Context, key string) (again time.Duration, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			q.cfg.Metrics.panicked(q.cfg.Name)
+			q.cfg.Metrics.panics.WithLabelValues(q.cfg.Name).Inc()
 			q.cfg.Logger.Error("work panicked", "queue", q.cfg.Name, "key", key, "panic", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("panic: %v", p)
 		}
@@ -156,7 +159,7 @@ func (q *Queue) failed(ctx context.Context, work workqueue.TypedRateLimitingInte
 		level = slog.LevelDebug
 	}
 	q.cfg.Logger.Log(ctx, level, "work failed, will retry", "queue", q.cfg.Name, "key", key, "retries", work.NumRequeues(key), "error", err)
-	q.cfg.Metrics.retried(q.cfg.Name)
+	q.cfg.Metrics.retries.WithLabelValues(q.cfg.Name).Inc()
 	work.AddRateLimited(key)
 }
 

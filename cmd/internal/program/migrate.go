@@ -101,14 +101,8 @@ func (c copying) toEtcd(ctx context.Context, db *etcd.Store, l *etcd.Lease) (int
 
 // fromEtcd copies everything to the data directory. change returns what to store instead of what etcd has.
 func (c copying) fromEtcd(ctx context.Context, db *etcd.Store, change func(store.Page) (store.Page, error)) (int, error) {
-	page, err := db.List(ctx, "", store.ListOptions{})
+	page, err := c.everything(ctx, db)
 	if err != nil {
-		return 0, err
-	}
-	if len(page.KVs) == 0 {
-		return 0, errNoData
-	}
-	if _, err := c.openShared(ctx, db); err != nil {
 		return 0, err
 	}
 	if page, err = change(page); err != nil {
@@ -122,6 +116,18 @@ func (c copying) fromEtcd(ctx context.Context, db *etcd.Store, change func(store
 		return 0, err
 	}
 	return len(page.KVs), etcd.Equal(page, written)
+}
+
+// everything returns all objects in etcd. The cluster key opens them, and the data directory is of this cluster.
+func (c copying) everything(ctx context.Context, db *etcd.Store) (store.Page, error) {
+	page, err := db.List(ctx, "", store.ListOptions{})
+	if err == nil && len(page.KVs) == 0 {
+		err = errNoData
+	}
+	if err == nil {
+		_, err = c.openShared(ctx, db)
+	}
+	return page, err
 }
 
 // readDir returns all objects of a store on disk.

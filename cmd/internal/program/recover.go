@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caravanserai/cara/store"
 	"github.com/caravanserai/cara/store/etcd"
 	"github.com/caravanserai/cara/store/etcd/survivor"
 )
@@ -94,14 +93,8 @@ func (c copying) openSurvivor(ctx context.Context, endpoint string, secure *tls.
 
 // toNewEtcd copies everything to the etcd of the flags, whose prefix must be unused.
 func (c copying) toNewEtcd(ctx context.Context, from *etcd.Store) (objects int, err error) {
-	page, err := from.List(ctx, "", store.ListOptions{})
+	page, err := c.everything(ctx, from)
 	if err != nil {
-		return 0, err
-	}
-	if len(page.KVs) == 0 {
-		return 0, errNoData
-	}
-	if _, err := c.openShared(ctx, from); err != nil { // the cluster key opens it, and the data directory is of this cluster
 		return 0, err
 	}
 	sealed, err := from.Shared(ctx, func() ([]byte, error) { return nil, errNoData })
