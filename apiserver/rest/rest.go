@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/live"
@@ -143,4 +144,9 @@ func answerHeaders(ctx context.Context, w http.ResponseWriter, m proto.Message) 
 		w.WriteHeader(http.StatusCreated)
 	}
 	return nil
+}
+
+// guardHTTP answers with a problem when a handler panics before it has written anything.
+func (s *server) guardHTTP(next http.Handler) http.Handler {
+	return s.Guard.HTTP(next, func(w http.ResponseWriter, _ *http.Request, err error) { WriteProblem(w, api.ProblemOf(err)) })
 }

@@ -1,13 +1,19 @@
 package ui
 
 import (
+	"cmp"
 	"context"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // list is a window of the objects that match a filter.
@@ -97,4 +103,36 @@ func all(words []string, texts ...string) bool {
 	return !slices.ContainsFunc(words, func(word string) bool {
 		return !slices.ContainsFunc(texts, func(text string) bool { return has(text, word) })
 	})
+}
+
+// servers lists the running servers of the cluster. They are not objects: the view is rendered again when an agent comes or goes, and
+// with the time.
+func (vs views) servers(ctx context.Context, r request) (view, error) {
+	return plain(ctx, r, "Servers", []string{api.KindNode}, vs.api.info.ListServers, &emptypb.Empty{}, serverMatches)
+}
+
+// serverMatches reports whether each word is in a text by which people know a server.
+func serverMatches(s *carav1.Server, words []string) bool {
+	return all(words, append(slices.Clone(s.GetLoops()), s.GetAddress(), s.GetHost(), s.GetVersion())...)
+}
+
+// serverName returns the name of a server for people.
+func serverName(s *carav1.Server) string {
+	return cmp.Or(s.GetAddress(), s.GetHost(), "this server")
+}
+
+// sessions lists the logins of the person; to an administrator, those of all people.
+func (vs views) sessions(ctx context.Context, r request) (view, error) {
+	return plain(ctx, r, "Sessions", []string{api.KindSession, api.KindToken}, vs.api.sessions.ListSessions, &carav1.ListRequest{}, func(s *carav1.Session, words []string) bool {
+		return all(words, s.GetActor(), s.GetClient())
+	})
+}
+
+// endSession ends a session. If it is the person's own, the next page is the login.
+func (u *UI) endSession(w http.ResponseWriter, r *http.Request) error {
+	if _, err := u.api.sessions.DeleteSession(r.Context(), &carav1.DeleteRequest{Name: r.PathValue("name")}); err != nil && !api.IsNotFound(err) {
+		return err
+	}
+	http.Redirect(w, r, Prefix+pathSessions, http.StatusSeeOther)
+	return nil
 }
