@@ -41,7 +41,9 @@ func TestAServerThatHangs(t *testing.T) {
 		return other.GetAddress() == link.Addr() && a.peers.HearsAll()
 	})
 	projects := carav1.NewProjectServiceClient(a.admin(t))
-	open, err := projects.Logs(t.Context(), &carav1.LogsRequest{Name: "shop", Follow: true})
+	bounded, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	open, err := projects.Logs(bounded, &carav1.LogsRequest{Name: "shop", Follow: true})
 	if err != nil {
 		t.Fatal(err)
 	}
