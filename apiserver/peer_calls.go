@@ -19,9 +19,9 @@ func (s *Server) servePeers(ctx context.Context, work guard.Group) {
 		return
 	}
 	work.Go(func() error { return s.peers.Run(ctx) })
-	work.Go(func() error { return s.agents.FollowServers(ctx) })
-	work.Go(func() error { return s.agents.WatchSilence(ctx) })
-	work.Go(func() error { return s.agents.FollowRemovals(ctx) })
+	work.Go(func() error { return s.agents.Holders().FollowServers(ctx) })
+	work.Go(func() error { return s.agents.Holders().WatchSilence(ctx) })
+	work.Go(func() error { return s.agents.Holders().FollowRemovals(ctx) })
 }
 
 // fromServer reports whether a request comes from a server of this cluster.

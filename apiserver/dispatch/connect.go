@@ -43,12 +43,12 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 		obeyed: make(chan struct{}),
 	}
 	d.Sessions.Enter(me)
-	defer d.leave(me)
-	if err := d.hold(ctx, me); err != nil {
+	defer d.Holders().leave(me)
+	if err := d.Holders().hold(ctx, me); err != nil {
 		return err
 	}
 	if hello.GetConfirms() {
-		d.confirm(me, hello.GetAnswering())
+		d.Holders().confirm(me, hello.GetAnswering())
 	}
 	routes := newRouteFeed(d, me)
 	defer d.Routes.leave(routes)
@@ -77,14 +77,14 @@ func (d *Dispatcher) listen(ctx context.Context, me *Session, routes *routeFeed)
 			return err
 		}
 		if err := d.stillTrusted(ctx, me.Node); err != nil {
-			d.endFenced(me.certificate) // it tells why, if it can: the first reason counts
+			d.Holders().endFenced(me.certificate) // it tells why, if it can: the first reason counts
 			return err
 		}
 		if err := d.heartbeat(ctx, me.Node, req.GetHeartbeat(), true); err != nil {
 			return err
 		}
 		if req.GetConfirms() {
-			d.confirm(me, req.GetAnswering())
+			d.Holders().confirm(me, req.GetAnswering())
 		}
 		if err := (Recovery{d.DB}).obey(ctx, me, req.GetObeyed()); err != nil {
 			return err

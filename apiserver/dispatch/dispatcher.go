@@ -61,3 +61,8 @@ type Dispatcher struct {
 
 // Values returns what reads the values of Secrets for agents.
 func (d *Dispatcher) Values() Values { return Values{d.DB} }
+
+// Holders returns what keeps the sessions and the directory in step.
+func (d *Dispatcher) Holders() Holders {
+	return Holders{d.DB, d.Objects.Live, d.Directory, &d.Sessions}
+}

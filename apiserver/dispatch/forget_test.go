@@ -17,11 +17,11 @@ func TestForgetVolume(t *testing.T) {
 	sizes := &d.Objects.Live.Sizes
 	v := &carav1.Volume{Metadata: &carav1.ObjectMeta{Name: "shop.db", Uid: "u"}}
 	sizes.Note("u", &carav1.HeldVolume{Uid: "u"})
-	d.forget(&state.Change{Kind: api.KindVolume, Name: "shop.db", Old: v, New: v})
+	d.Holders().forget(&state.Change{Kind: api.KindVolume, Name: "shop.db", Old: v, New: v})
 	if sizes.Of("u") == nil {
 		t.Error("the size of a volume that has changed is forgotten")
 	}
-	d.forget(&state.Change{Kind: api.KindVolume, Name: "shop.db", Old: v})
+	d.Holders().forget(&state.Change{Kind: api.KindVolume, Name: "shop.db", Old: v})
 	if sizes.Of("u") != nil {
 		t.Error("the size of a deleted volume is kept")
 	}

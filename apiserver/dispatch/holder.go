@@ -27,16 +27,24 @@ const (
 	pauseLimit = 3 * time.Second
 )
 
+// Holders keeps the sessions of this server and the directory in step, which says which server has which agent.
+type Holders struct {
+	DB        *state.DB
+	Live      *live.State
+	Directory directory.Directory // nil for a server alone
+	Sessions  *Sessions
+}
+
 // hold tells the other servers that this one has a node's session, and waits until the cache has all that was written before.
-func (d *Dispatcher) hold(ctx context.Context, me *Session) error {
-	if d.Directory == nil {
+func (h Holders) hold(ctx context.Context, me *Session) error {
+	if h.Directory == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
 	defer cancel()
-	revision, err := d.Directory.Hold(ctx, me.Node, me.Instance)
+	revision, err := h.Directory.Hold(ctx, me.Node, me.Instance)
 	if err == nil {
-		err = d.DB.Cache.Wait(ctx, revision)
+		err = h.DB.Cache.Wait(ctx, revision)
 	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && api.Code(cause) != api.Code(ctx.Err()) {
@@ -47,10 +55,10 @@ func (d *Dispatcher) hold(ctx context.Context, me *Session) error {
 		}
 		return api.Unavailable("this server cannot take the agent of node %q now: %s (connect to another server)", me.Node, api.ProblemOf(err).GetDetail())
 	}
-	d.Sessions.mu.Lock()
+	h.Sessions.mu.Lock()
 	me.held = true
-	d.Sessions.mu.Unlock()
-	d.endReplaced(me.Node) // another server may have been faster
+	h.Sessions.mu.Unlock()
+	h.endReplaced(me.Node) // another server may have been faster
 	return nil
 }
 
@@ -58,43 +66,43 @@ func (d *Dispatcher) hold(ctx context.Context, me *Session) error {
 var errSlow = errors.New("it does not reach its store in time")
 
 // leave ends a session.
-func (d *Dispatcher) leave(me *Session) {
-	if !d.Sessions.leave(me) || d.Directory == nil {
+func (h Holders) leave(me *Session) {
+	if !h.Sessions.leave(me) || h.Directory == nil {
 		return
 	}
-	d.releaseLeft(me.Node)
-	d.Objects.Live.Leave(me.Node)
+	h.releaseLeft(me.Node)
+	h.Live.Leave(me.Node)
 }
 
 // releaseLeft removes the record that this server has a node's agent, if there is no session at all. Such a record stays when a write of
 // it arrives after the session has ended, or when its removal fails: the node of an agent that has gone would be Ready for ever. A session
 // begins before its record is written, and none begins meanwhile, so the record of a new one is not removed.
-func (d *Dispatcher) releaseLeft(node string) {
-	d.Sessions.mu.Lock()
-	defer d.Sessions.mu.Unlock()
-	if h, ok := d.Directory.Holder(node); ok && h.Server == d.Directory.Self() && d.Sessions.node[node] == nil {
-		d.Directory.Release(node, h.Instance)
+func (h Holders) releaseLeft(node string) {
+	h.Sessions.mu.Lock()
+	defer h.Sessions.mu.Unlock()
+	if has, ok := h.Directory.Holder(node); ok && has.Server == h.Directory.Self() && h.Sessions.node[node] == nil {
+		h.Directory.Release(node, has.Instance)
 	}
 }
 
 // confirm records the challenges that an agent answers.
-func (d *Dispatcher) confirm(me *Session, tokens []string) {
-	d.Sessions.confirm(me, tokens)
-	if d.Directory != nil {
-		d.Objects.Live.Agents.Note(me.Node, live.Agent{PublicIngress: me.can(api.CapabilityPublicIngress), Answering: slices.Clone(tokens)})
+func (h Holders) confirm(me *Session, tokens []string) {
+	h.Sessions.confirm(me, tokens)
+	if h.Directory != nil {
+		h.Live.Agents.Note(me.Node, live.Agent{PublicIngress: me.can(api.CapabilityPublicIngress), Answering: slices.Clone(tokens)})
 	}
 }
 
 // endReplaced ends the session of a node if another server has a newer one. It also ends one that the directory has lost with this
 // server's lease: no other server would find the agent.
-func (d *Dispatcher) endReplaced(node string) {
-	d.releaseLeft(node)
-	h, ok := d.Directory.Holder(node)
-	me := d.Sessions.recorded(node)
+func (h Holders) endReplaced(node string) {
+	h.releaseLeft(node)
+	has, ok := h.Directory.Holder(node)
+	me := h.Sessions.recorded(node)
 	switch {
-	case me == nil || ok && h.Server == d.Directory.Self():
+	case me == nil || ok && has.Server == h.Directory.Self():
 	case ok:
-		me.End(takenOver(me, h.Instance))
+		me.End(takenOver(me, has.Instance))
 	default:
 		me.End(errUnlisted())
 	}
@@ -123,22 +131,22 @@ func (s *Sessions) all() []*Session {
 
 // FollowServers ends the sessions that another server has taken over, and all of them while this server's own lease is over. The
 // nodes of a server that is lost get one more full time-out. It returns when ctx ends.
-func (d *Dispatcher) FollowServers(ctx context.Context) error {
-	if d.Directory == nil {
+func (h Holders) FollowServers(ctx context.Context) error {
+	if h.Directory == nil {
 		return nil
 	}
 	seen := newNodeServers()
-	return d.Directory.Follow(ctx, func(nodes []string) {
-		servers := d.Directory.Servers()
+	return h.Directory.Follow(ctx, func(nodes []string) {
+		servers := h.Directory.Servers()
 		if nodes == nil {
-			d.endIfUnlisted(servers)
+			h.endIfUnlisted(servers)
 		}
 		for _, node := range nodes {
-			seen.note(node, d.Directory, d.DB.Now())
-			d.endReplaced(node)
+			seen.note(node, h.Directory, h.DB.Now())
+			h.endReplaced(node)
 		}
-		for node, server := range seen.lost(servers, d.DB.Now()) {
-			d.Objects.Live.RestartTimeout(node, server, d.DB.Now())
+		for node, server := range seen.lost(servers, h.DB.Now()) {
+			h.Live.RestartTimeout(node, server, h.DB.Now())
 		}
 	})
 }
@@ -192,39 +200,39 @@ func (s nodeServers) lost(servers map[string]*carav1.Server, now time.Time) map[
 }
 
 // endIfUnlisted ends all sessions if this server is not in the directory any more. It may not see what the other servers decide.
-func (d *Dispatcher) endIfUnlisted(servers map[string]*carav1.Server) {
-	if servers[d.Directory.Self()] != nil {
+func (h Holders) endIfUnlisted(servers map[string]*carav1.Server) {
+	if servers[h.Directory.Self()] != nil {
 		return
 	}
-	for _, me := range d.Sessions.all() {
+	for _, me := range h.Sessions.all() {
 		me.End(errUnlisted())
 	}
 }
 
 // WatchSilence makes the nodes NotReady whose agents are connected to this server and send no heartbeats. It returns when ctx
 // ends. A server alone leaves that to the scheduler, which does it for the nodes that no server has.
-func (d *Dispatcher) WatchSilence(ctx context.Context) error {
-	if d.Directory == nil {
+func (h Holders) WatchSilence(ctx context.Context) error {
+	if h.Directory == nil {
 		return nil
 	}
 	tick := time.NewTicker(silenceCheck)
 	defer tick.Stop()
-	run := uptime{looked: time.Now(), since: d.DB.Now()}
+	run := uptime{looked: time.Now(), since: h.DB.Now()}
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
-		for _, me := range d.Sessions.all() {
-			run.look(time.Now(), d.DB.Now())
-			if err := d.markSilent(ctx, me, run); err != nil && ctx.Err() == nil {
-				d.DB.Logger.Warn("a node without heartbeats was not marked", "node", me.Node, "error", err)
+		for _, me := range h.Sessions.all() {
+			run.look(time.Now(), h.DB.Now())
+			if err := h.markSilent(ctx, me, run); err != nil && ctx.Err() == nil {
+				h.DB.Logger.Warn("a node without heartbeats was not marked", "node", me.Node, "error", err)
 			}
 		}
-		run.look(time.Now(), d.DB.Now())
-		d.DB.Cache.View().Ascend(api.KindNode, "", "", func(e *state.Entry) bool {
-			d.releaseLeft(e.Name)
+		run.look(time.Now(), h.DB.Now())
+		h.DB.Cache.View().Ascend(api.KindNode, "", "", func(e *state.Entry) bool {
+			h.releaseLeft(e.Name)
 			return true
 		})
 	}
@@ -256,15 +264,15 @@ func (u *uptime) silent(last, now time.Time) bool {
 }
 
 // markSilent makes a node NotReady if its heartbeats stopped.
-func (d *Dispatcher) markSilent(ctx context.Context, me *Session, run uptime) error {
-	node, last := me.Node, d.Objects.Live.Beats.Of(me.Node)
-	if !run.silent(last, d.DB.Now()) {
+func (h Holders) markSilent(ctx context.Context, me *Session, run uptime) error {
+	node, last := me.Node, h.Live.Beats.Of(me.Node)
+	if !run.silent(last, h.DB.Now()) {
 		return nil
 	}
-	if n, ok := state.Get[*carav1.Node](d.DB.Cache, node); !ok || n.GetStatus().GetState() == api.NodeNotReady {
+	if n, ok := state.Get[*carav1.Node](h.DB.Cache, node); !ok || n.GetStatus().GetState() == api.NodeNotReady {
 		return nil
 	}
-	_, err := d.markNotReady(ctx, node, api.NodeSilence(node, timestamppb.New(last), NodeLease), func() error { return d.stillSilent(me, last, run) })
+	_, err := h.markNotReady(ctx, node, api.NodeSilence(node, timestamppb.New(last), NodeLease), func() error { return h.stillSilent(me, last, run) })
 	if api.IsConflict(err) || api.IsNotFound(err) {
 		return nil
 	}
@@ -272,10 +280,10 @@ func (d *Dispatcher) markSilent(ctx context.Context, me *Session, run uptime) er
 }
 
 // stillSilent returns an error if an agent is heard of, or this server is not the one to say that it is not.
-func (d *Dispatcher) stillSilent(me *Session, last time.Time, run uptime) error {
-	h, ok := d.Directory.Holder(me.Node)
-	has := ok && h.Server == d.Directory.Self() && d.Sessions.recorded(me.Node) == me
-	if !has || !d.Objects.Live.Beats.Of(me.Node).Equal(last) || run.paused(time.Now()) {
+func (h Holders) stillSilent(me *Session, last time.Time, run uptime) error {
+	of, ok := h.Directory.Holder(me.Node)
+	has := ok && of.Server == h.Directory.Self() && h.Sessions.recorded(me.Node) == me
+	if !has || !h.Live.Beats.Of(me.Node).Equal(last) || run.paused(time.Now()) {
 		return errHeard(me.Node)
 	}
 	return nil
@@ -283,21 +291,21 @@ func (d *Dispatcher) stillSilent(me *Session, last time.Time, run uptime) error 
 
 // FollowRemovals forgets the nodes, sources and volumes that another server has deleted. It ends the sessions of such nodes, and of nodes that
 // have joined again at another server. It returns when ctx ends.
-func (d *Dispatcher) FollowRemovals(ctx context.Context) error {
-	if d.Directory == nil || d.DB.Cache.Filled(ctx) != nil {
+func (h Holders) FollowRemovals(ctx context.Context) error {
+	if h.Directory == nil || h.DB.Cache.Filled(ctx) != nil {
 		return nil
 	}
-	for at := d.DB.Cache.Revision(); ; {
-		txs, wake, ok := d.DB.Cache.After(at)
+	for at := h.DB.Cache.Revision(); ; {
+		txs, wake, ok := h.DB.Cache.After(at)
 		if !ok {
 			// Too far behind. A removal that is missed leaves unused memory, and a session that ends with the agent's next message.
-			at = d.DB.Cache.Revision()
+			at = h.DB.Cache.Revision()
 			continue
 		}
 		for _, tx := range txs {
 			at = tx.Rev
 			for i := range tx.Changes {
-				d.forget(&tx.Changes[i])
+				h.forget(&tx.Changes[i])
 			}
 		}
 		if len(txs) > 0 {
@@ -311,28 +319,28 @@ func (d *Dispatcher) FollowRemovals(ctx context.Context) error {
 	}
 }
 
-func (d *Dispatcher) forget(c *state.Change) {
+func (h Holders) forget(c *state.Change) {
 	switch {
 	case c.New != nil:
 	case c.Kind == api.KindNode:
-		d.Objects.Live.ForgetNode(c.Name)
-		d.Sessions.end(c.Name, errDeleted(c.Name))
+		h.Live.ForgetNode(c.Name)
+		h.Sessions.end(c.Name, errDeleted(c.Name))
 	case c.Kind == api.KindToken:
-		d.endFenced(c.Name)
+		h.endFenced(c.Name)
 	case c.Kind == api.KindSource:
-		d.Objects.Live.ForgetSource(c.Name)
+		h.Live.ForgetSource(c.Name)
 	case c.Kind == api.KindVolume:
-		d.Objects.Live.Sizes.Forget(api.Meta(c.Old).GetUid())
+		h.Live.Sizes.Forget(api.Meta(c.Old).GetUid())
 	}
 }
 
 // endFenced ends the session that has a certificate, because its node has joined with another one.
-func (d *Dispatcher) endFenced(certificate string) {
+func (h Holders) endFenced(certificate string) {
 	node, ok := identity.NodeOfToken(certificate)
 	if !ok {
 		return
 	}
-	if me := d.Sessions.Of(node); me != nil && me.certificate == certificate && d.joinedAgain(me) {
+	if me := h.Sessions.Of(node); me != nil && me.certificate == certificate && joinedAgain(h.DB, me) {
 		me.End(errJoinedAgain(node))
 	}
 }

@@ -135,7 +135,7 @@ func TestStillSilent(t *testing.T) {
 			d := &Dispatcher{Directory: fixed{holders: map[string]directory.Holder{"n1": test.holder}}, Objects: &objects.Service{Live: live.New(time.Now())}}
 			d.Sessions.Enter(me)
 			d.Objects.Live.Beats.Note("n1", test.beat)
-			if err := d.stillSilent(me, last, uptime{looked: test.looked}); (err == nil) != test.want {
+			if err := d.Holders().stillSilent(me, last, uptime{looked: test.looked}); (err == nil) != test.want {
 				t.Errorf("still silent: %v", err)
 			}
 		})

@@ -218,8 +218,8 @@ func signError(err error) error {
 }
 
 // joinedAgain reports whether only another certificate than that of a session is accepted from its node.
-func (d *Dispatcher) joinedAgain(me *Session) bool {
-	seen := d.DB.Cache.View()
+func joinedAgain(db *state.DB, me *Session) bool {
+	seen := db.Cache.View()
 	if _, ok := state.Get[*carav1.Token](seen, me.certificate); ok || me.certificate == "" {
 		return false
 	}

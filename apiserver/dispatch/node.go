@@ -47,9 +47,9 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 }
 
 // MarkNodeNotReady records that a node's heartbeats stopped. The scheduler sends the last heartbeat that it knew, so a
-// newer heartbeat prevents the change. A server that has the node's agent decides itself: see WatchSilence.
+// newer heartbeat prevents the change. A server that has the node's agent decides itself: see Holders.WatchSilence.
 func (d *Dispatcher) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) {
-	return d.markNotReady(ctx, req.GetName(), req.GetMessage(), func() error {
+	n, err := d.Holders().markNotReady(ctx, req.GetName(), req.GetMessage(), func() error {
 		if d.Directory != nil {
 			if h, ok := d.Directory.Holder(req.GetName()); ok && h.Server != d.Directory.Self() {
 				return api.Conflict("the agent of node %q is connected to another server: it stays as it is", req.GetName())
@@ -61,6 +61,10 @@ func (d *Dispatcher) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return d.Objects.OverlayNode(n), nil
 }
 
 func errHeard(node string) error {
@@ -68,9 +72,9 @@ func errHeard(node string) error {
 }
 
 // markNotReady makes a node NotReady and releases what it holds. still returns an error if the node is heard of.
-func (d *Dispatcher) markNotReady(ctx context.Context, name, message string, still func() error) (*carav1.Node, error) {
+func (h Holders) markNotReady(ctx context.Context, name, message string, still func() error) (*carav1.Node, error) {
 	var out *carav1.Node
-	err := d.DB.Transact(ctx, func(t *state.Tx) error {
+	err := h.DB.Transact(ctx, func(t *state.Tx) error {
 		n, ok := state.Read[*carav1.Node](t, name)
 		if !ok {
 			return rules.NotFound(api.KindNode, name)
@@ -84,7 +88,7 @@ func (d *Dispatcher) markNotReady(ctx context.Context, name, message string, sti
 		}
 		out = proto.CloneOf(n)
 		out.Status.State = api.NodeNotReady
-		if last := d.Objects.Live.Beats.Of(name); !last.IsZero() {
+		if last := h.Live.Beats.Of(name); !last.IsZero() {
 			out.Status.LastHeartbeat = timestamppb.New(last)
 		}
 		out.Status.Conditions, _ = api.SetCondition(out.GetStatus().GetConditions(), &carav1.Condition{
@@ -94,11 +98,8 @@ func (d *Dispatcher) markNotReady(ctx context.Context, name, message string, sti
 		t.Put(out)
 		return nil
 	})
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = Handover{h.DB}.ReleaseLost(ctx)
 	}
-	if err := (Handover{d.DB}).ReleaseLost(ctx); err != nil {
-		return nil, err
-	}
-	return d.Objects.OverlayNode(out), nil
+	return out, err
 }
