@@ -2,7 +2,6 @@ package sources
 
 import (
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 
@@ -16,11 +15,17 @@ type lanes struct {
 
 	mu      sync.Mutex
 	busy    map[string]int
-	waiting map[string][]string // sources by lane, in order of arrival
+	waiting map[string]*queue // by lane
+}
+
+// queue has the sources that wait for a lane, in order of arrival, each once.
+type queue struct {
+	order []string
+	has   map[string]struct{}
 }
 
 func newLanes(width int) *lanes {
-	return &lanes{width: max(1, width), busy: map[string]int{}, waiting: map[string][]string{}}
+	return &lanes{width: max(1, width), busy: map[string]int{}, waiting: map[string]*queue{}}
 }
 
 // enter takes a slot in a lane. If none is free, the source waits, and leave returns it later.
@@ -31,8 +36,14 @@ func (l *lanes) enter(lane, source string) bool {
 		l.busy[lane]++
 		return true
 	}
-	if !slices.Contains(l.waiting[lane], source) {
-		l.waiting[lane] = append(l.waiting[lane], source)
+	w := l.waiting[lane]
+	if w == nil {
+		w = &queue{has: map[string]struct{}{}}
+		l.waiting[lane] = w
+	}
+	if _, waits := w.has[source]; !waits {
+		w.has[source] = struct{}{}
+		w.order = append(w.order, source)
 	}
 	return false
 }
@@ -44,10 +55,10 @@ func (l *lanes) leave(lane string) (next string) {
 	if l.busy[lane]--; l.busy[lane] == 0 {
 		delete(l.busy, lane)
 	}
-	if w := l.waiting[lane]; len(w) > 0 {
-		next = w[0]
-		l.waiting[lane] = w[1:]
-		if len(w) == 1 {
+	if w := l.waiting[lane]; w != nil {
+		next = w.order[0]
+		delete(w.has, next)
+		if w.order = w.order[1:]; len(w.order) == 0 {
 			delete(l.waiting, lane)
 		}
 	}
