@@ -238,7 +238,7 @@ func (j *judge) finish(t *testing.T, h *house) {
 		}
 	}
 	h.db.Cache.View().Ascend(state.KindHost, "", "", func(e *state.Entry) bool {
-		claim := e.Msg.(*carav1.HostClaim)
+		claim := e.Message().(*carav1.HostClaim)
 		paths := claim.GetPaths()
 		if len(paths) == 0 {
 			paths = []*carav1.PathClaim{{Path: "/", Project: claim.GetName()}}

@@ -32,7 +32,7 @@ func (c Challenges) PresentChallenge(ctx context.Context, req *carav1.PresentCha
 		n := 0
 		t.Seen.Ascend(state.KindChallenge, "", "", func(e *state.Entry) bool {
 			// A host has one order at a time. A killed server may have left an older challenge behind.
-			if state.As[*carav1.Challenge](e.Msg).GetHost() == req.GetHost() {
+			if state.As[*carav1.Challenge](e.Message()).GetHost() == req.GetHost() {
 				t.Remove(state.KindChallenge, e.Name)
 			} else {
 				n++

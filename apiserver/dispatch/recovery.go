@@ -102,7 +102,7 @@ func untold(r state.Reader, lost bool) iter.Seq[string] {
 		view := r.View()
 		id := state.Recovered(view)
 		view.Ascend(api.KindNode, "", "", func(e *state.Entry) bool {
-			n, _ := e.Msg.(*carav1.Node)
+			n, _ := e.Message().(*carav1.Node)
 			told := n.GetStatus().GetRecovery() == id || lost && n.GetStatus().GetState() == api.NodeNotReady
 			return told || yield(e.Name)
 		})

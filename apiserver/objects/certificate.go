@@ -190,7 +190,7 @@ func certificateText(host string, o *carav1.CertificateOrder) string {
 // dropChallenges removes the challenges of a host, also those that a killed server has left behind.
 func dropChallenges(t *state.Tx, host string) {
 	t.Seen.Ascend(state.KindChallenge, "", "", func(e *state.Entry) bool {
-		if state.As[*carav1.Challenge](e.Msg).GetHost() == host {
+		if state.As[*carav1.Challenge](e.Message()).GetHost() == host {
 			t.Remove(state.KindChallenge, e.Name)
 		}
 		return true

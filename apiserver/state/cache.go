@@ -20,9 +20,29 @@ const applyTogether = 256
 // Entry is one object in the cache. It is immutable; json is set at the first use.
 type Entry struct {
 	Name string
-	Msg  proto.Message
 	Rev  int64
+	msg  proto.Message // the object, or an empty one of its kind if it is kept encoded
+	kept string        // the object as it is stored; empty if it is kept decoded
 	json atomic.Pointer[[]byte]
+}
+
+func newEntry(ch *Change, rev int64) *Entry {
+	if ch.kept == "" {
+		return &Entry{Name: ch.Name, Rev: rev, msg: ch.New}
+	}
+	return &Entry{Name: ch.Name, Rev: rev, msg: emptyOf(ch.Kind), kept: ch.kept}
+}
+
+// Message returns the object, which is shared and immutable.
+func (e *Entry) Message() proto.Message {
+	if e.kept == "" {
+		return e.msg
+	}
+	m, err := Decode(e.msg, []byte(e.kept), e.Rev)
+	if err != nil {
+		panic(fmt.Sprintf("%s was decoded before: %v", e.Name, err))
+	}
+	return m
 }
 
 // JSON returns the object's JSON. The first call encodes it.
@@ -43,6 +63,7 @@ type Change struct {
 	Kind, Name string
 	Old, New   proto.Message
 	Created    bool           // the transaction made the object
+	kept       string         // what the cache keeps in the place of New; empty for most kinds
 	Wire       *carav1.Change // shared by all watchers; nil for kinds that are not watched
 }
 

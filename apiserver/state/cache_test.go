@@ -52,9 +52,12 @@ func TestApplyTogether(t *testing.T) {
 	seen := func(c *Cache) string { // everything that readers and watchers can see
 		v := c.View()
 		out := fmt.Sprintln(v.Rev, v.Changed, c.Followed(), v.ProjectsOfOwner("user/a"), v.ProjectsOfOwner("user/b"), v.StagedSources())
-		for _, ch := range v.Snapshot(v.Kinds()) {
-			out += fmt.Sprintln(ch.Kind, ch.Name, v.Entry(ch.Kind, ch.Name).Rev, ch.New)
-		}
+		_ = v.chunks(v.Kinds(), func(objects []Change) error {
+			for _, ch := range objects {
+				out += fmt.Sprintln(ch.Kind, ch.Name, v.Entry(ch.Kind, ch.Name).Rev, ch.New)
+			}
+			return nil
+		})
 		told, _, _ := c.After(1)
 		for _, tx := range told {
 			for _, ch := range tx.Changes {

@@ -40,6 +40,9 @@ func decodeEvent(ev store.Event) (ch Change, ok bool, err error) {
 	if ch.New, err = Decode(empty, ev.KV.Value, ev.KV.Modified); err != nil {
 		return Change{}, false, fmt.Errorf("read %s: %w", ev.KV.Key, err)
 	}
+	if keptEncoded(kind) {
+		ch.kept = string(ev.KV.Value)
+	}
 	return ch, true, nil
 }
 

@@ -78,15 +78,10 @@ func (d *DB) Follow(ctx context.Context, f Follower) error {
 func (d *DB) start(ctx context.Context, f Follower) (int64, error) {
 	if f.From == "" {
 		now := d.Cache.View()
-		objects, rev := now.Snapshot(f.Kinds), now.Rev
-		for len(objects) > 0 {
-			n := chunk(objects)
-			if err := f.First(objects[:n]); err != nil {
-				return 0, err
-			}
-			objects = objects[n:]
+		if err := now.chunks(f.Kinds, f.First); err != nil {
+			return 0, err
 		}
-		return rev, f.Synced(rev)
+		return now.Rev, f.Synced(now.Rev)
 	}
 	at, ok := api.ParseRevision(f.From)
 	if !ok {
@@ -101,15 +96,29 @@ func (d *DB) start(ctx context.Context, f Follower) (int64, error) {
 	return at, f.Synced(at)
 }
 
-// chunk returns how many of the objects fit into one message, at least one.
-func chunk(objects []Change) int {
+// chunks calls each with every object of some kinds, kind by kind, sorted by name. It has one chunk at a time in memory, because the
+// objects of some kinds are decoded for it.
+func (v *View) chunks(kinds []string, each func([]Change) error) (err error) {
+	var chunk []Change
 	size := 0
-	for i := range objects[:min(firstChunk, len(objects))] {
-		if size += proto.Size(objects[i].New); size > firstBytes && i > 0 {
-			return i
+	for _, kind := range kinds {
+		v.Ascend(kind, "", "", func(e *Entry) bool {
+			m := e.Message()
+			n := proto.Size(m)
+			if len(chunk) == firstChunk || len(chunk) > 0 && size+n > firstBytes {
+				err, chunk, size = each(chunk), nil, 0
+			}
+			chunk, size = append(chunk, Change{Kind: kind, Name: e.Name, New: m}), size+n
+			return err == nil
+		})
+		if err != nil {
+			return err
 		}
 	}
-	return min(firstChunk, len(objects))
+	if len(chunk) == 0 {
+		return nil
+	}
+	return each(chunk)
 }
 
 // followLog reads the store's log from at until the cache's recent transactions continue from there.

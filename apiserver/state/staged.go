@@ -87,9 +87,9 @@ func (v *View) enforce(source string, rev int64) []Change {
 		ch := Change{Kind: api.KindClaim, Name: source + "/" + strings.TrimPrefix(e.Name, prefix)}
 		stored, at := (*carav1.Claim)(nil), int64(0)
 		if have := v.Entry(api.KindClaim, ch.Name); have != nil {
-			stored, at = As[*carav1.Claim](have.Msg), have.Rev
+			stored, at = As[*carav1.Claim](have.Message()), have.Rev
 		}
-		ch.New = inForce(stored, As[*carav1.StagedClaim](e.Msg).GetClaim(), rev)
+		ch.New = inForce(stored, As[*carav1.StagedClaim](e.Message()).GetClaim(), rev)
 		v.set(&ch, at)
 		changes = append(changes, ch)
 		return true

@@ -39,7 +39,7 @@ func (t *Table) get(name string) *Entry {
 
 func (t *Table) message(name string) proto.Message {
 	if e := t.get(name); e != nil {
-		return e.Msg
+		return e.Message()
 	}
 	return nil
 }

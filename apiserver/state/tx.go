@@ -88,7 +88,7 @@ func (t *Tx) Object(kind, name string) proto.Message {
 		return nil
 	}
 	t.insist(key, e.Rev)
-	return e.Msg
+	return e.Message()
 }
 
 // insist makes a revision a condition. The first revision of a key counts, since decisions were made on it.

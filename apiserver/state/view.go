@@ -72,7 +72,7 @@ func (v *View) set(ch *Change, rev int64) {
 	if ch.New == nil {
 		t.remove(ch.Name)
 	} else {
-		t.put(&Entry{Name: ch.Name, Msg: ch.New, Rev: rev})
+		t.put(newEntry(ch, rev))
 	}
 	v.index.update(ch)
 	ch.Complete()
@@ -90,22 +90,10 @@ func (v *View) Kinds() []string { return slices.Sorted(maps.Keys(v.tables)) }
 // Entry returns one object, or nil.
 func (v *View) Entry(kind, name string) *Entry { return v.tables[kind].get(name) }
 
-// Snapshot returns every object of some kinds, kind by kind, sorted by name.
-func (v *View) Snapshot(kinds []string) []Change {
-	var out []Change
-	for _, kind := range kinds {
-		v.tables[kind].ascend("", "", func(e *Entry) bool {
-			out = append(out, Change{Kind: kind, Name: e.Name, New: e.Msg})
-			return true
-		})
-	}
-	return out
-}
-
 // Get returns one object, shared and immutable.
 func Get[T proto.Message](r Reader, name string) (T, bool) {
 	if e := r.View().Entry(KindOf[T](), name); e != nil {
-		return e.Msg.(T), true
+		return e.Message().(T), true
 	}
 	var zero T
 	return zero, false
@@ -118,7 +106,7 @@ func List[T proto.Message](r Reader, prefix, after string) ([]T, int64) {
 	t := v.tables[KindOf[T]()]
 	out := make([]T, 0, t.sizeHint(prefix, 0))
 	t.ascend(prefix, after, func(e *Entry) bool {
-		out = append(out, e.Msg.(T))
+		out = append(out, e.Message().(T))
 		return true
 	})
 	return out, v.Rev
@@ -156,7 +144,7 @@ func page[T proto.Message](v *View, size int, limit int32, match func(T) bool, e
 	items := make([]T, 0, size)
 	last := ""
 	for e := range entries {
-		m := e.Msg.(T)
+		m := e.Message().(T)
 		if match != nil && !match(m) {
 			continue
 		}

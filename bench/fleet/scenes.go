@@ -264,6 +264,10 @@ func (f *fleet) rack(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d nodes lost: NotReady after %s, all back %s after they came", len(lost), seconds(gone), seconds(time.Since(began))), err
 }
 
+// polledPath is the folder of a source that is polled. The folders are grouped, because the first reading of a source lists each folder
+// above its own.
+func polledPath(i int) string { return fmt.Sprintf("group-%d/none-%d", i/100, i) }
+
 // polls adds sources that are polled each 30 s, and waits.
 func (f *fleet) polls(ctx context.Context) (string, error) {
 	repo, err := testgit.Create(ctx, f.git.root, "polled")
@@ -271,7 +275,7 @@ func (f *fleet) polls(ctx context.Context) (string, error) {
 		return "", err
 	}
 	for i := range f.sources {
-		if err := repo.Write(fmt.Sprintf("none-%d/README.md", i), "nothing that Cara reads"); err != nil {
+		if err := repo.Write(polledPath(i)+"/README.md", "nothing that Cara reads"); err != nil {
 			return "", err
 		}
 	}
@@ -279,7 +283,7 @@ func (f *fleet) polls(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if err := each(ctx, f.sources, patientClients, func(ctx context.Context, i int) error {
-		return f.source(ctx, fmt.Sprintf("poll-%d", i), "polled", fmt.Sprintf("none-%d", i), "30s")
+		return f.source(ctx, fmt.Sprintf("poll-%d", i), "polled", polledPath(i), "30s")
 	}); err != nil {
 		return "", err
 	}
