@@ -15,11 +15,13 @@ import (
 	"github.com/caravanserai/cara/internal/test/testca"
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testlink"
+	"github.com/caravanserai/cara/internal/test/testnet"
 )
 
 // haDemo is the story of three servers and three members of etcd, each in a network namespace of its own.
 type haDemo struct {
 	*demo
+	network       *testnet.Network
 	etcd, servers [3]machine
 	running       map[string]*testcluster.Process // by machine
 	agents        []*testcluster.Process
@@ -28,10 +30,8 @@ type haDemo struct {
 }
 
 func newHADemo(d *demo) *haDemo {
-	return &haDemo{demo: d, etcd: machines(haEtcd, "etcd"), servers: machines(haServers, "server"), running: map[string]*testcluster.Process{}}
+	return &haDemo{demo: d, running: map[string]*testcluster.Process{}}
 }
-
-func (h *haDemo) all() []machine { return append(h.etcd[:], h.servers[:]...) }
 
 // tell tells the whole story, and stops at the first step that does not hold.
 func (h *haDemo) tell(ctx context.Context) error {
@@ -65,23 +65,20 @@ func (h *haDemo) prepareHA(ctx context.Context) (err error) {
 	if err := h.prepareEngine(ctx); err != nil {
 		return err
 	}
-	if err := disconnect(ctx, h.all()...); err != nil {
-		return err
-	}
-	if err := connect(ctx, h.all()...); err != nil {
+	if err := h.connect(ctx); err != nil {
 		return err
 	}
 	if err := h.serveGit(ctx); err != nil {
 		return err
 	}
 	// The servers reach git at this machine's address in their network.
-	h.gitLink, err = testlink.Start(ctx, testlink.Address{Network: "tcp", Name: haSelf + ":0"}, testlink.Address{Network: "tcp", Name: strings.TrimPrefix(h.git.URL(), "http://")})
+	h.gitLink, err = testlink.Start(ctx, testlink.Address{Network: "tcp", Name: h.network.Self + ":0"}, testlink.Address{Network: "tcp", Name: strings.TrimPrefix(h.git.URL(), "http://")})
 	return err
 }
 
 // start runs a program on a machine.
 func (h *haDemo) start(m machine, argv ...string) error {
-	p, err := testcluster.Start(filepath.Join(h.dir, m.name+".log"), append(os.Environ(), "HOME="+h.dir), append(m.enter(), argv...)...)
+	p, err := testcluster.Start(filepath.Join(h.dir, m.name+".log"), append(os.Environ(), "HOME="+h.dir), append(m.Enter(), argv...)...)
 	if err == nil {
 		h.running[m.name] = p
 	}
@@ -122,7 +119,7 @@ func (h *haDemo) certificates() error {
 	}
 	var ips []net.IP
 	for _, m := range h.etcd {
-		ips = append(ips, net.ParseIP(m.ip))
+		ips = append(ips, net.ParseIP(m.IP))
 	}
 	chain, key, err := ca.Both("cara", ips...)
 	if err != nil {
@@ -139,13 +136,13 @@ func (h *haDemo) certificates() error {
 func (h *haDemo) startEtcd(m machine) error {
 	var all []string
 	for _, m := range h.etcd {
-		all = append(all, m.name+"=http://"+m.ip+":2380")
+		all = append(all, m.name+"=http://"+m.IP+":2380")
 	}
 	file := func(name string) string { return filepath.Join(h.dir, name) }
 	return h.start(
 		m, "etcd", "--name", m.name, "--data-dir", file(m.name), "--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new",
-		"--listen-client-urls", "https://"+m.ip+":2379", "--advertise-client-urls", "https://"+m.ip+":2379",
-		"--listen-peer-urls", "http://"+m.ip+":2380", "--initial-advertise-peer-urls", "http://"+m.ip+":2380",
+		"--listen-client-urls", "https://"+m.IP+":2379", "--advertise-client-urls", "https://"+m.IP+":2379",
+		"--listen-peer-urls", "http://"+m.IP+":2380", "--initial-advertise-peer-urls", "http://"+m.IP+":2380",
 		"--client-cert-auth", "--trusted-ca-file", file("etcd-ca.crt"), "--cert-file", file("etcd.crt"), "--key-file", file("etcd.key"),
 	)
 }
@@ -153,12 +150,12 @@ func (h *haDemo) startEtcd(m machine) error {
 func (h *haDemo) startServer(m machine) error {
 	var endpoints []string
 	for _, m := range h.etcd {
-		endpoints = append(endpoints, "https://"+m.ip+":2379")
+		endpoints = append(endpoints, "https://"+m.IP+":2379")
 	}
 	file := func(name string) string { return filepath.Join(h.dir, name) }
 	return h.start(
-		m, filepath.Join(h.bin, "cara-server"), "--data-dir", file(m.name), "--listen", m.ip+":8080", "--contexts-file", "none",
-		"--allow-source-cidr", haNet+"0/24", "--store", "etcd", "--etcd-endpoints", strings.Join(endpoints, ","),
+		m, filepath.Join(h.bin, "cara-server"), "--data-dir", file(m.name), "--listen", m.IP+":8080", "--contexts-file", "none",
+		"--allow-source-cidr", h.network.Range, "--store", "etcd", "--etcd-endpoints", strings.Join(endpoints, ","),
 		"--etcd-ca", file("etcd-ca.crt"), "--etcd-cert", file("etcd.crt"), "--etcd-key", file("etcd.key"), "--cluster-key-file", file("cluster.key"),
 	)
 }
@@ -167,7 +164,7 @@ func (h *haDemo) startServer(m machine) error {
 func (h *haDemo) ctl(ctx context.Context, args ...string) (string, error) {
 	var urls []string
 	for _, m := range h.servers {
-		urls = append(urls, "https://"+m.ip+":8080")
+		urls = append(urls, "https://"+m.IP+":8080")
 	}
 	first := filepath.Join(h.dir, h.servers[0].name)
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -207,7 +204,7 @@ func (h *haDemo) scheduling(ctx context.Context) (machine, error) {
 	out, err := h.ctl(ctx, "get", "servers")
 	for _, m := range h.servers {
 		for line := range strings.Lines(out) {
-			if strings.HasPrefix(line, m.ip+":") && strings.Contains(line, "scheduler") {
+			if strings.HasPrefix(line, m.IP+":") && strings.Contains(line, "scheduler") {
 				return m, err
 			}
 		}
@@ -221,12 +218,12 @@ func (h *haDemo) startAgents(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		ingress := net.JoinHostPort(haSelf, port) // agents tell each other no address of loopback
+		ingress := net.JoinHostPort(h.network.Self, port) // agents tell each other no address of loopback
 		if i == 0 {
 			h.ingress = ingress
 		}
 		p, err := testcluster.Start(filepath.Join(h.dir, name+".log"), append(os.Environ(), "HOME="+h.dir),
-			filepath.Join(h.bin, "cara-agent"), "--server", "https://"+h.servers[i].ip+":8080", "--join-token-file", filepath.Join(h.dir, h.servers[0].name, "join.token"),
+			filepath.Join(h.bin, "cara-agent"), "--server", "https://"+h.servers[i].IP+":8080", "--join-token-file", filepath.Join(h.dir, h.servers[0].name, "join.token"),
 			"--node-name", name, "--data-dir", filepath.Join(h.dir, name), "--docker-host", h.engine, "--ingress-listen", ingress,
 			"--network-pool", fmt.Sprintf("10.21%d.0.0/16", 5+i))
 		if err != nil {
@@ -256,7 +253,7 @@ func (h *haDemo) learned(context.Context) error {
 			return err
 		}
 		for _, m := range h.servers {
-			if !strings.Contains(string(told), m.ip+":") {
+			if !strings.Contains(string(told), m.IP+":") {
 				return fmt.Errorf("%s knows %s", node, told)
 			}
 		}
@@ -312,7 +309,7 @@ func (h *haDemo) killServer(ctx context.Context) error {
 		return err
 	}
 	err = h.during(ctx, "v2", func() error {
-		h.out.say("killing the server %s", m.ip)
+		h.out.say("killing the server %s", m.IP)
 		return h.running[m.name].Kill()
 	})
 	if err != nil {
@@ -357,7 +354,7 @@ func (h *haDemo) killLeader(ctx context.Context) error {
 		return err
 	}
 	err = h.during(ctx, "v3", func() error {
-		h.out.say("killing the member of etcd %s", m.ip)
+		h.out.say("killing the member of etcd %s", m.IP)
 		return h.running[m.name].Kill()
 	})
 	return errors.Join(err, h.startEtcd(m))
@@ -369,13 +366,13 @@ func (h *haDemo) cutServer(ctx context.Context) error {
 		return err
 	}
 	err = h.during(ctx, "v1", func() error {
-		h.out.say("cutting the server %s off", m.ip)
-		return m.cut(ctx)
+		h.out.say("cutting the server %s off", m.IP)
+		return m.Unplug(ctx)
 	})
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(m.heal(ctx), h.listed(ctx, 3)); err != nil {
+	if err := errors.Join(m.Plug(ctx), h.listed(ctx, 3)); err != nil {
 		return err
 	}
 	return h.show(ctx, "get", "servers")

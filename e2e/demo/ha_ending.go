@@ -50,7 +50,9 @@ func (h *haDemo) end(ctx context.Context) error {
 	if h.gitLink != nil {
 		errs = append(errs, h.gitLink.Close())
 	}
-	errs = append(errs, disconnect(ctx, h.all()...))
+	if h.network != nil {
+		errs = append(errs, h.network.Close())
+	}
 	if h.engine != "" {
 		for _, project := range []string{shop, blog} {
 			errs = append(errs, testdocker.Remove(ctx, h.engine, map[string]string{api.LabelCluster: "", api.LabelProject: project}))
@@ -76,7 +78,7 @@ func (h *haDemo) dump(ctx context.Context) string {
 func (h *haDemo) reachable(context.Context) error {
 	first := filepath.Join(h.dir, h.servers[0].name)
 	h.out.say("Everything stays up (KEEP=1). In another terminal:")
-	h.out.say("  export CARA_SERVER=https://%s:8080,https://%s:8080,https://%s:8080", h.servers[0].ip, h.servers[1].ip, h.servers[2].ip)
+	h.out.say("  export CARA_SERVER=https://%s:8080,https://%s:8080,https://%s:8080", h.servers[0].IP, h.servers[1].IP, h.servers[2].IP)
 	h.out.say("  export CARA_TOKEN_FILE=%s CARA_CA_FILE=%s", filepath.Join(first, "admin.token"), filepath.Join(first, "ca.crt"))
 	h.out.say("  %s get servers", filepath.Join(h.bin, "caractrl"))
 	h.out.say("Ctrl-C here, or kill -TERM %d, ends it and leaves nothing behind.", os.Getpid())
