@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
@@ -177,18 +179,25 @@ func (s *Scheduler) passNode(ctx context.Context, name string) (time.Duration, e
 	if n.GetStatus().GetState() == api.NodeNotReady || n.GetStatus().GetState() == "" {
 		return 0, nil // its next heartbeat triggers a pass
 	}
-	last := s.started
-	if at := n.GetStatus().GetLastHeartbeat(); at != nil && at.AsTime().After(last) {
-		last = at.AsTime()
-	}
-	if left := time.Until(last.Add(s.cfg.HeartbeatTimeout)); left > 0 {
+	silent := silence(time.Now(), s.started, n.GetStatus().GetLastHeartbeat())
+	if left := s.cfg.HeartbeatTimeout - silent; left > 0 {
 		return left, nil
 	}
-	return s.markLost(ctx, n, last)
+	return s.markLost(ctx, n, silent)
+}
+
+// silence returns for how long a node has been silent, and at most for how long the scheduler runs. The server tells the heartbeat by the clock
+// of now. The start has a monotonic reading, so the two are not compared: somebody may have set the clock between them.
+func silence(now, started time.Time, heartbeat *timestamppb.Timestamp) time.Duration {
+	runs := now.Sub(started)
+	if heartbeat == nil {
+		return runs
+	}
+	return min(runs, now.Sub(heartbeat.AsTime()))
 }
 
 // markLost marks a node as lost, unless a heartbeat arrived meanwhile.
-func (s *Scheduler) markLost(ctx context.Context, n *carav1.Node, last time.Time) (time.Duration, error) {
+func (s *Scheduler) markLost(ctx context.Context, n *carav1.Node, silent time.Duration) (time.Duration, error) {
 	name := n.GetMetadata().GetName()
 	_, err := s.nodes.MarkNodeNotReady(ctx, &carav1.MarkNodeNotReadyRequest{
 		Name: name, LastHeartbeat: n.GetStatus().GetLastHeartbeat(), Message: api.NodeSilence(name, n.GetStatus().GetLastHeartbeat(), s.cfg.HeartbeatTimeout),
@@ -199,6 +208,6 @@ func (s *Scheduler) markLost(ctx context.Context, n *carav1.Node, last time.Time
 	if err != nil && !api.IsNotFound(err) {
 		return 0, fmt.Errorf("mark node %s not ready: %w", name, err)
 	}
-	s.cfg.Logger.Warn("node lost", "node", name, "last_heartbeat", last)
+	s.cfg.Logger.Warn("node lost", "node", name, "silent", silent.Round(time.Second))
 	return 0, nil
 }

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -55,8 +56,8 @@ func (d *Dispatcher) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 				return api.Conflict("the agent of node %q is connected to another server: it stays as it is", req.GetName())
 			}
 		}
-		last := d.Objects.Live.Beats.Of(req.GetName())
-		if heard := !last.IsZero(); heard != (req.GetLastHeartbeat() != nil) || heard && !last.Equal(req.GetLastHeartbeat().AsTime()) {
+		last := d.Objects.Live.LastBeat(req.GetName(), d.DB.Now())
+		if heard := !last.IsZero(); heard != (req.GetLastHeartbeat() != nil) || heard && last.Sub(req.GetLastHeartbeat().AsTime()).Abs() > sameBeat {
 			return errHeard(req.GetName())
 		}
 		return nil
@@ -66,6 +67,10 @@ func (d *Dispatcher) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 	}
 	return d.Objects.OverlayNode(n), nil
 }
+
+// sameBeat is how much the time of one heartbeat may differ between two answers after somebody has set the clock. Two heartbeats are
+// farther apart.
+const sameBeat = 100 * time.Millisecond
 
 func errHeard(node string) error {
 	return api.Conflict("node %q was heard of since: it stays as it is", node)
@@ -88,7 +93,7 @@ func (h Holders) markNotReady(ctx context.Context, name, message string, still f
 		}
 		out = proto.CloneOf(n)
 		out.Status.State = api.NodeNotReady
-		if last := h.Live.Beats.Of(name); !last.IsZero() {
+		if last := h.Live.LastBeat(name, h.DB.Now()); !last.IsZero() {
 			out.Status.LastHeartbeat = timestamppb.New(last)
 		}
 		out.Status.Conditions, _ = api.SetCondition(out.GetStatus().GetConditions(), &carav1.Condition{

@@ -44,6 +44,27 @@ func New(started time.Time) *State {
 	return s
 }
 
+// LastBeat returns when a node was last heard of, as the wall clock of now tells it, or the zero time. The clock may have been set since;
+// then the age counts, which is monotonic. Otherwise a node would seem silent, and lose its projects, because a clock was set.
+func (s *State) LastBeat(node string, now time.Time) time.Time {
+	at := s.Beats.Of(node)
+	if at.IsZero() {
+		return at
+	}
+	return onClock(at.Round(0), now.Sub(at), now.Round(0))
+}
+
+// clockSlack is how much two readings may differ if nobody has set the clock.
+const clockSlack = time.Second
+
+// onClock returns the time that was age ago: at, unless the clock was set since.
+func onClock(at time.Time, age time.Duration, now time.Time) time.Time {
+	if told := now.Add(-age); told.Sub(at).Abs() > clockSlack {
+		return told
+	}
+	return at
+}
+
 // ForgetNode drops what is known about a deleted node.
 func (s *State) ForgetNode(name string) {
 	s.Beats.Forget(name)

@@ -20,7 +20,7 @@ func (s *Service) overlayProject(p *carav1.Project) *carav1.Project {
 	if !lost {
 		return p
 	}
-	seen := s.Live.Beats.Of(ref)
+	seen := s.Live.LastBeat(ref, s.DB.Now())
 	if seen.IsZero() {
 		seen = node.GetStatus().GetLastHeartbeat().AsTime()
 	}
@@ -80,7 +80,7 @@ func (s *Service) OverlayNode(n *carav1.Node) *carav1.Node {
 		out.Status = &carav1.NodeStatus{}
 	}
 	out.Status.Projects = int32(len(s.DB.Cache.ProjectsOnNode(name)))
-	if last := s.Live.Beats.Of(name); !last.IsZero() {
+	if last := s.Live.LastBeat(name, s.DB.Now()); !last.IsZero() {
 		out.Status.LastHeartbeat = timestamppb.New(last)
 	} else if out.GetStatus().GetState() != api.NodeNotReady {
 		out.Status.LastHeartbeat = nil
