@@ -23,9 +23,11 @@ TESTFLAGS ?= -p 2 -timeout 40m
 # For bench-page: how long each measurement lasts.
 FIGURES  ?= 10s
 # For robustness: how long the traffic lasts, and how many runs of each scenario. SEED, SCENARIO, FAULTS and REPORT choose more.
+# CLOCKS= leaves out the steps of clocks, for which all programs are built once more.
 # RUNS is also how often bench-ha kills each program.
 LENGTH   ?= 2m
 RUNS     ?= 3
+CLOCKS   ?= 1
 # The rooms whose goroutines share memory. e2e runs the programs as processes of their own, which -race does not reach.
 RACED    ?= ./agent/... ./apiserver/... ./certs/... ./gc/... ./internal/... ./plan/... ./reconciler/... ./scheduler/... ./sources/... ./store/...
 
@@ -59,7 +61,7 @@ soak: ## the tests that take long: thousands of cycles, hundreds of projects, a 
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 CARA_SOAK=1 && go test -count=1 -v -timeout 6h -run 'Cycles|TwoHundred|ManyProjectsInOnePush|PortForward|StormOfPushes|StartFirst|DataRounds|RealMany|KilledAtEachCall|UnderKills|RestartKilled|OverRotation' ./e2e ./agent
 
 robustness: ## random calls, pushes and faults for LENGTH, RUNS times each scenario; what clients were told is checked. e2e/robustness/README.md
-	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 $(foreach v,LENGTH RUNS SEED SCENARIO FAULTS REPORT,CARA_ROBUSTNESS_$(v)='$($(v))') && go test -count=1 -v -timeout 12h -run TestRobustness ./e2e/robustness
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 $(foreach v,LENGTH RUNS SEED SCENARIO FAULTS REPORT CLOCKS,CARA_ROBUSTNESS_$(v)='$($(v))') && go test -count=1 -v -timeout 12h -run TestRobustness ./e2e/robustness
 
 fuzz: ## each fuzz target for FUZZTIME
 	hack/fuzz $(FUZZTIME)

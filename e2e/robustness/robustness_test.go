@@ -22,7 +22,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestRobustness runs each scenario. The environment chooses: CARA_ROBUSTNESS_LENGTH of the traffic, _SEED, _SCENARIO, _FAULTS
-// (names, separated by commas), _REPORT (a directory) and _RUNS (how many, each with another seed).
+// (names, separated by commas), _REPORT (a directory), _RUNS (how many, each with another seed) and _CLOCKS (if set, faults step clocks, too;
+// that needs other builds of all programs).
 func TestRobustness(t *testing.T) {
 	testneed.NotShort(t)
 	seed := rand.Uint64()
@@ -37,12 +38,16 @@ func TestRobustness(t *testing.T) {
 	must(t, err)
 	scenarios, faults := chosen(t)
 	bin := t.TempDir()
-	must(t, testcluster.Build(t.Context(), bin))
+	build, clocks := testcluster.Build, env("CLOCKS") != ""
+	if clocks {
+		build = testcluster.BuildStepped
+	}
+	must(t, build(t.Context(), bin))
 	for _, s := range scenarios {
 		for n := range runs {
 			t.Run(s.Name, func(t *testing.T) {
 				t.Parallel()
-				scenario.Run(t, s, scenario.Options{Seed: seed + uint64(n), Length: length, Bin: bin, Faults: faults, Report: env("REPORT")})
+				scenario.Run(t, s, scenario.Options{Seed: seed + uint64(n), Length: length, Bin: bin, Clocks: clocks, Faults: faults, Report: env("REPORT")})
 			})
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caravanserai/cara/internal/test/testclock"
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testetcd"
 	"github.com/caravanserai/cara/internal/test/testlink"
@@ -27,6 +28,8 @@ type Target struct {
 	Disk string
 	// MemberDisk is the small file system with the data directory of the first member of etcd, or empty.
 	MemberDisk string
+	// ServerClocks and MemberClocks are the clocks of the servers and of etcd's members, if the programs were built for that.
+	ServerClocks, MemberClocks []*testclock.Clock
 	// Lease is how long a server may be silent before another one runs its loops; 0 for a server alone.
 	Lease time.Duration
 }
@@ -41,7 +44,9 @@ type Fault struct {
 }
 
 // All returns all faults.
-func All() []Fault { return slices.Concat(processes(), members(), packets(), links(), disks()) }
+func All() []Fault {
+	return slices.Concat(processes(), members(), packets(), links(), disks(), clocks())
+}
 
 // Chosen returns the faults that are possible, of those with the names, or of all without names.
 func Chosen(t *Target, names []string) []Fault {

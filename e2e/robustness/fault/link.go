@@ -14,13 +14,15 @@ import (
 
 func links() []Fault {
 	hasLinks := func(t *Target) bool { return len(t.Links) > 0 }
+	several := func(t *Target) bool { return hasLinks(t) && t.Etcd != nil }
 	return []Fault{
 		{"cut link", hasLinks, onLink((*testlink.Link).Hold)},
 		{"cut link there", hasLinks, onLink((*testlink.Link).HoldThere)},
 		{"cut link back", hasLinks, onLink((*testlink.Link).HoldBack)},
 		{"break link", hasLinks, breakLink},
 		{"slow link", hasLinks, slowLink},
-		{"cut server off etcd", func(t *Target) bool { return hasLinks(t) && t.Etcd != nil }, cutOff},
+		{"cut server off etcd", several, cutOff},
+		{"cut server off agents and servers", several, cutFront},
 	}
 }
 
@@ -61,23 +63,37 @@ func slowLink(ctx context.Context, t *Target, r *rand.Rand) error {
 	return nil
 }
 
-// EtcdLink begins the name of a server's links to etcd. The server's number follows.
-const EtcdLink = "etcd of server "
+// These begin the names of the links of one server. Its number follows.
+const (
+	EtcdLink   = "etcd of server "
+	AgentLink  = "agents to server "
+	ServerLink = "servers to server "
+)
 
 // cutOff cuts one server off all members of etcd, for longer than its lease in most cases.
 func cutOff(ctx context.Context, t *Target, r *rand.Rand) error {
+	holdAll(ctx, t, silence(t, r), fmt.Sprintf("%s%d ", EtcdLink, r.IntN(len(t.Servers))))
+	return nil
+}
+
+// cutFront cuts one server off all agents and all other servers. Clients and etcd still reach it.
+func cutFront(ctx context.Context, t *Target, r *rand.Rand) error {
 	i := r.IntN(len(t.Servers))
-	prefix := fmt.Sprintf("%s%d ", EtcdLink, i)
+	holdAll(ctx, t, silence(t, r), fmt.Sprintf("%s%d", AgentLink, i), fmt.Sprintf("%s%d", ServerLink, i))
+	return nil
+}
+
+// holdAll stops all data of the links whose names begin like that.
+func holdAll(ctx context.Context, t *Target, d time.Duration, prefixes ...string) {
 	var cut []*testlink.Link
 	for _, name := range slices.Sorted(maps.Keys(t.Links)) {
-		if strings.HasPrefix(name, prefix) {
+		if slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
 			cut = append(cut, t.Links[name])
 			t.Links[name].Hold()
 		}
 	}
-	during(ctx, silence(t, r))
+	during(ctx, d)
 	for _, l := range cut {
 		l.Release()
 	}
-	return nil
 }

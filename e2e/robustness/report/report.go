@@ -19,6 +19,9 @@ type Failure struct {
 	Problems []string
 	// Length is how long the traffic lasted.
 	Length time.Duration
+	// Faults are the names of the faults that were chosen; none are all. Clocks says that clocks could be stepped.
+	Faults []string
+	Clocks bool
 	// Logs are directories with the programs' logs.
 	Logs []string
 	// Dir gets a folder for the run; empty is the directory for temporary files.
@@ -53,9 +56,16 @@ func (f *Failure) Write() (string, error) {
 		problems, f.History.Seed, dir, f.Repeat()), errors.Join(errs...)
 }
 
-// Repeat returns the command that runs the same scenario with the same seed.
+// Repeat returns the command that runs the same scenario once more, with the same seed and faults.
 func (f *Failure) Repeat() string {
-	return fmt.Sprintf("make robustness SCENARIO=%s SEED=%d LENGTH=%s", f.History.Scenario, f.History.Seed, f.Length)
+	command := fmt.Sprintf("make robustness RUNS=1 SCENARIO=%s SEED=%d LENGTH=%s", f.History.Scenario, f.History.Seed, f.Length)
+	if len(f.Faults) > 0 {
+		command += fmt.Sprintf(" FAULTS='%s'", strings.Join(f.Faults, ","))
+	}
+	if !f.Clocks {
+		command += " CLOCKS="
+	}
+	return command
 }
 
 func copyLogs(from, to string) error {

@@ -19,13 +19,13 @@ func TestWrite(t *testing.T) {
 	ops := []model.Operation{{Start: 1, End: 2, Call: model.Call{Kind: model.Read, Key: "p"}, Result: model.Result{Outcome: model.Done, Value: 7}}}
 	f := &Failure{
 		History: &model.History{Scenario: "alone", Seed: 42, Operations: ops}, Verdict: model.Check(ops, time.Second),
-		Problems: []string{"a write is lost"}, Length: time.Minute, Logs: []string{logs}, Dir: filepath.Join(dir, "new"),
+		Problems: []string{"a write is lost"}, Length: time.Minute, Faults: []string{"cut link", "kill agent"}, Logs: []string{logs}, Dir: filepath.Join(dir, "new"),
 	}
 	text, err := f.Write()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"a write is lost", "make robustness SCENARIO=alone SEED=42 LENGTH=1m0s"} {
+	for _, part := range []string{"a write is lost", "make robustness RUNS=1 SCENARIO=alone SEED=42 LENGTH=1m0s FAULTS='cut link,kill agent' CLOCKS=\n"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("the text does not say %q:\n%s", part, text)
 		}

@@ -27,8 +27,14 @@ func (r *run) members(t *testing.T) {
 	r.target.Machines = network.Machines
 	dir := t.TempDir()
 	r.target.MemberDisk = smallDisk(t, filepath.Join(dir, "m0"), "384m") // etcd takes 128 MiB of it for its log at once
-	r.target.Etcd = testetcd.Start(t, testetcd.Config{Members: r.Members, Machines: network.Machines, Dir: dir, Args: []string{"--max-wals", "1"}})
-	r.target.Lease = lease
+	cfg := testetcd.Config{Members: r.Members, Machines: network.Machines, Dir: dir, Args: []string{"--max-wals", "1"}}
+	if r.options.Clocks {
+		for range r.Members {
+			cfg.Clocks = append(cfg.Clocks, r.clock(t))
+		}
+		cfg.Program, r.target.MemberClocks = testetcd.Stepped, cfg.Clocks
+	}
+	r.target.Etcd, r.target.Lease = testetcd.Start(t, cfg), lease
 }
 
 // etcdFlags are the flags of the server with this number. It reaches each member of etcd over a link of its own.
@@ -44,12 +50,12 @@ func (r *run) etcdFlags(t *testing.T, i int) []string {
 	return []string{"--store", "etcd", "--etcd-endpoints", strings.Join(endpoints, ","), "--etcd-prefix", "/robustness/", "--cluster-key-file", r.keyFile}
 }
 
-// front is a link before the server with this number, and returns its address. Agents and the other servers use it, and clients do not.
+// front returns the address of the server with this number for the other servers: a link before it. Agents begin with a link of their own,
+// and learn that of the servers. Clients use neither.
 func (r *run) front(t *testing.T, i int, server string) string {
 	t.Helper()
-	address := r.link(t, fmt.Sprintf("agents and servers to server %d", i), server)
-	r.fronts = append(r.fronts, "http://"+address)
-	return address
+	r.fronts = append(r.fronts, "http://"+r.link(t, fmt.Sprintf("%s%d", fault.AgentLink, i), server))
+	return r.link(t, fmt.Sprintf("%s%d", fault.ServerLink, i), server)
 }
 
 // link starts a link that faults can cut, and returns where it listens.

@@ -66,7 +66,7 @@ func Run(t *testing.T, s Scenario, o Options) {
 func (r *run) judge(t *testing.T, h *model.History, verdict model.Verdict, problems []string) {
 	t.Helper()
 	if len(problems) > 0 {
-		f := &report.Failure{History: h, Verdict: verdict, Problems: problems, Length: r.options.Length, Dir: r.options.Report}
+		f := &report.Failure{History: h, Verdict: verdict, Problems: problems, Length: r.options.Length, Faults: r.options.Faults, Clocks: r.options.Clocks, Dir: r.options.Report}
 		for _, s := range r.target.Servers {
 			f.Logs = append(f.Logs, s.Dir)
 		}

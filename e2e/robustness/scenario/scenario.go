@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caravanserai/cara/internal/test/testclock"
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
@@ -48,6 +49,8 @@ type Options struct {
 	Length time.Duration // of the traffic
 	// Bin has the programs.
 	Bin string
+	// Clocks says that Bin was built with clocks that faults step.
+	Clocks bool
 	// Faults are the names of the faults to inject; none are all.
 	Faults []string
 	// Report gets a report of a failed run; empty is the directory for temporary files.
@@ -73,7 +76,12 @@ func (r *run) servers(t *testing.T) {
 		if r.Members > 0 {
 			flags = r.etcdFlags(t, i)
 		}
-		c, err := testcluster.New(testcluster.Config{Dir: dir, Bin: r.options.Bin, ServerFlags: flags})
+		cfg := testcluster.Config{Dir: dir, Bin: r.options.Bin, ServerFlags: flags}
+		if r.options.Clocks {
+			clock := r.clock(t)
+			r.target.ServerClocks, cfg.ServerEnv = append(r.target.ServerClocks, clock), []string{clock.Env()}
+		}
+		c, err := testcluster.New(cfg)
 		r.must(t, err)
 		if r.Members > 0 {
 			c.ServerFlags = append(c.ServerFlags, "--advertise", r.front(t, i, c.Address()))
@@ -82,4 +90,12 @@ func (r *run) servers(t *testing.T) {
 		r.must(t, c.StartBeside(t.Context()))
 	}
 	r.first = r.target.Servers[0]
+}
+
+// clock makes a clock that faults step.
+func (r *run) clock(t *testing.T) *testclock.Clock {
+	t.Helper()
+	clock, err := testclock.New(filepath.Join(t.TempDir(), "clock"))
+	r.must(t, err)
+	return clock
 }

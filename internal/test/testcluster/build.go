@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/caravanserai/cara/internal/test/testclock"
 )
 
 // programs are what Build builds, below cmd.
@@ -17,12 +19,24 @@ func programs() []string { return []string{"cara-server", "cara-agent", "caractr
 
 // Build puts the three programs of this tree into dir. It links them in the tree's folder .cache/programs, which all
 // packages and runs share: `go build` links only what has changed there since the last time.
-func Build(ctx context.Context, dir string) error {
+func Build(ctx context.Context, dir string) error { return buildIn(ctx, "programs", dir) }
+
+// BuildStepped is Build for programs whose wall clock a test steps; see testclock. It builds everything anew for the first time.
+func BuildStepped(ctx context.Context, dir string) error {
+	overlay, err := testclock.Overlay(ctx)
+	if err != nil {
+		return err
+	}
+	return buildIn(ctx, "stepped", dir, "-overlay", overlay)
+}
+
+// buildIn builds in a folder of the tree's .cache, with more flags for go build.
+func buildIn(ctx context.Context, folder, dir string, flags ...string) error {
 	root, err := Root(ctx)
 	if err != nil {
 		return err
 	}
-	cache := filepath.Join(root, ".cache", "programs")
+	cache := filepath.Join(root, ".cache", folder)
 	for _, d := range []string{cache, dir} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return fmt.Errorf("build programs: %w", err)
@@ -32,12 +46,12 @@ func Build(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("build programs: %w", err)
 	}
-	return errors.Join(build(ctx, root, cache, dir), unlock())
+	return errors.Join(build(ctx, root, cache, dir, flags), unlock())
 }
 
 // build links the programs in cache, as `make build` does, and puts them into dir. The caller holds the lock of cache.
-func build(ctx context.Context, root, cache, dir string) error {
-	argv := []string{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", cache + string(filepath.Separator)}
+func build(ctx context.Context, root, cache, dir string, flags []string) error {
+	argv := append([]string{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", cache + string(filepath.Separator)}, flags...)
 	for _, program := range programs() {
 		argv = append(argv, "./cmd/"+program)
 	}

@@ -27,6 +27,8 @@ type Config struct {
 	Bin string
 	// ServerFlags are additional flags of cara-server.
 	ServerFlags []string
+	// ServerEnv are additional variables of the server's environment.
+	ServerEnv []string
 	// Listen is the server's address. The default is a free loopback port.
 	Listen string
 }
@@ -167,7 +169,7 @@ func (c *Cluster) startReady(ctx context.Context, argv []string) error {
 }
 
 func (c *Cluster) startServer(argv []string) error {
-	p, err := Start(filepath.Join(c.Dir, "server.log"), c.Env(), argv...)
+	p, err := Start(filepath.Join(c.Dir, "server.log"), append(c.Env(), c.ServerEnv...), argv...)
 	if err != nil {
 		return err
 	}

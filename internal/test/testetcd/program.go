@@ -3,6 +3,7 @@ package testetcd
 import (
 	"testing"
 
+	"github.com/caravanserai/cara/internal/test/testclock"
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
@@ -21,5 +22,20 @@ func Debian(tb testing.TB) string {
 // New returns the path of etcd in the version of the product's client.
 func New(tb testing.TB) string {
 	tb.Helper()
-	return testneed.Build(tb, testneed.Pinned{Name: "etcd", Folder: "testetcd/etcd", Module: "go.etcd.io/etcd/server/v3"})
+	return build(tb, "")
+}
+
+// Stepped returns the path of the same etcd with a clock that a test steps; see testclock.
+func Stepped(tb testing.TB) string {
+	tb.Helper()
+	overlay, err := testclock.Overlay(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return build(tb, overlay)
+}
+
+func build(tb testing.TB, overlay string) string {
+	tb.Helper()
+	return testneed.Build(tb, testneed.Pinned{Name: "etcd", Folder: "testetcd/etcd", Module: "go.etcd.io/etcd/server/v3", Overlay: overlay})
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/internal/test/testca"
+	"github.com/caravanserai/cara/internal/test/testclock"
 	"github.com/caravanserai/cara/internal/test/testcluster"
 	"github.com/caravanserai/cara/internal/test/testneed"
 	"github.com/caravanserai/cara/internal/test/testnet"
@@ -30,6 +31,8 @@ type Config struct {
 	Args    []string // more arguments of each member
 	// Machines are where the members run, one for each. By default they share loopback.
 	Machines []*testnet.Machine
+	// Clocks are the members' clocks, one for each, for a Program with such a clock. By default they have that of the machine.
+	Clocks []*testclock.Clock
 	// Dir has the members' data directories; see DataDir. The default is a temporary one.
 	Dir string
 }
@@ -141,7 +144,11 @@ func (c *Cluster) launch(i int) {
 	if c.cfg.Machines != nil {
 		argv = append(c.cfg.Machines[i].Enter(), argv...)
 	}
-	p, err := testcluster.Start(filepath.Join(c.cfg.Dir, name+".log"), os.Environ(), append(argv, c.cfg.Args...)...)
+	env := os.Environ()
+	if c.cfg.Clocks != nil {
+		env = append(env, c.cfg.Clocks[i].Env())
+	}
+	p, err := testcluster.Start(filepath.Join(c.cfg.Dir, name+".log"), env, append(argv, c.cfg.Args...)...)
 	c.must(err)
 	c.members[i] = p
 }

@@ -19,6 +19,7 @@ type Pinned struct {
 	Folder  string // with the go.mod, in internal/test
 	Module  string // the program's own
 	Package string // below Module. Not used if Folder has a main.go, which uses Module
+	Overlay string // a file for go build, or empty. The name of its folder has a hash of what it puts in place of other files
 }
 
 // built has the programs that this process has found or built.
@@ -64,12 +65,17 @@ func (p Pinned) build(ctx context.Context) (string, error) {
 		}
 		pkg, name = ".", fmt.Sprintf("%s-%x", name, sha256.Sum256(append(mod, source...)))
 	}
+	build := []string{"build"}
+	if p.Overlay != "" {
+		name += "-" + filepath.Base(filepath.Dir(p.Overlay))
+		build = append(build, "-overlay", p.Overlay)
+	}
 	program := filepath.Join(cache, "cara-test", name)
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}
 	fresh := fmt.Sprintf("%s.%d", program, os.Getpid()) // other processes may build it, too
-	if _, err := goCommand(ctx, dir, "build", "-o", fresh, pkg); err != nil {
+	if _, err := goCommand(ctx, dir, append(build, "-o", fresh, pkg)...); err != nil {
 		return "", err
 	}
 	return program, os.Rename(fresh, program)
