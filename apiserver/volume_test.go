@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -97,8 +98,12 @@ func (d *data) vanishes(t *testing.T, name string) {
 // ends deletes shop by force, as the quickest way to the end of its record.
 func (d *data) ends(t *testing.T) {
 	t.Helper()
-	_, err := carav1.NewProjectServiceClient(d.admin(t)).DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "shop", Force: true})
-	if err != nil {
+	d.endsBy(t, d.admin(t), &carav1.DeleteProjectRequest{Name: "shop", Force: true})
+}
+
+func (d *data) endsBy(t *testing.T, caller grpc.ClientConnInterface, req *carav1.DeleteProjectRequest) {
+	t.Helper()
+	if _, err := carav1.NewProjectServiceClient(caller).DeleteProject(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
 	for asked := false; !asked; {

@@ -55,6 +55,7 @@ func declareFor(t *state.Tx, in *carav1.Project, how ApplyTerms) (before, after 
 		return nil, nil, err
 	}
 	p := proto.CloneOf(old)
+	p.Metadata.Owner = owner // before its volumes: data that is kept for the source is for this project, too
 	changed, err := redeclare(t, old, p, in, "changed by "+Whence(owner, origin))
 	if err != nil {
 		return nil, nil, err
@@ -64,7 +65,7 @@ func declareFor(t *state.Tx, in *carav1.Project, how ApplyTerms) (before, after 
 			return nil, nil, ErrTerminating(old)
 		}
 		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonAdopted, "now belongs to "+Whence(owner, origin)+", before to "+api.OrNobody(old.GetMetadata().GetOwner()))
-		p.Metadata.Owner, changed = owner, true
+		changed = true
 		OwnVolumes(t, p)
 	}
 	if o == nil && api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) { // its override has ended or no longer exists
