@@ -104,10 +104,12 @@ func (c *Cluster) Run(i int) {
 // Mend waits until a member answers, and starts it if it has ended.
 func (c *Cluster) Mend(i int) {
 	c.tb.Helper()
-	if c.members[i].Exited() {
-		c.launch(i)
-	}
-	c.await(i)
+	c.awaits(i, func() error {
+		if c.members[i].Exited() { // also one that was about to end
+			c.launch(i)
+		}
+		return nil
+	})
 }
 
 // Kill kills a member like a crash.
@@ -156,11 +158,22 @@ func (c *Cluster) launch(i int) {
 // await waits until a member serves with a leader.
 func (c *Cluster) await(i int) {
 	c.tb.Helper()
+	c.awaits(i, func() error {
+		if c.members[i].Exited() {
+			return testcluster.Fatal(fmt.Errorf("it ended:\n%s", c.members[i].Tail(20)))
+		}
+		return nil
+	})
+}
+
+// awaits waits until a member serves with a leader. Each attempt calls first.
+func (c *Cluster) awaits(i int, first func() error) {
+	c.tb.Helper()
 	ctx, cancel := context.WithTimeout(c.tb.Context(), patience)
 	defer cancel()
 	c.must(testcluster.WaitFor(ctx, fmt.Sprintf("etcd member %d serves", i), func(ctx context.Context) error {
-		if c.members[i].Exited() {
-			return testcluster.Fatal(fmt.Errorf("it ended:\n%s", c.members[i].Tail(20)))
+		if err := first(); err != nil {
+			return err
 		}
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Endpoints[i]+"/health", http.NoBody)
 		if err != nil {
