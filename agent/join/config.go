@@ -73,7 +73,6 @@ func address(server string) (string, error) {
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return "", fmt.Errorf("join: server %q: scheme %s is unknown, give it as https://HOST:PORT", server, u.Scheme)
 	}
-	port := u.Port()
-	port = cmp.Or(port, defaultPort)
+	port := cmp.Or(u.Port(), defaultPort)
 	return net.JoinHostPort(u.Hostname(), port), nil
 }

@@ -30,6 +30,9 @@ const (
 // ErrPin means that the server is not from the cluster of the join token.
 var ErrPin = errors.New("the server is not of the cluster that the join token is from")
 
+// ErrNoToken means that the node must join and was given no token.
+var ErrNoToken = errors.New("give it a join token")
+
 // Join returns the node's credentials: those in the data directory if they are still valid, otherwise new ones for the
 // token. If the server is unreachable, Join retries until ctx ends. It returns any other error.
 func Join(ctx context.Context, cfg Config) (*Credentials, error) {
@@ -58,7 +61,7 @@ func Join(ctx context.Context, cfg Config) (*Credentials, error) {
 		return c, nil
 	}
 	if cfg.Token == "" {
-		return nil, fmt.Errorf("join: node %s has no valid certificate in %s: give it a join token", cfg.NodeName, cfg.DataDir)
+		return nil, fmt.Errorf("join: node %s has no valid certificate in %s: %w", cfg.NodeName, cfg.DataDir, ErrNoToken)
 	}
 	if err := c.Rejoin(ctx); err != nil {
 		return nil, err

@@ -193,7 +193,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	who, err := join.Join(ctx, join.Config{
 		Server: c.Server, Token: token, NodeName: c.NodeName, DataDir: c.DataDir, Labels: c.Labels, Logger: c.Logger,
 	})
-	if err != nil && token == "" && c.JoinTokenFile != "" {
+	if errors.Is(err, join.ErrNoToken) && c.JoinTokenFile != "" {
 		return fmt.Errorf("%w (the file %s is empty or not there)", err, c.JoinTokenFile)
 	}
 	if err != nil {
