@@ -62,6 +62,9 @@ func TestRollingUpgrade(t *testing.T) {
 		u.replaceAgent(ctx, name)
 		u.pushes("the agent of " + name + " is replaced")
 	}
+	for _, s := range u.servers {
+		u.must(s.AwaitReady(ctx))
+	}
 	u.must(u.load.settles(ctx))
 	stop()
 	all.Wait()
