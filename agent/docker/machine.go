@@ -3,8 +3,9 @@ package docker
 import (
 	"context"
 
-	"github.com/caravanserai/cara/agent/engine"
 	"github.com/docker/docker/client"
+
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // Info implements engine.Machine.

@@ -125,7 +125,7 @@ func (e *networks) reserve(ctx context.Context, bits int, refused map[netip.Pref
 	taken = slices.AppendSeq(taken, maps.Keys(refused))
 	subnet, ok := freeSubnet(e.cfg.NetworkPool, bits, taken)
 	if !ok {
-		what := fmt.Sprintf("all %d subnets of the network pool %s are taken", e.SubnetCapacity(), e.cfg.NetworkPool)
+		what := fmt.Sprintf("all %d subnets of the network pool %s are taken, by networks or by addresses of this machine", e.SubnetCapacity(), e.cfg.NetworkPool)
 		if bits != subnetBits {
 			what = fmt.Sprintf("the network pool %s has no free /%d, which this project's services need", e.cfg.NetworkPool, bits)
 		}

@@ -7,8 +7,9 @@ import (
 	"sync"
 	"time"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"golang.org/x/sync/semaphore"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 const (

@@ -57,8 +57,7 @@ func (p *Exec) Present(ctx context.Context, r Record) error { return p.run(ctx, 
 func (p *Exec) CleanUp(ctx context.Context, r Record) error { return p.run(ctx, cleanUp, r) }
 
 func (p *Exec) run(ctx context.Context, action string, r Record) error {
-	limit := p.Timeout
-	limit = cmp.Or(limit, hookTimeout)
+	limit := cmp.Or(p.Timeout, hookTimeout)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	out := &tail{}

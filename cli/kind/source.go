@@ -111,8 +111,7 @@ func claimRow(now time.Time, c *carav1.Claim) []term.Cell {
 	if !c.GetSpec().GetPresent() {
 		file = "(left) " + file
 	}
-	message := c.GetStatus().GetMessage()
-	message = cmp.Or(message, c.GetSpec().GetHeld())
+	message := cmp.Or(c.GetStatus().GetMessage(), c.GetSpec().GetHeld())
 	return []term.Cell{
 		term.Text(c.GetSpec().GetProject().GetMetadata().GetName()),
 		term.Text(c.GetStatus().GetState()), term.Text(file),

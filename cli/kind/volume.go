@@ -107,8 +107,7 @@ func describeVolume(_ context.Context, p Page, m proto.Message) error {
 // volumeOwner returns the owner of a volume, and who gets the data of a volume that no project uses.
 func volumeOwner(v *carav1.Volume) string {
 	owner, project, name := v.GetStatus().GetOwner(), v.GetSpec().GetProject(), v.GetMetadata().GetName()
-	text := owner
-	text = cmp.Or(text, "none")
+	text := cmp.Or(owner, "none")
 	if st := v.GetStatus(); st.GetProjectUid() != "" || st.GetState() == api.VolumeDeleting || st.GetState() == api.VolumeCopying {
 		return text
 	}

@@ -118,8 +118,7 @@ func (s files) config(key string, ref types.FileReferenceConfig) {
 	if s.treeFile(key, "config "+ref.Source, c, ref, "/"+ref.Source) {
 		return
 	}
-	target := ref.Target
-	target = cmp.Or(target, "/"+ref.Source)
+	target := cmp.Or(ref.Target, "/"+ref.Source)
 	if c.File != "" && c.Content == "" && c.Environment == "" && !bool(c.External) {
 		if from := s.beside(c.File); from != "" {
 			s.out.Files = append(s.out.Files, &carav1.File{Path: target, From: from, Mode: s.fileMode(key, ref)})
@@ -149,8 +148,7 @@ func (s files) secretFile(key string, ref types.FileReferenceConfig) {
 		s.say(Refusal, key, "secret %s: %v", ref.Source, err)
 		return
 	}
-	target := ref.Target
-	target = cmp.Or(target, ref.Source)
+	target := cmp.Or(ref.Target, ref.Source)
 	if !path.IsAbs(target) {
 		target = path.Join("/run/secrets", target)
 	}
