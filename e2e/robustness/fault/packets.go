@@ -22,7 +22,7 @@ func packets() []Fault {
 	}
 }
 
-// machine returns the machine of etcd's leader, or of another member, and the machines of all others. Without a leader it is any.
+// machine returns the machine of etcd's leader, or of another member, and the machines of all others. It waits for the end of an election.
 func machine(t *Target, r *rand.Rand, leader bool) (m *testnet.Machine, others []*testnet.Machine) {
 	at := t.Etcd.Leader()
 	if !leader {
