@@ -53,6 +53,17 @@ func TestAdoptedProjectGetsItsData(t *testing.T) {
 	}
 }
 
+// TestAdoptionLeavesOtherData: what the manifest of a source leaves out stays with the person whose project the source adopts.
+func TestAdoptionLeavesOtherData(t *testing.T) {
+	d := newData(t, "")
+	have := d.volume(t, "shop.db").GetStatus().GetOwner()
+	_, _, apply := d.declaring(t)
+	apply(web("shop"))
+	if v := d.volume(t, "shop.db"); v.GetStatus().GetState() != api.VolumeRetained || v.GetStatus().GetOwner() != have || have == "source/old" {
+		t.Errorf("the data of %s is %v", have, v)
+	}
+}
+
 // TestDataOfAnOrphan: a project whose source is deleted keeps its data. When it ends, its data belongs to nobody, and a person gets it.
 func TestDataOfAnOrphan(t *testing.T) {
 	d := newData(t, "")

@@ -235,7 +235,10 @@ func leaveVolume(t *state.Tx, p *carav1.Project, u *carav1.VolumeUse, ends bool,
 		return
 	}
 	v := WithBackup(old, p)
-	v.Status.ProjectUid, v.Status.Owner = "", p.GetMetadata().GetOwner()
+	v.Status.ProjectUid = ""
+	if ends { // what a manifest leaves out stays with its owner, also when a source adopts the project by that manifest
+		v.Status.Owner = p.GetMetadata().GetOwner()
+	}
 	reclaim := ends && v.GetSpec().GetReclaim() == api.ReclaimDelete
 	switch {
 	case v.GetStatus().GetNode() == "", reclaim && NodeGone(t, v):
