@@ -193,7 +193,7 @@ func silence(now, started time.Time, heartbeat *timestamppb.Timestamp) time.Dura
 	if heartbeat == nil {
 		return runs
 	}
-	return min(runs, now.Sub(heartbeat.AsTime()))
+	return min(runs, max(0, now.Sub(heartbeat.AsTime())))
 }
 
 // markLost marks a node as lost, unless a heartbeat arrived meanwhile.

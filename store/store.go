@@ -93,8 +93,8 @@ type Store interface {
 	// retry. The store keeps the slices of t for the watches, so nobody may change them after the call has begun.
 	Commit(ctx context.Context, t Txn) (int64, error)
 
-	// Watch yields every change with Revision > after, in order and exactly once. Watches share the values, so nobody may change them. It then waits for more until ctx ends, and
-	// yields the error of ctx last. 0 starts at the store's first transaction.
+	// Watch yields every change with Revision > after, in order and exactly once. It then waits for more until ctx ends, and
+	// yields the error of ctx last. 0 starts at the store's first transaction. Watches share the values, so nobody may change them.
 	//
 	// It yields ErrCompacted if the log no longer has the changes after that revision, or never had them (after is ahead of the
 	// store, for example after a restored backup): List again and watch from there. A watch that reads too slowly may also end

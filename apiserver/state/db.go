@@ -110,8 +110,8 @@ func (d *DB) awaitNewer(ctx context.Context, seen int64, conflict error) error {
 }
 
 // Find is Get for what authenticates a caller. Another server may have written it a moment ago, so Find looks into the store before it
-// says that there is none. Callers without an identity can cause such reads, so their rate is limited. A store that does not answer is
-// an error: the caller may be known to the other servers.
+// says that there is none. Callers without an identity can cause such reads, so their rate is limited: above it, a credential of a moment ago
+// is unknown, and its caller tries again. A store that does not answer is an error: the caller may be known to the other servers.
 func Find[T proto.Message](ctx context.Context, d *DB, name string) (found T, ok bool, err error) {
 	found, ok = Get[T](d.Cache, name)
 	if ok || d.Late == nil || name == "" || !d.Late.Allow() {
@@ -125,7 +125,7 @@ func Find[T proto.Message](ctx context.Context, d *DB, name string) (found T, ok
 }
 
 // CatchUp waits a short time until the cache has an object as it is in the store, because another server may have written it a
-// moment ago. It does nothing on a server alone.
+// moment ago. It does nothing on a server alone. Its error has no words of the store, because callers without an identity read it.
 func (d *DB) CatchUp(ctx context.Context, kind, name string) error {
 	if d.Late == nil {
 		return nil
@@ -142,7 +142,7 @@ func (d *DB) CatchUp(ctx context.Context, kind, name string) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	return api.Unavailable("this server does not know whether there is a %s with this name, because its store does not answer (%v): try again in some seconds, or at another server", kind, err)
+	return api.Unavailable("this server does not know whether there is a %s with this name, because its store does not answer: try again in some seconds, or at another server", kind)
 }
 
 // Begin returns an empty transaction on the newest view. Dropping it without a commit is a dry run.

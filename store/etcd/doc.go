@@ -13,6 +13,7 @@
 //	PREFIX n/ NODE   the server that has the session of a node's agent, bound to the lease of servers/: see Directory
 //	PREFIX importing exists while an import is not complete: see Import
 //	PREFIX shared    what all servers of the cluster need, sealed by the caller: see Shared
+//	PREFIX nlisted   written so that all watches reach the revision of a listing: see announceListing
 //	PREFIX o/ KEY    an object: the value as it is
 //
 // Revisions are etcd's own: Created is the create revision, Modified the mod revision. etcd's history is the change log.
@@ -22,7 +23,7 @@
 // # Invariants
 //
 //  1. Acknowledged means committed by a majority of the members. Commit sends one etcd transaction and never repeats it
-//     after it may have reached a member. An error other than those of package store leaves open whether it was applied.
+//     after a member may have begun it. An error other than those of package store leaves open whether it was applied.
 //  2. Reads are linearizable: Get and List ask the leader for the newest revision. A List of many keys reads all parts at
 //     the revision of the first part.
 //  3. A watch has one stream of its own and no queue; etcd and gRPC hold back what a slow reader does not take. When the

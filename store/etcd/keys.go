@@ -12,7 +12,7 @@ const (
 	serverSpace = "servers/"
 	leaseSpace  = "locks/"
 	nodeSpace   = "n/"      // only listedName is between it and objectSpace: see watch.open
-	listedName  = "nlisted" // see watch.told
+	listedName  = "nlisted" // see watch.announceListing
 	objectSpace = "o/"
 )
 

@@ -16,7 +16,7 @@ type Store struct {
 	*connection
 	leases
 	first   int64        // no object is older than this revision
-	seen    atomic.Int64 // the newest revision of an object that was read or written
+	seen    atomic.Int64 // the newest revision that watches tell: of an object, a holder of an agent, or a listing
 	members members
 }
 

@@ -118,16 +118,18 @@ func (w *watch) open(ctx context.Context) (pb.Watch_WatchClient, error) {
 	if err := ended(created); err != nil {
 		return nil, err
 	}
-	w.told(ctx)
 	if created.Header.Revision < w.at { // this member is behind, or the revision is from a store that a backup has replaced
-		return stream, w.checkReached(ctx)
+		if err := w.checkReached(ctx); err != nil {
+			return nil, err
+		}
 	}
+	w.announceListing(ctx)
 	return stream, nil
 }
 
-// told writes a key for the watches of all servers, if this one continues from a listing at a revision that no watch may tell: etcd counts
+// announceListing writes a key for the watches of all servers, if this one continues from a listing at a revision that no watch may tell: etcd counts
 // leases and the keys of other programs, too. A caller who has that revision from this server would wait at another one for the next change.
-func (w *watch) told(ctx context.Context) {
+func (w *watch) announceListing(ctx context.Context) {
 	if w.at <= w.s.seen.Load() {
 		return
 	}
