@@ -46,6 +46,7 @@ func Run(t *testing.T, s Scenario, o Options) {
 	t.Helper()
 	r := &run{Scenario: s, options: o, target: &fault.Target{Links: map[string]*testlink.Link{}}, recorder: traffic.NewRecorder(s.Name, o.Seed)}
 	t.Logf("scenario %s, seed %d, length %s", s.Name, o.Seed, o.Length)
+	t.TempDir() // the removal of all such directories comes after stop: programs write into them until then
 	t.Cleanup(func() { r.stop(t) })
 	r.servers(t)
 	r.nodesOf(t)
