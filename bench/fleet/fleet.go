@@ -20,8 +20,10 @@ import (
 
 // fleet is a server, its nodes and its repositories.
 type fleet struct {
-	*testcluster.Cluster
+	*testcluster.Cluster // the server that clients call
 	options
+	beside  []*testcluster.Cluster // the other servers
+	etcd    []*testcluster.Process
 	nodes   []*node
 	repos   []*repository
 	git     *gitServer
@@ -70,7 +72,7 @@ func (f *fleet) begin(ctx context.Context) (err error) {
 	if f.git, err = openGit(ctx, f.Dir); err != nil {
 		return err
 	}
-	if err := f.StartServer(ready); err != nil {
+	if err := f.startServers(ready); err != nil {
 		return err
 	}
 	if f.conn, err = f.Conn(); err != nil {
@@ -103,7 +105,7 @@ func (f *fleet) close(ctx context.Context) error {
 			return n.conn.Close()
 		})
 	}
-	err := errors.Join(all.Wait(), f.end(), f.Close(ctx))
+	err := errors.Join(all.Wait(), f.end(), f.closeServers(ctx))
 	if f.git != nil {
 		err = errors.Join(err, f.git.Close())
 	}

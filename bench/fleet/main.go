@@ -27,7 +27,7 @@ import (
 // options are what the command line says.
 type options struct {
 	nodes, projects, perSource int
-	sources                    int
+	sources, servers           int
 	rate                       float64
 	long                       time.Duration
 	patience                   time.Duration
@@ -41,6 +41,7 @@ func main() {
 	flag.IntVar(&o.projects, "projects", 1000, "projects, all of them in git")
 	flag.IntVar(&o.perSource, "per-source", 10_000, "projects of one source, at most 10,000")
 	flag.IntVar(&o.sources, "sources", 100, "further sources, for the scene polls: each is polled every 30 s")
+	flag.IntVar(&o.servers, "servers", 1, "servers: one has its state on Pebble, several have it on three members of etcd; their processor time and memory are added up")
 	flag.Float64Var(&o.rate, "rate", 20, "changes of projects per second, for the scene rollouts")
 	flag.DurationVar(&o.long, "long", 10*time.Second, "how long the scenes rest, rollouts and polls take")
 	flag.DurationVar(&o.patience, "patience", 5*time.Minute, "how long a scene may take before the program gives up")
@@ -60,8 +61,8 @@ func main() {
 // validate returns an error for options that cannot be measured.
 func (o options) validate() error {
 	switch {
-	case o.nodes < 1 || o.projects < 1 || o.perSource < 1 || o.perSource > 10_000 || o.sources < 1:
-		return errors.New("-nodes, -projects, -per-source and -sources must be at least 1, and -per-source at most 10,000")
+	case o.nodes < 1 || o.projects < 1 || o.perSource < 1 || o.perSource > 10_000 || o.sources < 1 || o.servers < 1:
+		return errors.New("-nodes, -projects, -per-source, -sources and -servers must be at least 1, and -per-source at most 10,000")
 	case o.rate <= 0 || o.long <= 0:
 		return errors.New("-rate and -long must be more than 0")
 	}

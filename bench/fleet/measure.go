@@ -8,7 +8,6 @@ import (
 	"time"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // row has the figures of one scene.
@@ -53,7 +52,7 @@ func (f *fleet) measure(ctx context.Context, s scene) (row, error) {
 	if err != nil {
 		return row{}, fmt.Errorf("%s: %w", s.name, err)
 	}
-	used, err := testcluster.UsageOf(f.Server.Pid())
+	used, err := f.usage()
 	if err != nil {
 		return row{}, err
 	}
@@ -71,7 +70,7 @@ func (f *fleet) measure(ctx context.Context, s scene) (row, error) {
 
 // cost returns how long something takes, and the server's processor time in it.
 func (f *fleet) cost(do func() error) (took, cpu time.Duration, err error) {
-	before, err := testcluster.UsageOf(f.Server.Pid())
+	before, err := f.usage()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -80,7 +79,7 @@ func (f *fleet) cost(do func() error) (took, cpu time.Duration, err error) {
 		return 0, 0, err
 	}
 	took = time.Since(began)
-	after, err := testcluster.UsageOf(f.Server.Pid())
+	after, err := f.usage()
 	return took, after.Processor - before.Processor, err
 }
 

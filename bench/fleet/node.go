@@ -74,7 +74,7 @@ func (f *fleet) joinNode(ctx context.Context, i int, token string) (*node, error
 		name: fmt.Sprintf("n-%d", i), fleet: f, want: map[string]*carav1.Project{}, work: map[string]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	credentials, err := join.Join(ctx, join.Config{
-		Server: f.URL(), Token: token, NodeName: n.name, DataDir: filepath.Join(f.Dir, "nodes", n.name), Logger: slog.New(slog.DiscardHandler),
+		Server: f.addresses(i), Token: token, NodeName: n.name, DataDir: filepath.Join(f.Dir, "nodes", n.name), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return nil, err
