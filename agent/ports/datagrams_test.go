@@ -271,9 +271,7 @@ func TestDropped(t *testing.T) {
 	})
 	t.Run("no service", func(t *testing.T) {
 		n, port := udpAlone(t, nil)
-		n.endpoints.mu.Lock()
-		delete(n.endpoints.ips, "web")
-		n.endpoints.mu.Unlock()
+		n.endpoints.drop("web")
 		n.dropped(t, udpDial(t, onPort(port)), refusedService)
 		if got := n.openSessions(t, fromClient); got != 0 {
 			t.Errorf("%v sessions without a service", got)
@@ -282,9 +280,7 @@ func TestDropped(t *testing.T) {
 	t.Run("more than one hop", func(t *testing.T) {
 		first, second, port, target := udpPair(t, nil)
 		for _, n := range []*node{first, second} {
-			n.endpoints.mu.Lock()
-			delete(n.endpoints.ips, "web")
-			n.endpoints.mu.Unlock()
+			n.endpoints.drop("web")
 		}
 		second.Apply(udpClaim(port, target, &carav1.ProjectPorts{Node: "n1", IngressAddress: first.peers}))
 		second.dropped(t, udpDial(t, onPort(port)), refusedService)

@@ -57,6 +57,12 @@ func (e *endpoints) changes() <-chan struct{} {
 	return e.changed
 }
 
+func (e *endpoints) drop(service string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.ips, service)
+}
+
 func (e *endpoints) set(service, ip string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -351,7 +357,7 @@ func TestIdle(t *testing.T) {
 // TestAConnectionWaitsForItsService instead of being refused.
 func TestAConnectionWaitsForItsService(t *testing.T) {
 	first, second, port := pair(t, nil, echo)
-	delete(second.endpoints.ips, "web")
+	second.endpoints.drop("web")
 	conn := dial(t, port)
 	if _, err := conn.Write([]byte("x")); err != nil {
 		t.Fatal(err)
@@ -386,9 +392,7 @@ func TestRefused(t *testing.T) {
 	short := func(c *Config) { c.Limits.Hold = 50 * time.Millisecond }
 	t.Run("a service that is down", func(t *testing.T) {
 		n, port := alone(t, short, echo)
-		n.endpoints.mu.Lock()
-		delete(n.endpoints.ips, "web")
-		n.endpoints.mu.Unlock()
+		n.endpoints.drop("web")
 		refuses(t, port)
 	})
 	t.Run("a client that is not allowed, by both agents", func(t *testing.T) {
@@ -404,13 +408,9 @@ func TestRefused(t *testing.T) {
 	t.Run("more than one hop", func(t *testing.T) {
 		first, second, port := pair(t, short, echo)
 		target := second.routing.table.Load().routes[api.PortKey{Protocol: api.ProtocolTCP, Port: port, Scope: api.ScopeInternal}].port
-		second.endpoints.mu.Lock()
-		delete(second.endpoints.ips, "web")
-		second.endpoints.mu.Unlock()
+		second.endpoints.drop("web")
 		second.Apply(claim(port, target, &carav1.ProjectPorts{Node: "n1", IngressAddress: first.peers}))
-		first.endpoints.mu.Lock()
-		delete(first.endpoints.ips, "web")
-		first.endpoints.mu.Unlock()
+		first.endpoints.drop("web")
 		refuses(t, port)
 		if first.served.Load() != 0 || second.served.Load() == 0 {
 			t.Errorf("the agents served %d and %d connections of each other", first.served.Load(), second.served.Load())
