@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/caravanserai/cara/internal/test/testcluster"
@@ -79,7 +80,7 @@ func (f *fleet) startServers(ctx context.Context) error {
 // closeServers ends all servers, and etcd.
 func (f *fleet) closeServers(ctx context.Context) error {
 	var errs []error
-	for _, one := range append(f.beside, f.Cluster) {
+	for _, one := range slices.Concat(f.beside, []*testcluster.Cluster{f.Cluster}) {
 		if one.Server != nil {
 			errs = append(errs, one.Close(ctx))
 		}
@@ -97,12 +98,12 @@ func (f *fleet) addresses(node int) string {
 		all = append(all, one.URL())
 	}
 	first := node % len(all)
-	return strings.Join(append(all[first:len(all):len(all)], all[:first]...), ",")
+	return strings.Join(slices.Concat(all[first:], all[:first]), ",")
 }
 
 // usage returns what all servers have used, without etcd.
 func (f *fleet) usage() (sum testcluster.Usage, err error) {
-	for _, one := range append(f.beside[:len(f.beside):len(f.beside)], f.Cluster) {
+	for _, one := range slices.Concat(f.beside, []*testcluster.Cluster{f.Cluster}) {
 		used, err := testcluster.UsageOf(one.Server.Pid())
 		if err != nil {
 			return sum, err
