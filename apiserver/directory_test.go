@@ -15,7 +15,8 @@ import (
 
 // registry is the directory of several servers in one process.
 type registry struct {
-	ahead atomic.Int64 // of the clocks of all servers
+	ahead atomic.Int64      // of the clocks of all servers
+	holds chan chan<- error // if it is not nil, each Hold asks here for leave
 
 	mu      sync.Mutex
 	last    int64
@@ -116,6 +117,13 @@ func (m *member) Follow(ctx context.Context, changed func(nodes []string)) error
 }
 
 func (m *member) Hold(_ context.Context, node, instance string) (int64, error) {
+	if m.holds != nil {
+		leave := make(chan error)
+		m.holds <- leave
+		if err := <-leave; err != nil {
+			return 0, err
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.servers[m.id] == nil {

@@ -232,6 +232,27 @@ func TestJoinedAgainAtAnotherServer(t *testing.T) {
 	testproblem.Want(t, agent.ended(), codes.Aborted, api.TitleTakenOver)
 }
 
+// TestReadyWhenTheDirectorySaysSo: a node becomes Ready after the directory says which server has its agent. Before, another server that knows
+// an old heartbeat only would make it NotReady again.
+func TestReadyWhenTheDirectorySaysSo(t *testing.T) {
+	all, r := newServers(t, "a")
+	a := all["a"]
+	conn := a.node(t, "n1")
+	r.holds = make(chan chan<- error)
+	ready := func() bool {
+		n, _ := state.Get[*carav1.Node](a.db.Cache, "n1")
+		return n.GetStatus().GetState() == api.NodeReady
+	}
+	agent := connectAgent(t, conn, "1")
+	leave := <-r.holds
+	if ready() {
+		t.Error("the node is Ready before the directory has its agent")
+	}
+	leave <- nil
+	eventually(t, "the node is Ready", ready)
+	agent.synced()
+}
+
 // TestAReportIsAhead: a server whose copy does not have an assignment yet takes the report about it when it has it.
 func TestAReportIsAhead(t *testing.T) {
 	first, r := newCluster(t, nil), newRegistry()

@@ -33,7 +33,7 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	if err := d.introduce(stream.Context(), node, hello.GetCapabilities()); err != nil {
 		return err
 	}
-	if err := d.heartbeat(stream.Context(), node, hello.GetHeartbeat(), true); err != nil {
+	if err := d.hear(node, hello.GetHeartbeat(), true); err != nil {
 		return err
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
@@ -45,6 +45,11 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	d.Sessions.Enter(me)
 	defer d.Holders().leave(me)
 	if err := d.Holders().hold(ctx, me); err != nil {
+		return err
+	}
+	// The node becomes Ready when the directory says who has its agent. Before, another server that has not heard of it yet would make it
+	// NotReady again.
+	if err := d.record(stream.Context(), node, hello.GetHeartbeat(), true); err != nil {
 		return err
 	}
 	if hello.GetConfirms() {

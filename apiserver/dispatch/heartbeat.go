@@ -29,23 +29,42 @@ func (d *Dispatcher) Heartbeat(ctx context.Context, req *carav1.HeartbeatRequest
 	return &emptypb.Empty{}, d.heartbeat(ctx, req.GetName(), req.GetHeartbeat(), false)
 }
 
-// heartbeat handles one heartbeat, from the agent's connection or not. It records the time in memory. It writes to the
-// store only when a node comes back or reports something new.
+// heartbeat handles one heartbeat, from the agent's connection or not.
 func (d *Dispatcher) heartbeat(ctx context.Context, node string, hb *carav1.Heartbeat, connected bool) error {
+	if err := d.hear(node, hb, connected); err != nil {
+		return err
+	}
+	return d.record(ctx, node, hb, connected)
+}
+
+// hear checks a heartbeat, and notes its time and what it says about the machine in memory.
+func (d *Dispatcher) hear(node string, hb *carav1.Heartbeat, connected bool) error {
 	for _, c := range hb.GetConditions() {
 		if !slices.Contains(nodeConditions, c.GetType()) {
 			return api.Invalid("the heartbeat", api.Field("conditions", "has the type %q; an agent reports %v", c.GetType(), nodeConditions))
 		}
 	}
-	n, ok := state.Get[*carav1.Node](d.DB.Cache, node)
-	if !ok {
-		return api.NotFound("node %q is not registered: it was deleted, join again", node)
+	if _, ok := state.Get[*carav1.Node](d.DB.Cache, node); !ok {
+		return errNotRegistered(node)
 	}
 	if connected {
 		d.Objects.Live.Beats.Note(node, d.DB.Now())
 	}
 	if hb.GetInfo() != nil {
 		d.Objects.Live.Infos.Note(node, hb.GetInfo())
+	}
+	return nil
+}
+
+func errNotRegistered(node string) error {
+	return api.NotFound("node %q is not registered: it was deleted, join again", node)
+}
+
+// record takes the inventory of a heartbeat, and writes the node if it comes back or reports something new.
+func (d *Dispatcher) record(ctx context.Context, node string, hb *carav1.Heartbeat, connected bool) error {
+	n, ok := state.Get[*carav1.Node](d.DB.Cache, node)
+	if !ok {
+		return errNotRegistered(node)
 	}
 	if hb.GetVolumes() != nil {
 		if err := (objects.Volumes{Service: d.Objects}).TakeInventory(ctx, node, hb.GetVolumes()); err != nil {
