@@ -1,7 +1,6 @@
 package gc
 
 import (
-	"cmp"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -101,8 +100,7 @@ func forProject(p *carav1.Project) (Action, bool) {
 	if status.GetPhase() == api.PhaseTerminating || meta.GetDeletionTimestamp() != nil {
 		return Action{}, false // already being deleted
 	}
-	at := status.GetExpireAt() // an operator's extension, or a copy of the spec's
-	at = cmp.Or(at, p.GetSpec().GetExpireAt())
+	at := api.Expiry(p) // an operator's extension, or that of the spec
 	if at == nil {
 		return Action{}, false
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
@@ -28,23 +29,19 @@ func (e *containers) CreateContainer(ctx context.Context, spec engine.ContainerS
 	if err != nil {
 		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, engine.ErrInvalid, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return "", err
-	}
 	networks := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
 		spec.Network: {Aliases: []string{spec.Service.GetName()}},
 	}}
-	made, err := docker.ContainerCreate(ctx, config, host, networks, nil, spec.Name)
-	if errdefs.IsConflict(err) {
-		return e.adopt(ctx, spec, err)
-	}
-	if err != nil {
-		return "", wrap(err, "create container %s", spec.Name)
-	}
-	return made.ID, nil
+	return ask(ctx, e.connection, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) (string, error) {
+		made, err := docker.ContainerCreate(ctx, config, host, networks, nil, spec.Name)
+		if errdefs.IsConflict(err) {
+			return e.adopt(ctx, spec, err)
+		}
+		if err != nil {
+			return "", wrap(err, "create container %s", spec.Name)
+		}
+		return made.ID, nil
+	})
 }
 
 // adopt decides about an existing container with the same name.

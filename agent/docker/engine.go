@@ -135,7 +135,7 @@ func (e *connection) api(ctx context.Context) (*client.Client, error) {
 	return e.docker, nil
 }
 
-// call calls the engine. It ends the call at the limit.
+// call runs do with the client, whose API version is negotiated. The context of do ends after limit.
 func (e *connection) call(ctx context.Context, limit time.Duration, do func(context.Context, *client.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -146,7 +146,7 @@ func (e *connection) call(ctx context.Context, limit time.Duration, do func(cont
 	return do(ctx, docker)
 }
 
-// ask is call for an answer.
+// ask is like call, and returns the result of do.
 func ask[T any](ctx context.Context, e *connection, limit time.Duration, do func(context.Context, *client.Client) (T, error)) (out T, err error) {
 	err = e.call(ctx, limit, func(ctx context.Context, docker *client.Client) (err error) {
 		out, err = do(ctx, docker)

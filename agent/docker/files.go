@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
 
 	"github.com/caravanserai/cara/agent/engine"
 )
@@ -40,18 +41,14 @@ func (e *containers) copyFiles(ctx context.Context, id, root string, files []eng
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
-	defer cancel()
-	docker, err := e.api(ctx)
-	if err != nil {
-		return err
-	}
-	err = docker.CopyToContainer(ctx, id, root, archive, container.CopyToContainerOptions{})
-	if err != nil && strings.Contains(err.Error(), "read-only") {
-		return fmt.Errorf("copy files into container %.12s: %w: the service is readOnly; put its files under a volume, or drop readOnly: %w",
-			id, engine.ErrInvalid, err)
-	}
-	return wrap(err, "copy files into container %.12s", id)
+	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+		err := docker.CopyToContainer(ctx, id, root, archive, container.CopyToContainerOptions{})
+		if err != nil && strings.Contains(err.Error(), "read-only") {
+			return fmt.Errorf("copy files into container %.12s: %w: the service is readOnly; put its files under a volume, or drop readOnly: %w",
+				id, engine.ErrInvalid, err)
+		}
+		return wrap(err, "copy files into container %.12s", id)
+	})
 }
 
 // pack returns an archive of files below root. The engine creates missing directories.

@@ -161,8 +161,8 @@ func (e *networks) takenSubnets(ctx context.Context) ([]netip.Prefix, error) {
 	return taken, nil
 }
 
-// narrow returns the subnets of a machine's addresses that take the packets for a new subnet of bits: those of the same size and smaller
-// ones. An engine that was killed while it created a network can leave its bridge, with the address, and no longer know the network. The
+// narrow returns the subnets of a machine's addresses that are not larger than a new subnet of bits: the kernel sends packets for the new
+// subnet to them. An engine that was killed while it created a network can leave its bridge, with the address, and no longer know the network. The
 // route of a larger subnet, such as that of the local network, is less specific and takes nothing from a new one.
 func narrow(addresses []net.Addr, bits int) []netip.Prefix {
 	var out []netip.Prefix

@@ -44,7 +44,7 @@ type series struct {
 
 func newMetrics(into prometheus.Registerer, hosts Hosts) *metrics {
 	if into == nil {
-		into = prometheus.NewRegistry() // that nobody reads
+		into = prometheus.NewRegistry() // nobody reads it
 	}
 	m := &metrics{
 		hosts: hosts,

@@ -99,14 +99,10 @@ func change(file, name string, do func(*Contexts)) error {
 		return err
 	}
 	if _, ok := c.Contexts[name]; !ok {
-		return notFound(file, name)
+		return fmt.Errorf("there is no context %q in %s; caractrl context lists them", name, file)
 	}
 	do(&c)
 	return save(file, c)
-}
-
-func notFound(file, name string) error {
-	return fmt.Errorf("there is no context %q in %s; caractrl context lists them", name, file)
 }
 
 func save(file string, c Contexts) error {

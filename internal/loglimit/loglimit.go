@@ -2,7 +2,8 @@
 // fails something and its log: whoever sends bad requests as fast as possible fills no disk, and the log still says how many
 // there were.
 //
-// Invariant: the first message of a second is logged, and the number of those between two logged ones is never lost.
+// Invariant: a message is logged if none was logged in the second before it, and the number of those between two logged ones is
+// never lost.
 package loglimit
 
 import (
@@ -12,7 +13,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limit limits a message to one per second, and counts the suppressed ones. Its zero value has suppressed nothing.
+// Limit limits a message to one per second after the first Burst, and counts the suppressed ones. Its zero value has suppressed nothing.
 type Limit struct {
 	// Burst is how many messages pass without a pause; 0 means one.
 	Burst int

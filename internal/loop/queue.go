@@ -51,7 +51,7 @@ type Queue struct {
 func NewQueue(cfg QueueConfig) *Queue {
 	cfg.Workers = max(cfg.Workers, 1)
 	if cfg.Metrics == nil {
-		cfg.Metrics = NewMetrics() // that nobody reads
+		cfg.Metrics = NewMetrics() // nobody reads it
 	}
 	cfg.MinBackoff = cmp.Or(cfg.MinBackoff, 100*time.Millisecond)
 	cfg.MaxBackoff = cmp.Or(cfg.MaxBackoff, time.Minute)

@@ -235,7 +235,8 @@ func (c *AgentConfig) rejoinIfFenced(ctx context.Context, who *join.Credentials,
 	return who.Rejoin(ctx)
 }
 
-// token reads the join token. It returns no error if the file is missing, because join knows whether a certificate exists.
+// token reads the join token. It returns no error if the file is missing or empty, because join knows whether a certificate
+// exists.
 func (c *AgentConfig) token() (string, error) {
 	if c.JoinTokenFile == "" {
 		return c.JoinToken, nil

@@ -99,7 +99,7 @@ func TestTheIngressAddressThatOtherNodesAreTold(t *testing.T) {
 	}
 }
 
-// TestAnEmptyJoinTokenFile: the error names the file. A node with a certificate needs none.
+// TestAnEmptyJoinTokenFile: if a node has no certificate and its token file is empty, the error names the file.
 func TestAnEmptyJoinTokenFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {

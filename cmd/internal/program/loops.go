@@ -65,7 +65,7 @@ func (c *ServerConfig) loops(queues *loop.Metrics) map[string]build {
 
 // lease is the permission to run one loop.
 type lease interface {
-	// Condition returns what the loop's transactions have as a condition.
+	// Condition returns the condition of the loop's transactions; the zero Lease for a server alone.
 	Condition() store.Lease
 	// Lost is closed when the loop must end.
 	Lost() <-chan struct{}
@@ -76,14 +76,14 @@ type lease interface {
 // acquire waits until no other server runs a loop, and returns the lease to run it here.
 type acquire func(ctx context.Context, loop string) (lease, error)
 
-// noLease is what a server needs that has no others beside it.
+// noLease is the lease of a server alone. It is never lost.
 type noLease struct{}
 
 func (noLease) Condition() store.Lease { return store.Lease{} }
 func (noLease) Lost() <-chan struct{}  { return nil }
 func (noLease) Release()               {}
 
-// withoutLease lets all loops run at once.
+// withoutLease returns a lease without waiting: a server alone runs all its loops.
 func withoutLease(context.Context, string) (lease, error) { return noLease{}, nil }
 
 // loopSet is all loops of a server, and how it gets their leases.
@@ -243,7 +243,7 @@ func (w *waiting) tell(holder string, err error) {
 	}
 }
 
-// attempt is that this server is about to take one lease, or has it. It counts between begin and end.
+// attempt is one lease that this server has or is about to take. etcdLeases counts it between begin and end.
 type attempt struct {
 	of      *etcdLeases
 	counted bool // guarded by of.mu
@@ -259,7 +259,7 @@ func (a *attempt) begin() time.Duration {
 	return delay(a.of.count - 1)
 }
 
-// end does not count the attempt any more.
+// end stops counting the attempt.
 func (a *attempt) end() {
 	a.of.mu.Lock()
 	defer a.of.mu.Unlock()

@@ -118,7 +118,7 @@ func (c copying) fromEtcd(ctx context.Context, db *etcd.Store, change func(store
 	return len(page.KVs), etcd.Equal(page, written)
 }
 
-// everything returns all objects in etcd. The cluster key opens them, and the data directory is of this cluster.
+// everything returns all objects in etcd. It checks that the cluster key opens them and that the data directory is of this cluster.
 func (c copying) everything(ctx context.Context, db *etcd.Store) (store.Page, error) {
 	page, err := db.List(ctx, "", store.ListOptions{})
 	if err == nil && len(page.KVs) == 0 {
