@@ -16,7 +16,6 @@ import (
 )
 
 const (
-
 	// countWithin is how long an equal event increases the count of the earlier one.
 	countWithin = time.Hour
 	// EventsPerObject limits the events of one object; the oldest is dropped.
@@ -31,6 +30,9 @@ func RecordEvent(t *state.Tx, object *carav1.ObjectRef, typ api.EventType, reaso
 	now := timestamppb.New(t.Now)
 	names := t.Seen.EventsOn(object.GetKind(), object.GetName())
 	for _, name := range slices.Backward(names) {
+		if !t.Seen.Entry(api.KindEvent, name).MayHave(message) {
+			continue
+		}
 		old, ok := state.Get[*carav1.Event](t.Seen, name)
 		if !ok || old.GetType() != string(typ) || old.GetReason() != string(reason) || old.GetMessage() != message ||
 			old.GetActor() != t.Actor.Name || old.GetObject().GetUid() != object.GetUid() ||

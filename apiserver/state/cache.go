@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -14,7 +15,7 @@ import (
 )
 
 // applyTogether is about how many changes become visible together if they wait already. Each time costs a copy of the parts of the
-// trees that change, and wakes every watcher. Many changes would let the first caller wait for the others.
+// trees that change, and wakes every watcher. With more, the first caller would wait for the others.
 const applyTogether = 256
 
 // Entry is one object in the cache. It is immutable; json is set at the first use.
@@ -30,7 +31,7 @@ func newEntry(ch *Change, rev int64) *Entry {
 	if ch.kept == "" {
 		return &Entry{Name: ch.Name, Rev: rev, msg: ch.New}
 	}
-	return &Entry{Name: ch.Name, Rev: rev, msg: emptyOf(ch.Kind), kept: ch.kept}
+	return &Entry{Name: ch.Name, Rev: rev, msg: ch.New.ProtoReflect().Type().Zero().Interface(), kept: ch.kept}
 }
 
 // Message returns the object, which is shared and immutable.
@@ -43,6 +44,11 @@ func (e *Entry) Message() proto.Message {
 		panic(fmt.Sprintf("%s was decoded before: %v", e.Name, err))
 	}
 	return m
+}
+
+// MayHave reports whether a text can be in the object. It decodes nothing: false is certain, true is not.
+func (e *Entry) MayHave(s string) bool {
+	return e != nil && (e.kept == "" || strings.Contains(e.kept, s))
 }
 
 // JSON returns the object's JSON. The first call encodes it.
@@ -63,7 +69,7 @@ type Change struct {
 	Kind, Name string
 	Old, New   proto.Message
 	Created    bool           // the transaction made the object
-	kept       string         // what the cache keeps in the place of New; empty for most kinds
+	kept       string         // the stored object, which the cache keeps instead of New; only for kinds of keptEncoded
 	Wire       *carav1.Change // shared by all watchers; nil for kinds that are not watched
 }
 
@@ -73,7 +79,7 @@ type Transaction struct {
 	Changes []Change
 }
 
-// Cache holds every object, decoded, as a sequence of views. Only Feed writes it.
+// Cache holds every object as a sequence of views. Only Feed writes it.
 type Cache struct {
 	Loaded chan struct{} // closed when the first listing is loaded
 	Ended  chan struct{} // closed when Feed has returned and no changes follow

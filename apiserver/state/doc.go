@@ -1,5 +1,5 @@
-// Package state holds every object, decoded and in memory, and the transactions that change them. When a push is processed,
-// it stands between the rules of package apiserver and the `store`.
+// Package state holds every object in memory (events as they are stored, the others decoded), and the transactions that change them.
+// When a push is processed, it stands between the rules of package apiserver and the `store`.
 //
 // Invariants:
 //

@@ -58,6 +58,9 @@ func TestEventsAreKeptEncoded(t *testing.T) {
 	if e := c.Entry(api.KindEvent, "one"); e.Message() == e.Message() {
 		t.Error("the event is kept decoded")
 	}
+	if e := c.Entry(api.KindEvent, "one"); !e.MayHave("second") || e.MayHave("first") {
+		t.Error("the text of an event is not found, or one that it does not have")
+	}
 	if on := c.View().EventsOn(api.KindProject, "shop"); !slices.Equal(on, []string{"one"}) {
 		t.Errorf("the project has the events %v", on)
 	}

@@ -104,16 +104,6 @@ func Watched() []string {
 // decoded one needs four times the memory, and few of them are ever read again.
 func keptEncoded(kind string) bool { return kind == api.KindEvent }
 
-// emptyOf returns an empty object of a kind, which nobody changes.
-func emptyOf(kind string) proto.Message {
-	for i := range kinds {
-		if kinds[i].kind == kind {
-			return kinds[i].empty
-		}
-	}
-	return nil
-}
-
 func watched(kind string) bool {
 	for i := range kinds {
 		if kinds[i].kind == kind {
