@@ -159,23 +159,25 @@ type codeRow struct {
 	title  string
 }
 
+var codeRows = map[codes.Code]codeRow{ //nolint:gochecknoglobals // a table that never changes
+	codes.OK:                 {http.StatusOK, ""},
+	codes.InvalidArgument:    {http.StatusBadRequest, TitleInvalid},
+	codes.NotFound:           {http.StatusNotFound, TitleNotFound},
+	codes.AlreadyExists:      {http.StatusConflict, TitleAlreadyExists},
+	codes.Aborted:            {http.StatusConflict, TitleConflict},
+	codes.FailedPrecondition: {http.StatusConflict, TitleConflict},
+	codes.PermissionDenied:   {http.StatusForbidden, TitleForbidden},
+	codes.Unauthenticated:    {http.StatusUnauthorized, TitleUnauthenticated},
+	codes.OutOfRange:         {http.StatusGone, TitleGone},
+	codes.ResourceExhausted:  {http.StatusTooManyRequests, TitleTooMany},
+	codes.Unavailable:        {http.StatusServiceUnavailable, TitleUnavailable},
+	codes.DeadlineExceeded:   {http.StatusGatewayTimeout, TitleTimeout},
+	codes.Canceled:           {499, TitleTimeout},
+	codes.Unimplemented:      {http.StatusNotImplemented, TitleUnimplemented},
+}
+
 func rowOf(code codes.Code) codeRow {
-	row, known := map[codes.Code]codeRow{
-		codes.OK:                 {http.StatusOK, ""},
-		codes.InvalidArgument:    {http.StatusBadRequest, TitleInvalid},
-		codes.NotFound:           {http.StatusNotFound, TitleNotFound},
-		codes.AlreadyExists:      {http.StatusConflict, TitleAlreadyExists},
-		codes.Aborted:            {http.StatusConflict, TitleConflict},
-		codes.FailedPrecondition: {http.StatusConflict, TitleConflict},
-		codes.PermissionDenied:   {http.StatusForbidden, TitleForbidden},
-		codes.Unauthenticated:    {http.StatusUnauthorized, TitleUnauthenticated},
-		codes.OutOfRange:         {http.StatusGone, TitleGone},
-		codes.ResourceExhausted:  {http.StatusTooManyRequests, TitleTooMany},
-		codes.Unavailable:        {http.StatusServiceUnavailable, TitleUnavailable},
-		codes.DeadlineExceeded:   {http.StatusGatewayTimeout, TitleTimeout},
-		codes.Canceled:           {499, TitleTimeout},
-		codes.Unimplemented:      {http.StatusNotImplemented, TitleUnimplemented},
-	}[code]
+	row, known := codeRows[code]
 	if !known {
 		return codeRow{http.StatusInternalServerError, TitleInternal}
 	}
