@@ -10,13 +10,13 @@
 // 1. One path. Every call, whether it comes over the network, through REST or from a loop in this process, passes the same
 // interceptors (recover, count, authenticate, authorise, validate, audit) and the same service. The Authenticator decides
 // who calls. A loop's identity belongs to the in-process channel that Client gives it, and no network call can have it. 2.
-// Reads come from the cache, writes go to the store. One goroutine fills the cache from the store's change log, one
-// transaction at a time. A write is acknowledged when it is durable and in the cache, so a client can read its own write.
+// Reads come from the cache, writes go to the store. One goroutine fills the cache from the store's change log, whole
+// transactions in their order. A write is acknowledged when it is durable and in the cache, so a client can read its own write.
 // 3. Objects in the cache are immutable and shared with answers and watchers. Code that changes an object clones it first.
 // resourceVersion is the revision of the object's last write. It is set when an object is decoded and never stored. 4. A
 // change is a function from what was read to what is written. Everything that it read is a condition of its transaction: it
 // commits on exactly that state or runs again on a newer one. It writes only what it changes; no change is no write. 5.
-// Only movePhase of objects changes a phase, by the table in api.CheckMove. The Phase condition and one event are in the
+// Only MovePhase of apiserver/rules changes a phase, by the table in api.CheckMove. The Phase condition and one event are in the
 // same transaction. A project, its tombstone, its override and its claims on hosts change together or not at all. 6. A
 // watch has no queue. It reads the recent transactions in memory from its own revision, or the store's log if it is further
 // behind. If the log no longer reaches back that far, the watch ends with Gone (410). 7. State that changes with every

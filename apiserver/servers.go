@@ -25,7 +25,7 @@ func (s infoService) ListServers(ctx context.Context, _ *emptypb.Empty) (*carav1
 	if err != nil {
 		return nil, api.Unavailable("the servers of the cluster are not known: %v", err)
 	}
-	agents := known.agents()
+	agents := known.countAgents()
 	for _, one := range all {
 		one.Agents = int32(agents(one.GetId())) //nolint:gosec // bounded by the connections of a server
 		one.Lag = known.lag(one.GetId())
@@ -36,10 +36,10 @@ func (s infoService) ListServers(ctx context.Context, _ *emptypb.Empty) (*carav1
 // servers are those of the cluster, as this one knows them.
 type servers struct{ *Server }
 
-// agents returns what counts the agents that are connected to a server.
-func (s servers) agents() func(server string) int {
+// countAgents returns what counts the agents that are connected to a server.
+func (s servers) countAgents() func(server string) int {
 	if s.cfg.Directory == nil {
-		return func(string) int { return s.Server.agents.Sessions.Count() }
+		return func(string) int { return s.agents.Sessions.Count() }
 	}
 	count := map[string]int{}
 	nodes, _ := state.List[*carav1.Node](s.db.Cache, "", "")
@@ -81,7 +81,7 @@ func (s servers) keep(ctx context.Context) error {
 	for {
 		if all, err := s.list(ctx); err == nil {
 			if known = addresses(all, known); len(known) > 1 {
-				s.Server.agents.KnowServers(known)
+				s.agents.KnowServers(known)
 			}
 		}
 		select {

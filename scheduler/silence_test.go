@@ -17,6 +17,7 @@ func TestSilence(t *testing.T) {
 	}{
 		"a node that beats":                 {now.Add(-time.Hour), 5 * time.Second, 5 * time.Second},
 		"a silent node":                     {now.Add(-time.Hour), time.Minute, time.Minute},
+		"a clock that was set back":         {now.Add(-time.Hour), -time.Minute, 0},
 		"a scheduler that has just started": {now.Add(-time.Second), time.Minute, time.Second},
 	} {
 		if got := silence(now, test.started, timestamppb.New(now.Add(-test.beat))); got != test.want {

@@ -82,7 +82,7 @@ func (d *Dispatcher) listen(ctx context.Context, me *Session, routes *routeFeed)
 			return err
 		}
 		if err := d.stillTrusted(ctx, me.Node); err != nil {
-			d.Holders().endFenced(me.certificate) // it tells why, if it can: the first reason counts
+			d.Holders().endFenced(me.certificate) // first, because its reason is clearer, and the first reason counts
 			return err
 		}
 		if err := d.heartbeat(ctx, me.Node, req.GetHeartbeat(), true); err != nil {

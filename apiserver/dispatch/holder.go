@@ -27,7 +27,7 @@ const (
 	pauseLimit = 3 * time.Second
 )
 
-// Holders keeps the sessions of this server and the directory in step, which says which server has which agent.
+// Holders keeps the directory in step with the sessions of this server. The directory says which server has which agent.
 type Holders struct {
 	DB        *state.DB
 	Live      *live.State
@@ -80,8 +80,8 @@ func (h Holders) leave(me *Session) {
 func (h Holders) releaseLeft(node string) {
 	h.Sessions.mu.Lock()
 	defer h.Sessions.mu.Unlock()
-	if has, ok := h.Directory.Holder(node); ok && has.Server == h.Directory.Self() && h.Sessions.node[node] == nil {
-		h.Directory.Release(node, has.Instance)
+	if holder, ok := h.Directory.Holder(node); ok && holder.Server == h.Directory.Self() && h.Sessions.node[node] == nil {
+		h.Directory.Release(node, holder.Instance)
 	}
 }
 
@@ -97,12 +97,12 @@ func (h Holders) confirm(me *Session, tokens []string) {
 // server's lease: no other server would find the agent.
 func (h Holders) endReplaced(node string) {
 	h.releaseLeft(node)
-	has, ok := h.Directory.Holder(node)
+	holder, ok := h.Directory.Holder(node)
 	me := h.Sessions.recorded(node)
 	switch {
-	case me == nil || ok && has.Server == h.Directory.Self():
+	case me == nil || ok && holder.Server == h.Directory.Self():
 	case ok:
-		me.End(takenOver(me, has.Instance))
+		me.End(takenOver(me, holder.Instance))
 	default:
 		me.End(errUnlisted())
 	}
@@ -281,8 +281,8 @@ func (h Holders) markSilent(ctx context.Context, me *Session, run uptime) error 
 
 // stillSilent returns an error if an agent is heard of, or this server is not the one to say that it is not.
 func (h Holders) stillSilent(me *Session, last time.Time, run uptime) error {
-	of, ok := h.Directory.Holder(me.Node)
-	has := ok && of.Server == h.Directory.Self() && h.Sessions.recorded(me.Node) == me
+	holder, ok := h.Directory.Holder(me.Node)
+	has := ok && holder.Server == h.Directory.Self() && h.Sessions.recorded(me.Node) == me
 	if !has || !h.Live.Beats.Of(me.Node).Equal(last) || run.paused(time.Now()) {
 		return errHeard(me.Node)
 	}

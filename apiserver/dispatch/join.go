@@ -217,7 +217,7 @@ func signError(err error) error {
 	return err
 }
 
-// joinedAgain reports whether only another certificate than that of a session is accepted from its node.
+// joinedAgain reports whether the certificate of a session is no longer accepted, and another one of its node is.
 func joinedAgain(db *state.DB, me *Session) bool {
 	seen := db.Cache.View()
 	if _, ok := state.Get[*carav1.Token](seen, me.certificate); ok || me.certificate == "" {

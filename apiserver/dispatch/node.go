@@ -20,11 +20,8 @@ import (
 func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
 	name := req.GetName()
 	err := d.DB.Transact(ctx, func(t *state.Tx) error {
-		n, ok := state.Read[*carav1.Node](t, name)
-		if !ok {
-			return rules.NotFound(api.KindNode, name)
-		}
-		if err := rules.MustBe(n, req.GetUid(), ""); err != nil {
+		n, err := rules.Named[*carav1.Node](t, name, req.GetUid(), "")
+		if err != nil {
 			return err
 		}
 		if count := len(t.Seen.ProjectsOnNode(name)); count > 0 {

@@ -62,8 +62,7 @@ func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node, err 
 		return nil, n, nil
 	}
 	labels, notes := in.GetMetadata().GetLabels(), in.GetMetadata().GetAnnotations()
-	spec := in.GetSpec()
-	spec = cmp.Or(spec, &carav1.NodeSpec{})
+	spec := cmp.Or(in.GetSpec(), &carav1.NodeSpec{})
 	sameSpec := proto.Equal(old.GetSpec(), spec)
 	if sameSpec && maps.Equal(old.GetMetadata().GetLabels(), labels) && maps.Equal(old.GetMetadata().GetAnnotations(), notes) {
 		return old, old, nil

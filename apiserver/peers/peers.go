@@ -202,7 +202,7 @@ func (p *Peers) hear(ctx context.Context, other *peer, connected *bool) error {
 		}
 		*connected = true
 		if first && other.silence.end() {
-			p.DB.Logger.Info("the news of another server are back", "server", other.id, "address", other.address)
+			p.DB.Logger.Info("another server sends news again", "server", other.id, "address", other.address)
 		}
 		other.revision.Store(news.GetRevision())
 		p.Live.Hear(other.id, news, p.DB.Now())

@@ -264,7 +264,7 @@ func (d *Directory) Release(node, instance string) {
 	})
 }
 
-// FreeServer frees all that a server holds, which is known to have ended. If it is still there, its next write with a lease is refused, and
+// FreeServer frees all that a server holds. The server must have ended. If it still runs, its next write with a lease is refused, and
 // it announces itself again.
 func (d *Directory) FreeServer(ctx context.Context, server string) error {
 	if server == "" || server == d.id {

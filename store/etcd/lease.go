@@ -72,7 +72,7 @@ func (h *leases) Acquire(ctx context.Context, name string, c Candidate) (*Lease,
 				l.Release() //nolint:contextcheck // also when ctx has ended
 			}
 			return nil, ctx.Err()
-		case h.closed.Err() != nil || h.over():
+		case h.closed.Err() != nil || h.closing():
 			return nil, store.ErrClosed
 		case err != nil:
 			c.Waiting("", err)
@@ -304,8 +304,8 @@ func (h *leases) lose(is store.Lease) {
 	}
 }
 
-// over reports whether the store is about to close.
-func (h *leases) over() bool {
+// closing reports whether the store is about to close.
+func (h *leases) closing() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.ended

@@ -105,7 +105,7 @@ func (d *Directory) stayAnnounced() {
 		case <-d.closed.Done():
 			return
 		}
-		if d.over() { // the store is about to close
+		if d.closing() { // the store is about to close
 			return
 		}
 		d.cfg.Logger.Warn("this server has lost its lease (it was paused, cut off from etcd, or another server took it): it ends the sessions of its agents, and the others do not see it until it is announced again")
@@ -129,7 +129,7 @@ func (d *Directory) announceAgain() bool {
 			d.cfg.Logger.Info("this server is announced again: agents can connect to it")
 			return true
 		}
-		if d.closed.Err() != nil || d.over() {
+		if d.closed.Err() != nil || d.closing() {
 			return false
 		}
 		if told != err.Error() {

@@ -81,7 +81,7 @@ func (s *Store) Close() error {
 	return s.disconnect()
 }
 
-// saw records the revision of an object.
+// saw records a revision that watches tell.
 func (s *Store) saw(revision int64) {
 	for {
 		have := s.seen.Load()

@@ -127,8 +127,9 @@ func (w *watch) open(ctx context.Context) (pb.Watch_WatchClient, error) {
 	return stream, nil
 }
 
-// announceListing writes a key for the watches of all servers, if this one continues from a listing at a revision that no watch may tell: etcd counts
-// leases and the keys of other programs, too. A caller who has that revision from this server would wait at another one for the next change.
+// announceListing writes a key, so that the watches of all servers reach the revision from which this one continues. Only a listing needs
+// it: etcd also counts changes that no watch tells, such as those of leases and of other programs. Without the key, a caller with that
+// revision would wait at another server until the next change.
 func (w *watch) announceListing(ctx context.Context) {
 	if w.at <= w.s.seen.Load() {
 		return
@@ -139,7 +140,7 @@ func (w *watch) announceListing(ctx context.Context) {
 		_, err = w.s.client.Put(bounded, w.s.keys.listed(), "")
 	}
 	if err != nil && ctx.Err() == nil {
-		w.s.cfg.Logger.Warn("until the next change, other servers do not reach the revision at which this one has read etcd: watches that continue there from here end", "rev", w.at, "error", err)
+		w.s.cfg.Logger.Warn("the revision of a listing is not announced: until the next change, watches that continue at another server from this revision end", "rev", w.at, "error", err)
 	}
 }
 
