@@ -18,7 +18,7 @@ func clocks() []Fault {
 	}
 }
 
-// stepClock sets one clock forth or back by minutes, sometimes more than once, and sets it right.
+// stepClock sets one clock forward or back by minutes, sometimes more than once, and sets it right.
 func stepClock(of func(*Target) []*testclock.Clock) func(context.Context, *Target, *rand.Rand) error {
 	return func(ctx context.Context, t *Target, r *rand.Rand) error {
 		all := of(t)

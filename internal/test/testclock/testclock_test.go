@@ -27,7 +27,7 @@ func main() {
 }
 `
 
-// TestStep: the clock of a program that runs goes forth and back, and its monotonic clock does not.
+// TestStep: the clock of a program that runs goes forward and back, and its monotonic clock does not.
 func TestStep(t *testing.T) {
 	testneed.NotShort(t)
 	dir := t.TempDir()

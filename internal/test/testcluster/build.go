@@ -21,7 +21,7 @@ func programs() []string { return []string{"cara-server", "cara-agent", "caractr
 // packages and runs share: `go build` links only what has changed there since the last time.
 func Build(ctx context.Context, dir string) error { return buildIn(ctx, "programs", dir) }
 
-// BuildStepped is Build for programs whose wall clock a test steps; see testclock. It builds everything anew the first time.
+// BuildStepped is Build for programs whose wall clock a test steps; see testclock. The first time, it builds everything.
 func BuildStepped(ctx context.Context, dir string) error {
 	overlay, err := testclock.Overlay(ctx)
 	if err != nil {
