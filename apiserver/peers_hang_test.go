@@ -22,7 +22,7 @@ func TestAServerThatHangs(t *testing.T) {
 	t.Parallel()
 	all, r := newServers(t, "a", "b")
 	a, b := all["a"], all["b"]
-	link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"}, testlink.Address{Network: "tcp", Name: b.addr})
+	link, err := testlink.Loopback(t.Context(), b.addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -157,7 +158,7 @@ func (p *pair) deviceAtTwoServers(provider *testoidc.Provider) {
 		p.Fatal(err)
 	}
 	p.must(testcluster.WaitFor(ctx, "the logout counts at the other server", func(ctx context.Context) error {
-		if _, err := carav1.NewInfoServiceClient(conns[0]).GetInfo(ctx, &emptypb.Empty{}); api.Code(err).String() != "Unauthenticated" {
+		if _, err := carav1.NewInfoServiceClient(conns[0]).GetInfo(ctx, &emptypb.Empty{}); api.Code(err) != codes.Unauthenticated {
 			return fmt.Errorf("it says %w", err)
 		}
 		return nil

@@ -18,7 +18,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
-// fleet is a server, its nodes and its repositories.
+// fleet is the servers, their nodes and repositories.
 type fleet struct {
 	*testcluster.Cluster // the server that clients call
 	options

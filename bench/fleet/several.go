@@ -77,13 +77,16 @@ func (f *fleet) startServers(ctx context.Context) error {
 	return nil
 }
 
+// all returns the servers. Clients call the first one.
+func (f *fleet) all() []*testcluster.Cluster {
+	return append([]*testcluster.Cluster{f.Cluster}, f.beside...)
+}
+
 // closeServers ends all servers, and etcd.
 func (f *fleet) closeServers(ctx context.Context) error {
 	var errs []error
-	for _, one := range slices.Concat(f.beside, []*testcluster.Cluster{f.Cluster}) {
-		if one.Server != nil {
-			errs = append(errs, one.Close(ctx))
-		}
+	for _, one := range slices.Backward(f.all()) {
+		errs = append(errs, one.Close(ctx))
 	}
 	for _, p := range f.etcd {
 		errs = append(errs, p.Stop(ctx))
@@ -93,17 +96,17 @@ func (f *fleet) closeServers(ctx context.Context) error {
 
 // addresses returns the addresses of all servers for the agent of a node. The agents are spread over the servers.
 func (f *fleet) addresses(node int) string {
-	all := []string{f.URL()}
-	for _, one := range f.beside {
-		all = append(all, one.URL())
+	var urls []string
+	for _, one := range f.all() {
+		urls = append(urls, one.URL())
 	}
-	first := node % len(all)
-	return strings.Join(slices.Concat(all[first:], all[:first]), ",")
+	first := node % len(urls)
+	return strings.Join(slices.Concat(urls[first:], urls[:first]), ",")
 }
 
 // usage returns what all servers have used, without etcd.
 func (f *fleet) usage() (sum testcluster.Usage, err error) {
-	for _, one := range slices.Concat(f.beside, []*testcluster.Cluster{f.Cluster}) {
+	for _, one := range f.all() {
 		used, err := testcluster.UsageOf(one.Server.Pid())
 		if err != nil {
 			return sum, err

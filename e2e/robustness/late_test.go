@@ -19,7 +19,7 @@ func TestRobustnessLateWrite(t *testing.T) {
 	testneed.NotShort(t)
 	t.Parallel()
 	c := testetcd.Start(t, testetcd.Config{})
-	link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"}, testlink.Address{Network: "tcp", Name: strings.TrimPrefix(c.Endpoints[0], "http://")})
+	link, err := testlink.Loopback(t.Context(), strings.TrimPrefix(c.Endpoints[0], "http://"))
 	must(t, err)
 	t.Cleanup(func() { must(t, link.Close()) })
 	first, second := openAt(t, "http://"+link.Addr()), openAt(t, c.Endpoints[0])

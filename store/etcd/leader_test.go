@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/caravanserai/cara/internal/test/testetcd"
 	"github.com/caravanserai/cara/internal/test/testlink"
-	"github.com/caravanserai/cara/internal/test/testneed"
 	"github.com/caravanserai/cara/internal/test/testnet"
 )
 
@@ -18,12 +16,7 @@ func TestMemberWithoutOthers(t *testing.T) {
 	for name, program := range testetcd.Versions {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			network, err := testnet.Start(t.Context(), 3)
-			if errors.Is(err, testnet.ErrNone) {
-				testneed.Missing(t, "%v", err)
-			}
-			must(t, err)
-			t.Cleanup(func() { must(t, network.Close()) })
+			network := testnet.New(t, 3)
 			c := testetcd.Start(t, testetcd.Config{Program: program, Members: 3, Machines: network.Machines})
 			alone := (c.Leader() + 1) % 3
 			s := openTest(t, c, Config{Endpoints: onLoopback(t, c.Endpoints), Lease: time.Minute})
@@ -60,8 +53,7 @@ func TestMemberWithoutOthers(t *testing.T) {
 func onLoopback(t *testing.T, endpoints []string) (out []string) {
 	t.Helper()
 	for _, endpoint := range endpoints {
-		link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"},
-			testlink.Address{Network: "tcp", Name: strings.TrimPrefix(endpoint, "http://")})
+		link, err := testlink.Loopback(t.Context(), strings.TrimPrefix(endpoint, "http://"))
 		must(t, err)
 		t.Cleanup(func() { must(t, link.Close()) })
 		out = append(out, "http://"+link.Addr())

@@ -24,7 +24,7 @@ func TestServesAgainAfterACompaction(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"}, testlink.Address{Network: "tcp", Name: strings.TrimPrefix(members.Endpoints[0], "http://")})
+	link, err := testlink.Loopback(t.Context(), strings.TrimPrefix(members.Endpoints[0], "http://"))
 	must(err)
 	defer func() { must(link.Close()) }()
 	serving, ended := make(chan string), make(chan error, 1)

@@ -1,7 +1,6 @@
 package scenario
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"github.com/caravanserai/cara/e2e/robustness/fault"
 	"github.com/caravanserai/cara/internal/test/testetcd"
 	"github.com/caravanserai/cara/internal/test/testlink"
-	"github.com/caravanserai/cara/internal/test/testneed"
 	"github.com/caravanserai/cara/internal/test/testnet"
 )
 
@@ -18,12 +16,7 @@ import (
 // and the first one a file system of its own, which faults fill.
 func (r *run) members(t *testing.T) {
 	t.Helper()
-	network, err := testnet.Start(t.Context(), r.Members)
-	if errors.Is(err, testnet.ErrNone) {
-		testneed.Missing(t, "%v", err)
-	}
-	r.must(t, err)
-	t.Cleanup(func() { r.must(t, network.Close()) })
+	network := testnet.New(t, r.Members)
 	r.target.Machines = network.Machines
 	dir := t.TempDir()
 	r.target.MemberDisk = smallDisk(t, filepath.Join(dir, "m0"), "384m") // etcd takes 128 MiB of it for its log at once
@@ -61,7 +54,7 @@ func (r *run) front(t *testing.T, i int, server string) string {
 // link starts a link that faults can cut, and returns where it listens.
 func (r *run) link(t *testing.T, name, to string) string {
 	t.Helper()
-	link, err := testlink.Start(t.Context(), testlink.Address{Network: "tcp", Name: "127.0.0.1:0"}, testlink.Address{Network: "tcp", Name: to})
+	link, err := testlink.Loopback(t.Context(), to)
 	r.must(t, err)
 	t.Cleanup(func() {
 		if err := link.Close(); err != nil {

@@ -53,6 +53,11 @@ func Start(ctx context.Context, from, to Address) (*Link, error) {
 	return l, nil
 }
 
+// Loopback starts a link from a free port of loopback to a TCP address. The caller closes it.
+func Loopback(ctx context.Context, to string) (*Link, error) {
+	return Start(ctx, Address{"tcp", "127.0.0.1:0"}, Address{"tcp", to})
+}
+
 // Addr returns the address of the listener.
 func (l *Link) Addr() string { return l.listener.Addr().String() }
 

@@ -16,11 +16,11 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
-)
 
-// ErrNone means that this machine cannot have such a network: no root, or a program is missing.
-var ErrNone = errors.New("no network of namespaces")
+	"github.com/caravanserai/cara/internal/test/testneed"
+)
 
 const (
 	// ranges are networks for benchmarks (RFC 2544), which nobody else uses on this machine.
@@ -54,9 +54,25 @@ type Machine struct {
 func Start(ctx context.Context, machines int) (*Network, error) {
 	n := &Network{}
 	if err := n.connect(ctx, machines); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %w", ErrNone, err), n.Close())
+		return nil, errors.Join(fmt.Errorf("make a network of namespaces: %w", err), n.Close())
 	}
 	return n, nil
+}
+
+// New is Start for a test. It skips a test whose machine cannot have such a network: no root, or a program is missing. The network ends
+// with the test.
+func New(tb testing.TB, machines int) *Network {
+	tb.Helper()
+	n, err := Start(tb.Context(), machines)
+	if err != nil {
+		testneed.Missing(tb, "%v", err)
+	}
+	tb.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return n
 }
 
 // Close removes all of it. The programs on the machines have ended before.

@@ -1,7 +1,6 @@
 package testnet
 
 import (
-	"errors"
 	"os/exec"
 	"strings"
 	"testing"
@@ -12,11 +11,7 @@ import (
 // TestPackets: what a machine ignores does not arrive, what others send does, and everything arrives after Heal and Plug.
 func TestPackets(t *testing.T) {
 	testneed.NotShort(t)
-	n, err := Start(t.Context(), 3)
-	if errors.Is(err, ErrNone) {
-		testneed.Missing(t, "%v", err)
-	}
-	must(t, err)
+	n := New(t, 3)
 	a, b, c := n.Machines[0], n.Machines[1], n.Machines[2]
 	reach := func(from, to *Machine, want bool) {
 		t.Helper()
@@ -46,13 +41,9 @@ func TestPackets(t *testing.T) {
 	must(t, b.Plug(t.Context()))
 	reach(a, b, true)
 
-	other, err := Start(t.Context(), 1)
-	must(t, err)
-	if other.Range == n.Range {
+	if other := New(t, 1); other.Range == n.Range {
 		t.Errorf("two networks have the range %s", n.Range)
 	}
-	must(t, other.Close())
-	must(t, n.Close())
 }
 
 func must(t *testing.T, err error) {
