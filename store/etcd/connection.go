@@ -7,8 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/store"
 )
@@ -29,10 +31,6 @@ type connection struct {
 	closed  context.Context //nolint:containedctx // the life of the store: all background work and watches end with it
 	close   context.CancelFunc
 	running sync.WaitGroup
-
-	endOnce sync.Once
-	done    chan struct{} // closed when the store has failed permanently
-	reason  error         // read it after done is closed
 }
 
 // connect makes a client. It logs in, if etcd requires that.
@@ -40,12 +38,12 @@ func connect(ctx context.Context, cfg Config) (*connection, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.Username, Password: cfg.Password, DialTimeout: cfg.Timeout,
 		DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingTimeout, PermitWithoutStream: true, Logger: zap.NewNop(),
-		DialOptions: withLeader(),
+		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(leaderForCall)},
 	})
 	if err != nil {
 		return nil, explain(ctx, err)
 	}
-	c := &connection{cfg: cfg, keys: keys{cfg.Prefix}, client: client, health: newHealth(cfg.Logger), done: make(chan struct{})}
+	c := &connection{cfg: cfg, keys: keys{cfg.Prefix}, client: client, health: newHealth(cfg.Logger)}
 	c.closed, c.close = context.WithCancel(context.WithoutCancel(ctx))
 	return c, nil
 }
@@ -54,32 +52,21 @@ func connect(ctx context.Context, cfg Config) (*connection, error) {
 func (c *connection) disconnect() error {
 	c.close()
 	c.running.Wait()
-	c.end(store.ErrClosed)
 	if err := c.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("close the connection to etcd: %w", err)
 	}
 	return nil
 }
 
-// end makes a permanent failure known. The first one counts.
-func (c *connection) end(reason error) {
-	c.endOnce.Do(func() {
-		c.reason = reason
-		close(c.done)
-	})
-}
-
-// Done returns a channel that is closed when the store has failed permanently or is closed.
-func (c *connection) Done() <-chan struct{} { return c.done }
+// Done returns a channel that is closed when the store is closed. A failure of etcd is never permanent.
+func (c *connection) Done() <-chan struct{} { return c.closed.Done() }
 
 // Err returns what keeps the store from working, or nil.
 func (c *connection) Err() error {
-	select {
-	case <-c.done:
-		return c.reason
-	default:
-		return c.health.err()
+	if c.closed.Err() != nil {
+		return store.ErrClosed
 	}
+	return c.health.err()
 }
 
 // begin returns the context of one request. It fails if the caller's context or the store has ended.
@@ -87,15 +74,52 @@ func (c *connection) begin(ctx context.Context) (context.Context, context.Cancel
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
-	select {
-	case <-c.done:
-		return nil, nil, c.reason
-	case <-c.closed.Done():
+	if c.closed.Err() != nil {
 		return nil, nil, store.ErrClosed
-	default:
 	}
 	bounded, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	return bounded, cancel, nil
+}
+
+// get reads a key, or what the options say.
+func (c *connection) get(ctx context.Context, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	bounded, cancel, err := c.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	answer, err := c.client.Get(bounded, key, options...)
+	return answer, c.failed(ctx, err)
+}
+
+// below reads the keys that begin with a prefix, at most limit of them; 0 is all.
+func (c *connection) below(ctx context.Context, prefix string, limit int64) (*clientv3.GetResponse, error) {
+	return c.get(ctx, prefix, clientv3.WithRange(end(prefix)), clientv3.WithLimit(limit))
+}
+
+// readKey returns a key, or nil.
+func (c *connection) readKey(ctx context.Context, key string) (*mvccpb.KeyValue, error) {
+	answer, err := c.get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return firstKV(answer.Kvs), nil
+}
+
+// writeIf does operations in one transaction if a condition holds.
+func (c *connection) writeIf(ctx context.Context, condition clientv3.Cmp, ops ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	bounded, cancel, err := c.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	answer, err := c.client.Txn(bounded).If(condition).Then(ops...).Commit()
+	return answer, c.failedWrite(ctx, err)
+}
+
+// missing is the condition that a key does not exist.
+func missing(key string) clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
 }
 
 // pause waits, unless the caller or the store ends.

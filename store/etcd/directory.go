@@ -251,15 +251,10 @@ func (d *Directory) Release(node, instance string) {
 			defer d.mu.Unlock()
 			delete(d.releasing, node)
 		}()
-		ctx, cancel, err := d.begin(d.closed)
-		if err != nil {
-			return
-		}
-		defer cancel()
 		key := d.keys.node(node)
 		same := clientv3.Compare(clientv3.ModRevision(key), "=", h.Since)
-		if _, err := d.client.Txn(ctx).If(same).Then(clientv3.OpDelete(key)).Commit(); err != nil && d.closed.Err() == nil {
-			d.cfg.Logger.Warn("etcd still says that this server has an agent, which has left: it is told again", "node", node, "error", explain(d.closed, err))
+		if _, err := d.writeIf(d.closed, same, clientv3.OpDelete(key)); err != nil && d.closed.Err() == nil {
+			d.cfg.Logger.Warn("etcd still says that this server has an agent, which has left: it is told again", "node", node, "error", err)
 		}
 	})
 }

@@ -44,20 +44,15 @@ func (s *Store) Import(ctx context.Context, l *Lease, page store.Page) error {
 
 // clearPartial marks the import as incomplete, and removes what an interrupted one has written.
 func (s *Store) clearPartial(ctx context.Context, l *Lease) error {
-	bounded, cancel, err := s.begin(ctx)
+	partial, err := s.readKey(ctx, s.keys.partial())
 	if err != nil {
 		return err
-	}
-	defer cancel()
-	partial, err := s.client.Get(bounded, s.keys.partial())
-	if err != nil {
-		return s.failed(ctx, err)
 	}
 	page, err := s.List(ctx, "", store.ListOptions{Limit: 1})
 	switch {
 	case err != nil:
 		return err
-	case len(page.KVs) > 0 && len(partial.Kvs) == 0:
+	case len(page.KVs) > 0 && partial == nil:
 		return fmt.Errorf("there are objects below %s (the first is %q): choose another --etcd-prefix", s.cfg.Prefix, page.KVs[0].Key)
 	}
 	from, to := s.keys.span("", "")
@@ -66,16 +61,11 @@ func (s *Store) clearPartial(ctx context.Context, l *Lease) error {
 
 // setPartial does operations while this store has the lease.
 func (s *Store) setPartial(ctx context.Context, l *Lease, ops ...clientv3.Op) error {
-	bounded, cancel, err := s.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	answer, err := s.client.Txn(bounded).If(holds(s.keys, l.Lease)).Then(ops...).Commit()
+	answer, err := s.writeIf(ctx, holds(s.keys, l.Lease), ops...)
 	if err == nil && !answer.Succeeded {
 		return store.ErrLeaseLost
 	}
-	return s.failedWrite(ctx, err)
+	return err
 }
 
 // Equal returns an error that names the first object in which two listings of stores differ. Revisions may differ.

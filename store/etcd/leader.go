@@ -16,13 +16,9 @@ const (
 	leaderWait  = 3 * time.Second // above the time of an election
 )
 
-// withLeader returns what lets requests go past a member that the others do not reach. Such a member keeps a request for 7 seconds, unless
-// the request asks for a leader: then the member says at once that it knows none, and has not begun it. The next try goes to another
-// member. Reads are repeated by etcd's client itself.
-func withLeader() []grpc.DialOption {
-	return []grpc.DialOption{grpc.WithChainUnaryInterceptor(leaderForCall)}
-}
-
+// leaderForCall lets requests go past a member that the others do not reach. Such a member keeps a request for 7 seconds, unless the
+// request asks for a leader: then the member says at once that it knows none, and has not begun it. The next try goes to another member.
+// Reads are repeated by etcd's client itself.
 func leaderForCall(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	if !strings.HasPrefix(method, "/etcdserverpb.KV/") && !strings.HasPrefix(method, "/etcdserverpb.Lease/") {
 		return call(ctx, method, request, answer, conn, opts...) // for example the state of one member

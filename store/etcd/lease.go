@@ -97,9 +97,9 @@ func (h *leases) tryLease(ctx context.Context, name string, c Candidate) (*Lease
 	if err == nil && holder == nil {
 		holder, err = h.olderVersion(ctx)
 	}
-	free := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0), clientv3.Compare(clientv3.Value(h.keys.lock()), "=", retiredLock)}
+	free := []clientv3.Cmp{missing(key), clientv3.Compare(clientv3.Value(h.keys.lock()), "=", retiredLock)}
 	if err == nil && holder == nil && name != LeaseCopy {
-		free = append(free, clientv3.Compare(clientv3.CreateRevision(h.keys.lease(LeaseCopy)), "=", 0))
+		free = append(free, missing(h.keys.lease(LeaseCopy)))
 		holder, err = h.readKey(ctx, h.keys.lease(LeaseCopy))
 	}
 	if err != nil || holder != nil {
@@ -161,28 +161,9 @@ func (h *leases) olderVersion(ctx context.Context) (*mvccpb.KeyValue, error) {
 	if kv != nil {
 		return nil, nil
 	}
-	bounded, cancel, err := h.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
 	key := h.keys.lock()
-	_, err = h.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(clientv3.OpPut(key, retiredLock)).Commit()
-	return nil, h.failedWrite(ctx, err)
-}
-
-// readKey returns a key, or nil.
-func (c *connection) readKey(ctx context.Context, key string) (*mvccpb.KeyValue, error) {
-	bounded, cancel, err := c.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	answer, err := c.client.Get(bounded, key)
-	if err != nil {
-		return nil, c.failed(ctx, err)
-	}
-	return firstKV(answer.Kvs), nil
+	_, err = h.writeIf(ctx, missing(key), clientv3.OpPut(key, retiredLock))
+	return nil, err
 }
 
 // awaitChange returns when a key has changed. It returns after the time of a lease in any case.
@@ -322,39 +303,26 @@ func (h *leases) releaseAll() {
 
 // Holders returns which server holds each lease: the name of the lease, and the server's ID.
 func (h *leases) Holders(ctx context.Context) (map[string]string, error) {
-	kvs, err := h.readLeases(ctx)
+	all := h.keys.lease("")
+	answer, err := h.below(ctx, all, maxServers)
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]string{}
-	for _, kv := range kvs {
-		out[string(kv.Key[len(h.keys.lease("")):])] = string(kv.Value)
+	for _, kv := range answer.Kvs {
+		out[string(kv.Key[len(all):])] = string(kv.Value)
 	}
 	return out, nil
-}
-
-func (h *leases) readLeases(ctx context.Context) ([]*mvccpb.KeyValue, error) {
-	bounded, cancel, err := h.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	all := h.keys.lease("")
-	answer, err := h.client.Get(bounded, all, clientv3.WithRange(end(all)), clientv3.WithLimit(maxServers))
-	if err != nil {
-		return nil, h.failed(ctx, err)
-	}
-	return answer.Kvs, nil
 }
 
 // revokeLeasesOf ends all leases of a server that is known to have ended, so that others need not wait for their end. If it is still
 // there, its next write with a lease is refused.
 func (h *leases) revokeLeasesOf(ctx context.Context, server string) error {
-	kvs, err := h.readLeases(ctx)
+	answer, err := h.below(ctx, h.keys.lease(""), maxServers)
 	if err != nil || server == "" {
 		return err
 	}
-	for _, kv := range kvs {
+	for _, kv := range answer.Kvs {
 		if string(kv.Value) != server || kv.Lease == 0 {
 			continue
 		}

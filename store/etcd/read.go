@@ -24,19 +24,14 @@ func (s *Store) Get(ctx context.Context, key string) (store.KV, error) {
 	if err := store.ValidateKey(key); err != nil {
 		return store.KV{}, err
 	}
-	bounded, cancel, err := s.begin(ctx)
+	found, err := s.readKey(ctx, s.keys.object(key))
 	if err != nil {
 		return store.KV{}, err
 	}
-	defer cancel()
-	answer, err := s.client.Get(bounded, s.keys.object(key))
-	if err != nil {
-		return store.KV{}, s.failed(ctx, err)
-	}
-	if len(answer.Kvs) == 0 {
+	if found == nil {
 		return store.KV{}, store.ErrNotFound
 	}
-	kv := s.keys.kv(answer.Kvs[0])
+	kv := s.keys.kv(found)
 	s.saw(kv.Modified)
 	return kv, nil
 }

@@ -75,7 +75,7 @@ func (s *Store) Join(ctx context.Context, id string, value []byte) (*Directory, 
 
 // announce writes the description of this server with a new lease.
 func (d *Directory) announce(ctx context.Context) error {
-	l, err := d.grant(ctx, d.keys.server(d.id), string(d.value), announceFor, clientv3.Compare(clientv3.CreateRevision(d.keys.lease(LeaseCopy)), "=", 0))
+	l, err := d.grant(ctx, d.keys.server(d.id), string(d.value), announceFor, missing(d.keys.lease(LeaseCopy)))
 	if err == nil && l == nil {
 		err = errCopying
 	}
@@ -164,12 +164,7 @@ type change struct {
 }
 
 func (d *Directory) readAll(prefix string) (int64, []change, error) {
-	ctx, cancel, err := d.begin(d.closed)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer cancel()
-	answer, err := d.client.Get(ctx, prefix, clientv3.WithRange(end(prefix)))
+	answer, err := d.below(d.closed, prefix, 0)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -199,15 +194,9 @@ func (d *Directory) followKeys(prefix string, after int64, set func(change)) {
 
 // Announced reads the descriptions of all servers that run and reach etcd.
 func (s *Store) Announced(ctx context.Context) ([][]byte, error) {
-	bounded, cancel, err := s.begin(ctx)
+	answer, err := s.below(ctx, s.keys.server(""), maxServers)
 	if err != nil {
 		return nil, err
-	}
-	defer cancel()
-	all := s.keys.server("")
-	answer, err := s.client.Get(bounded, all, clientv3.WithRange(end(all)), clientv3.WithLimit(maxServers))
-	if err != nil {
-		return nil, s.failed(ctx, err)
 	}
 	var out [][]byte
 	for _, kv := range answer.Kvs {

@@ -239,7 +239,7 @@ func (s slowTxn) Commit() (*clientv3.TxnResponse, error) {
 // slowly returns a directory whose client is slow.
 func slowly(d *Directory, s slow) *Directory {
 	s.KV = d.client.KV
-	c := &connection{cfg: d.cfg, keys: d.keys, client: &clientv3.Client{KV: s}, health: d.health, closed: d.closed, done: d.done}
+	c := &connection{cfg: d.cfg, keys: d.keys, client: &clientv3.Client{KV: s}, health: d.health, closed: d.closed}
 	return &Directory{Store: &Store{connection: c}, id: d.id, lease: d.lease, nodes: map[string]Held{}}
 }
 

@@ -50,7 +50,7 @@ func (s *Store) claim(ctx context.Context) error {
 	defer cancel()
 	format := s.keys.format()
 	all := []clientv3.OpOption{clientv3.WithRange(end(s.cfg.Prefix)), clientv3.WithLimit(1), clientv3.WithKeysOnly()}
-	answer, err := s.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(format), "=", 0)).
+	answer, err := s.client.Txn(bounded).If(missing(format)).
 		Then(clientv3.OpGet(s.cfg.Prefix, all...)).Else(clientv3.OpGet(format), clientv3.OpGet(s.keys.partial())).Commit()
 	if err != nil {
 		return explain(ctx, err)
@@ -60,7 +60,7 @@ func (s *Store) claim(ctx context.Context) error {
 	case answer.Succeeded && kv != nil:
 		return fmt.Errorf("the prefix %s has keys that are not Cara's (first key %q): choose another --etcd-prefix", s.cfg.Prefix, kv.Key)
 	case answer.Succeeded:
-		_, err := s.client.Txn(bounded).If(clientv3.Compare(clientv3.CreateRevision(format), "=", 0)).Then(clientv3.OpPut(format, formatVersion)).Commit()
+		_, err := s.client.Txn(bounded).If(missing(format)).Then(clientv3.OpPut(format, formatVersion)).Commit()
 		if err != nil {
 			return explain(ctx, err)
 		}
