@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -32,7 +31,7 @@ func newGet(a *app) *cobra.Command {
 	o := &getOptions{app: a}
 	cmd := command(&cobra.Command{
 		Use: "get KIND [NAME...] | get KIND/NAME...", Short: "Show objects as a table, or as JSON or YAML",
-		Long: "Show objects as a table, or as JSON or YAML. Kinds are " + kindWords() + ".",
+		Long: "Show objects as a table, or as JSON or YAML. Kinds are " + kind.Words(kind.All()...) + ".",
 		Example: "  caractrl get projects -l team=shop\n  caractrl get project/web -o json\n  caractrl get projects --phase Failed -w\n" +
 			"  caractrl get volumes --project shop -o wide\n  caractrl get routes",
 		ValidArgsFunction: completion{a}.refs(func(kind.Kind) bool { return true }),
@@ -58,14 +57,6 @@ func newGet(a *app) *cobra.Command {
 	offer(cmd, "node", completion{a}.flag(kind.Node()))
 	offer(cmd, "project", completion{a}.flag(kind.Project()))
 	return cmd
-}
-
-func kindWords() string {
-	var words []string
-	for _, k := range kind.All() {
-		words = append(words, k.Plural)
-	}
-	return strings.Join(words, ", ")
 }
 
 func (o *getOptions) parse(args []string) error {
@@ -123,12 +114,8 @@ func (o *getOptions) misplaced() string {
 		{"project", o.Project != "", []kind.Kind{kind.Volume(), kind.Route()}},
 		{"state", o.State != "", []kind.Kind{kind.Volume()}},
 	} {
-		var words []string
-		for _, k := range f.kinds {
-			words = append(words, k.Plural)
-		}
-		if f.set && !slices.Contains(words, o.kind.Plural) {
-			return fmt.Sprintf("--%s is for %s, not for %s", f.name, strings.Join(words, ", "), o.kind.Plural)
+		if f.set && !slices.ContainsFunc(f.kinds, func(k kind.Kind) bool { return k.Name == o.kind.Name }) {
+			return fmt.Sprintf("--%s is for %s, not for %s", f.name, kind.Words(f.kinds...), o.kind.Plural)
 		}
 	}
 	return ""
@@ -167,33 +154,7 @@ func (o *getOptions) fetch(ctx context.Context) ([]proto.Message, error) {
 	if len(o.names) == 0 {
 		return o.kind.List(ctx, o.app, o.Filter)
 	}
-	get := o.kind.Get
-	if get == nil {
-		all, err := o.kind.List(ctx, o.app, o.Filter)
-		if err != nil {
-			return nil, err
-		}
-		get = pickFrom(o.kind, all)
-	}
-	found := make([]proto.Message, len(o.names))
-	for i, name := range o.names {
-		var err error
-		if found[i], err = get(ctx, o.app, name); err != nil {
-			return nil, err
-		}
-	}
-	return found, nil
-}
-
-// pickFrom finds an object in a list, for kinds that have no call for a single object.
-func pickFrom(k kind.Kind, all []proto.Message) func(context.Context, grpc.ClientConnInterface, string) (proto.Message, error) {
-	return func(_ context.Context, _ grpc.ClientConnInterface, name string) (proto.Message, error) {
-		i := slices.IndexFunc(all, func(m proto.Message) bool { return api.Meta(m).GetName() == name })
-		if i < 0 {
-			return nil, fmt.Errorf("%s %q not found", k.Lower(), name)
-		}
-		return all[i], nil
-	}
+	return o.kind.Named(ctx, o.app, o.names...)
 }
 
 func (o *getOptions) row(obj proto.Message) []term.Cell {

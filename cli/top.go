@@ -68,7 +68,7 @@ func (o *topOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	screen := newTopScreen(o)
+	screen := &topScreen{topOptions: o, live: term.NewLive(o.Out)}
 	for {
 		sample, err := stream.Recv()
 		switch {
@@ -90,10 +90,6 @@ type topScreen struct {
 	*topOptions
 	live  *term.Live  // nil if the table is not drawn in place
 	table *term.Table // shared by all samples if they are printed one after the other
-}
-
-func newTopScreen(o *topOptions) *topScreen {
-	return &topScreen{topOptions: o, live: term.NewLive(o.Out)}
 }
 
 func (s *topScreen) show(sample *carav1.TopResponse) error {

@@ -35,7 +35,7 @@ func TestTopScreen(t *testing.T) {
 	} {
 		var b bytes.Buffer
 		c.o.app = &app{Streams: Streams{Out: &b}}
-		s := newTopScreen(&c.o)
+		s := &topScreen{topOptions: &c.o, live: term.NewLive(c.o.Out)}
 		for range 2 {
 			must(t, s.show(look))
 		}

@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/term"
@@ -51,24 +53,18 @@ func backupRow(m proto.Message, now time.Time) []term.Cell {
 	schedule := p.GetSpec().GetBackup().GetSchedule()
 	return []term.Cell{
 		term.Text(p.GetMetadata().GetName()), backupState(p), term.Ago(now, s.GetLastSuccess()), term.Text(snapshotIDs(s.GetSnapshots())), size,
-		term.Text(shortDuration(s.GetPause().AsDuration(), s.GetPause() == nil)), term.Until(now, s.GetNextRun()), term.Ago(now, s.GetVerified()),
-		term.Text(p.GetStatus().GetNodeRef()), term.Text(shortDuration(s.GetDuration().AsDuration(), s.GetDuration() == nil)), more,
-		term.Text(strings.TrimSpace(schedule.GetCron() + " " + schedule.GetTimeZone())), term.Text(term.Short(term.Line(backupMessage(s)), 120)),
+		shortDuration(s.GetPause()), term.Until(now, s.GetNextRun()), term.Ago(now, s.GetVerified()),
+		term.Text(p.GetStatus().GetNodeRef()), shortDuration(s.GetDuration()), more,
+		term.Text(strings.TrimSpace(schedule.GetCron() + " " + schedule.GetTimeZone())),
+		term.Text(term.Short(term.Line(cmp.Or(s.GetMessage(), s.GetVerifyMessage())), 120)),
 	}
 }
 
-func shortDuration(d time.Duration, unknown bool) string {
-	if unknown {
-		return ""
+func shortDuration(d *durationpb.Duration) term.Cell {
+	if d == nil {
+		return term.Text("")
 	}
-	return d.Round(100 * time.Millisecond).String()
-}
-
-func backupMessage(s *carav1.BackupStatus) string {
-	if s.GetMessage() != "" {
-		return s.GetMessage()
-	}
-	return s.GetVerifyMessage()
+	return term.Text(d.AsDuration().Round(100 * time.Millisecond).String())
 }
 
 func backupState(p *carav1.Project) term.Cell {

@@ -24,11 +24,11 @@ type Page struct {
 
 // Describe fetches an object and prints its details and its last events.
 func (p Page) Describe(ctx context.Context, r Ref) error {
-	obj, err := r.Kind.Get(ctx, p.Conn, r.Name)
+	found, err := r.Kind.Named(ctx, p.Conn, r.Name)
 	if err != nil {
 		return err
 	}
-	if err := r.Kind.Describe(ctx, p, obj); err != nil {
+	if err := r.Kind.Describe(ctx, p, found[0]); err != nil {
 		return err
 	}
 	if r.Kind.Name == api.KindToken || r.Kind.Name == api.KindSession {
@@ -37,7 +37,7 @@ func (p Page) Describe(ctx context.Context, r Ref) error {
 	if err := p.events(ctx, r); err != nil {
 		return err
 	}
-	if project, ok := obj.(*carav1.Project); ok {
+	if project, ok := found[0].(*carav1.Project); ok {
 		p.urls(project)
 	}
 	return nil
@@ -52,16 +52,20 @@ func (p Page) Field(name, value string) {
 
 func (p Page) section(title string) { fmt.Fprintf(p.Out, "\n%s:\n", title) }
 
-// table prints rows, with the first column indented.
-func (p Page) table(head []string, rows [][]term.Cell) {
-	if len(rows) == 0 {
+// table prints a section with a row for each item, with the first column indented; nothing if there are no items.
+func table[T any](p Page, title string, head []string, items []T, row func(T) []term.Cell) {
+	if len(items) == 0 {
 		return
+	}
+	p.section(title)
+	rows := [][]term.Cell{term.Header(head...)}
+	for _, item := range items {
+		rows = append(rows, row(item))
 	}
 	for _, row := range rows {
 		row[0].Text = "  " + row[0].Text
 	}
-	head[0] = "  " + head[0]
-	term.NewTable(p.Out).Print(append([][]term.Cell{term.Header(head...)}, rows...)...)
+	term.NewTable(p.Out).Print(rows...)
 }
 
 func (p Page) meta(m *carav1.ObjectMeta) {
@@ -89,13 +93,8 @@ func limit(patterns []string, otherwise string) string {
 }
 
 func (p Page) conditions(conditions []*carav1.Condition) {
-	if len(conditions) == 0 {
-		return
-	}
-	p.section("Conditions")
-	var rows [][]term.Cell
 	var long []*carav1.Condition
-	for _, c := range conditions {
+	table(p, "Conditions", []string{"TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"}, conditions, func(c *carav1.Condition) []term.Cell {
 		message := c.Message
 		if strings.Contains(strings.TrimSpace(message), "\n") {
 			if len(long) == 0 || long[len(long)-1].Message != message {
@@ -103,11 +102,10 @@ func (p Page) conditions(conditions []*carav1.Condition) {
 			}
 			message, _, _ = strings.Cut(message, "\n")
 		}
-		rows = append(rows, []term.Cell{
+		return []term.Cell{
 			term.Text(c.Type), term.Text(c.Status), term.Text(c.Reason), term.Ago(p.Now, c.LastTransitionTime), term.Text(message),
-		})
-	}
-	p.table([]string{"TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"}, rows)
+		}
+	})
 	for _, c := range long { // such as the last lines of a log
 		fmt.Fprintf(p.Out, "\n  %s %s:\n", term.Clean(c.Type), term.Clean(c.Reason))
 		for l := range strings.Lines(term.Clean(c.Message)) {
@@ -126,17 +124,15 @@ func (p Page) events(ctx context.Context, r Ref) error {
 		return err
 	}
 	events := ByLastTime(l.Items)
-	p.section("Events")
 	if len(events) == 0 {
+		p.section("Events")
 		fmt.Fprintln(p.Out, "  none")
-		return nil
 	}
-	var rows [][]term.Cell
-	for _, e := range events[max(0, len(events)-maxEvents):] {
-		rows = append(rows, []term.Cell{
+	events = events[max(0, len(events)-maxEvents):]
+	table(p, "Events", []string{"LAST", "TYPE", "REASON", "COUNT", "ACTOR", "MESSAGE"}, events, func(e *carav1.Event) []term.Cell {
+		return []term.Cell{
 			term.Ago(p.Now, e.LastTime), term.Text(e.Type), term.Text(e.Reason), term.Count(e.Count), term.Text(e.Actor), term.Text(e.Message),
-		})
-	}
-	p.table([]string{"LAST", "TYPE", "REASON", "COUNT", "ACTOR", "MESSAGE"}, rows)
+		}
+	})
 	return nil
 }

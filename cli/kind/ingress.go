@@ -14,20 +14,14 @@ import (
 
 // ingress shows where the requests for a project's hosts and paths go, as the spec says it.
 func (p Page) ingress(obj *carav1.Project) {
-	rules := obj.GetSpec().GetIngress()
-	if len(rules) == 0 {
-		return
-	}
-	p.section("Ingress")
-	var rows [][]term.Cell
-	for _, in := range rules {
-		rows = append(rows, []term.Cell{
+	head := []string{"NAME", "HOST", "PATH", "TO", "SCOPE", "TLS", "ALLOWED"}
+	table(p, "Ingress", head, obj.GetSpec().GetIngress(), func(in *carav1.Ingress) []term.Cell {
+		return []term.Cell{
 			term.Text(in.GetName()), term.Text(in.GetHost()), term.Text(api.IngressPath(in.GetPath())),
 			term.Text(destination(in.GetTarget().GetService(), in.GetTarget().GetPort(), api.TargetProtocol(in.GetTarget()), in.GetRedirect())),
 			scopeCell(obj, in), tlsCell(obj, in, p.Now), allowedCell(obj, in),
-		})
-	}
-	p.table([]string{"NAME", "HOST", "PATH", "TO", "SCOPE", "TLS", "ALLOWED"}, rows)
+		}
+	})
 }
 
 // urls shows where clients reach a project.
@@ -77,21 +71,18 @@ func urlsOf(p *carav1.Project, which func(*carav1.Ingress) bool) []string {
 		if host == "" || !which(in) {
 			continue
 		}
-		rest := host + api.IngressPath(in.GetPath())
+		scheme, remark := "https://", ""
 		switch {
-		case !api.Public(in) && api.PassesTLS(in):
-			urls = append(urls, "https://"+rest+" (internal)")
 		case api.PassesTLS(in):
-			urls = append(urls, "https://"+rest)
-		case !api.Public(in):
-			urls = append(urls, "http://"+rest+" (internal)")
-		case in.GetTls().GetMode() == api.TLSOff:
-			urls = append(urls, "http://"+rest)
+		case !api.Public(in), in.GetTls().GetMode() == api.TLSOff:
+			scheme = "http://"
 		case certificateOf(p, host).GetNotAfter() == nil:
-			urls = append(urls, "https://"+rest+" (no certificate yet)")
-		default:
-			urls = append(urls, "https://"+rest)
+			remark = " (no certificate yet)"
 		}
+		if !api.Public(in) {
+			remark = " (internal)"
+		}
+		urls = append(urls, scheme+host+api.IngressPath(in.GetPath())+remark)
 	}
 	return urls
 }
@@ -118,14 +109,15 @@ func tlsCell(p *carav1.Project, in *carav1.Ingress, now time.Time) term.Cell {
 		return term.Text("off")
 	}
 	c := certificateOf(p, claimedHost(p, in.GetHost()))
-	switch end := c.GetNotAfter(); {
-	case end == nil || !now.Before(end.AsTime()):
+	end := c.GetNotAfter()
+	if end == nil || !now.Before(end.AsTime()) {
 		return term.Cell{Text: "no certificate", Colour: term.Red}
-	case c.GetWarning() != "":
-		return term.Cell{Text: "until " + end.AsTime().UTC().Format(time.DateOnly), Colour: term.Yellow}
-	default:
-		return term.Text("until " + end.AsTime().UTC().Format(time.DateOnly))
 	}
+	cell := term.Text("until " + end.AsTime().UTC().Format(time.DateOnly))
+	if c.GetWarning() != "" {
+		cell.Colour = term.Yellow
+	}
+	return cell
 }
 
 // scopeCell formats whose clients can use a rule.

@@ -71,21 +71,53 @@ func (k Kind) Lower() string { return strings.ToLower(k.Name) }
 // Head returns the header of the kind's table.
 func (k Kind) Head(wide bool) []string {
 	if wide {
-		return append(append([]string{}, k.Columns...), k.wide...)
+		return slices.Concat(k.Columns, k.wide)
 	}
 	return k.Columns
 }
 
 // Find finds a kind by a name such as `project`, `projects`, `p` or `Project`.
 func Find(name string) (Kind, error) {
-	var known []string
 	for _, k := range All() {
 		if strings.EqualFold(name, k.Name) || strings.EqualFold(name, k.Plural) || slices.Contains(k.aliases, name) {
 			return k, nil
 		}
-		known = append(known, k.Plural)
 	}
-	return Kind{}, fmt.Errorf("unknown kind %q; the kinds are %s", name, strings.Join(known, ", "))
+	return Kind{}, fmt.Errorf("unknown kind %q; the kinds are %s", name, Words(All()...))
+}
+
+// Words joins the plurals of kinds.
+func Words(kinds ...Kind) string {
+	words := make([]string, len(kinds))
+	for i, k := range kinds {
+		words[i] = k.Plural
+	}
+	return strings.Join(words, ", ")
+}
+
+// Named returns the objects with these names.
+func (k Kind) Named(ctx context.Context, conn grpc.ClientConnInterface, names ...string) (found []proto.Message, err error) {
+	get := k.Get
+	if get == nil {
+		all, err := k.List(ctx, conn, Filter{})
+		if err != nil {
+			return nil, err
+		}
+		get = func(_ context.Context, _ grpc.ClientConnInterface, name string) (proto.Message, error) {
+			if i := slices.IndexFunc(all, func(m proto.Message) bool { return api.Meta(m).GetName() == name }); i >= 0 {
+				return all[i], nil
+			}
+			return nil, fmt.Errorf("%s %q not found", k.Lower(), name)
+		}
+	}
+	for _, name := range names {
+		m, err := get(ctx, conn, name)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, m)
+	}
+	return found, nil
 }
 
 // Ref refers to an object, or to a whole kind if the name is empty.

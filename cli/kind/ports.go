@@ -16,37 +16,24 @@ func PortText(k api.PortKey) string {
 
 // ports shows where the connections and datagrams to a project's ports go, as the spec says it.
 func (p Page) ports(ports []*carav1.ProjectPort) {
-	if len(ports) == 0 {
-		return
-	}
-	p.section("Ports")
-	var rows [][]term.Cell
-	for _, port := range ports {
-		rows = append(rows, []term.Cell{
+	table(p, "Ports", []string{"NAME", "PORT", "TO", "ALLOWED"}, ports, func(port *carav1.ProjectPort) []term.Cell {
+		return []term.Cell{
 			term.Text(port.GetName()), term.Text(PortText(api.KeyOfPort(port))),
 			term.Text(destination(port.GetTarget().GetService(), port.GetTarget().GetPort(), "", nil)), term.Text(allowed(&carav1.IngressAccess{Allow: port.GetAllow()})),
-		})
-	}
-	p.table([]string{"NAME", "PORT", "TO", "ALLOWED"}, rows)
+		}
+	})
 }
 
 // nodePorts shows which ports of projects a node opens.
 func (p Page) nodePorts(n *carav1.Node) {
-	ports := n.GetStatus().GetPorts()
-	if len(ports) == 0 {
-		return
-	}
-	p.section("Ports")
-	var rows [][]term.Cell
-	for _, port := range ports {
+	table(p, "Ports", []string{"PORT", "PROJECT", "STATE"}, n.GetStatus().GetPorts(), func(port *carav1.NodePort) []term.Cell {
 		state := "open"
 		if port.GetProblem() != "" {
 			state = "not open: " + port.GetProblem()
 		}
 		k := api.PortKey{Protocol: port.GetProtocol(), Port: port.GetPort(), Scope: port.GetScope()}
-		rows = append(rows, []term.Cell{term.Text(PortText(k)), term.Text(port.GetProject()), term.Text(term.Line(state))})
-	}
-	p.table([]string{"PORT", "PROJECT", "STATE"}, rows)
+		return []term.Cell{term.Text(PortText(k)), term.Text(port.GetProject()), term.Text(state)}
+	})
 }
 
 // offerText formats what a node offers to the ports of projects.

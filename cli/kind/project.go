@@ -50,20 +50,18 @@ func describeProject(ctx context.Context, p Page, m proto.Message) error {
 	p.Field("Generation", fmt.Sprintf("%d (observed %d), epoch %d", meta.GetGeneration(), st.GetObservedGeneration(), st.GetEpoch()))
 	p.Field("Expires", deadline(p.Now, api.Expiry(obj)))
 	p.Field("Hosts", strings.Join(st.GetHosts(), ", "))
-	p.section("Services")
 	byName := map[string]*carav1.ServiceStatus{}
 	for _, s := range st.GetServices() {
 		byName[s.Name] = s
 	}
-	var rows [][]term.Cell
-	for _, want := range obj.GetSpec().GetServices() {
+	head := []string{"NAME", "STATE", "HEALTH", "RESTARTS", "IMAGE", "CONTAINER", "MESSAGE"}
+	table(p, "Services", head, obj.GetSpec().GetServices(), func(want *carav1.Service) []term.Cell {
 		s := byName[want.Name]
-		rows = append(rows, []term.Cell{
+		return []term.Cell{
 			term.Text(want.Name), term.Text(s.GetState()), term.Text(s.GetHealth()), term.Count(s.GetRestarts()),
 			term.Text(want.Image), term.Text(term.Short(s.GetContainerId(), 13)), term.Text(term.Short(term.Line(s.GetMessage()), 100)),
-		})
-	}
-	p.table([]string{"NAME", "STATE", "HEALTH", "RESTARTS", "IMAGE", "CONTAINER", "MESSAGE"}, rows)
+		}
+	})
 	p.ingress(obj)
 	p.ports(obj.GetSpec().GetPorts())
 	if err := p.projectVolumes(ctx, obj); err != nil {

@@ -97,26 +97,23 @@ func (p Page) claims(ctx context.Context, source string) error {
 	if err != nil {
 		return err
 	}
-	p.section(fmt.Sprintf("Projects (%d)", len(claims.Items)))
-	var rows [][]term.Cell
-	for _, claim := range claims.Items {
-		rows = append(rows, claimRow(p.Now, claim))
+	title := fmt.Sprintf("Projects (%d)", len(claims.Items))
+	if len(claims.Items) == 0 {
+		p.section(title)
 	}
-	p.table([]string{"PROJECT", "STATE", "FILE", "REVISION", "APPLIED", "MESSAGE"}, rows)
+	table(p, title, []string{"PROJECT", "STATE", "FILE", "REVISION", "APPLIED", "MESSAGE"}, claims.Items, func(c *carav1.Claim) []term.Cell {
+		file := fmt.Sprintf("%s:%d", c.GetSpec().GetFile(), c.GetSpec().GetLine())
+		if !c.GetSpec().GetPresent() {
+			file = "(left) " + file
+		}
+		message := cmp.Or(c.GetStatus().GetMessage(), c.GetSpec().GetHeld())
+		return []term.Cell{
+			term.Text(c.GetSpec().GetProject().GetMetadata().GetName()),
+			term.Text(c.GetStatus().GetState()), term.Text(file),
+			term.Text(api.ShortRevision(c.GetSpec().GetRevision())), term.Ago(p.Now, c.GetStatus().GetAppliedTime()), term.Text(message),
+		}
+	})
 	return nil
-}
-
-func claimRow(now time.Time, c *carav1.Claim) []term.Cell {
-	file := fmt.Sprintf("%s:%d", c.GetSpec().GetFile(), c.GetSpec().GetLine())
-	if !c.GetSpec().GetPresent() {
-		file = "(left) " + file
-	}
-	message := cmp.Or(c.GetStatus().GetMessage(), c.GetSpec().GetHeld())
-	return []term.Cell{
-		term.Text(c.GetSpec().GetProject().GetMetadata().GetName()),
-		term.Text(c.GetStatus().GetState()), term.Text(file),
-		term.Text(api.ShortRevision(c.GetSpec().GetRevision())), term.Ago(now, c.GetStatus().GetAppliedTime()), term.Text(message),
-	}
 }
 
 func (p Page) fileProblems(title string, problems []*carav1.FileProblem, all int32) {
@@ -130,19 +127,14 @@ func (p Page) fileProblems(title string, problems []*carav1.FileProblem, all int
 }
 
 func (p Page) runs(runs []*carav1.Run) {
-	if len(runs) == 0 {
-		return
-	}
-	p.section("Last passes")
-	var rows [][]term.Cell
-	for _, r := range runs {
+	head := []string{"REVISION", "WHEN", "TOOK", "CREATED", "UPDATED", "PRUNED", "FAILED", "MESSAGE"}
+	table(p, "Last passes", head, runs, func(r *carav1.Run) []term.Cell {
 		took := r.GetEndTime().AsTime().Sub(r.GetStartTime().AsTime())
-		rows = append(rows, []term.Cell{
+		return []term.Cell{
 			term.Text(api.ShortRevision(r.Revision)), term.Ago(p.Now, r.StartTime), term.Text(took.Round(time.Millisecond).String()),
 			term.Count(r.Created), term.Count(r.Updated), term.Count(r.Pruned), term.Count(r.Failed), term.Text(r.Message),
-		})
-	}
-	p.table([]string{"REVISION", "WHEN", "TOOK", "CREATED", "UPDATED", "PRUNED", "FAILED", "MESSAGE"}, rows)
+		}
+	})
 }
 
 func sourceRow(m proto.Message, now time.Time) []term.Cell {

@@ -3,12 +3,10 @@ package kind
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -25,16 +23,7 @@ func Token() Kind {
 		Row:      tokenRow,
 		Describe: describeToken,
 		List:     lister(carav1.NewTokenServiceClient, carav1.TokenServiceClient.ListTokens, byLabel),
-		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
-			l, err := carav1.NewTokenServiceClient(conn).ListTokens(ctx, &carav1.ListRequest{})
-			for _, t := range l.GetItems() {
-				if t.GetMetadata().GetName() == name {
-					return t, nil
-				}
-			}
-			return nil, cmp.Or(err, fmt.Errorf("token %q not found", name))
-		},
-		Remove: remover(carav1.NewTokenServiceClient, carav1.TokenServiceClient.DeleteToken),
+		Remove:   remover(carav1.NewTokenServiceClient, carav1.TokenServiceClient.DeleteToken),
 	}
 }
 

@@ -157,10 +157,7 @@ func (p Page) projectVolumes(ctx context.Context, project *carav1.Project) error
 			rows = append(rows, projectVolume(v.GetMetadata().GetName()[len(name)+1:], api.VolumeManaged, v))
 		}
 	}
-	if len(rows) > 0 {
-		p.section("Volumes")
-	}
-	p.table([]string{"NAME", "TYPE", "RECLAIM", "STATE", "NODE", "SIZE"}, rows)
+	table(p, "Volumes", []string{"NAME", "TYPE", "RECLAIM", "STATE", "NODE", "SIZE"}, rows, func(row []term.Cell) []term.Cell { return row })
 	return nil
 }
 
@@ -174,29 +171,19 @@ func projectVolume(name, typ string, v *carav1.Volume) []term.Cell {
 
 // nodeVolumes shows the host volumes that a node offers, and its Managed volumes.
 func (p Page) nodeVolumes(ctx context.Context, n *carav1.Node) error {
-	var rows [][]term.Cell
-	for _, h := range n.GetStatus().GetInfo().GetHostVolumes() {
+	offered := n.GetStatus().GetInfo().GetHostVolumes()
+	title := fmt.Sprintf("Host volumes (%d)", len(offered))
+	table(p, title, []string{"NAME", "ACCESS", "PROJECTS"}, offered, func(h *carav1.HostVolume) []term.Cell {
 		access := "read-write"
 		if h.GetReadOnly() {
 			access = "read-only"
 		}
-		rows = append(rows, []term.Cell{term.Text(h.GetName()), term.Text(access), term.Text(limit(h.GetProjects(), "every project"))})
-	}
-	if len(rows) > 0 {
-		p.section(fmt.Sprintf("Host volumes (%d)", len(rows)))
-	}
-	p.table([]string{"NAME", "ACCESS", "PROJECTS"}, rows)
+		return []term.Cell{term.Text(h.GetName()), term.Text(access), term.Text(limit(h.GetProjects(), "every project"))}
+	})
 	managed, err := volumes(ctx, p.Conn, Filter{Node: n.GetMetadata().GetName()})
-	if err != nil {
-		return err
-	}
-	rows = nil
-	for _, v := range managed {
-		rows = append(rows, []term.Cell{term.Text(v.GetMetadata().GetName()), volumeState(v), VolumeSize(v)})
-	}
-	if len(rows) > 0 {
-		p.section(fmt.Sprintf("Volumes (%d)", len(rows)))
-	}
-	p.table([]string{"NAME", "STATE", "SIZE"}, rows)
-	return nil
+	title = fmt.Sprintf("Volumes (%d)", len(managed))
+	table(p, title, []string{"NAME", "STATE", "SIZE"}, managed, func(v *carav1.Volume) []term.Cell {
+		return []term.Cell{term.Text(v.GetMetadata().GetName()), volumeState(v), VolumeSize(v)}
+	})
+	return err
 }

@@ -3,8 +3,11 @@ package term
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/term"
 )
 
 // Live is a table on a terminal that is redrawn in place.
@@ -21,8 +24,10 @@ func NewLive(w io.Writer) *Live {
 		return nil
 	}
 	l := &Live{w: w, colour: Colourful(w), columns: 80, rows: 24}
-	if columns, rows, ok := sizeOf(w); ok {
-		l.columns, l.rows = columns, rows
+	if f, ok := w.(*os.File); ok {
+		if columns, rows, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 && rows > 0 {
+			l.columns, l.rows = columns, rows
+		}
 	}
 	return l
 }

@@ -90,16 +90,6 @@ func IsTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// sizeOf returns the number of columns and rows of a terminal. ok is false for everything else.
-func sizeOf(w io.Writer) (columns, rows int, ok bool) {
-	f, isFile := w.(*os.File)
-	if !isFile {
-		return 0, 0, false
-	}
-	columns, rows, err := term.GetSize(int(f.Fd()))
-	return columns, rows, err == nil && columns > 0 && rows > 0
-}
-
 // Reserve sets minimum widths for common columns, so that the columns of a watch do not move.
 func (t *Table) Reserve(columns []string) {
 	usual := map[string]int{

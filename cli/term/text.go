@@ -1,8 +1,11 @@
 package term
 
 import (
+	"cmp"
 	"fmt"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/duration"
 
 	words "github.com/caravanserai/cara/internal/text"
 )
@@ -25,38 +28,14 @@ func Short(s string, n int) string {
 	return string(runes[:n-1]) + "…"
 }
 
-// Age formats a duration as kubectl does: one unit, or two if the first is small.
+// Age formats a duration as kubectl does: one unit, or two if the first is small. The largest unit is the day.
 func Age(d time.Duration) string {
-	d = max(d, 0)
-	switch {
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < 10*time.Minute:
-		return units(d, time.Minute, "m", time.Second, "s")
-	case d < 3*time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 8*time.Hour:
-		return units(d, time.Hour, "h", time.Minute, "m")
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
-	case d < 8*24*time.Hour:
-		return units(d, 24*time.Hour, "d", time.Hour, "h")
-	default:
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	const day = 24 * time.Hour
+	if d >= 2*365*day {
+		return fmt.Sprintf("%dd", d/day)
 	}
-}
-
-func units(d, big time.Duration, bigName string, small time.Duration, smallName string) string {
-	if rest := d % big / small; rest > 0 {
-		return fmt.Sprintf("%d%s%d%s", d/big, bigName, rest, smallName)
-	}
-	return fmt.Sprintf("%d%s", d/big, bigName)
+	return duration.HumanDuration(max(d, 0))
 }
 
 // Dash returns "-" for an empty text.
-func Dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
+func Dash(s string) string { return cmp.Or(s, "-") }
