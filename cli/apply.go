@@ -55,22 +55,16 @@ func (o *applyOptions) parse([]string) (err error) {
 	return checkTimeout(o.timeout)
 }
 
-// store stores the files that the objects use, except with --dry-run.
-func (o *applyOptions) store(ctx context.Context, objects []proto.Message, files local.Files) error {
-	if o.dryRun {
-		return nil
-	}
-	return files.Store(ctx, o.app, objects)
-}
-
 func (o *applyOptions) run(ctx context.Context) error {
 	files := local.Files{}
 	objects, err := o.local().Manifests(o.files, files)
 	if err != nil {
 		return err
 	}
-	if err := o.store(ctx, objects, files); err != nil {
-		return err
+	if !o.dryRun {
+		if err := files.Store(ctx, o.app, objects); err != nil {
+			return err
+		}
 	}
 	refused := 0
 	var projects []string
@@ -89,7 +83,7 @@ func (o *applyOptions) run(ctx context.Context) error {
 	case refused > 0:
 		return term.Exit{Code: 1, Message: fmt.Sprintf("%d of %s refused", refused, term.Plural(len(objects), "object"))}
 	case o.wait && !o.dryRun:
-		return o.waitRunning(ctx, projects, o.timeout)
+		return o.await(ctx, newWaiting(projects), o.timeout)
 	}
 	return nil
 }

@@ -149,11 +149,8 @@ func (o *backupProjectOptions) run(ctx context.Context) error {
 		o.done("is backed up by node " + p.GetStatus().GetNodeRef() + "; caractrl get backups " + o.name + " shows the result")
 		return nil
 	}
-	if o.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.timeout)
-		defer cancel()
-	}
+	ctx, cancel := within(ctx, o.timeout)
+	defer cancel()
 	return o.follow(ctx, c, p)
 }
 

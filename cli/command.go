@@ -148,7 +148,7 @@ type serviceOptions struct {
 
 func (o *serviceOptions) flag(cmd *cobra.Command, usage string) {
 	cmd.Flags().StringVarP(&o.flagged, "service", "s", "", usage)
-	offer(cmd, "service", completion{o.app}.serviceFlag)
+	offer(cmd, "service", completion{o.app}.part(services))
 	cmd.ValidArgsFunction = completion{o.app}.target
 }
 
@@ -166,7 +166,7 @@ type servicesOptions struct {
 
 func (o *servicesOptions) flag(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVarP(&o.services, "service", "s", nil, "only these services")
-	offer(cmd, "service", completion{o.app}.serviceFlag)
+	offer(cmd, "service", completion{o.app}.part(services))
 }
 
 func (o *servicesOptions) parse(args []string) error {
@@ -204,10 +204,7 @@ func (t target) resolve(ctx context.Context, c carav1.ProjectServiceClient) (tar
 	if err != nil {
 		return t, err
 	}
-	var names []string
-	for _, s := range p.GetSpec().GetServices() {
-		names = append(names, s.GetName())
-	}
+	names := services(p)
 	switch {
 	case t.service == "" && len(names) == 1:
 		t.service = names[0]

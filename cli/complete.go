@@ -60,19 +60,17 @@ func (c completion) names(cmd *cobra.Command, k kind.Kind) []string {
 }
 
 // services returns the services of a project.
-func (c completion) services(cmd *cobra.Command, project string) []string {
-	return c.parts(cmd, project, func(p *carav1.Project) (names []string) {
-		for _, s := range p.GetSpec().GetServices() {
-			names = append(names, s.GetName())
-		}
-		return names
-	})
+func services(p *carav1.Project) (names []string) {
+	for _, s := range p.GetSpec().GetServices() {
+		names = append(names, s.GetName())
+	}
+	return names
 }
 
 // parts returns what a project has.
 func (c completion) parts(cmd *cobra.Command, project string, of func(*carav1.Project) []string) []string {
 	return c.ask(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) ([]string, error) {
-		p, err := carav1.NewProjectServiceClient(conn).GetProject(ctx, kind.ByName(kind.Bare(kind.Project(), project)))
+		p, err := carav1.NewProjectServiceClient(conn).GetProject(ctx, kind.ByName(project))
 		return of(p), err
 	})
 }
@@ -83,7 +81,11 @@ func (c completion) part(of func(*carav1.Project) []string) cobra.CompletionFunc
 		if len(args) == 0 {
 			return nil, noFiles
 		}
-		return matching(c.parts(cmd, args[0], of), prefix, nil), noFiles
+		t, err := parseTarget(args[0], "")
+		if err != nil {
+			return nil, noFiles
+		}
+		return matching(c.parts(cmd, t.project, of), prefix, nil), noFiles
 	}
 }
 
@@ -112,7 +114,7 @@ func (c completion) name(k kind.Kind) cobra.CompletionFunc {
 		if len(args) > 0 {
 			return nil, noFiles
 		}
-		return matching(c.names(cmd, k), prefix, nil), noFiles
+		return c.flag(k)(cmd, args, prefix)
 	}
 }
 
@@ -130,7 +132,7 @@ func (c completion) targets(cmd *cobra.Command, args []string, prefix string) ([
 		if err != nil || t.service != "" {
 			return nil, noFiles
 		}
-		return matching(c.services(cmd, t.project), prefix, args[1:]), noFiles
+		return matching(c.parts(cmd, t.project, services), prefix, args[1:]), noFiles
 	}
 	return c.target(cmd, args, prefix)
 }
@@ -145,41 +147,19 @@ func (c completion) target(cmd *cobra.Command, args []string, prefix string) ([]
 		return matching(c.names(cmd, kind.Project()), prefix, nil), noFiles
 	}
 	var targets []string
-	for _, s := range c.services(cmd, project) {
+	for _, s := range c.parts(cmd, project, services) {
 		targets = append(targets, project+"/"+s)
 	}
 	return matching(targets, prefix, nil), noFiles
-}
-
-// serviceFlag completes --service with the services of the project on the command line.
-func (c completion) serviceFlag(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	if len(args) == 0 {
-		return nil, noFiles
-	}
-	t, err := parseTarget(args[0], "")
-	if err != nil {
-		return nil, noFiles
-	}
-	return matching(c.services(cmd, t.project), prefix, nil), noFiles
 }
 
 // refs completes KIND NAME... and KIND/NAME... for the kinds that fit. The name of a route has slashes.
 func (c completion) refs(fits func(kind.Kind) bool) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		typ, _, slash := strings.Cut(prefix, "/")
-		if slash && (len(args) == 0 || strings.Contains(args[0], "/")) {
-			k, err := kind.Find(typ)
-			if err != nil || !fits(k) {
-				return nil, noFiles
-			}
-			var refs []string
-			for _, name := range c.names(cmd, k) {
-				refs = append(refs, typ+"/"+name)
-			}
-			return matching(refs, prefix, args), noFiles
-		}
-		if len(args) == 0 {
-			var words []string
+		slash = slash && (len(args) == 0 || strings.Contains(args[0], "/"))
+		var words []string
+		if !slash && len(args) == 0 {
 			for _, k := range kind.All() {
 				if fits(k) {
 					words = append(words, k.Plural)
@@ -187,11 +167,21 @@ func (c completion) refs(fits func(kind.Kind) bool) cobra.CompletionFunc {
 			}
 			return matching(words, prefix, nil), noFiles
 		}
-		k, err := kind.Find(args[0])
+		taken := args
+		if !slash {
+			typ, taken = args[0], args[1:]
+		}
+		k, err := kind.Find(typ)
 		if err != nil || !fits(k) {
 			return nil, noFiles
 		}
-		return matching(c.names(cmd, k), prefix, args[1:]), noFiles
+		words = c.names(cmd, k)
+		for i := range words {
+			if slash {
+				words[i] = typ + "/" + words[i]
+			}
+		}
+		return matching(words, prefix, taken), noFiles
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -176,11 +177,10 @@ func newWhoami(a *app) *cobra.Command {
 }
 
 func (o *whoamiOptions) parse([]string) error {
-	switch o.output {
-	case "", "table", "json", "yaml":
-		return nil
+	if !slices.Contains([]string{"", "table", "json", "yaml"}, o.output) {
+		return fmt.Errorf("unknown output format %q: want table, json or yaml", o.output)
 	}
-	return fmt.Errorf("unknown output format %q: want table, json or yaml", o.output)
+	return nil
 }
 
 func (o *whoamiOptions) run(ctx context.Context) error {

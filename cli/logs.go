@@ -90,15 +90,12 @@ func (o *logsOptions) run(ctx context.Context) error {
 		if mark.Away() {
 			fmt.Fprintf(o.Err, "(%s; the logs go on when it is back)\n", term.Line(api.ProblemOf(err).GetDetail()))
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(resumeAfter):
-		}
+		pause(ctx)
 		mark.Resume(req)
 	}
 }
 
-// resumeAfter is the pause before logs are requested again after a broken stream.
+// resumeAfter is how long a stream must last at least if it broke before the first line.
 const resumeAfter = time.Second
 
 // copy copies one stream of logs to its end, without the lines that mark knows from an earlier stream.

@@ -34,29 +34,25 @@ func (o *pageOptions) run(ctx context.Context) error {
 	}
 	for server := range strings.SplitSeq(target.Server, ",") { // the link has the address of the one that answers
 		target.Server = server
-		var login *carav1.CreateLoginResponse
-		if login, err = o.login(ctx, target); api.Code(err) != codes.Unavailable {
-			return o.show(server, login, err)
+		if err = o.show(ctx, target); api.Code(err) != codes.Unavailable {
+			break
 		}
 	}
 	return err
 }
 
-func (o *pageOptions) login(ctx context.Context, target access.Context) (*carav1.CreateLoginResponse, error) {
+func (o *pageOptions) show(ctx context.Context, target access.Context) error {
 	conn, err := access.Dial(target)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	o.reached = target.Server
-	return carav1.NewTokenServiceClient(conn).CreateLogin(ctx, &emptypb.Empty{})
-}
-
-func (o *pageOptions) show(server string, login *carav1.CreateLoginResponse, err error) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(o.Out, term.Clean(strings.TrimSuffix(server, "/")+login.GetPath()))
+	defer conn.Close()
+	o.reached = target.Server
+	login, err := carav1.NewTokenServiceClient(conn).CreateLogin(ctx, &emptypb.Empty{})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(o.Out, term.Clean(strings.TrimSuffix(target.Server, "/")+login.GetPath()))
 	if term.IsTerminal(o.Err) {
 		fmt.Fprintln(o.Err, "The link works once, until", login.GetExpireAt().AsTime().UTC().Format(time.RFC3339)+".")
 	}

@@ -19,11 +19,6 @@ import (
 // timedOut reports whether a watch ended because of --timeout. The server knows the deadline and may report it first.
 func timedOut(err error) bool { return api.Code(err) == codes.DeadlineExceeded }
 
-// waitRunning waits until every project runs at its newest generation or has failed, and shows the progress.
-func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Duration) error {
-	return a.await(ctx, newWaiting(names), timeout)
-}
-
 // await waits for what w describes, and shows the progress.
 func (a *app) await(ctx context.Context, w *waiting, timeout time.Duration) error {
 	if len(w.open) == 0 {
@@ -239,15 +234,28 @@ type followed struct {
 	lost    func() bool                     // reports whether the loss of the server is not shown yet
 }
 
+// within returns a context that ends after the timeout, unless that is 0.
+func within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+// pause waits for a second, or until ctx ends.
+func pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Second):
+	}
+}
+
 // untilEnded follows work of the server to its end, for at most the timeout unless that is 0. If the connection to the server
 // is lost, it waits for the server, which then continues the work.
 func (a *app) untilEnded(ctx context.Context, timeout time.Duration, f followed) error {
 	interrupted := ctx
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
+	ctx, cancel := within(ctx, timeout)
+	defer cancel()
 	for {
 		err := f.watch(ctx)
 		switch {
@@ -263,10 +271,7 @@ func (a *app) untilEnded(ctx context.Context, timeout time.Duration, f followed)
 		if cause, _ := unreachable(err); f.lost() {
 			fmt.Fprintln(a.Err, "the connection to the server is lost: waiting for it", term.Line(cause))
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
+		pause(ctx)
 	}
 }
 
