@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,10 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"os"
+	"slices"
 	"time"
-
-	"github.com/google/renameio/v2"
 )
 
 const (
@@ -36,25 +33,15 @@ type authority struct {
 // openAuthority reads key and certificate from one file, so that one never exists without the other. At the first start it
 // creates them.
 func openAuthority(path, clusterID string, now time.Time) (*authority, error) {
-	text, err := readPrivate(path)
-	if err == nil {
-		ca, err := parseAuthority(text)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w: restore it from a backup; without it every node has to join again", path, err)
-		}
-		return ca, nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	text, err = newAuthority(clusterID, now)
+	text, err := ensurePrivate(path, func() ([]byte, error) { return newAuthority(clusterID, now) })
 	if err != nil {
-		return nil, fmt.Errorf("make the certificate authority: %w", err)
-	}
-	if err := renameio.WriteFile(path, text, 0o600); err != nil {
 		return nil, err
 	}
-	return parseAuthority(text)
+	ca, err := parseAuthority(text)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w: restore it from a backup; without it every node has to join again", path, err)
+	}
+	return ca, nil
 }
 
 func newAuthority(clusterID string, now time.Time) ([]byte, error) {
@@ -84,10 +71,7 @@ func newAuthority(clusterID string, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out bytes.Buffer
-	out.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	out.Write(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
-	return out.Bytes(), nil
+	return slices.Concat(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})), nil
 }
 
 func parseAuthority(text []byte) (*authority, error) {

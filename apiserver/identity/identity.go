@@ -143,22 +143,30 @@ func (i *Identity) TLSConfig() *tls.Config {
 }
 
 func openClusterID(path string) (string, error) {
-	text, err := readPrivate(path)
-	switch {
-	case err == nil:
-		id := strings.TrimSpace(string(text))
-		if _, err := uuid.Parse(id); err != nil {
-			return "", fmt.Errorf("%s does not hold a cluster id: restore it from a backup", path)
-		}
-		return id, nil
-	case !errors.Is(err, os.ErrNotExist):
+	text, err := ensurePrivate(path, func() ([]byte, error) { return []byte(uuid.NewString() + "\n"), nil })
+	if err != nil {
 		return "", err
 	}
-	id, err := uuid.NewRandom()
-	if err != nil {
-		return "", fmt.Errorf("make a cluster id: %w", err)
+	id := strings.TrimSpace(string(text))
+	if _, err := uuid.Parse(id); err != nil {
+		return "", fmt.Errorf("%s does not hold a cluster id: restore it from a backup", path)
 	}
-	return id.String(), renameio.WriteFile(path, []byte(id.String()+"\n"), 0o600)
+	return id, nil
+}
+
+// ensurePrivate reads a file that only its owner may read. If it does not exist, it writes what create returns.
+func ensurePrivate(path string, create func() ([]byte, error)) ([]byte, error) {
+	text, err := readPrivate(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return text, err
+	}
+	if text, err = create(); err != nil {
+		return nil, err
+	}
+	if err := renameio.WriteFile(path, text, 0o600); err != nil {
+		return nil, fmt.Errorf("write %s: %w", path, err)
+	}
+	return text, nil
 }
 
 // maxPrivateFile limits the size of a file that this package reads.

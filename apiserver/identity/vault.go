@@ -10,10 +10,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
@@ -38,13 +36,11 @@ type Vault struct {
 }
 
 func openVault(path string) (*Vault, error) {
-	text, err := readPrivate(path)
-	if errors.Is(err, os.ErrNotExist) {
+	text, err := ensurePrivate(path, func() ([]byte, error) {
 		key := make([]byte, chacha20poly1305.KeySize)
 		rand.Read(key) // never fails, see randomText
-		text = []byte(base64.StdEncoding.EncodeToString(key) + "\n")
-		err = renameio.WriteFile(path, text, 0o600)
-	}
+		return []byte(base64.StdEncoding.EncodeToString(key) + "\n"), nil
+	})
 	if err != nil {
 		return nil, err
 	}
