@@ -13,7 +13,6 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/gen/jsonschema"
 	"github.com/caravanserai/cara/gen/openapi"
 )
@@ -23,10 +22,7 @@ func (s *server) pages(mux *http.ServeMux) {
 	get := func(path string, h http.HandlerFunc) {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method != http.MethodGet {
-				w.Header().Set("Allow", http.MethodGet)
-				WriteProblem(w, &carav1.Problem{
-					Title: api.TitleMethodNotAllowed, Status: http.StatusMethodNotAllowed, Detail: r.Method + " " + r.URL.Path + ": this path takes GET",
-				})
+				wrongMethod(w, r, http.MethodGet)
 				return
 			}
 			h(w, r)

@@ -68,17 +68,21 @@ func Problem(err error) *carav1.Problem {
 func (t Paths) routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
 	switch code {
 	case http.StatusMethodNotAllowed:
-		allowed := t.methods(r.URL.Path)
-		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		WriteProblem(w, &carav1.Problem{
-			Title: api.TitleMethodNotAllowed, Status: int32(code),
-			Detail: r.Method + " " + r.URL.Path + ": this path takes " + strings.Join(allowed, ", "),
-		})
+		wrongMethod(w, r, t.methods(r.URL.Path)...)
 	case http.StatusNotFound:
 		WriteProblem(w, noRoute(r))
 	default:
 		WriteProblem(w, &carav1.Problem{Title: api.TitleInvalid, Status: int32(code), Detail: "the path " + r.URL.Path + " is malformed"})
 	}
+}
+
+// wrongMethod answers a request whose path takes other methods.
+func wrongMethod(w http.ResponseWriter, r *http.Request, allowed ...string) {
+	methods := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", methods)
+	WriteProblem(w, &carav1.Problem{
+		Title: api.TitleMethodNotAllowed, Status: http.StatusMethodNotAllowed, Detail: r.Method + " " + r.URL.Path + ": this path takes " + methods,
+	})
 }
 
 func noRoute(r *http.Request) *carav1.Problem {

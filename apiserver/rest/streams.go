@@ -59,10 +59,7 @@ func duplex[Q, A any, PQ interface {
 }](s *server, w http.ResponseWriter, r *http.Request, call func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[Q, A], error), nameOf func(PQ) *string,
 ) {
 	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		WriteProblem(w, &carav1.Problem{
-			Title: api.TitleMethodNotAllowed, Status: http.StatusMethodNotAllowed, Detail: r.Method + " " + r.URL.Path + ": this path takes POST",
-		})
+		wrongMethod(w, r, http.MethodPost)
 		return
 	}
 	w.Header().Set("Connection", "close") // the rest of the body must not be read as the next request

@@ -94,9 +94,8 @@ func (p provider) authentic(h http.Header, body, secret []byte) bool {
 // webhook handles a delivery for a source. The signature authenticates it.
 func (s *server) webhook(w http.ResponseWriter, r *http.Request) {
 	delivery, err := s.deliver(w, r)
-	var over *http.MaxBytesError
-	switch {
-	case errors.As(err, &over):
+	switch over, _ := errors.AsType[*http.MaxBytesError](err); {
+	case over != nil:
 		WriteProblem(w, &carav1.Problem{
 			Title: api.TitleTooLarge, Status: http.StatusRequestEntityTooLarge,
 			Detail: "the delivery is larger than " + text.Size(MaxWebhook) + ": push fewer commits at once; the next poll finds these",
@@ -193,8 +192,7 @@ func (s *server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, e
 		return nil, api.Internal("bound the time to read the delivery: %v", err)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxWebhook))
-	var over *http.MaxBytesError
-	if err != nil && !errors.As(err, &over) {
+	if over, _ := errors.AsType[*http.MaxBytesError](err); err != nil && over == nil {
 		return nil, api.BadRequest("read the delivery: %v", err)
 	}
 	return body, err
