@@ -23,10 +23,10 @@ func (r *Relay) Exec(stream carav1.ProjectService_ExecServer) error {
 	}
 	start = proto.CloneOf(start)
 	p, err := r.placed(start.GetName(), "is no container to run anything in")
-	if err != nil {
-		return err
+	if err == nil {
+		start.Service, err = oneService(p, start.GetService())
 	}
-	if start.Service, err = oneService(p, start.GetService()); err != nil {
+	if err != nil {
 		return err
 	}
 	switch w, err := r.remote(stream.Context(), p.GetStatus().GetNodeRef()); {
@@ -77,11 +77,8 @@ type begins[S any] interface{ GetStart() *S }
 // begun returns the `start` of a stream.
 func begun[R begins[S], S any](recv func() (R, error)) (*S, error) {
 	first, err := recv()
-	if err != nil {
+	if err != nil || first.GetStart() == nil {
 		return nil, NoStart(err)
-	}
-	if first.GetStart() == nil {
-		return nil, NoStart(nil)
 	}
 	return first.GetStart(), nil
 }

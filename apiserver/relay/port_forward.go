@@ -15,10 +15,10 @@ func (r *Relay) PortForward(stream carav1.ProjectService_PortForwardServer) erro
 	}
 	start = proto.CloneOf(start)
 	p, err := r.placed(start.GetName(), "is nothing to connect to")
-	if err != nil {
-		return err
+	if err == nil {
+		start.Service, err = oneService(p, start.GetService())
 	}
-	if start.Service, err = oneService(p, start.GetService()); err != nil {
+	if err != nil {
 		return err
 	}
 	switch w, err := r.remote(stream.Context(), p.GetStatus().GetNodeRef()); {

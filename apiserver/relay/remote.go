@@ -168,9 +168,9 @@ func (m *agentStreams) forward(caller string, each int) (leave func(), err error
 func (m *agentStreams) enter(caller string, each, ofKind int) error {
 	switch {
 	case m.of[caller] >= each:
-		return errCaller(caller, each)
+		return api.TooMany("%s has %d streams to agents open (logs, exec, port-forward, top), which is the most for one caller: close some, or start cara-server with a higher --max-streams-per-caller", caller, each)
 	case ofKind >= maxAttached:
-		return errFull()
+		return api.TooMany("%d streams to agents are open, which is the most: close some, or try again later", maxAttached)
 	case m.of == nil:
 		m.of = make(map[string]int)
 	}
@@ -183,12 +183,4 @@ func (m *agentStreams) leave(caller string) {
 	if m.of[caller]--; m.of[caller] == 0 {
 		delete(m.of, caller)
 	}
-}
-
-func errCaller(caller string, each int) error {
-	return api.TooMany("%s has %d streams to agents open (logs, exec, port-forward, top), which is the most for one caller: close some, or start cara-server with a higher --max-streams-per-caller", caller, each)
-}
-
-func errFull() error {
-	return api.TooMany("%d streams to agents are open, which is the most: close some, or try again later", maxAttached)
 }
