@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -98,17 +99,11 @@ func (u *UI) find(r *http.Request) (action, proto.Message, error) {
 		return action{}, nil, api.NotFound("the page has no action %q", r.PathValue("action"))
 	}
 	actor := actorOf(r)
-	if err := u.MayCall(actor, act.method); err != nil {
-		return act, nil, err
-	}
-	if err := actor.CheckName(name); err != nil {
+	if err := cmp.Or(u.MayCall(actor, act.method), actor.CheckName(name)); err != nil {
 		return act, nil, err
 	}
 	m, err := u.api.subject(r.Context(), act.kind, name)
-	if err != nil {
-		return act, nil, err
-	}
-	return act, m, nil
+	return act, m, err
 }
 
 // ask shows what an action will do.
@@ -260,6 +255,14 @@ func terms(f url.Values) (*carav1.OverrideTerms, error) {
 }
 
 const untilNextChange = "next change"
+
+// ownedTerms are the terms of an override that a change of a project needs; nil if no source owns the project.
+func ownedTerms(m proto.Message, f url.Values) (*carav1.OverrideTerms, error) {
+	if !owned(m.(*carav1.Project)) {
+		return nil, nil //nolint:nilnil // there is nothing to override
+	}
+	return terms(f)
+}
 
 // termFields ask for the reason and the end of an override.
 func termFields() []field {

@@ -26,70 +26,73 @@ func projectVerbs() []action {
 		{
 			name: "retry", label: "Retry", kind: api.KindProject, method: carav1.ProjectService_RetryProject_FullMethodName,
 			command: "retry", done: "The retry was requested.",
-			offered: ofProject(func(p *carav1.Project) bool {
+			offered: of(func(p *carav1.Project) bool {
 				return p.GetStatus().GetPhase() == api.PhaseFailed || api.UpdateFailed(p)
 			}),
 			ask: effects("It starts again from the current spec. A Failed project is scheduled again; image tags are resolved again."),
 			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
-				_, err := c.projects.RetryProject(ctx, &carav1.RetryProjectRequest{Name: api.Meta(m).GetName()})
-				return err
+				return second(c.projects.RetryProject(ctx, &carav1.RetryProjectRequest{Name: api.Meta(m).GetName()}))
 			},
 		},
 		{
 			name: "restart", label: "Restart", kind: api.KindProject, method: carav1.ProjectService_RestartProject_FullMethodName,
-			command: "restart", done: "The restart was requested.", offered: ofProject(placed),
+			command: "restart", done: "The restart was requested.", offered: of(placed),
 			ask: askRestart,
 			run: func(ctx context.Context, c clients, m proto.Message, f url.Values) error {
-				req := &carav1.RestartProjectRequest{Name: api.Meta(m).GetName()}
-				if s := f.Get("service"); s != "" {
-					req.Services = []string{s}
-				}
-				_, err := c.projects.RestartProject(ctx, req)
-				return err
+				return second(c.projects.RestartProject(ctx, &carav1.RestartProjectRequest{Name: api.Meta(m).GetName(), Services: chosen(f, "service")}))
 			},
 		},
 		{
 			name: "extend", label: "Extend", kind: api.KindProject, method: carav1.ProjectService_ExtendProject_FullMethodName,
 			command: "extend", done: "The project lives longer now.",
-			offered: ofProject(func(p *carav1.Project) bool { return api.Expiry(p) != nil && !api.GoingAway(p) }),
+			offered: of(func(p *carav1.Project) bool { return api.Expiry(p) != nil && !api.GoingAway(p) }),
 			ask:     askExtend, run: runExtend,
 		},
 		{
 			name: "rollback", label: "Roll back", kind: api.KindProject, method: carav1.ProjectService_RollbackProject_FullMethodName,
 			command: "rollback", done: "The earlier spec was restored.", undo: "rollback",
-			offered: ofProject(func(p *carav1.Project) bool { return p.GetMetadata().GetGeneration() > 1 && !api.GoingAway(p) }),
+			offered: of(func(p *carav1.Project) bool { return p.GetMetadata().GetGeneration() > 1 && !api.GoingAway(p) }),
 			ask:     askRollback, run: runRollback,
 		},
 		{
 			name: "override", label: "Override git", kind: api.KindProject, method: carav1.ProjectService_OverrideProject_FullMethodName,
 			command: "override", done: "Git does not change this project until the override ends.", undo: "clear-override",
-			offered: ofProject(func(p *carav1.Project) bool { return owned(p) && !overridden(p) && !api.GoingAway(p) }),
+			offered: of(func(p *carav1.Project) bool { return owned(p) && !overridden(p) && !api.GoingAway(p) }),
 			ask:     askOverride,
 			run: func(ctx context.Context, c clients, m proto.Message, f url.Values) error {
 				t, err := terms(f)
 				if err != nil {
 					return err
 				}
-				_, err = c.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: api.Meta(m).GetName(), Terms: t})
-				return err
+				return second(c.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: api.Meta(m).GetName(), Terms: t}))
 			},
 		},
 		{
 			name: "clear-override", label: "End the override", kind: api.KindProject, method: carav1.ProjectService_OverrideProject_FullMethodName,
-			command: "override clear", done: "Git decides about this project again.", offered: ofProject(overridden),
+			command: "override clear", done: "Git decides about this project again.", offered: of(overridden),
 			ask: effects("Git decides again: the next pass makes the project as its manifest says, or deletes it if git does not have it any more."),
 			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
-				_, err := c.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: api.Meta(m).GetName(), Clear: true})
-				return err
+				return second(c.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: api.Meta(m).GetName(), Clear: true}))
 			},
 		},
 		{
 			name: "delete", label: "Delete", kind: api.KindProject, method: carav1.ProjectService_DeleteProject_FullMethodName,
 			command: "delete project", done: "The project is being deleted.", danger: true,
-			offered: ofProject(func(p *carav1.Project) bool { return !api.GoingAway(p) }),
+			offered: of(func(p *carav1.Project) bool { return !api.GoingAway(p) }),
 			ask:     askDelete, run: runDelete,
 		},
 	}
+}
+
+// second returns the error of a call whose answer does not matter.
+func second(_ any, err error) error { return err }
+
+// chosen returns the choice of a field that also offers all.
+func chosen(f url.Values, field string) []string {
+	if f.Get(field) == "" {
+		return nil
+	}
+	return []string{f.Get(field)}
 }
 
 // effects returns the question of an action that only says what it does.
@@ -100,8 +103,9 @@ func effects(lines ...string) func(context.Context, clients, *question) error {
 	}
 }
 
-func ofProject(f func(*carav1.Project) bool) func(proto.Message) bool {
-	return func(m proto.Message) bool { p, ok := m.(*carav1.Project); return ok && f(p) }
+// of returns a condition about objects of one kind.
+func of[T proto.Message](f func(T) bool) func(proto.Message) bool {
+	return func(m proto.Message) bool { object, ok := m.(T); return ok && f(object) }
 }
 
 func placed(p *carav1.Project) bool {
@@ -147,8 +151,7 @@ func runExtend(ctx context.Context, c clients, m proto.Message, f url.Values) er
 	if err != nil || by <= 0 {
 		return api.Invalid("the form", api.Field("by", "is %q; write a duration such as 24h", f.Get("by")))
 	}
-	_, err = c.projects.ExtendProject(ctx, &carav1.ExtendProjectRequest{Name: api.Meta(m).GetName(), By: durationpb.New(by), Reason: f.Get("reason")})
-	return err
+	return second(c.projects.ExtendProject(ctx, &carav1.ExtendProjectRequest{Name: api.Meta(m).GetName(), By: durationpb.New(by), Reason: f.Get("reason")}))
 }
 
 func askRollback(ctx context.Context, c clients, q *question) error {
@@ -183,16 +186,11 @@ func askRollback(ctx context.Context, c clients, q *question) error {
 }
 
 func runRollback(ctx context.Context, c clients, m proto.Message, f url.Values) error {
-	req := &carav1.RollbackProjectRequest{Name: api.Meta(m).GetName(), To: f.Get("to")}
-	if owned(m.(*carav1.Project)) {
-		t, err := terms(f)
-		if err != nil {
-			return err
-		}
-		req.Terms = t
+	t, err := ownedTerms(m, f)
+	if err != nil {
+		return err
 	}
-	_, err := c.projects.RollbackProject(ctx, req)
-	return err
+	return second(c.projects.RollbackProject(ctx, &carav1.RollbackProjectRequest{Name: api.Meta(m).GetName(), To: f.Get("to"), Terms: t}))
 }
 
 func askOverride(_ context.Context, _ clients, q *question) error {
@@ -229,15 +227,10 @@ func askDelete(ctx context.Context, c clients, q *question) error {
 }
 
 func runDelete(ctx context.Context, c clients, m proto.Message, f url.Values) error {
-	p := m.(*carav1.Project)
-	req := &carav1.DeleteProjectRequest{Name: p.GetMetadata().GetName(), Uid: p.GetMetadata().GetUid(), NoWait: true}
-	if owned(p) {
-		t, err := terms(f)
-		if err != nil {
-			return err
-		}
-		req.Override = t
+	t, err := ownedTerms(m, f)
+	if err != nil {
+		return err
 	}
-	_, err := c.projects.DeleteProject(ctx, req)
-	return err
+	meta := api.Meta(m)
+	return second(c.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: meta.GetName(), Uid: meta.GetUid(), NoWait: true, Override: t}))
 }

@@ -18,27 +18,21 @@ func dataVerbs() []action {
 		{
 			name: "backup", label: "Back up", kind: api.KindProject, method: carav1.ProjectService_BackupProject_FullMethodName,
 			command: "backup project", done: "The backup was requested.",
-			offered: ofProject(func(p *carav1.Project) bool {
+			offered: of(func(p *carav1.Project) bool {
 				return p.GetSpec().GetBackup() != nil && p.GetStatus().GetNodeRef() != ""
 			}),
 			ask: effects("All Managed volumes are backed up now. The containers pause for the second pass, unless spec.backup.pause is false."),
 			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
-				_, err := c.projects.BackupProject(ctx, &carav1.BackupProjectRequest{Name: api.Meta(m).GetName()})
-				return err
+				return second(c.projects.BackupProject(ctx, &carav1.BackupProjectRequest{Name: api.Meta(m).GetName()}))
 			},
 		},
 		{
 			name: "restore", label: "Restore", kind: api.KindProject, method: carav1.ProjectService_RestoreProject_FullMethodName,
 			command: "restore", done: "The restore was requested.", danger: true,
-			offered: ofProject(func(p *carav1.Project) bool { return len(p.GetStatus().GetBackup().GetSnapshots()) > 0 }),
+			offered: of(func(p *carav1.Project) bool { return len(p.GetStatus().GetBackup().GetSnapshots()) > 0 }),
 			ask:     askRestore,
 			run: func(ctx context.Context, c clients, m proto.Message, f url.Values) error {
-				req := &carav1.RestoreProjectRequest{Name: api.Meta(m).GetName()}
-				if v := f.Get("volume"); v != "" {
-					req.Volumes = []string{v}
-				}
-				_, err := c.projects.RestoreProject(ctx, req)
-				return err
+				return second(c.projects.RestoreProject(ctx, &carav1.RestoreProjectRequest{Name: api.Meta(m).GetName(), Volumes: chosen(f, "volume")}))
 			},
 		},
 		{
@@ -47,8 +41,7 @@ func dataVerbs() []action {
 			ask: askDeleteVolume,
 			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
 				meta := api.Meta(m)
-				_, err := c.volumes.DeleteVolume(ctx, &carav1.DeleteRequest{Name: meta.GetName(), Uid: meta.GetUid()})
-				return err
+				return second(c.volumes.DeleteVolume(ctx, &carav1.DeleteRequest{Name: meta.GetName(), Uid: meta.GetUid()}))
 			},
 		},
 	}
@@ -82,46 +75,39 @@ func askDeleteVolume(_ context.Context, _ clients, q *question) error {
 	return nil
 }
 
-func ofSource(f func(*carav1.Source) bool) func(proto.Message) bool {
-	return func(m proto.Message) bool { s, ok := m.(*carav1.Source); return ok && f(s) }
-}
-
 func sourceVerbs() []action {
 	return []action{
 		{
 			name: "sync", label: "Sync now", kind: api.KindSource, method: carav1.SourceService_ReconcileSource_FullMethodName,
 			command: "reconcile", done: "A pass was requested.",
-			offered: ofSource(func(s *carav1.Source) bool { return !s.GetSpec().GetSuspend() }),
+			offered: of(func(s *carav1.Source) bool { return !s.GetSpec().GetSuspend() }),
 			ask:     askSync,
 			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
-				_, err := c.sources.ReconcileSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()})
-				return err
+				return second(c.sources.ReconcileSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()}))
 			},
 		},
 		{
 			name: "suspend", label: "Suspend", kind: api.KindSource, method: carav1.SourceService_SuspendSource_FullMethodName,
 			command: "suspend", done: "The source is suspended.", undo: "resume",
-			offered: ofSource(func(s *carav1.Source) bool { return !s.GetSpec().GetSuspend() }),
+			offered: of(func(s *carav1.Source) bool { return !s.GetSpec().GetSuspend() }),
 			ask:     effects("Nothing is fetched, applied or pruned until the source is resumed. What runs keeps running. Projects still expire."),
 			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
-				_, err := c.sources.SuspendSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()})
-				return err
+				return second(c.sources.SuspendSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()}))
 			},
 		},
 		{
 			name: "resume", label: "Resume", kind: api.KindSource, method: carav1.SourceService_ResumeSource_FullMethodName,
 			command: "resume", done: "The source is resumed.", undo: "suspend",
-			offered: ofSource(func(s *carav1.Source) bool { return s.GetSpec().GetSuspend() }),
+			offered: of(func(s *carav1.Source) bool { return s.GetSpec().GetSuspend() }),
 			ask:     askSync,
 			run: func(ctx context.Context, c clients, m proto.Message, _ url.Values) error {
-				_, err := c.sources.ResumeSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()})
-				return err
+				return second(c.sources.ResumeSource(ctx, &carav1.GetRequest{Name: api.Meta(m).GetName()}))
 			},
 		},
 		{
 			name: "confirm", label: "Confirm the deletions", kind: api.KindSource, method: carav1.SourceService_ConfirmSource_FullMethodName,
 			command: "confirm", done: "The deletions of this revision are confirmed.", danger: true,
-			offered: ofSource(func(s *carav1.Source) bool {
+			offered: of(func(s *carav1.Source) bool {
 				return api.IsTrue(s.GetStatus().GetConditions(), api.CondPruneBlocked) && len(revision(s)) >= 7
 			}),
 			ask: func(ctx context.Context, c clients, q *question) error {
@@ -131,8 +117,7 @@ func sourceVerbs() []action {
 				return askSync(ctx, c, q)
 			},
 			run: func(ctx context.Context, c clients, m proto.Message, f url.Values) error {
-				_, err := c.sources.ConfirmSource(ctx, &carav1.ConfirmSourceRequest{Name: api.Meta(m).GetName(), Revision: f.Get("revision")})
-				return err
+				return second(c.sources.ConfirmSource(ctx, &carav1.ConfirmSourceRequest{Name: api.Meta(m).GetName(), Revision: f.Get("revision")}))
 			},
 		},
 	}
@@ -140,9 +125,11 @@ func sourceVerbs() []action {
 
 func revision(s *carav1.Source) string { return s.GetStatus().GetSnapshot().GetRevision() }
 
+// mostEffects limits the lines of a question that have an object each.
+const mostEffects = 50
+
 // askSync shows the server's plan.
 func askSync(ctx context.Context, c clients, q *question) error {
-	const most = 50
 	q.Effects = []string{"The repository is read now, and each project is made as its manifest says."}
 	plan, err := c.sources.PlanSource(ctx, &carav1.PlanSourceRequest{Name: q.Name})
 	if err != nil {
@@ -153,8 +140,8 @@ func askSync(ctx context.Context, c clients, q *question) error {
 		q.Effects = append(q.Effects, fmt.Sprintf("At revision %s everything is up to date (projects: %d). Only a newer revision changes something.", api.ShortRevision(plan.GetRevision()), plan.GetSettled()))
 	}
 	for i, s := range plan.GetSteps() {
-		if i == most {
-			q.Effects = append(q.Effects, fmt.Sprintf("and %d more", len(plan.GetSteps())-most))
+		if i == mostEffects {
+			q.Effects = append(q.Effects, fmt.Sprintf("and %d more", len(plan.GetSteps())-i))
 			break
 		}
 		line := s.GetAction() + " " + s.GetProject() + " (" + s.GetReason() + ")"
@@ -172,10 +159,6 @@ func askSync(ctx context.Context, c clients, q *question) error {
 	return nil
 }
 
-func ofNode(f func(*carav1.Node) bool) func(proto.Message) bool {
-	return func(m proto.Message) bool { n, ok := m.(*carav1.Node); return ok && f(n) }
-}
-
 // changeNode returns the action that changes the spec of a node as it was read. The server refuses it if the node has
 // changed since.
 func changeNode(change func(*carav1.NodeSpec, url.Values)) func(context.Context, clients, proto.Message, url.Values) error {
@@ -183,8 +166,7 @@ func changeNode(change func(*carav1.NodeSpec, url.Values)) func(context.Context,
 		n := proto.CloneOf(m.(*carav1.Node))
 		n.Spec = cmp.Or(n.Spec, &carav1.NodeSpec{})
 		change(n.Spec, f)
-		_, err := c.nodes.PutNode(ctx, &carav1.PutNodeRequest{Node: n})
-		return err
+		return second(c.nodes.PutNode(ctx, &carav1.PutNodeRequest{Node: n}))
 	}
 }
 
@@ -193,14 +175,14 @@ func nodeVerbs() []action {
 		{
 			name: "cordon", label: "Cordon", kind: api.KindNode, method: carav1.NodeService_PutNode_FullMethodName,
 			command: "cordon", done: "The node gets no new projects.", undo: "uncordon",
-			offered: ofNode(func(n *carav1.Node) bool { return !n.GetSpec().GetUnschedulable() }),
+			offered: of(func(n *carav1.Node) bool { return !n.GetSpec().GetUnschedulable() }),
 			ask:     effects("The node gets no new projects. What runs on it keeps running."),
 			run:     changeNode(func(s *carav1.NodeSpec, _ url.Values) { s.Unschedulable = true }),
 		},
 		{
 			name: "drain", label: "Drain", kind: api.KindNode, method: carav1.NodeService_PutNode_FullMethodName,
 			command: "drain", done: "The node is being drained.", undo: "uncordon", danger: true,
-			offered: ofNode(func(n *carav1.Node) bool { return !n.GetSpec().GetDraining() }),
+			offered: of(func(n *carav1.Node) bool { return !n.GetSpec().GetDraining() }),
 			ask:     askDrain,
 			run: changeNode(func(s *carav1.NodeSpec, f url.Values) {
 				s.Unschedulable, s.Draining, s.DrainMaxParallel, s.DrainMoveData = true, true, 1, f.Get("data") == "yes"
@@ -209,7 +191,7 @@ func nodeVerbs() []action {
 		{
 			name: "uncordon", label: "Uncordon", kind: api.KindNode, method: carav1.NodeService_PutNode_FullMethodName,
 			command: "uncordon", done: "The node gets projects again.", undo: "cordon",
-			offered: ofNode(func(n *carav1.Node) bool { return n.GetSpec().GetUnschedulable() || n.GetSpec().GetDraining() }),
+			offered: of(func(n *carav1.Node) bool { return n.GetSpec().GetUnschedulable() || n.GetSpec().GetDraining() }),
 			ask:     effects("The node gets projects again, and a drain ends. What has moved stays where it is."),
 			run: changeNode(func(s *carav1.NodeSpec, _ url.Values) {
 				s.Unschedulable, s.Draining, s.DrainMaxParallel, s.DrainMoveData = false, false, 0, false
@@ -220,15 +202,14 @@ func nodeVerbs() []action {
 
 // askDrain shows which projects move.
 func askDrain(ctx context.Context, c clients, q *question) error {
-	const most = 50
 	l, err := c.projects.ListProjects(ctx, &carav1.ListProjectsRequest{NodeRef: q.Name})
 	if err != nil {
 		return err
 	}
 	q.Effects = []string{fmt.Sprintf("The node gets no new projects, and its projects (%d) move to other nodes, one after the other. One that fits nowhere else stays.", len(l.GetItems()))}
 	for i, p := range l.GetItems() {
-		if i == most {
-			q.Effects = append(q.Effects, fmt.Sprintf("and %d more", len(l.GetItems())-most))
+		if i == mostEffects {
+			q.Effects = append(q.Effects, fmt.Sprintf("and %d more", len(l.GetItems())-i))
 			break
 		}
 		line := p.GetMetadata().GetName()

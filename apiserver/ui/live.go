@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -28,7 +27,7 @@ const (
 // live serves a view as a stream. It sends the view when it differs from the one that the browser has.
 func (u *UI) live(show show, to audience) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		s := openStream(w)
+		s := openStream(w, eventStream)
 		defer s.close()
 		seen := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("seen"))
 		if version, _, _ := strings.Cut(seen, "-"); seen != "" && version != u.version {
@@ -84,10 +83,7 @@ func (u *UI) sendProblem(s *stream, err error, seen string) string {
 
 // wait waits until the view must be shown again, and returns of which revision at least; -1 when the stream must end.
 func (u *UI) wait(s *stream, r *http.Request, v *watchedView, got *rendered) int64 {
-	var over <-chan struct{}
-	if visit := admission.VisitOf(r.Context()); visit != nil {
-		over = visit.Over.Done()
-	}
+	over := loginOver(r)
 	pause := time.NewTimer(v.rest())
 	defer pause.Stop()
 	refresh := time.NewTimer(refreshAfter)
@@ -160,9 +156,9 @@ type stream struct {
 }
 
 // openStream begins an answer that is a stream. The caller must close it.
-func openStream(w http.ResponseWriter) *stream {
+func openStream(w http.ResponseWriter, contentType string) *stream {
 	s := &stream{w: w, conn: http.NewResponseController(w)}
-	w.Header().Set("Content-Type", eventStream)
+	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("X-Accel-Buffering", "no") // for proxies that would hold the events back
 	w.WriteHeader(http.StatusOK)
 	s.flush()

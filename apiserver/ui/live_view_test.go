@@ -68,7 +68,7 @@ func TestWaitFarBehind(t *testing.T) {
 			defer v.mu.Unlock()
 			v.newest, v.next = &rendered{at: 2, view: got.view}, time.Now().Add(maxPause)
 		})
-		s := openStream(httptest.NewRecorder())
+		s := openStream(httptest.NewRecorder(), eventStream)
 		defer s.close()
 		if at := u.wait(s, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody), v, got); at != 4 {
 			t.Errorf("it waits for revision %d, want 4", at)

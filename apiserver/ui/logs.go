@@ -74,7 +74,7 @@ func (u *UI) followLogs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s := openStream(w)
+	s := openStream(w, eventStream)
 	defer s.close()
 	lines := make(chan *carav1.LogLine, batch)
 	var ended error // written before lines is closed

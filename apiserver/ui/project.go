@@ -59,24 +59,17 @@ func (vs views) project(ctx context.Context, r request) (view, error) {
 
 // fill adds what other services know about the project.
 func (vs views) fill(ctx context.Context, out *project, name string) error {
-	events, err := vs.api.events.ListEvents(ctx, &carav1.ListEventsRequest{Kind: api.KindProject, Name: name, NewestFirst: true})
-	if err != nil {
-		return err
-	}
 	history, err := vs.api.projects.GetProjectHistory(ctx, &carav1.GetRequest{Name: name})
-	if err != nil && !api.IsNotFound(err) {
-		return err
+	if api.IsNotFound(err) {
+		err = nil
 	}
-	out.History = history.GetItems()
-	volumes, err := vs.api.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{Project: name})
+	events := get(ctx, &err, vs.api.events.ListEvents, &carav1.ListEventsRequest{Kind: api.KindProject, Name: name, NewestFirst: true})
+	volumes := get(ctx, &err, vs.api.volumes.ListVolumes, &carav1.ListVolumesRequest{Project: name})
+	overrides := get(ctx, &err, vs.api.projects.ListOverrides, &carav1.ListOverridesRequest{Project: name})
 	if err != nil {
 		return err
 	}
-	out.Volumes = volumes.GetItems()
-	overrides, err := vs.api.projects.ListOverrides(ctx, &carav1.ListOverridesRequest{Project: name})
-	if err != nil {
-		return err
-	}
+	out.History, out.Volumes = history.GetItems(), volumes.GetItems()
 	if len(overrides.GetItems()) > 0 {
 		out.Override = overrides.GetItems()[0]
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/admission"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -111,7 +110,8 @@ func (u *UI) openShell(w http.ResponseWriter, r *http.Request) error {
 	sh := &shell{session: actorOf(r).Session, project: start.GetName(), command: command, idle: idle}
 	u.shells.add(id, sh)
 	defer u.shells.remove(id)
-	s := openLines(w)
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // serve set one for the body, which has been read
+	s := openStream(w, "application/x-ndjson")
 	defer s.close()
 	s.sendLine(shellMessage{ID: id})
 	unused := false
@@ -126,15 +126,11 @@ func (u *UI) openShell(w http.ResponseWriter, r *http.Request) error {
 
 // awaitEnd waits for what ends a shell from outside, and reports whether it was not used for long.
 func (u *UI) awaitEnd(r *http.Request, ended <-chan struct{}, idle <-chan time.Time) (unused bool) {
-	var login <-chan struct{}
-	if visit := admission.VisitOf(r.Context()); visit != nil {
-		login = visit.Over.Done()
-	}
 	select {
 	case <-ended:
 	case <-idle:
 		return true
-	case <-login:
+	case <-loginOver(r):
 	case <-u.Draining:
 	}
 	return false
@@ -189,26 +185,12 @@ func (u *UI) typeIn(w http.ResponseWriter, r *http.Request) error {
 // sizeOf returns the size of the terminal in the query; nil if there is none that makes sense.
 func sizeOf(r *http.Request) *carav1.TerminalSize {
 	const most = 1000
-	rows, err := strconv.Atoi(r.URL.Query().Get("rows"))
-	if err != nil || rows < 1 || rows > most {
-		return nil
-	}
-	columns, err := strconv.Atoi(r.URL.Query().Get("cols"))
-	if err != nil || columns < 1 || columns > most {
+	rows, _ := strconv.Atoi(r.URL.Query().Get("rows")) // 0 if it is not a number
+	columns, _ := strconv.Atoi(r.URL.Query().Get("cols"))
+	if rows < 1 || rows > most || columns < 1 || columns > most {
 		return nil
 	}
 	return &carav1.TerminalSize{Rows: int32(rows), Columns: int32(columns)}
-}
-
-// openLines begins an answer of lines of JSON. The caller must close it. The request's body has been read.
-func openLines(w http.ResponseWriter) *stream {
-	s := &stream{w: w, conn: http.NewResponseController(w)}
-	_ = s.conn.SetReadDeadline(time.Time{}) // serve set one for the body
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.Header().Set("X-Accel-Buffering", "no") // for proxies that would hold the lines back
-	w.WriteHeader(http.StatusOK)
-	s.flush()
-	return s
 }
 
 func (s *stream) sendLine(m shellMessage) {

@@ -214,6 +214,14 @@ func (u *UI) known(next handler) http.Handler {
 	})
 }
 
+// loginOver returns a channel that is closed when the caller's login has ended; nil for a caller without one.
+func loginOver(r *http.Request) <-chan struct{} {
+	if v := admission.VisitOf(r.Context()); v != nil {
+		return v.Over.Done()
+	}
+	return nil
+}
+
 // actorOf returns the caller, as the door authenticated it.
 func actorOf(r *http.Request) identity.Actor {
 	if v := admission.VisitOf(r.Context()); v != nil {
