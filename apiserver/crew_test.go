@@ -93,14 +93,14 @@ func TestTransactionReadsOneView(t *testing.T) {
 	err := h.db.Transact(ctx, func(t *state.Tx) error {
 		runs++
 		before, had := state.Read[*carav1.Project](t, "a")
-		all, _ := state.List[*carav1.Project](t.Seen, "", "")
+		all := state.List[*carav1.Project](t.Seen, "")
 		if runs == 1 {
 			if err := h.db.Transact(ctx, func(t *state.Tx) error { t.Remove(api.KindProject, "a"); return nil }); err != nil {
 				return err
 			}
 		}
 		after, has := state.Read[*carav1.Project](t, "a")
-		again, _ := state.List[*carav1.Project](t.Seen, "", "")
+		again := state.List[*carav1.Project](t.Seen, "")
 		if before != after || had != has || len(all) != len(again) {
 			return fmt.Errorf("run %d: read %v (%v, %d projects), then %v (%v, %d projects)", runs, before, had, len(all), after, has, len(again))
 		}

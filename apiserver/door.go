@@ -65,14 +65,12 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer d.strangers.Leave(v.From)
 		defer boundStranger(w, r)()
 		if err != nil {
-			d.refused(r, v, err, began)
-			refuse(w, r, route, err, quiet)
+			d.refuse(w, r, v, route, err, began, quiet)
 			return
 		}
 	default:
 		if err := d.enter(v, route); err != nil {
-			d.refused(r, v, err, began)
-			refuse(w, r, route, err, false)
+			d.refuse(w, r, v, route, err, began, false)
 			return
 		}
 		defer d.visits.Leave(v)
@@ -88,8 +86,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r, release, err := d.grpcBody(w, r, v, route)
 	if err != nil {
-		d.refused(r, v, err, began)
-		refuse(w, r, route, err, false)
+		d.refuse(w, r, v, route, err, began, false)
 		return
 	}
 	defer release()
@@ -187,17 +184,14 @@ func (s *Server) filledSoon(ctx context.Context) error {
 
 // enter counts the call of an authenticated caller.
 func (d *door) enter(v *admission.Visit, route route) error {
-	if err := d.visits.Enter(v, d.cfg.MaxCallsPerCaller); err != nil {
+	err := d.visits.Enter(v, d.cfg.MaxCallsPerCaller)
+	if err != nil || !route.stream {
 		return err
 	}
-	if !route.stream {
-		return nil
-	}
-	if err := v.StillValid(); err != nil { // the token may have been deleted before the call was counted
+	if err = v.StillValid(); err != nil { // the token may have been deleted before the call was counted
 		d.visits.Leave(v)
-		return err
 	}
-	return nil
+	return err
 }
 
 // admitStranger counts a request of a caller that has not authenticated. quiet means that the answer must have no body. If
@@ -243,17 +237,12 @@ func (d *door) grpcBody(w http.ResponseWriter, r *http.Request, v *admission.Vis
 	return r, release, nil
 }
 
-// refused counts and logs a call that the door rejected.
-func (d *door) refused(r *http.Request, v *admission.Visit, err error, began time.Time) {
-	if _, ok := methods[v.Method]; !ok {
-		return
+// refuse counts and logs a call that the door rejects, and answers with the error before the body was read. A quiet answer has no body.
+func (d *door) refuse(w http.ResponseWriter, r *http.Request, v *admission.Visit, route route, err error, began time.Time, quiet bool) {
+	if _, ok := methods[v.Method]; ok {
+		d.metrics.observe(v.Method, err, time.Since(began))
+		d.audit(admission.WithVisit(r.Context(), v), v.Actor, v.Method, nil, nil, err)
 	}
-	d.metrics.observe(v.Method, err, time.Since(began))
-	d.audit(admission.WithVisit(r.Context(), v), v.Actor, v.Method, nil, nil, err)
-}
-
-// refuse answers with an error before the body was read.
-func refuse(w http.ResponseWriter, r *http.Request, route route, err error, quiet bool) {
 	switch {
 	case route.grpc:
 		refuseGRPC(w, err)

@@ -18,6 +18,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/rest"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/store"
 )
 
 // untouched is a body that must not be read.
@@ -29,7 +30,7 @@ func (u *untouched) Close() error             { return nil }
 // newDoor returns a server's door, for calls without a network.
 func newDoor(t testing.TB, h *house) *door {
 	t.Helper()
-	gs := grpc.NewServer(grpc.UnaryInterceptor(h.unary(admission.Visitor)), grpc.StreamInterceptor(h.stream(admission.Visitor)))
+	gs := grpc.NewServer(grpc.UnaryInterceptor(h.unary(admission.Visitor, store.Lease{})), grpc.StreamInterceptor(h.stream(admission.Visitor, store.Lease{})))
 	h.register(gs)
 	handler, err := h.door(t.Context(), gs)
 	if err != nil {

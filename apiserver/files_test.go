@@ -49,7 +49,7 @@ func TestFilesAreStoredOnce(t *testing.T) {
 			t.Fatalf("%v, %v", put, err)
 		}
 	}
-	if all, _ := state.List[*carav1.Blob](c.db.Cache, "", ""); len(all) != 1 || all[0].GetSize() != 3 {
+	if all := state.List[*carav1.Blob](c.db.Cache, ""); len(all) != 1 || all[0].GetSize() != 3 {
 		t.Errorf("stored %v", all)
 	}
 	missing, err := files.MissingBlobs(t.Context(), &carav1.MissingBlobsRequest{Digests: []string{digestOf("one"), digestOf("two")}})

@@ -15,13 +15,15 @@ import (
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/store"
 )
 
 // identify returns the caller.
 type identify func(context.Context) (identity.Actor, error)
 
-// unary is the interceptor of every unary call. In this order: recover, measure, audit, authenticate, authorise, validate.
-func (s *Server) unary(who identify) grpc.UnaryServerInterceptor {
+// unary is the interceptor of every unary call. In this order: recover, measure, audit, authenticate, authorise, validate. What the
+// calls write has the lease as a condition, if there is one.
+func (s *Server) unary(who identify, lease store.Lease) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 		start := time.Now()
 		var actor identity.Actor
@@ -42,12 +44,12 @@ func (s *Server) unary(who identify) grpc.UnaryServerInterceptor {
 		if err := s.catchUp(ctx, actor, req); err != nil {
 			return nil, err
 		}
-		return handler(identity.WithActor(ctx, actor), req)
+		return handler(store.WithLease(identity.WithActor(ctx, actor), lease), req)
 	}
 }
 
 // stream is the interceptor of every stream. It validates each incoming message when it arrives.
-func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
+func (s *Server) stream(who identify, lease store.Lease) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 		start := time.Now()
 		checked := &checkedStream{ServerStream: ss, server: s, method: info.FullMethod}
@@ -62,7 +64,7 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 		if checked.actor, err = s.admit(ss.Context(), who, info.FullMethod); err != nil {
 			return err
 		}
-		ctx, end := context.WithCancelCause(identity.WithActor(ss.Context(), checked.actor))
+		ctx, end := context.WithCancelCause(store.WithLease(identity.WithActor(ss.Context(), checked.actor), lease))
 		defer end(nil)
 		if v := admission.VisitOf(ss.Context()); v != nil {
 			defer s.guard.AtEnd(v.Over, info.FullMethod, func() { end(context.Cause(v.Over)) })()

@@ -197,7 +197,7 @@ func (m *moving) stayed(t *testing.T, copied *carav1.Move, reason string) {
 
 func (m *moving) listsVolumes(t *testing.T, want ...string) {
 	t.Helper()
-	all, _ := state.List[*carav1.Volume](m.db.Cache, "", "")
+	all := state.List[*carav1.Volume](m.db.Cache, "")
 	var names []string
 	for _, v := range all {
 		names = append(names, v.GetMetadata().GetName())

@@ -219,7 +219,7 @@ func TestRenew(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- later.RenewLoop(ctx, conn) }()
 	eventually(t, "a second certificate", func() bool {
-		held, _ := state.List[*carav1.Token](c.db.Cache, identity.NodeTokenPrefix("n1"), "")
+		held := state.List[*carav1.Token](c.db.Cache, identity.NodeTokenPrefix("n1"))
 		return len(held) == 2
 	})
 	eventually(t, "the new file", func() bool {

@@ -140,7 +140,7 @@ func (c *cluster) settled(t *testing.T, project string) {
 	t.Helper()
 	eventually(t, "the condition of "+project+" is written", func() bool {
 		p, _ := state.Get[*carav1.Project](c.db.Cache, project)
-		nodes, _ := state.List[*carav1.Node](c.db.Cache, "", "")
+		nodes := state.List[*carav1.Node](c.db.Cache, "")
 		got := api.FindCondition(p.GetStatus().GetConditions(), api.CondPortsReady)
 		return got != nil && got.GetMessage() == api.PortsCondition(p, nodes).GetMessage()
 	})

@@ -226,8 +226,7 @@ func (r *recovered) loses(t *testing.T, name string) {
 // recoveryOf returns the message of a node's event.
 func (r *recovered) recoveryOf(t *testing.T, node string) string {
 	t.Helper()
-	events, _ := state.List[*carav1.Event](r.db.Cache, "", "")
-	for _, e := range events {
+	for _, e := range state.List[*carav1.Event](r.db.Cache, "") {
 		if e.GetReason() == api.ReasonRecovered && e.GetObject().GetKind() == api.KindNode && e.GetObject().GetName() == node {
 			return e.GetMessage()
 		}

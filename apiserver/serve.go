@@ -64,8 +64,8 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}
 
 	gs := grpc.NewServer(
-		grpc.UnaryInterceptor(s.unary(admission.Visitor)),
-		grpc.StreamInterceptor(s.stream(admission.Visitor)), //nolint:contextcheck // each stream has its own
+		grpc.UnaryInterceptor(s.unary(admission.Visitor, store.Lease{})),
+		grpc.StreamInterceptor(s.stream(admission.Visitor, store.Lease{})), //nolint:contextcheck // each stream has its own
 		grpc.MaxRecvMsgSize(s.cfg.MaxBodyBytes),
 	)
 	s.register(gs)

@@ -111,8 +111,8 @@ func (s *Server) ClientUnder(name string, lease store.Lease) (grpc.ClientConnInt
 func (s *Server) channel(identify identify, cloner inprocgrpc.Cloner, lease store.Lease) *inprocgrpc.Channel {
 	ch := new(inprocgrpc.Channel).
 		WithCloner(cloner).
-		WithServerUnaryInterceptor(unaryUnder(lease, s.unary(identify))).
-		WithServerStreamInterceptor(streamUnder(lease, s.stream(identify)))
+		WithServerUnaryInterceptor(s.unary(identify, lease)).
+		WithServerStreamInterceptor(s.stream(identify, lease))
 	s.register(ch)
 	return ch
 }

@@ -79,7 +79,7 @@ func TestAPanicIsAnAnswer(t *testing.T) {
 	admin := func(context.Context) (identity.Actor, error) {
 		return identity.Actor{Name: "user/admin", Role: api.RoleAdmin}, nil
 	}
-	_, err := h.unary(admin)(t.Context(), &carav1.GetRequest{Name: "x"}, &grpc.UnaryServerInfo{FullMethod: "/cara.v1.ProjectService/GetProject"},
+	_, err := h.unary(admin, store.Lease{})(t.Context(), &carav1.GetRequest{Name: "x"}, &grpc.UnaryServerInfo{FullMethod: "/cara.v1.ProjectService/GetProject"},
 		func(context.Context, any) (any, error) { panic("boom") })
 	testproblem.Want(t, err, codes.Internal, api.TitleInternal)
 	if strings.Contains(err.Error(), "boom") {

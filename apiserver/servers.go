@@ -42,8 +42,7 @@ func (s servers) countAgents() func(server string) int {
 		return func(string) int { return s.agents.Sessions.Count() }
 	}
 	count := map[string]int{}
-	nodes, _ := state.List[*carav1.Node](s.db.Cache, "", "")
-	for _, n := range nodes {
+	for _, n := range state.List[*carav1.Node](s.db.Cache, "") {
 		if h, ok := s.cfg.Directory.Holder(n.GetMetadata().GetName()); ok {
 			count[h.Server]++
 		}

@@ -2,17 +2,16 @@ package apiserver
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
 )
 
 // sessions logs people in to the page and out. A session has the rights of its token, and each request looks up both, so a
@@ -89,12 +88,8 @@ func (s sessions) told(ctx context.Context, what, actor string, err error) {
 	if err != nil {
 		left, sampled = s.anonymous.Say(s.db.Now())
 	}
-	if !sampled {
-		return
+	if sampled {
+		attrs := auditAttrs(ctx, identity.Actor{Name: actor}, what, "", api.ProblemOf(err), api.Code(err))
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "audit", append(attrs, slog.Int("left_out", left))...)
 	}
-	attrs := []any{"actor", actor, "method", what, "object", "", "outcome", api.Code(err).String(), "client", admission.ClientAddr(ctx), "left_out", left}
-	if err != nil {
-		attrs = append(attrs, "detail", text.Printable(api.ProblemOf(err).GetDetail(), maxAuditDetail))
-	}
-	s.cfg.Logger.InfoContext(ctx, "audit", attrs...)
 }

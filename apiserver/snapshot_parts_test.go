@@ -114,8 +114,7 @@ func versioned(n int, version string) []*carav1.ClaimSpec {
 func shown(v *state.View, source string) string {
 	src, _ := state.Get[*carav1.Source](v, source)
 	hashes := map[string]int{}
-	claims, _ := state.List[*carav1.Claim](v, source+"/", "")
-	for _, c := range claims {
+	for _, c := range state.List[*carav1.Claim](v, source+"/") {
 		switch {
 		case c.GetStatus().GetState() == api.ClaimApplied:
 			hashes[c.GetSpec().GetHash()+" applied"]++

@@ -81,10 +81,7 @@ func (c Challenges) RemoveChallenge(ctx context.Context, req *carav1.RemoveChall
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &emptypb.Empty{}, nil
+	return &emptypb.Empty{}, err
 }
 
 // confirm records the challenges that an agent answers.

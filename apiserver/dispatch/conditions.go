@@ -12,8 +12,28 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// conditionRetry is the wait before the conditions are computed again after an error.
-const conditionRetry = time.Second
+// followRetry is the wait before changes are followed again after an error.
+const followRetry = time.Second
+
+// keepFollowing follows the changes of projects until ctx or the server ends: all makes up for what was missed, before the first change
+// and after an error, and each gets every transaction after that. what is for the log.
+func keepFollowing(ctx context.Context, db *state.DB, what string, all func(rev int64) error, each func(state.Transaction) error) error {
+	nothing := func(int64) error { return nil }
+	for db.Cache.Filled(ctx) == nil {
+		err := db.Follow(ctx, state.Follower{
+			Kinds: []string{api.KindProject}, First: func([]state.Change) error { return nil }, Synced: all, Commit: each, Bookmark: nothing,
+		})
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-db.Draining:
+			return nil
+		case <-time.After(followRetry):
+			db.Logger.Warn("changes not followed", "for", what, "error", err)
+		}
+	}
+	return nil
+}
 
 // keptCondition is a condition of projects that follows from several objects, such as the reports of nodes. It is computed from
 // the cache after each change, so a report and a new project that arrive at the same moment are both considered.
@@ -35,27 +55,8 @@ type Conditions struct{ DB *state.DB }
 // Keep keeps the conditions PortsReady and IngressReady of all projects as their specs, the Secrets and the nodes'
 // reports say, until ctx or the server ends.
 func (d Conditions) Keep(ctx context.Context) error {
-	select {
-	case <-d.DB.Cache.Loaded:
-	case <-ctx.Done():
-		return nil
-	}
 	kept := []keptCondition{d.portsReady(), d.ingressReady()}
-	for {
-		err := d.followConditions(ctx, kept)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-d.DB.Draining:
-			return nil
-		case <-time.After(conditionRetry):
-			d.DB.Logger.Warn("conditions of ports and ingress not written", "error", err)
-		}
-	}
-}
-
-func (d Conditions) followConditions(ctx context.Context, kept []keptCondition) error {
-	each := func(of func(keptCondition) []string) error {
+	refresh := func(of func(keptCondition) []string) error {
 		for _, k := range kept {
 			if err := d.refresh(ctx, k, of(k)); err != nil {
 				return err
@@ -63,16 +64,10 @@ func (d Conditions) followConditions(ctx context.Context, kept []keptCondition) 
 		}
 		return nil
 	}
-	return d.DB.Follow(ctx, state.Follower{
-		Kinds: []string{api.KindProject},
-		First: func([]state.Change) error { return nil },
-		Synced: func(int64) error {
-			return each(func(k keptCondition) []string { return projectsWhere(d.DB.Cache, k.concerns) })
-		},
-		Commit: func(tx state.Transaction) error {
-			return each(func(k keptCondition) []string { return k.changed(tx.Changes) })
-		},
-		Bookmark: func(int64) error { return nil },
+	return keepFollowing(ctx, d.DB, "conditions of ports and ingress", func(int64) error {
+		return refresh(func(k keptCondition) []string { return projectsWhere(d.DB.Cache, k.concerns) })
+	}, func(tx state.Transaction) error {
+		return refresh(func(k keptCondition) []string { return k.changed(tx.Changes) })
 	})
 }
 
@@ -97,8 +92,7 @@ func (k keptCondition) changed(changes []state.Change) []string {
 
 // projectsWhere returns the names of the projects that match.
 func projectsWhere(r state.Reader, match func(*carav1.Project) bool) (names []string) {
-	projects, _ := state.List[*carav1.Project](r, "", "")
-	for _, p := range projects {
+	for _, p := range state.List[*carav1.Project](r, "") {
 		if match(p) {
 			names = append(names, p.GetMetadata().GetName())
 		}
@@ -136,19 +130,24 @@ func (d Conditions) refresh(ctx context.Context, k keptCondition, names []string
 	return nil
 }
 
+// withCondition sets a condition, or removes the one of its type if c is nil. It reports whether that changes anything.
+func withCondition(all []*carav1.Condition, typ string, c *carav1.Condition, now time.Time) ([]*carav1.Condition, bool) {
+	if c == nil {
+		return api.RemoveCondition(all, typ)
+	}
+	return api.SetCondition(all, c, now)
+}
+
 // with returns the project with the condition that it should have, or p itself if nothing differs.
 func (k keptCondition) with(r state.Reader, p *carav1.Project, now time.Time) (*carav1.Project, *carav1.Condition) {
 	var c *carav1.Condition
 	if k.can(p) && !api.GoingAway(p) {
 		c = k.of(r, p)
 	}
-	conditions, changed := p.GetStatus().GetConditions(), false
-	if c == nil {
-		conditions, changed = api.RemoveCondition(conditions, k.kind)
-	} else {
+	if c != nil {
 		c.ObservedGeneration = p.GetMetadata().GetGeneration()
-		conditions, changed = api.SetCondition(conditions, c, now)
 	}
+	conditions, changed := withCondition(p.GetStatus().GetConditions(), k.kind, c, now)
 	if !changed {
 		return p, c
 	}

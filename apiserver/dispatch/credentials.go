@@ -41,15 +41,13 @@ func (f *routeFeed) noteAllSecrets() {
 
 // noteAllCredentials records the credentials that the agent may need, besides those of its hosts.
 func (f *routeFeed) noteAllCredentials() {
-	challenges, _ := state.List[*carav1.Challenge](f.server.DB.Cache, "", "")
-	for _, c := range challenges {
+	for _, c := range state.List[*carav1.Challenge](f.server.DB.Cache, "") {
 		f.noteCredentials(credential{state.KindChallenge, c.GetToken()})
 	}
 	if f.wants != wantsAll {
 		return
 	}
-	certificates, _ := state.List[*carav1.Certificate](f.server.DB.Cache, "", "")
-	for _, c := range certificates {
+	for _, c := range state.List[*carav1.Certificate](f.server.DB.Cache, "") {
 		f.noteCredentials(credential{state.KindCertificate, c.GetId()})
 	}
 	f.noteAllSecrets()

@@ -105,40 +105,28 @@ func heartbeatError(err error) error {
 // agent's connection makes the node Ready. here is true if the heartbeat came from the server's host.
 func afterHeartbeat(n *carav1.Node, hb *carav1.Heartbeat, connected, here bool, now time.Time) *carav1.Node {
 	conditions, state, changed := n.GetStatus().GetConditions(), n.GetStatus().GetState(), false
+	set := func(typ string, c *carav1.Condition) {
+		next, more := withCondition(conditions, typ, c, now)
+		conditions, changed = next, changed || more
+	}
 	if connected {
 		state = objects.NodeState(n, true)
-		conditions, changed = api.SetCondition(conditions, &carav1.Condition{
-			Type: api.CondReady, Status: api.StatusTrue, Reason: api.ReasonHeartbeat, Message: "the agent is connected",
-		}, now)
+		set(api.CondReady, &carav1.Condition{Type: api.CondReady, Status: api.StatusTrue, Reason: api.ReasonHeartbeat, Message: "the agent is connected"})
 	}
 	for _, c := range hb.GetConditions() {
-		var more bool
-		conditions, more = api.SetCondition(conditions, c, now)
-		changed = changed || more
+		set(c.GetType(), c)
 	}
 	info := n.GetStatus().GetInfo()
-	if hb.GetInfo() != nil && !sameInfo(info, hb.GetInfo()) {
-		info, changed = hb.GetInfo(), true
-	}
 	if hb.GetInfo() != nil {
-		var more bool
-		if bad := ingressCondition(hb.GetInfo(), here); bad != nil {
-			conditions, more = api.SetCondition(conditions, bad, now)
-		} else {
-			conditions, more = api.RemoveCondition(conditions, api.CondIngressReachable)
+		if !sameInfo(info, hb.GetInfo()) {
+			info, changed = hb.GetInfo(), true
 		}
-		changed = changed || more
+		set(api.CondIngressReachable, ingressCondition(hb.GetInfo(), here))
 	}
 	ports := &carav1.PortReport{Ports: n.GetStatus().GetPorts()}
 	if next := portReport(hb); next != nil {
-		var more bool
 		changed, ports = changed || !proto.Equal(ports, next), next
-		if bad := api.NodePortsCondition(ports.GetPorts()); bad != nil {
-			conditions, more = api.SetCondition(conditions, bad, now)
-		} else {
-			conditions, more = api.RemoveCondition(conditions, api.CondPortsReady)
-		}
-		changed = changed || more
+		set(api.CondPortsReady, api.NodePortsCondition(ports.GetPorts()))
 	}
 	if !changed && state == n.GetStatus().GetState() {
 		return n

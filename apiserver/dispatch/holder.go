@@ -132,9 +132,6 @@ func (s *Sessions) all() []*Session {
 // FollowServers ends the sessions that another server has taken over, and all of them while this server's own lease is over. The
 // nodes of a server that is lost get one more full time-out. It returns when ctx ends.
 func (h Holders) FollowServers(ctx context.Context) error {
-	if h.Directory == nil {
-		return nil
-	}
 	seen := newNodeServers()
 	return h.Directory.Follow(ctx, func(nodes []string) {
 		servers := h.Directory.Servers()
@@ -212,9 +209,6 @@ func (h Holders) endIfUnlisted(servers map[string]*carav1.Server) {
 // WatchSilence makes the nodes NotReady whose agents are connected to this server and send no heartbeats. It returns when ctx
 // ends. A server alone leaves that to the scheduler, which does it for the nodes that no server has.
 func (h Holders) WatchSilence(ctx context.Context) error {
-	if h.Directory == nil {
-		return nil
-	}
 	tick := time.NewTicker(silenceCheck)
 	defer tick.Stop()
 	run := uptime{looked: time.Now(), since: h.DB.Now()}
@@ -292,7 +286,7 @@ func (h Holders) stillSilent(me *Session, last time.Time, run uptime) error {
 // FollowRemovals forgets the nodes, sources and volumes that another server has deleted. It ends the sessions of such nodes, and of nodes that
 // have joined again at another server. It returns when ctx ends.
 func (h Holders) FollowRemovals(ctx context.Context) error {
-	if h.Directory == nil || h.DB.Cache.Filled(ctx) != nil {
+	if h.DB.Cache.Filled(ctx) != nil {
 		return nil
 	}
 	for at := h.DB.Cache.Revision(); ; {

@@ -119,8 +119,7 @@ func recordJoin(ctx context.Context, t *state.Tx, n *carav1.Node, token string) 
 
 // hasCertificate reports whether a certificate of the node is accepted.
 func hasCertificate(t *state.Tx, node string) bool {
-	certificates, _ := state.List[*carav1.Token](t.Seen, identity.NodeTokenPrefix(node), "")
-	return len(certificates) > 0
+	return len(state.List[*carav1.Token](t.Seen, identity.NodeTokenPrefix(node))) > 0
 }
 
 // callerAddress returns the address of the caller, without the port.
@@ -173,8 +172,7 @@ func acceptCertificate(t *state.Tx, c identity.NodeCertificate, keep string) {
 
 // removeTokens removes the tokens whose names begin with prefix, except keep.
 func removeTokens(t *state.Tx, prefix, keep string) {
-	tokens, _ := state.List[*carav1.Token](t.Seen, prefix, "")
-	for _, token := range tokens {
+	for _, token := range state.List[*carav1.Token](t.Seen, prefix) {
 		name := token.GetMetadata().GetName()
 		if _, ok := state.Read[*carav1.Token](t, name); ok && name != keep {
 			t.Remove(api.KindToken, name)
@@ -223,8 +221,7 @@ func joinedAgain(db *state.DB, me *Session) bool {
 	if _, ok := state.Get[*carav1.Token](seen, me.certificate); ok || me.certificate == "" {
 		return false
 	}
-	accepted, _ := state.List[*carav1.Token](seen, identity.NodeTokenPrefix(me.Node), "")
-	return len(accepted) > 0
+	return len(state.List[*carav1.Token](seen, identity.NodeTokenPrefix(me.Node))) > 0
 }
 
 // errJoinedAgain is the error for the agent of a node that has joined with another certificate.

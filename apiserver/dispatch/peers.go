@@ -116,9 +116,8 @@ func (f *routeFeed) addPeers(msg *carav1.Routes, changed *changes) (fields route
 // AcceptedPeer returns what other agents accept from a node, or nil if no certificate of the node is accepted. A renewed
 // certificate stays accepted until the next renewal, so the earliest certificate counts.
 func AcceptedPeer(r state.Reader, node string) *carav1.Peer {
-	certificates, _ := state.List[*carav1.Token](r, identity.NodeTokenPrefix(node), "")
 	var from time.Time
-	for _, c := range certificates {
+	for _, c := range state.List[*carav1.Token](r, identity.NodeTokenPrefix(node)) {
 		if at := identity.NotBefore(c.GetExpireAt().AsTime()); from.IsZero() || at.Before(from) {
 			from = at
 		}

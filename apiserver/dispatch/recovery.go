@@ -85,7 +85,7 @@ func (r Recovery) settle(ctx context.Context) error {
 
 func (r Recovery) pause(ctx context.Context) {
 	select {
-	case <-time.After(conditionRetry):
+	case <-time.After(followRetry):
 	case <-ctx.Done():
 	}
 }

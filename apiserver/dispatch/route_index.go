@@ -4,16 +4,12 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
-
-// routeRetry is the wait before the index is loaded again after an error.
-const routeRetry = time.Second
 
 // maxWanted limits the hosts of one agent: those of its node's projects, and those that it asks for. It is several times what an
 // agent of this version keeps.
@@ -54,53 +50,31 @@ func NewRouteIndex() *RouteIndex {
 
 // KeepRoutes keeps the index of routes as the projects and nodes are, until ctx or the server ends.
 func (d *Dispatcher) KeepRoutes(ctx context.Context) error {
-	select {
-	case <-d.DB.Cache.Loaded:
-	case <-ctx.Done():
+	return keepFollowing(ctx, d.DB, "routes and assignments", func(rev int64) error {
+		d.indexAll(rev)
+		d.deliveries.all() // after an error, changes may have been missed
 		return nil
-	}
-	for {
-		err := d.followRoutes(ctx)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-d.DB.Draining:
-			return nil
-		case <-time.After(routeRetry):
-			d.DB.Logger.Warn("routes not followed", "error", err)
-		}
-	}
+	}, func(tx state.Transaction) error {
+		d.deliveries.deliver(tx, d.DB.Cache.View())
+		d.indexChanges(tx)
+		return nil
+	})
 }
 
-func (d *Dispatcher) followRoutes(ctx context.Context) error {
-	x := d.Routes
-	return d.DB.Follow(ctx, state.Follower{
-		Kinds: []string{api.KindProject},
-		First: func([]state.Change) error { return nil },
-		Synced: func(rev int64) error {
-			projects, _ := state.List[*carav1.Project](d.DB.Cache, "", "")
-			nodes, _ := state.List[*carav1.Node](d.DB.Cache, "", "")
-			x.mu.Lock()
-			defer x.mu.Unlock()
-			names := x.table.projects() // those that are gone, too, after an error
-			for _, p := range projects {
-				names = append(names, p.GetMetadata().GetName())
-			}
-			d.update(names)
-			for _, n := range nodes {
-				x.setPeer(n.GetMetadata().GetName(), AcceptedPeer(d.DB.Cache, n.GetMetadata().GetName()))
-			}
-			x.reach(rev)
-			d.deliveries.all() // after an error, changes may have been missed
-			return nil
-		},
-		Commit: func(tx state.Transaction) error {
-			d.deliveries.deliver(tx, d.DB.Cache.View())
-			d.indexChanges(tx)
-			return nil
-		},
-		Bookmark: func(int64) error { return nil },
-	})
+// indexAll processes the state that the cache has. It has reached a revision.
+func (d *Dispatcher) indexAll(rev int64) {
+	projects, nodes, x := state.List[*carav1.Project](d.DB.Cache, ""), state.List[*carav1.Node](d.DB.Cache, ""), d.Routes
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	names := x.table.projects() // those that are gone, too, after an error
+	for _, p := range projects {
+		names = append(names, p.GetMetadata().GetName())
+	}
+	d.update(names)
+	for _, n := range nodes {
+		x.setPeer(n.GetMetadata().GetName(), AcceptedPeer(d.DB.Cache, n.GetMetadata().GetName()))
+	}
+	x.reach(rev)
 }
 
 // indexChanges processes one transaction.
@@ -182,21 +156,6 @@ func (x *RouteIndex) credentialChanged(ch *state.Change) {
 	}
 }
 
-// needs records that a session needs a credential. x is locked.
-func (x *RouteIndex) needs(f *routeFeed, c credential) {
-	if x.needed[c] == nil {
-		x.needed[c] = map[*routeFeed]struct{}{}
-	}
-	x.needed[c][f] = struct{}{}
-}
-
-// needsNot records that a session does not need a credential any more. x is locked.
-func (x *RouteIndex) needsNot(f *routeFeed, c credential) {
-	if delete(x.needed[c], f); len(x.needed[c]) == 0 {
-		delete(x.needed, c)
-	}
-}
-
 // setHost replaces the entry of a host. The agents of the nodes that it leads to get it without asking. x is locked.
 func (x *RouteIndex) setHost(host string, next *hostEntry) {
 	old := x.entries[host]
@@ -222,19 +181,28 @@ func (x *RouteIndex) want(f *routeFeed, host string) {
 	if f == nil || f.wants != wantsSome {
 		return
 	}
-	if x.wanted[host] == nil {
-		x.wanted[host] = map[*routeFeed]struct{}{}
-	}
-	x.wanted[host][f] = struct{}{}
+	addUnder(x.wanted, host, f)
 	f.hosts[host] = struct{}{}
 }
 
 // forget removes a host from those that a session on demand needs. x is locked.
 func (x *RouteIndex) forget(f *routeFeed, host string) {
 	delete(f.hosts, host)
-	delete(x.wanted[host], f)
-	if len(x.wanted[host]) == 0 {
-		delete(x.wanted, host)
+	removeUnder(x.wanted, host, f)
+}
+
+// addUnder adds a session to the set under a key.
+func addUnder[K comparable](sets map[K]map[*routeFeed]struct{}, key K, f *routeFeed) {
+	if sets[key] == nil {
+		sets[key] = map[*routeFeed]struct{}{}
+	}
+	sets[key][f] = struct{}{}
+}
+
+// removeUnder removes a session from the set under a key.
+func removeUnder[K comparable](sets map[K]map[*routeFeed]struct{}, key K, f *routeFeed) {
+	if delete(sets[key], f); len(sets[key]) == 0 {
+		delete(sets, key)
 	}
 }
 
@@ -307,7 +275,7 @@ func (x *RouteIndex) leave(f *routeFeed) {
 	delete(x.feeds, f)
 	delete(x.entire, f)
 	for c := range f.needed { // nothing is sent any more
-		x.needsNot(f, c)
+		removeUnder(x.needed, c, f)
 	}
 	if x.byNode[f.me.Node] == f {
 		delete(x.byNode, f.me.Node)

@@ -218,13 +218,13 @@ func (f *routeFeed) need(host string, entry *hostEntry, wanted bool, changed *ch
 	}
 	for _, c := range now {
 		f.needed[c]++
-		f.server.Routes.needs(f, c)
+		addUnder(f.server.Routes.needed, c, f)
 		changed.credentials[c] = struct{}{}
 	}
 	for _, c := range f.needs[host] {
 		if f.needed[c]--; f.needed[c] == 0 {
 			delete(f.needed, c)
-			f.server.Routes.needsNot(f, c)
+			removeUnder(f.server.Routes.needed, c, f)
 		}
 		changed.credentials[c] = struct{}{}
 	}

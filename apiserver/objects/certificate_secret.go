@@ -62,33 +62,39 @@ func (s Certificates) RefreshOutdated(ctx context.Context) {
 // refreshCertificates sets the certificates of those projects with certificates that match. An error concerns one project: the
 // next change or look repairs it.
 func (s Certificates) refreshCertificates(ctx context.Context, match func(*carav1.Project) bool) {
-	projects, _ := state.List[*carav1.Project](s.DB.Cache, "", "")
-	for _, p := range projects {
-		if ctx.Err() != nil || !slices.ContainsFunc(p.GetSpec().GetIngress(), api.Public) || !match(p) {
-			continue
-		}
-		if err := s.refreshCertificate(ctx, p.GetMetadata().GetName()); err != nil && ctx.Err() == nil {
-			s.DB.Logger.Warn("certificates of a project not updated", "project", p.GetMetadata().GetName(), "error", err)
-		}
+	public := func(p *carav1.Project) bool {
+		return slices.ContainsFunc(p.GetSpec().GetIngress(), api.Public) && match(p)
 	}
-}
-
-func (s Certificates) refreshCertificate(ctx context.Context, name string) error {
-	return s.DB.Transact(ctx, func(t *state.Tx) error {
-		p, ok := state.Read[*carav1.Project](t, name)
-		if !ok {
-			return nil
-		}
-		next := proto.CloneOf(p)
-		rules.SetCertificates(t, next)
-		if proto.Equal(p, next) {
-			return nil
-		}
-		t.Put(next)
+	s.eachProject(ctx, public, func(t *state.Tx, p, next *carav1.Project) {
 		if reason := rules.CertificateTrouble(p.GetStatus(), next.GetStatus()); reason != "" {
 			message := api.FindCondition(next.GetStatus().GetConditions(), api.CondCertificateReady).GetMessage()
 			rules.RecordEvent(t, rules.RefTo(p), api.EventWarning, reason, message)
 		}
-		return nil
 	})
+}
+
+// eachProject sets the certificates of the projects that match, each in a transaction of its own, in which note can record an event.
+func (s Certificates) eachProject(ctx context.Context, match func(*carav1.Project) bool, note func(t *state.Tx, before, after *carav1.Project)) {
+	for _, seen := range state.List[*carav1.Project](s.DB.Cache, "") {
+		if ctx.Err() != nil || !match(seen) {
+			continue
+		}
+		name := seen.GetMetadata().GetName()
+		err := s.DB.Transact(ctx, func(t *state.Tx) error {
+			p, ok := state.Read[*carav1.Project](t, name)
+			if !ok || !match(p) {
+				return nil
+			}
+			next := proto.CloneOf(p)
+			rules.SetCertificates(t, next)
+			if !proto.Equal(p, next) {
+				t.Put(next)
+			}
+			note(t, p, next)
+			return nil
+		})
+		if err != nil && ctx.Err() == nil {
+			s.DB.Logger.Warn("certificates of a project not updated", "project", name, "error", err)
+		}
+	}
 }

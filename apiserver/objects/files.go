@@ -54,7 +54,7 @@ func (s Files) PutBlob(ctx context.Context, req *carav1.BlobContent) (*carav1.Pu
 }
 
 func storedBlobs(r state.Reader) (count int32, bytes int64) {
-	all, _ := state.List[*carav1.Blob](r, "", "")
+	all := state.List[*carav1.Blob](r, "")
 	for _, b := range all {
 		bytes += int64(b.GetSize())
 	}
@@ -87,7 +87,7 @@ func (s Files) GetBlob(ctx context.Context, req *carav1.GetRequest) (*carav1.Blo
 
 // TrimBlobs marks contents that nothing uses, and deletes those that have been unused since before a time.
 func (s Files) TrimBlobs(ctx context.Context, req *carav1.TrimBlobsRequest) (*carav1.TrimBlobsResponse, error) {
-	blobs, _ := state.List[*carav1.Blob](s.DB.Cache, "", "")
+	blobs := state.List[*carav1.Blob](s.DB.Cache, "")
 	used := usedBlobs(s.DB.Cache)
 	if slices.ContainsFunc(blobs, func(b *carav1.Blob) bool { return !used[b.GetMetadata().GetName()] }) {
 		if err := s.usedByHistory(ctx, used); err != nil {
@@ -144,16 +144,13 @@ func usedBlobs(r state.Reader) map[string]bool {
 			used[digest] = true
 		}
 	}
-	projects, _ := state.List[*carav1.Project](r, "", "")
-	for _, p := range projects {
+	for _, p := range state.List[*carav1.Project](r, "") {
 		add(p)
 	}
-	claims, _ := state.List[*carav1.Claim](r, "", "")
-	for _, c := range claims {
+	for _, c := range state.List[*carav1.Claim](r, "") {
 		add(c.GetSpec().GetProject())
 	}
-	staged, _ := state.List[*carav1.StagedClaim](r, "", "")
-	for _, c := range staged {
+	for _, c := range state.List[*carav1.StagedClaim](r, "") {
 		add(c.GetClaim().GetSpec().GetProject())
 	}
 	return used

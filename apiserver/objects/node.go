@@ -41,14 +41,7 @@ func (s Nodes) ListNodes(_ context.Context, req *carav1.ListRequest) (*carav1.Li
 
 // WatchNodes streams nodes. A heartbeat is not a change.
 func (s Nodes) WatchNodes(req *carav1.WatchObjectsRequest, out carav1.NodeService_WatchNodesServer) error {
-	match, err := labelMatch[*carav1.Node](req.GetLabelSelector())
-	if err != nil {
-		return err
-	}
-	return watchKind(out.Context(), s.DB, req.GetResourceVersion(), match, func(typ string, object *carav1.Node, rev string) error {
-		if object != nil && typ != api.WatchDeleted {
-			object = s.OverlayNode(object)
-		}
+	return watchKind(out.Context(), s.DB, req, s.OverlayNode, func(typ string, object *carav1.Node, rev string) error {
 		return out.Send(&carav1.NodeEvent{Type: typ, Object: object, ResourceVersion: rev})
 	})
 }

@@ -26,8 +26,6 @@ func declareProject(t *state.Tx, in *carav1.Project) (before, after *carav1.Proj
 	return rules.DeclareProject(t, in, nil)
 }
 
-func asStored(p *carav1.Project) *carav1.Project { return p }
-
 // DeleteProject begins a project's deletion and waits a short time for its end. A project that never had a node is deleted
 // immediately.
 func (s Projects) DeleteProject(ctx context.Context, req *carav1.DeleteProjectRequest) (*carav1.DeleteProjectResponse, error) {

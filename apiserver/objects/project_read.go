@@ -40,10 +40,7 @@ func (s Projects) WatchProjects(req *carav1.WatchProjectsRequest, out carav1.Pro
 		rest := match
 		match = func(p *carav1.Project) bool { return p.GetMetadata().GetName() == name && rest(p) }
 	}
-	return watchBeside(out.Context(), s.DB, req.GetResourceVersion(), match, s.besideNodes, func(typ string, object *carav1.Project, rev string) error {
-		if object != nil && typ != api.WatchDeleted {
-			object = s.overlayProject(object)
-		}
+	return watchBeside(out.Context(), s.DB, req.GetResourceVersion(), match, s.besideNodes, s.overlayProject, func(typ string, object *carav1.Project, rev string) error {
 		return out.Send(&carav1.ProjectEvent{Type: typ, Object: object, ResourceVersion: rev})
 	})
 }
@@ -89,11 +86,10 @@ func (s Projects) ListOverrides(_ context.Context, req *carav1.ListOverridesRequ
 
 // ListTombstones returns the tombstones of deleted projects.
 func (s Projects) ListTombstones(_ context.Context, req *carav1.ListRequest) (*carav1.ListTombstonesResponse, error) {
-	match, err := labelMatch[*carav1.Tombstone](req.GetLabelSelector())
+	items, meta, err := listed(s.DB.Cache, req, asStored[*carav1.Tombstone])
 	if err != nil {
 		return nil, err
 	}
-	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
 	return &carav1.ListTombstonesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindTombstone), Items: items, Metadata: meta}, nil
 }
 

@@ -3,7 +3,6 @@ package objects
 import (
 	"context"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/api"
@@ -34,24 +33,16 @@ func (s Projects) UpdateProjectStatus(ctx context.Context, req *carav1.UpdatePro
 }
 
 func (s Projects) report(t *state.Tx, req *carav1.UpdateProjectStatusRequest) error {
-	old, ok := state.Read[*carav1.Project](t, req.GetName())
-	if !ok {
-		return rules.NotFound(api.KindProject, req.GetName())
-	}
-	if err := rules.MayReport(t.Actor, old, req); err != nil {
-		return err
-	}
-	p := proto.CloneOf(old)
-	if err := rules.ApplyReport(t, p, req); err != nil {
-		return err
-	}
-	if err := rules.ApplyMoveReport(t, p, req.GetMove(), s.Live.Inventories.Of); err != nil {
-		return err
-	}
-	if !proto.Equal(old, p) {
-		t.Put(p)
-	}
-	return nil
+	_, err := rules.Edit(t, req.GetName(), func(p *carav1.Project) error {
+		if err := rules.MayReport(t.Actor, p, req); err != nil {
+			return err
+		}
+		if err := rules.ApplyReport(t, p, req); err != nil {
+			return err
+		}
+		return rules.ApplyMoveReport(t, p, req.GetMove(), s.Live.Inventories.Of)
+	})
+	return err
 }
 
 // ScheduleProject applies one decision of the scheduler. It fails if the project has changed since the decision.
@@ -84,22 +75,16 @@ func (s Projects) ScheduleProjects(ctx context.Context, req *carav1.ScheduleProj
 
 // decide returns the change that writes one decision. It sets out to the project after the decision.
 func (s Projects) decide(req *carav1.ScheduleProjectRequest, out **carav1.Project) func(*state.Tx) error {
-	return func(t *state.Tx) error {
+	return func(t *state.Tx) (err error) {
 		if err := (Volumes{Service: s.Service}).awaitInventories(t.Seen, req); err != nil {
 			return err
 		}
-		old, err := rules.Named[*carav1.Project](t, req.GetName(), "", req.GetResourceVersion())
-		if err != nil {
-			return err
-		}
-		p := proto.CloneOf(old)
-		if err := rules.ApplyDecision(t, p, req); err != nil {
-			return err
-		}
-		if *out = old; !proto.Equal(old, p) {
-			*out = p
-			t.Put(p)
-		}
-		return nil
+		*out, err = rules.Edit(t, req.GetName(), func(p *carav1.Project) error {
+			if err := rules.MustBe(p, "", req.GetResourceVersion()); err != nil {
+				return err
+			}
+			return rules.ApplyDecision(t, p, req)
+		})
+		return err
 	}
 }

@@ -52,6 +52,8 @@ func shown[T proto.Message](r state.Reader, name string, show func(T) T) (T, err
 	return show(m), nil
 }
 
+func asStored[T proto.Message](m T) T { return m }
+
 // declare creates or changes an object for a person. It returns the object before, which is zero if there was none, and after.
 type declare[T proto.Message] func(t *state.Tx, in T) (before, after T, err error)
 

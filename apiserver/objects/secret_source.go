@@ -126,8 +126,7 @@ func (s publisher) dropSecrets(ctx context.Context, in *published) error {
 
 // secretsOf returns the Secrets that a source owns.
 func secretsOf(r state.Reader, source string) []*carav1.Secret {
-	all, _ := state.List[*carav1.Secret](r, "", "")
-	return slices.DeleteFunc(all, func(s *carav1.Secret) bool { return s.GetMetadata().GetOwner() != api.PrefixSource+source })
+	return slices.DeleteFunc(state.List[*carav1.Secret](r, ""), func(s *carav1.Secret) bool { return s.GetMetadata().GetOwner() != api.PrefixSource+source })
 }
 
 // releaseSecrets ends the ownership of a source that is removed, as for its projects: they stay, or they go.

@@ -45,16 +45,32 @@ func (s Sessions) OpenSession(ctx context.Context, token string) (secret string,
 }
 
 func (s Sessions) openTokenSession(ctx context.Context, token string, life time.Duration, link bool) (secret string, session *carav1.Session, err error) {
-	id, hidden := identity.NewTokenID(), identity.NewSecret()
-	err = s.DB.Transact(ctx, func(t *state.Tx) error {
+	return s.begin(ctx, func(t *state.Tx, id, hidden string) (*carav1.Session, error) {
 		owner, ok := state.Read[*carav1.Token](t, token)
 		if !ok {
-			return ErrRevoked(token)
+			return nil, ErrRevoked(token)
 		}
-		session = putSession(t, owner, id, hidden, life, link)
-		return nil
+		return putSession(t, owner, id, hidden, life, link), nil
+	})
+}
+
+// begin stores the session that put makes for an id and a hidden part, and returns its secret, which consists of both.
+func (s Sessions) begin(ctx context.Context, put func(t *state.Tx, id, hidden string) (*carav1.Session, error)) (secret string, session *carav1.Session, err error) {
+	id, hidden := identity.NewTokenID(), identity.NewSecret()
+	err = s.DB.Transact(ctx, func(t *state.Tx) (err error) {
+		session, err = put(t, id, hidden)
+		return err
 	})
 	return identity.FormatToken(id, hidden), session, err
+}
+
+// useUp removes a link. Of two calls with one link, one fails.
+func useUp(t *state.Tx, link *carav1.Session) error {
+	if _, there := state.Read[*carav1.Session](t, link.GetMetadata().GetName()); !there {
+		return errSession()
+	}
+	t.Remove(api.KindSession, link.GetMetadata().GetName())
+	return nil
 }
 
 // OpenLink ends a link and creates a session with the rights of its token. Of two calls with one code, one fails.
@@ -66,21 +82,16 @@ func (s Sessions) OpenLink(ctx context.Context, code string) (secret string, ses
 	if !link.GetLink() || link.GetOpenId() != nil {
 		return "", nil, errSession()
 	}
-	id, hidden := identity.NewTokenID(), identity.NewSecret()
-	err = s.DB.Transact(ctx, func(t *state.Tx) error {
-		name := link.GetMetadata().GetName()
-		if _, there := state.Read[*carav1.Session](t, name); !there {
-			return errSession()
+	return s.begin(ctx, func(t *state.Tx, id, hidden string) (*carav1.Session, error) {
+		if err := useUp(t, link); err != nil {
+			return nil, err
 		}
 		owner, ok := state.Read[*carav1.Token](t, link.GetToken())
 		if !ok || owner.GetMetadata().GetUid() != link.GetTokenUid() { // another token may have the name now
-			return ErrRevoked(link.GetToken())
+			return nil, ErrRevoked(link.GetToken())
 		}
-		t.Remove(api.KindSession, name)
-		session = putSession(t, owner, id, hidden, sessionLife, false)
-		return nil
+		return putSession(t, owner, id, hidden, sessionLife, false), nil
 	})
-	return identity.FormatToken(id, hidden), session, err
 }
 
 // CloseSession ends a session. It succeeds if the session has ended before.
@@ -145,9 +156,8 @@ func putSession(t *state.Tx, owner *carav1.Token, id, hidden string, life time.D
 
 // removeSessions removes the sessions that have ended, and the oldest ones of a person who would have too many with one more.
 func removeSessions(t *state.Tx, person string) {
-	all, _ := state.List[*carav1.Session](t.Seen, "", "")
 	var same []*carav1.Session
-	for _, other := range all {
+	for _, other := range state.List[*carav1.Session](t.Seen, "") {
 		owner, ok := state.Get[*carav1.Token](t.Seen, other.GetToken())
 		lost := other.GetOpenId() == nil && (!ok || owner.GetMetadata().GetUid() != other.GetTokenUid())
 		switch {

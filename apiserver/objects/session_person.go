@@ -30,12 +30,9 @@ func sealOf(id string) string { return "sessions/" + id }
 // only the caractrl can open that knows what the challenge is the hash of. session has the actor, the client and the terms of the login;
 // refresh is the provider's refresh token.
 func (s Sessions) OpenPersonSession(ctx context.Context, session *carav1.Session, refresh string) (secret string, stored *carav1.Session, err error) {
-	id, hidden := identity.NewTokenID(), identity.NewSecret()
-	err = s.DB.Transact(ctx, func(t *state.Tx) error {
-		stored = s.putPerson(t, session, id, hidden, refresh)
-		return nil
+	return s.begin(ctx, func(t *state.Tx, id, hidden string) (*carav1.Session, error) {
+		return s.putPerson(t, session, id, hidden, refresh), nil
 	})
-	return identity.FormatToken(id, hidden), stored, err
 }
 
 func (s Sessions) putPerson(t *state.Tx, in *carav1.Session, id, hidden, refresh string) *carav1.Session {
@@ -75,19 +72,14 @@ func (s Sessions) OpenTerminal(ctx context.Context, code, verifier string) (secr
 	if err != nil {
 		return "", nil, err
 	}
-	id, hidden := identity.NewTokenID(), identity.NewSecret()
-	err = s.DB.Transact(ctx, func(t *state.Tx) error {
-		name := link.GetMetadata().GetName()
-		if _, there := state.Read[*carav1.Session](t, name); !there {
-			return errSession()
+	return s.begin(ctx, func(t *state.Tx, id, hidden string) (*carav1.Session, error) {
+		if err := useUp(t, link); err != nil {
+			return nil, err
 		}
-		t.Remove(api.KindSession, name)
 		in := proto.CloneOf(link)
 		in.OpenId.Challenge = ""
-		session = s.putPerson(t, in, id, hidden, refresh)
-		return nil
+		return s.putPerson(t, in, id, hidden, refresh), nil
 	})
-	return identity.FormatToken(id, hidden), session, err
 }
 
 // Refresh returns the refresh token of a session; "" if it has none.

@@ -135,14 +135,14 @@ func (s publisher) settleAll(ctx context.Context) error {
 
 // settleStaged folds the active staged claims of a source and removes the others, which an interrupted publication left.
 func (s publisher) settleStaged(ctx context.Context, source string) error {
-	if staged, _ := state.List[*carav1.StagedClaim](s.db.Cache, source+"/", ""); len(staged) == 0 {
+	if staged := state.List[*carav1.StagedClaim](s.db.Cache, source+"/"); len(staged) == 0 {
 		return nil
 	}
 	return s.alone(ctx, func() error { return s.settleAlone(ctx, source) })
 }
 
 func (s publisher) settleAlone(ctx context.Context, source string) error {
-	staged, _ := state.List[*carav1.StagedClaim](s.db.Cache, source+"/", "")
+	staged := state.List[*carav1.StagedClaim](s.db.Cache, source+"/")
 	return inParts(ctx, s, staged, func(t *state.Tx, part []*carav1.StagedClaim) { settlePart(t, source, part) })
 }
 

@@ -18,21 +18,12 @@ import (
 // editSource runs change on the transaction's own copy of a source, and writes the copy if it changed.
 func (s Sources) editSource(ctx context.Context, name string, change func(t *state.Tx, src *carav1.Source) error) (*carav1.Source, error) {
 	var out *carav1.Source
-	err := s.DB.Transact(ctx, func(t *state.Tx) error {
-		old, ok := state.Read[*carav1.Source](t, name)
-		if !ok {
-			return rules.NotFound(api.KindSource, name)
-		}
-		src := proto.CloneOf(old)
-		src.Status = cmp.Or(src.Status, &carav1.SourceStatus{})
-		if err := change(t, src); err != nil {
-			return err
-		}
-		if out = old; !proto.Equal(old, src) {
-			out = src
-			t.Put(src)
-		}
-		return nil
+	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
+		out, err = rules.Edit(t, name, func(src *carav1.Source) error {
+			src.Status = cmp.Or(src.Status, &carav1.SourceStatus{})
+			return change(t, src)
+		})
+		return err
 	})
 	if err != nil {
 		return nil, err

@@ -152,8 +152,7 @@ func (s Tokens) DeleteToken(ctx context.Context, req *carav1.DeleteRequest) (*em
 // otherAdmin reports whether another administrator token exists. It reads that token in the transaction, so that two
 // administrators who revoke each other's tokens do not both succeed.
 func otherAdmin(t *state.Tx, name string) bool {
-	tokens, _ := state.List[*carav1.Token](t.Seen, "", "")
-	for _, token := range tokens {
+	for _, token := range state.List[*carav1.Token](t.Seen, "") {
 		other := token.GetMetadata().GetName()
 		if other == name || token.GetRole() != api.RoleAdmin || token.GetExpireAt() != nil {
 			continue

@@ -76,8 +76,7 @@ func (s Volumes) awaitInventories(seen *state.View, req *carav1.ScheduleProjectR
 	if req.GetNodeRef() == "" || !fresh || s.DB.Now().Sub(s.Live.Started) > inventoryWait {
 		return nil
 	}
-	nodes, _ := state.List[*carav1.Node](seen, "", "")
-	for _, n := range nodes {
+	for _, n := range state.List[*carav1.Node](seen, "") {
 		engine := api.FindCondition(n.GetStatus().GetConditions(), api.CondEngineReady)
 		if n.GetStatus().GetState() != api.NodeNotReady && engine.GetStatus() != api.StatusFalse && !s.Live.Inventories.Of(n.GetMetadata().GetName()) {
 			return api.Unavailable("project %q gets its new volumes when node %s has said which volumes it has", req.GetName(), n.GetMetadata().GetName())

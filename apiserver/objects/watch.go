@@ -12,18 +12,29 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// watchKind watches one kind with a filter: an object that begins to match is Added, one that no longer matches is Deleted.
-// The initial state is a sequence of Added events, followed by a Bookmark.
-func watchKind[T proto.Message](ctx context.Context, db *state.DB, from string, match func(T) bool, send func(typ string, object T, rev string) error) error {
-	return watchBeside(ctx, db, from, match, nil, send)
+// watchKind watches one kind with the filter of a request: an object that begins to match is Added, one that no longer matches is
+// Deleted. The initial state is a sequence of Added events, followed by a Bookmark. Existing objects are sent as show shows them.
+func watchKind[T proto.Message](ctx context.Context, db *state.DB, req *carav1.WatchObjectsRequest, show func(T) T, send func(typ string, object T, rev string) error) error {
+	match, err := labelMatch[T](req.GetLabelSelector())
+	if err != nil {
+		return err
+	}
+	nothing := func(state.Transaction) []T { return nil }
+	return watchBeside(ctx, db, req.GetResourceVersion(), match, nothing, show, send)
 }
 
 // watchBeside is watchKind for a kind whose answers depend on other objects: beside returns the objects whose answer a
-// transaction changed without writing them. beside may be nil.
-func watchBeside[T proto.Message](ctx context.Context, db *state.DB, from string, match func(T) bool, beside func(tx state.Transaction) []T, send func(typ string, object T, rev string) error) error {
+// transaction changed without writing them.
+func watchBeside[T proto.Message](ctx context.Context, db *state.DB, from string, match func(T) bool, beside func(tx state.Transaction) []T, show func(T) T, tell func(typ string, object T, rev string) error) error {
 	kind := state.KindOf[T]()
 	var none T
-	bookmark := func(rev int64) error { return send(api.WatchBookmark, none, api.FormatRevision(rev)) }
+	bookmark := func(rev int64) error { return tell(api.WatchBookmark, none, api.FormatRevision(rev)) }
+	send := func(typ string, object T, rev string) error {
+		if typ != api.WatchDeleted {
+			object = show(object)
+		}
+		return tell(typ, object, rev)
+	}
 	return db.Follow(ctx, state.Follower{
 		Kinds:    []string{kind},
 		From:     from,
@@ -52,9 +63,6 @@ func watchBeside[T proto.Message](ctx context.Context, db *state.DB, from string
 				if err := send(typ, object, rev); err != nil {
 					return err
 				}
-			}
-			if beside == nil {
-				return nil
 			}
 			for _, object := range beside(tx) {
 				if match(object) {
@@ -95,22 +103,14 @@ func filtered[T proto.Message](ch *state.Change, match func(T) bool) (string, T)
 
 // WatchSources streams sources.
 func (s Sources) WatchSources(req *carav1.WatchObjectsRequest, out carav1.SourceService_WatchSourcesServer) error {
-	match, err := labelMatch[*carav1.Source](req.GetLabelSelector())
-	if err != nil {
-		return err
-	}
-	return watchKind(out.Context(), s.DB, req.GetResourceVersion(), match, func(typ string, object *carav1.Source, rev string) error {
+	return watchKind(out.Context(), s.DB, req, asStored, func(typ string, object *carav1.Source, rev string) error {
 		return out.Send(&carav1.SourceEvent{Type: typ, Object: object, ResourceVersion: rev})
 	})
 }
 
 // WatchEvents streams events.
 func (s Events) WatchEvents(req *carav1.WatchObjectsRequest, out carav1.EventService_WatchEventsServer) error {
-	match, err := labelMatch[*carav1.Event](req.GetLabelSelector())
-	if err != nil {
-		return err
-	}
-	return watchKind(out.Context(), s.DB, req.GetResourceVersion(), match, func(typ string, object *carav1.Event, rev string) error {
+	return watchKind(out.Context(), s.DB, req, asStored, func(typ string, object *carav1.Event, rev string) error {
 		return out.Send(&carav1.EventEvent{Type: typ, Object: object, ResourceVersion: rev})
 	})
 }

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -52,8 +53,7 @@ func offered(t *state.Tx, p *carav1.Project) error {
 		return nil
 	}
 	var more []string
-	nodes, _ := state.List[*carav1.Node](t.Seen, "", "")
-	for _, n := range nodes {
+	for _, n := range state.List[*carav1.Node](t.Seen, "") {
 		more = append(more, n.GetStatus().GetInfo().GetAllowedCapabilities()...)
 	}
 	if bad := validate.Capabilities(p, more); len(bad) > 0 {
@@ -66,8 +66,7 @@ func offered(t *state.Tx, p *carav1.Project) error {
 // same moment as a project can be missing here. The assignment then leaves out the values.
 func SourceSecrets(r state.Reader) map[string]string {
 	users := map[string]string{}
-	sources, _ := state.List[*carav1.Source](r, "", "")
-	for _, src := range sources {
+	for _, src := range state.List[*carav1.Source](r, "") {
 		for _, secret := range api.SourceSecretNames(src.GetSpec()) {
 			users[secret] = src.GetMetadata().GetName()
 		}
@@ -100,34 +99,20 @@ func withOwnSecrets(t *state.Tx, source string, allow *carav1.SourceAllow, p *ca
 	if len(own) == 0 {
 		return allow
 	}
-	allow = proto.CloneOf(allow)
-	if allow == nil {
-		allow = &carav1.SourceAllow{}
-	}
+	allow = cmp.Or(proto.CloneOf(allow), &carav1.SourceAllow{})
 	allow.Secrets = append(allow.Secrets, own...)
 	return allow
 }
 
 // DeclaredBySource applies all rules to a project that a source declares.
 func DeclaredBySource(t *state.Tx, source string, p *carav1.Project) error {
-	if err := permitted(t, p); err != nil { // first, because adding it to spec.allow would not help
-		return err
-	}
-	return sourceMay(t, source, p)
+	return cmp.Or(permitted(t, p), sourceMay(t, source, p)) // in this order, because adding it to spec.allow would not help
 }
 
 // MayDeclare applies all rules to a project that a person declares.
 func MayDeclare(t *state.Tx, p *carav1.Project) error {
-	if err := t.Actor.MayUse(p); err != nil {
-		return err
-	}
-	if err := t.Actor.MayClaim(t.Hosts.Of(p.GetSpec()), t.Hosts.Template); err != nil {
-		return err
-	}
-	if err := t.Actor.MayClaimPorts(api.PortKeys(p.GetSpec())); err != nil {
-		return err
-	}
-	return permitted(t, p)
+	spec := p.GetSpec()
+	return cmp.Or(t.Actor.MayUse(p), t.Actor.MayClaim(t.Hosts.Of(spec), t.Hosts.Template), t.Actor.MayClaimPorts(api.PortKeys(spec)), permitted(t, p))
 }
 
 // MayRunAgain applies the rules to a stopped project that a person wants to run unchanged. The rules for its source apply,
@@ -148,8 +133,7 @@ func UnusedByProjects(t *state.Tx, old, in *carav1.Source) error {
 	if len(fresh) == 0 {
 		return nil
 	}
-	projects, _ := state.List[*carav1.Project](t.Seen, "", "")
-	for _, p := range projects {
+	for _, p := range state.List[*carav1.Project](t.Seen, "") {
 		for _, secret := range api.SecretNames(p.GetSpec()) {
 			if slices.Contains(fresh, secret) {
 				return api.BadState("project %q uses Secret %q, so source %q cannot use it for git, webhooks or decryption; give the source a Secret of its own",

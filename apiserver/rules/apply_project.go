@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"cmp"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -34,10 +36,7 @@ func ApplyProject(t *state.Tx, m proto.Message, how ApplyTerms) (before, after p
 // the commit is a different one.
 func declareFor(t *state.Tx, in *carav1.Project, how ApplyTerms) (before, after *carav1.Project, err error) {
 	owner, name := api.PrefixSource+how.Source, in.GetMetadata().GetName()
-	origin := proto.CloneOf(in.GetMetadata().GetOrigin())
-	if origin == nil {
-		origin = &carav1.Origin{}
-	}
+	origin := cmp.Or(proto.CloneOf(in.GetMetadata().GetOrigin()), &carav1.Origin{})
 	origin.Source = how.Source
 	if err := DeclaredBySource(t, how.Source, in); err != nil {
 		return nil, nil, err
@@ -68,15 +67,15 @@ func declareFor(t *state.Tx, in *carav1.Project, how ApplyTerms) (before, after 
 		changed = true
 		OwnVolumes(t, p)
 	}
-	if o == nil && api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) { // its override has ended or no longer exists
+	ended := o == nil && api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden)
+	if ended { // its override has ended or no longer exists
 		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
 		SetExpiry(t, p)
-		if !changed {
-			t.Put(p)
-			return old, old, nil
-		}
 	}
 	if !changed {
+		if ended {
+			t.Put(p)
+		}
 		return old, old, nil
 	}
 	p.Metadata.Origin = origin

@@ -126,11 +126,3 @@ func orderOf(t *state.Tx, host string) (string, *carav1.CertificateOrder) {
 	}
 	return host, own
 }
-
-// OrderName returns the name of an order before or after a change.
-func OrderName(old, now *carav1.CertificateOrder) string {
-	if now != nil {
-		return now.GetMetadata().GetName()
-	}
-	return old.GetMetadata().GetName()
-}

@@ -110,8 +110,7 @@ func copiesAll(p *carav1.Project, m *carav1.Move) bool {
 
 // EndMovesTo ends the moves to a node that is deleted.
 func EndMovesTo(t *state.Tx, node string) {
-	all, _ := state.List[*carav1.Project](t.Seen, "", "")
-	for _, seen := range all {
+	for _, seen := range state.List[*carav1.Project](t.Seen, "") {
 		if seen.GetStatus().GetMove().GetTo() != node {
 			continue
 		}

@@ -35,6 +35,20 @@ func Named[T proto.Message](t *state.Tx, name, uid, resourceVersion string) (T, 
 	return m, MustBe(m, uid, resourceVersion)
 }
 
+// Edit runs change on the transaction's own copy of an object, and writes the copy if it changed. It returns the object after that.
+func Edit[T proto.Message](t *state.Tx, name string, change func(T) error) (T, error) {
+	old, err := Named[T](t, name, "", "")
+	if err != nil {
+		return old, err
+	}
+	now := proto.CloneOf(old)
+	if err := change(now); err != nil || proto.Equal(old, now) {
+		return old, err
+	}
+	t.Put(now)
+	return now, nil
+}
+
 // MustBe returns an error if the object's uid or resourceVersion differs from the given one. Empty ones are not compared.
 func MustBe(m proto.Message, uid, resourceVersion string) error {
 	meta := api.Meta(m)

@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"cmp"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -104,20 +106,9 @@ func newProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Or
 	if err := MovePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonCreated, "accepted "+by); err != nil {
 		return nil, err
 	}
-	SetCondition(t, p, &carav1.Condition{
-		Type: api.CondScheduled, Status: api.StatusFalse, Reason: api.ReasonWaiting, Message: "waiting for the scheduler",
-	})
+	SetCondition(t, p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: api.ReasonWaiting, Message: "waiting for the scheduler"})
 	KeepRevision(t, p, "")
-	if err := useBlobs(t, p); err != nil {
-		return nil, err
-	}
-	if err := useVolumes(t, p); err != nil {
-		return nil, err
-	}
-	if err := claimPorts(t, nil, p); err != nil {
-		return nil, err
-	}
-	return p, claimHosts(t, nil, p)
+	return p, cmp.Or(useBlobs(t, p), useVolumes(t, p), claimPorts(t, nil, p), claimHosts(t, nil, p))
 }
 
 // ChangeSpec gives a project a new spec. A running project is updated in place. p is the transaction's own copy of old.
@@ -125,17 +116,11 @@ func ChangeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, w
 	p.Spec = proto.CloneOf(spec)
 	p.Metadata.Generation++
 	Derive(t, p)
-	if err := useBlobs(t, p); err != nil {
-		return err
-	}
-	if err := useVolumes(t, p); err != nil {
+	if err := cmp.Or(useBlobs(t, p), useVolumes(t, p)); err != nil {
 		return err
 	}
 	endMoveOfOtherData(t, p, "the volumes of the project changed: "+what)
-	if err := claimHosts(t, old, p); err != nil {
-		return err
-	}
-	if err := claimPorts(t, old, p); err != nil {
+	if err := cmp.Or(claimHosts(t, old, p), claimPorts(t, old, p)); err != nil {
 		return err
 	}
 	dropUnused(t, old, spec, "changed")

@@ -154,7 +154,7 @@ func DeleteAgain(t *state.Tx, gone *carav1.Volume) {
 // label. At other times somebody else has made it: it belongs to nobody who could get it by a project's name, until an administrator
 // releases it.
 func AdoptVolume(t *state.Tx, node string, h *carav1.HeldVolume, restored bool) {
-	siblings, _ := state.List[*carav1.Volume](t.Seen, api.VolumeName(h.GetProject(), ""), "")
+	siblings := state.List[*carav1.Volume](t.Seen, api.VolumeName(h.GetProject(), ""))
 	if slices.ContainsFunc(siblings, func(v *carav1.Volume) bool { return v.GetMetadata().GetUid() == h.GetUid() }) {
 		return // another node has it
 	}

@@ -99,17 +99,15 @@ func Get[T proto.Message](r Reader, name string) (T, bool) {
 	return zero, false
 }
 
-// List returns the objects of a kind whose names begin with prefix and sort after the name after, sorted by name, shared
-// and immutable, and the revision of the view.
-func List[T proto.Message](r Reader, prefix, after string) ([]T, int64) {
-	v := r.View()
-	t := v.tables[KindOf[T]()]
+// List returns the objects of a kind whose names begin with prefix, sorted by name, shared and immutable.
+func List[T proto.Message](r Reader, prefix string) []T {
+	t := r.View().tables[KindOf[T]()]
 	out := make([]T, 0, t.sizeHint(prefix, 0))
-	t.ascend(prefix, after, func(e *Entry) bool {
+	t.ascend(prefix, "", func(e *Entry) bool {
 		out = append(out, e.Message().(T))
 		return true
 	})
-	return out, v.Rev
+	return out
 }
 
 // Page returns one page of a list: at most limit objects (0: all) with names after token that match, and the token for the

@@ -17,8 +17,7 @@ func (d Conditions) ingressReady() keptCondition {
 	return keptCondition{
 		kind: api.CondIngressReady, can: canLackIngress, also: d.alsoIngress, record: recordIngress,
 		of: func(r state.Reader, p *carav1.Project) *carav1.Condition {
-			nodes, _ := state.List[*carav1.Node](r, "", "")
-			return api.IngressCondition(p, d.DB.Hosts.Template, nodes, func(secret string) string {
+			return api.IngressCondition(p, d.DB.Hosts.Template, state.List[*carav1.Node](r, ""), func(secret string) string {
 				_, problem := rules.PasswordList(r, d.DB.Vault, secret)
 				return problem
 			})
@@ -84,4 +83,58 @@ func (d *Dispatcher) introduce(ctx context.Context, node string, capabilities []
 		t.Put(next)
 		return nil
 	}))
+}
+
+// portsReady is the condition PortsReady.
+func (d Conditions) portsReady() keptCondition {
+	return keptCondition{
+		kind: api.CondPortsReady, can: hasPorts, also: d.alsoPorts, record: recordPorts,
+		of: func(r state.Reader, p *carav1.Project) *carav1.Condition {
+			return api.PortsCondition(p, state.List[*carav1.Node](r, ""))
+		},
+	}
+}
+
+func hasPorts(p *carav1.Project) bool { return len(p.GetSpec().GetPorts()) > 0 }
+
+func (d Conditions) alsoPorts(ch *state.Change) []string {
+	if ch.Kind == api.KindNode && !samePorts(ch.Old, ch.New) {
+		return projectsWithPorts(d.DB.Cache)
+	}
+	return nil
+}
+
+// samePorts reports whether a change of a node does not matter to ports.
+func samePorts(before, after proto.Message) bool {
+	part := func(m proto.Message) *carav1.NodeStatus {
+		n, ok := m.(*carav1.Node)
+		if !ok {
+			return &carav1.NodeStatus{}
+		}
+		st := n.GetStatus()
+		return &carav1.NodeStatus{State: st.GetState(), Ports: st.GetPorts(), Info: &carav1.NodeInfo{PortOffer: st.GetInfo().GetPortOffer()}}
+	}
+	return proto.Equal(part(before), part(after))
+}
+
+// projectsWithPorts returns the projects that have claimed ports, sorted.
+func projectsWithPorts(r state.Reader) []string {
+	var names []string
+	for _, c := range state.List[*carav1.PortClaim](r, "") {
+		names = append(names, c.GetProject())
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// recordPorts records an event for a condition that people may have to act on, and for its end.
+func recordPorts(t *state.Tx, p *carav1.Project, c *carav1.Condition) {
+	had := api.FindCondition(p.GetStatus().GetConditions(), api.CondPortsReady)
+	switch reason := c.GetReason(); {
+	case c == nil, reason == had.GetReason() && c.GetMessage() == had.GetMessage():
+	case reason == api.ReasonPortNotOffered, reason == api.ReasonPortNotOpen:
+		rules.RecordEvent(t, rules.RefTo(p), api.EventWarning, api.Reason(reason), c.GetMessage())
+	case c.GetStatus() == api.StatusTrue && had.GetStatus() != api.StatusTrue:
+		rules.RecordEvent(t, rules.RefTo(p), api.EventNormal, api.ReasonPortsOpen, c.GetMessage())
+	}
 }
