@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,8 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/caravanserai/cara/cmd/internal/program"
+	"github.com/caravanserai/cara/internal/garbage"
 )
 
 var version = "dev" // set by the linker
@@ -37,7 +40,7 @@ func newCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return cfg.Run(cmd.Context())
+			return run(cmd.Context(), cfg)
 		},
 	}
 	f.log.Add(cmd)
@@ -63,6 +66,16 @@ func newCommand() *cobra.Command {
 	cmd.AddCommand(newDevCommand(f), newMigrateCommand(f), newRecoverCommand(f))
 	cmd.AddCommand(program.Hidden()...) // for the agent of dev
 	return cmd
+}
+
+// run runs the server until ctx ends or a part of it fails.
+func run(ctx context.Context, cfg *program.ServerConfig) error {
+	ctx, stop := context.WithCancel(ctx)
+	var pace errgroup.Group
+	pace.Go(func() error { return garbage.Run(ctx, garbage.Server) })
+	err := cfg.Run(ctx)
+	stop()
+	return errors.Join(err, pace.Wait())
 }
 
 // addStore adds the flags about where the state is kept.

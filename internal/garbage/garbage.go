@@ -1,10 +1,10 @@
-// Package garbage sets how often the garbage collector runs in a program that is busy. It belongs to no step of a push; the agent uses it
-// for its ingress.
+// Package garbage sets how often the garbage collector runs. It belongs to no step of a push; the agent uses it for its ingress, the
+// server for the state that it keeps in memory.
 //
-// Go collects when the memory in use has doubled. The agent uses a few MiB, so under load it would collect dozens of times a second, and
-// spend a sixth of its time on that. With many connections it uses hundreds of MiB, and twice that would be a lot.
+// Go collects when the memory in use has doubled. A program that uses a few MiB and is busy would collect dozens of times a second, and
+// spend a sixth of its time on that. One that uses hundreds of MiB would keep twice that, even at rest.
 //
-// Invariants: a program that is idle collects as Go does, so its memory does not grow. A pace that the operator has chosen (GOGC) stays.
+// Invariants: a program that is idle gets no more memory than Go gives it. A pace that the operator has chosen (GOGC) stays.
 package garbage
 
 import (
@@ -16,53 +16,117 @@ import (
 
 const (
 	standard = 100 // Go's own percentage
-	most     = 400
-	least    = 70
-	room     = 16 << 20 // memory that a busy program may allocate between two collections, in bytes
 
 	look  = time.Second
 	quiet = 10 // looks without a collection after which a program is idle
 )
 
-// percent returns by how much the memory in use may grow until the next collection, in percent. live is the memory in use, in bytes.
-func percent(live uint64, busy bool) int {
+// Heap is what a Pace decides on.
+type Heap struct {
+	Live uint64 // memory in use after the last collection, in bytes
+	Rate uint64 // bytes allocated in a second: now, or on average over the last seconds if that is more
+	Busy bool   // false if there was no collection for some seconds
+}
+
+// Pace returns by how much the memory in use may grow until the next collection, in percent.
+type Pace func(Heap) int
+
+// Agent is the pace of a program that uses little memory: while it is busy, it may allocate 16 MiB between two collections.
+func Agent(h Heap) int {
+	const (
+		room  = 16 << 20
+		most  = 400
+		least = 70
+	)
 	p := standard
-	if live > 0 {
-		p = int(min(most, max(least, room*100/live)))
+	if h.Live > 0 {
+		p = int(min(most, max(least, room*100/h.Live)))
 	}
-	if !busy {
+	if !h.Busy {
+		p = min(p, standard)
+	}
+	return p
+}
+
+// Server is the pace of a program that may have much in memory, and changes little of it most of the time. At rest it collects when
+// the memory in use has grown by a tenth, but not more often than every 20 seconds, so that the collections cost little. The more it
+// allocates, the closer it comes to Go's own pace. A busy server that uses little memory may allocate 64 MiB between two collections.
+func Server(h Heap) int {
+	const (
+		between = 20 // seconds
+		room    = 64 << 20
+		tight   = 8 << 20 // a smaller server gains nothing
+		most    = 400
+	)
+	if h.Live == 0 {
+		return standard
+	}
+	grow := min(between*h.Rate, max(room, h.Live))
+	grow = max(grow, tight, h.Live/10)
+	p := int(min(most, grow*100/h.Live))
+	if !h.Busy {
 		p = min(p, standard)
 	}
 	return p
 }
 
 // Run sets the pace until ctx ends, and returns nil. Only one Run can be active in a process.
-func Run(ctx context.Context) error {
+func Run(ctx context.Context, pace Pace) error {
 	set := debug.SetGCPercent(standard)
 	if set != standard {
 		debug.SetGCPercent(set) // the operator's
 		return nil
 	}
 	defer func() { debug.SetGCPercent(standard) }()
-	samples := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/live:bytes"}}
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	seen, still := uint64(0), quiet
+	m := newMeter()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		metrics.Read(samples)
-		if cycles := samples[0].Value.Uint64(); cycles != seen {
-			seen, still = cycles, 0
-		} else {
-			still++
-		}
-		if next := percent(samples[1].Value.Uint64(), still < quiet); next != set {
+		if next := pace(m.look()); differs(next, set) {
 			debug.SetGCPercent(next)
 			set = next
 		}
 	}
+}
+
+// differs reports whether a new percentage is worth a change, which stops all goroutines for a moment.
+func differs(next, set int) bool {
+	return next > set+set/8 || next < set-set/8 || (next == standard && set != standard)
+}
+
+// meter observes the heap.
+type meter struct {
+	samples   []metrics.Sample
+	cycles    uint64 // collections until the last look
+	allocated uint64 // bytes until the last look
+	rate      uint64
+	still     int // looks since the last collection
+}
+
+func newMeter() *meter {
+	m := &meter{still: quiet, samples: []metrics.Sample{
+		{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"},
+	}}
+	metrics.Read(m.samples)
+	m.allocated = m.samples[2].Value.Uint64()
+	return m
+}
+
+// look is called once in a second.
+func (m *meter) look() Heap {
+	metrics.Read(m.samples)
+	cycles, live, allocated := m.samples[0].Value.Uint64(), m.samples[1].Value.Uint64(), m.samples[2].Value.Uint64()
+	now := allocated - m.allocated
+	m.allocated, m.rate = allocated, max(now, (3*m.rate+now)/4)
+	if cycles != m.cycles {
+		m.cycles, m.still = cycles, 0
+	} else {
+		m.still++
+	}
+	return Heap{Live: live, Rate: m.rate, Busy: m.still < quiet}
 }

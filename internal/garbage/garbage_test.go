@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestPercent(t *testing.T) {
+func TestAgent(t *testing.T) {
 	for name, c := range map[string]struct {
 		live uint64
 		busy bool
@@ -23,9 +23,53 @@ func TestPercent(t *testing.T) {
 		"idle and small: as Go has it": {5 << 20, false, 100},
 		"idle and large":               {300 << 20, false, 70},
 	} {
-		if got := percent(c.live, c.busy); got != c.want {
+		if got := Agent(Heap{Live: c.live, Busy: c.busy}); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
+	}
+}
+
+func TestServer(t *testing.T) {
+	for name, c := range map[string]struct {
+		heap Heap
+		want int
+	}{
+		"before the first collection":               {Heap{Rate: 1 << 30, Busy: true}, 100},
+		"large, at rest":                            {Heap{Live: 1000 << 20, Rate: 1 << 20}, 10},
+		"large, some work: twenty seconds of it":    {Heap{Live: 1000 << 20, Rate: 20 << 20}, 40},
+		"large and busy: as Go has it":              {Heap{Live: 1000 << 20, Rate: 500 << 20, Busy: true}, 100},
+		"small, at rest: nearly as Go has it":       {Heap{Live: 10 << 20}, 80},
+		"small and busy":                            {Heap{Live: 32 << 20, Rate: 100 << 20, Busy: true}, 200},
+		"small, busy a moment ago: as Go has it":    {Heap{Live: 32 << 20, Rate: 100 << 20}, 100},
+		"tiny and busy":                             {Heap{Live: 1 << 20, Rate: 100 << 20, Busy: true}, 400},
+		"as large as the room, and busy":            {Heap{Live: 64 << 20, Rate: 100 << 20, Busy: true}, 100},
+		"large, at rest, but it has just collected": {Heap{Live: 1000 << 20, Rate: 1 << 20, Busy: true}, 10},
+	} {
+		if got := Server(c.heap); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+// TestRate: a burst counts at once, and is forgotten within seconds.
+func TestRate(t *testing.T) {
+	m := newMeter()
+	kept := make([]byte, 64<<20)
+	burst := m.look().Rate
+	runtime.KeepAlive(kept)
+	if burst < 64<<20 {
+		t.Fatalf("the rate is %d", burst)
+	}
+	last := burst
+	for range 30 {
+		h := m.look()
+		if h.Rate >= last {
+			t.Fatalf("the rate went from %d to %d", last, h.Rate)
+		}
+		last = h.Rate
+	}
+	if last > burst/10 {
+		t.Errorf("the rate is still %d of %d", last, burst)
 	}
 }
 
@@ -40,7 +84,7 @@ func TestRun(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		go func() { _ = Run(ctx) }()
+		go func() { _ = Run(ctx, Agent) }()
 		<-time.After(look / 2)
 		runtime.GC()
 		<-time.After(look)
@@ -64,7 +108,7 @@ func TestRun(t *testing.T) {
 // TestOperator: the pace that the operator has chosen stays.
 func TestOperator(t *testing.T) {
 	before := debug.SetGCPercent(250)
-	err := Run(t.Context())
+	err := Run(t.Context(), Agent)
 	if got := debug.SetGCPercent(before); err != nil || got != 250 {
 		t.Errorf("got %d, %v", got, err)
 	}

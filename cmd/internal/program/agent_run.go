@@ -128,7 +128,8 @@ func (n *assembly) addIngress(ctx context.Context) error {
 	}
 	n.cfg.Answering, n.cfg.PublicAddresses, n.cfg.PeersDigest = in.Answering, n.PublicAddresses, in.PeersDigest
 	n.cfg.IngressAddress, err = n.ingressAddress(on.Internal.Addr().String(), func() netip.Addr { return n.who.LocalIP(ctx) })
-	n.serve = append(n.serve, func(ctx context.Context) error { return in.Run(ctx, on) }, garbage.Run)
+	n.serve = append(n.serve, func(ctx context.Context) error { return in.Run(ctx, on) },
+		func(ctx context.Context) error { return garbage.Run(ctx, garbage.Agent) })
 	return err
 }
 
