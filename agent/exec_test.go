@@ -140,6 +140,15 @@ func (s *server) beatCount() int {
 
 func TestExecRefused(t *testing.T) {
 	f := newFaked(t)
+	refuses := func(refused string) {
+		f.engine.Fault(func(call string) error {
+			if call == refused {
+				return fmt.Errorf("%s: %w", call, engine.ErrUnavailable)
+			}
+			return nil
+		})
+	}
+	refuses("UnpauseContainer") // the agent would resume it before it is asked
 	for _, c := range f.up(t, services("web", "web")) {
 		if strings.HasSuffix(c.Name, ".b") {
 			f.engine.Edit(c.ID, func(c *engine.Container) { c.State = engine.StatePaused })
@@ -152,12 +161,7 @@ func TestExecRefused(t *testing.T) {
 			t.Errorf("service %s: %v", service, m)
 		}
 	}
-	f.engine.Fault(func(call string) error {
-		if call == "Start" {
-			return fmt.Errorf("start: %w", engine.ErrUnavailable)
-		}
-		return nil
-	})
+	refuses("Start")
 	f.open("down", execOf("a", false, "ls"))
 	if m := f.heard(t, "down", ended)[0]; codes.Code(m.GetCode()) != codes.Unavailable {
 		t.Errorf("an engine that does not answer: %v", m)
