@@ -61,13 +61,13 @@ func without(nodes []*Candidate, name string) []*Candidate {
 // lostSince returns when the wait for a lost node began: when it was lost, but not before one timeout after the scheduler
 // started, and not before the end of a period in which all nodes were lost.
 func (s *Scheduler) lostSince(n *carav1.Node) time.Time {
-	since := s.started.Add(s.cfg.HeartbeatTimeout)
-	c := api.FindCondition(n.GetStatus().GetConditions(), api.CondReady)
-	if at := c.GetLastTransitionTime(); at != nil && at.AsTime().After(since) {
-		since = at.AsTime()
-	}
+	since, name := s.started.Add(s.cfg.HeartbeatTimeout), n.GetMetadata().GetName()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.noteNode(name, n, time.Now())
+	if at := s.losses[name].at; at.After(since) {
+		since = at
+	}
 	if s.resumed.After(since) {
 		since = s.resumed
 	}

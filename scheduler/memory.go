@@ -21,6 +21,8 @@ type memory struct {
 	attempts map[string]attempt
 	restores map[string]attempt
 	asked    map[string]int64
+	// losses holds when each lost node was lost.
+	losses map[string]loss
 	// disrupted is true while all nodes are lost. resumed is when the first node returned after that.
 	disrupted bool
 	resumed   time.Time
@@ -29,6 +31,25 @@ type memory struct {
 func newMemory() memory {
 	return memory{
 		ledger: newLedger(), waiting: map[string]bool{}, attempts: map[string]attempt{}, restores: map[string]attempt{}, asked: map[string]int64{},
+		losses: map[string]loss{},
+	}
+}
+
+// loss is when a node was lost.
+type loss struct {
+	stored time.Time // as the server that noticed it wrote it, by its clock
+	at     time.Time // by this program's clock, which nobody can set
+}
+
+// noteNode records when a node was lost. It trusts the time of day only once, when it first sees that the node is lost: whoever sets the
+// clock later does not change how long ago that was.
+func (m *memory) noteNode(name string, n *carav1.Node, now time.Time) {
+	stored := lostAt(n)
+	switch {
+	case stored == nil:
+		delete(m.losses, name)
+	case !m.losses[name].stored.Equal(stored.AsTime()):
+		m.losses[name] = loss{stored.AsTime(), now.Add(-max(0, now.Sub(stored.AsTime())))}
 	}
 }
 

@@ -150,6 +150,7 @@ func (s *Scheduler) projectChanged(name string, c loop.Change) (room bool) {
 func (s *Scheduler) nodeChanged(name string, c loop.Change) {
 	n, _ := c.New.(*carav1.Node)
 	s.ledger.setNode(name, n)
+	s.noteNode(name, n, time.Now())
 	s.heardAgain(time.Now())
 	s.queue.Add(nodeKey(name))
 	for _, project := range s.ledger.projectsOn(name) {
