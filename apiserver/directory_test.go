@@ -8,9 +8,13 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/directory"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
+	"github.com/caravanserai/cara/store"
 )
 
 // registry is the directory of several servers in one process.
@@ -42,7 +46,7 @@ func (r *registry) add(id, address string) *member {
 	defer r.mu.Unlock()
 	r.servers[id] = &carav1.Server{Id: id, Address: address}
 	r.note("")
-	return &member{r, id}
+	return &member{registry: r, id: id}
 }
 
 // lose removes a server and all that it holds, as the end of its lease does.
@@ -63,7 +67,8 @@ func (r *registry) lose(id string) {
 // member is the registry as one server sees it.
 type member struct {
 	*registry
-	id string
+	id   string
+	late atomic.Bool // its copy of the holders shows none
 }
 
 var _ directory.Directory = (*member)(nil)
@@ -79,6 +84,9 @@ func (m *member) Servers() map[string]*carav1.Server {
 func (m *member) Holder(node string) (directory.Holder, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.late.Load() {
+		return directory.Holder{}, false
+	}
 	h, ok := m.holders[node]
 	return h, ok
 }
@@ -152,6 +160,22 @@ func (m *member) FreeServer(_ context.Context, server string) error {
 	return nil
 }
 
+// recordStore keeps the records of agents beside a store, as etcd does.
+type recordStore struct {
+	store.Store
+	r *registry
+}
+
+func (s recordStore) Commit(ctx context.Context, t store.Txn) (int64, error) {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	if t.Agent.Node != "" && s.r.holders[t.Agent.Node].Since != t.Agent.Modified {
+		return 0, store.ErrAgentMoved
+	}
+	t.Agent = store.AgentRecord{}
+	return s.Store.Commit(ctx, t)
+}
+
 // newServers starts several servers with one store and one identity, each with a listener of its own.
 func newServers(t *testing.T, ids ...string) (map[string]*cluster, *registry) {
 	t.Helper()
@@ -164,4 +188,33 @@ func newServers(t *testing.T, ids ...string) (map[string]*cluster, *registry) {
 		eventually(t, "the servers hear of each other", c.peers.HearsAll)
 	}
 	return all, r
+}
+
+// TestALateDirectoryLosesNoNode: a server that already has a node as Ready, and has not heard yet which server its agent has connected to, cannot
+// make it NotReady again.
+func TestALateDirectoryLosesNoNode(t *testing.T) {
+	all, _ := newServers(t, "a", "b")
+	a, b := all["a"], all["b"]
+	seen := a.cfg.Directory.(*member)
+	seen.late.Store(true)
+	agent := connectAgent(t, b.node(t, "n1"), "1")
+	agent.synced()
+	nodes := carav1.NewNodeServiceClient(a.admin(t))
+	var n1 *carav1.Node
+	eventually(t, "a knows the heartbeat of n1", func() bool {
+		n, err := nodes.GetNode(t.Context(), &carav1.GetRequest{Name: "n1"})
+		n1 = n
+		return err == nil && n.GetStatus().GetState() == api.NodeReady && n.GetStatus().GetLastHeartbeat() != nil
+	})
+	loop, err := a.Client("scheduler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheduler := carav1.NewNodeServiceClient(loop)
+	mark := &carav1.MarkNodeNotReadyRequest{Name: "n1", LastHeartbeat: n1.GetStatus().GetLastHeartbeat(), Message: "no heartbeat for 20s"}
+	_, err = scheduler.MarkNodeNotReady(t.Context(), mark)
+	testproblem.Want(t, err, codes.Aborted, "")
+	if n, err := nodes.GetNode(t.Context(), &carav1.GetRequest{Name: "n1"}); err != nil || n.GetStatus().GetState() != api.NodeReady {
+		t.Errorf("the node is %s, %v", n.GetStatus().GetState(), err)
+	}
 }

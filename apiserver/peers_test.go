@@ -43,7 +43,7 @@ func (c *cluster) another(t *testing.T, r *registry, id string, st store.Store) 
 	}
 	logs := &logBuffer{}
 	s, err := New(Config{
-		Store: st, Identity: own, Logger: slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Store: recordStore{st, r}, Identity: own, Logger: slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Hosts: c.cfg.Hosts, DrainTimeout: 5 * time.Second, Directory: r.add(id, inner.Addr().String()),
 		Now: func() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) },
 	})

@@ -10,9 +10,9 @@ const (
 	MaxValue = 512 << 10
 	// MaxOps is the maximum number of operations in one transaction.
 	MaxOps = 128
-	// MaxConditions is the maximum number of conditions in one transaction. A backend with several servers adds one of its own: the
-	// lease of the transaction.
-	MaxConditions = MaxOps - 1
+	// MaxConditions is the maximum number of conditions in one transaction. A backend with several servers adds those about its
+	// lease and its agent.
+	MaxConditions = MaxOps - 2
 	// MaxTxn is the maximum size of all keys and values in one transaction, in bytes.
 	MaxTxn = 1 << 20
 )

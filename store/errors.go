@@ -16,6 +16,8 @@ var (
 	ErrInvalid = errors.New("invalid request to the store")
 	// ErrLeaseLost means that the work of a transaction is another server's now. This one must stop it.
 	ErrLeaseLost = errors.New("this server has lost its lease, and another one may do this work now: nothing was written")
+	// ErrAgentMoved means that a transaction is about a node whose agent has connected to a server, or has left it, in the meantime.
+	ErrAgentMoved = errors.New("the agent of the node has connected, or has left, in the meantime: nothing was written")
 	// ErrClosed means that the store has been closed.
 	ErrClosed = errors.New("store is closed")
 )

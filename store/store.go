@@ -68,12 +68,20 @@ type Op struct {
 	Delete bool
 }
 
-// Txn applies all of Do if every condition in If holds and its server still has the Lease, otherwise nothing. Validate defines
-// what is valid.
+// AgentRecord says which server has the session of a node's agent, in a backend that several servers use. Modified is its revision, or
+// 0 if there is none. The zero value is no condition.
+type AgentRecord struct {
+	Node     string
+	Modified int64
+}
+
+// Txn applies all of Do if every condition in If holds, its server still has the Lease, and the record of the Agent has not changed,
+// otherwise nothing. Validate defines what is valid.
 type Txn struct {
 	If    []Condition
 	Do    []Op
-	Lease Lease // optional; a backend for one server has none
+	Lease Lease       // optional; a backend for one server has none
+	Agent AgentRecord // as Lease
 }
 
 // Store is the interface of a backend. All methods are safe for concurrent use. Callers test for the errors of this package
@@ -87,7 +95,8 @@ type Store interface {
 
 	// Commit applies t and returns its revision once it is durable. A transaction that only deletes keys that do not exist gets
 	// no revision, and Commit returns the newest one. If a condition does not hold, Commit returns a *ConflictError for the
-	// first such condition. If another server has the lease of t, it returns ErrLeaseLost. A malformed t is ErrInvalid.
+	// first such condition. If another server has the lease of t, it returns ErrLeaseLost, and if the agent of t has
+	// connected or left since, ErrAgentMoved. A malformed t is ErrInvalid.
 	//
 	// If ctx ends first, Commit returns its error without waiting, and the transaction may or may not be applied: read before a
 	// retry. The store keeps the slices of t for the watches, so nobody may change them after the call has begun.

@@ -19,7 +19,9 @@ type Directory interface {
 	// be empty: then others cannot reach that server.
 	Servers() map[string]*carav1.Server
 
-	// Holder returns which server has the newest session of a node's agent; ok is false if none has.
+	// Holder returns which server has the newest session of a node's agent; ok is false if none has. It may be older than the objects
+	// that this server has: a write that depends on it has the record as a condition, see store.Txn. Since is that of the record,
+	// also if it is about a server that does not run, and 0 if there is none.
 	Holder(node string) (h Holder, ok bool)
 
 	// Follow calls changed with the names of nodes whose Holder may have changed, and with nil when Servers may have. It
@@ -46,5 +48,5 @@ type Directory interface {
 type Holder struct {
 	Server   string // its ID
 	Instance string // of the agent: see the rule of taken-over sessions in package dispatch
-	Since    int64  // increases with each Hold of the cluster
+	Since    int64  // the revision of the record, increases with each Hold of the cluster
 }

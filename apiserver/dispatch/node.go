@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/store"
 )
 
 // DeleteNode removes a node that has no projects, and its certificates. An agent that still runs there has no access until
@@ -73,7 +74,9 @@ func errHeard(node string) error {
 	return api.Conflict("node %q was heard of since: it stays as it is", node)
 }
 
-// markNotReady makes a node NotReady and releases what it holds. still returns an error if the node is heard of.
+// markNotReady makes a node NotReady and releases what it holds. still returns an error if the node is heard of. What the directory says may
+// be older than the node, which has become Ready because its agent has just connected to another server. So the write requires that the
+// agent's record is the one of the directory.
 func (h Holders) markNotReady(ctx context.Context, name, message string, still func() error) (*carav1.Node, error) {
 	var out *carav1.Node
 	err := h.DB.Transact(ctx, func(t *state.Tx) error {
@@ -84,6 +87,10 @@ func (h Holders) markNotReady(ctx context.Context, name, message string, still f
 		out = n
 		if n.GetStatus().GetState() == api.NodeNotReady {
 			return nil
+		}
+		if h.Directory != nil { // before still asks it
+			holder, _ := h.Directory.Holder(name)
+			t.Agent = store.AgentRecord{Node: name, Modified: holder.Since}
 		}
 		if err := still(); err != nil {
 			return err

@@ -36,6 +36,8 @@ func TestBatchJoins(t *testing.T) {
 		t.Put(&carav1.Node{Metadata: &carav1.ObjectMeta{Name: name, Uid: strings.Repeat("x", store.MaxTxn/2)}})
 		return t
 	}
+	aboutAgent := change(nil, names("b", 1))
+	aboutAgent.Agent.Node = "n1"
 	for name, tt := range map[string]struct {
 		first, second *Tx
 		joins         bool
@@ -50,6 +52,7 @@ func TestBatchJoins(t *testing.T) {
 		"as many conditions as fit":        {change(names("r", store.MaxConditions), names("a", 1)), change(names("r", 2), names("b", 1)), true},
 		"too many conditions":              {change(names("r", store.MaxConditions), names("a", 1)), change(names("s", 1), names("b", 1)), false},
 		"too large":                        {large("a"), large("b"), false},
+		"the second depends on an agent":   {change(nil, names("a", 1)), aboutAgent, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b batch

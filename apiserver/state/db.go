@@ -161,6 +161,8 @@ func StoreError(err error) error {
 		return err
 	case errors.Is(err, store.ErrLeaseLost):
 		return api.Unavailable("%v", err)
+	case errors.Is(err, store.ErrAgentMoved):
+		return api.Conflict("%v", err)
 	case errors.Is(err, store.ErrInvalid):
 		return api.BadRequest("%v", err)
 	default:

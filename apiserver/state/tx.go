@@ -22,6 +22,9 @@ type Tx struct {
 	DryRun bool
 	// Lease is what the commit requires, if the change belongs to work that one server at a time does.
 	Lease store.Lease
+	// Agent is what the commit requires, if the change says something about a node's agent. What this server knows of that may be
+	// older than the objects that it has.
+	Agent store.AgentRecord
 
 	Seen   *View
 	reads  map[string]int64 // key -> revision; 0 if the object did not exist
@@ -39,7 +42,7 @@ func (t *Tx) WritesSoFar() int { return len(t.order) }
 
 // Commit stores the writes and returns their revision.
 func (t *Tx) Commit(ctx context.Context, to store.Store) (int64, error) {
-	txn := store.Txn{If: make([]store.Condition, 0, len(t.reads)), Do: make([]store.Op, 0, len(t.order)), Lease: t.Lease}
+	txn := store.Txn{If: make([]store.Condition, 0, len(t.reads)), Do: make([]store.Op, 0, len(t.order)), Lease: t.Lease, Agent: t.Agent}
 	for key, rev := range t.reads {
 		txn.If = append(txn.If, store.Condition{Key: key, Modified: rev})
 	}

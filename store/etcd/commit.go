@@ -48,14 +48,17 @@ type attempt struct {
 	keys keys
 }
 
-// conditions returns those of the transaction, and that the store still has the lease.
+// conditions returns those of the transaction, that the store still has the lease, and that the agent is still where it was.
 func (a attempt) conditions() []clientv3.Cmp {
-	out := make([]clientv3.Cmp, 0, len(a.If)+1)
+	out := make([]clientv3.Cmp, 0, len(a.If)+2)
 	for _, c := range a.If {
 		out = append(out, clientv3.Compare(clientv3.ModRevision(a.keys.object(c.Key)), "=", c.Modified))
 	}
 	if a.Lease.Name != "" {
 		out = append(out, holds(a.keys, a.Lease))
+	}
+	if a.Agent.Node != "" {
+		out = append(out, clientv3.Compare(clientv3.ModRevision(a.keys.node(a.Agent.Node)), "=", a.Agent.Modified))
 	}
 	return out
 }
@@ -84,7 +87,7 @@ func (a attempt) lookups() []clientv3.Op {
 	return out
 }
 
-// conflict returns ErrLeaseLost, or an error for the first condition that did not hold.
+// conflict returns ErrLeaseLost, an error for the first condition that did not hold, or ErrAgentMoved.
 func (a attempt) conflict(answer *clientv3.TxnResponse) error {
 	if a.Lease.Name != "" {
 		if firstKV(answer.Responses[len(a.If)].GetResponseRange().Kvs).GetCreateRevision() != a.Lease.Created {
@@ -95,6 +98,9 @@ func (a attempt) conflict(answer *clientv3.TxnResponse) error {
 		if have := firstKV(answer.Responses[i].GetResponseRange().Kvs).GetModRevision(); have != c.Modified {
 			return &store.ConflictError{Key: c.Key, Want: c.Modified, Have: have}
 		}
+	}
+	if a.Agent.Node != "" {
+		return store.ErrAgentMoved
 	}
 	return errors.New("etcd refused a transaction whose conditions all hold: report this")
 }

@@ -129,7 +129,7 @@ func (d *Directory) Servers() map[string][]byte {
 }
 
 // Holder returns which server has the newest session of a node's agent. The two keys of a server that comes or goes are not seen at
-// the same moment; what a server holds counts while it runs.
+// the same moment; what a server holds counts while it runs. Since is that of the record in any case.
 func (d *Directory) Holder(node string) (Held, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

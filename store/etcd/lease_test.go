@@ -180,10 +180,10 @@ func TestAcquireEnds(t *testing.T) {
 	}
 }
 
-// TestTheLargestTransactionUnderALease: etcd limits the conditions of a transaction, and a lease is a condition, too.
+// TestTheLargestTransactionUnderALease: etcd limits the conditions of a transaction, and a lease and an agent are conditions, too.
 func TestTheLargestTransactionUnderALease(t *testing.T) {
 	s := openTest(t, testetcd.Start(t, testetcd.Config{}), Config{})
-	txn := store.Txn{Lease: acquire(t, s, "work", "1").Lease}
+	txn := store.Txn{Lease: acquire(t, s, "work", "1").Lease, Agent: store.AgentRecord{Node: "n1"}}
 	for i := range store.MaxOps {
 		txn.Do = append(txn.Do, store.Op{Key: fmt.Sprintf("k%d", i), Value: []byte("v")})
 	}

@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/caravanserai/cara/internal/test/testetcd"
+	"github.com/caravanserai/cara/store"
 )
 
 // join announces a server in the directory of a prefix.
@@ -159,6 +160,42 @@ func TestHoldIsInTheLog(t *testing.T) {
 		if change.Revision != want {
 			t.Errorf("revision %d, want %d", change.Revision, want)
 		}
+	}
+}
+
+// TestTheAgentOfATransaction: what a server says about a node is not written if its agent has connected to a server since, also if the server
+// has not heard of it.
+func TestTheAgentOfATransaction(t *testing.T) {
+	c := testetcd.Start(t, testetcd.Config{})
+	one, two := join(t, c, "1"), join(t, c, "2")
+	about := func(revision int64) error {
+		txn := put("a", 1)
+		txn.Agent = store.AgentRecord{Node: "n1", Modified: revision}
+		_, err := one.Commit(t.Context(), txn)
+		return err
+	}
+	must(t, about(0))
+	first, err := two.Hold(t.Context(), "n1", "a")
+	must(t, err)
+	if err := about(0); !errors.Is(err, store.ErrAgentMoved) {
+		t.Errorf("the agent has connected: %v", err)
+	}
+	must(t, about(first))
+	second, err := two.Hold(t.Context(), "n1", "b")
+	must(t, err)
+	if err := about(first); !errors.Is(err, store.ErrAgentMoved) {
+		t.Errorf("the agent has connected again: %v", err)
+	}
+	knows(t, one, []string{"1", "2"}, map[string]string{"n1": "2/b"})
+	must(t, one.FreeServer(t.Context(), "2"))
+	if err := about(second); !errors.Is(err, store.ErrAgentMoved) {
+		t.Errorf("the record has ended with its server: %v", err)
+	}
+	must(t, about(0))
+	conflict := put("a", 1)
+	conflict.If, conflict.Agent = []store.Condition{{Key: "a"}}, store.AgentRecord{Node: "n1", Modified: second}
+	if _, err := one.Commit(t.Context(), conflict); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("an object has changed, too: %v", err)
 	}
 }
 

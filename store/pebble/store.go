@@ -133,8 +133,8 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
 	if err := t.Validate(); err != nil {
 		return 0, err
 	}
-	if t.Lease != (store.Lease{}) {
-		return 0, fmt.Errorf("%w: a transaction with the lease %q on a store that has one server", store.ErrInvalid, t.Lease.Name)
+	if t.Lease != (store.Lease{}) || t.Agent != (store.AgentRecord{}) {
+		return 0, fmt.Errorf("%w: a transaction with the lease %q and the agent %q on a store that has one server", store.ErrInvalid, t.Lease.Name, t.Agent.Node)
 	}
 	return s.submit(ctx, &request{txn: t, done: make(chan outcome, 1)})
 }
