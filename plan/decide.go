@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -29,12 +30,10 @@ func decide(p *Plan, r *Row, in Input) Step {
 	switch owner := r.owner(); {
 	case owner == Owner(p.Source):
 		return decideOwned(p, r, in)
-	case owner == "":
-		return decideUnowned(p, r, in)
 	case strings.HasPrefix(owner, api.PrefixSource):
 		return decideForeign(p, r, in.Now)
 	default:
-		return decideMadeByHand(p, r, in)
+		return decideOthers(p, r, in)
 	}
 }
 
@@ -120,22 +119,17 @@ func stalled(r *Row, now time.Time) bool {
 	return recent >= breakerLimit
 }
 
-// decideUnowned handles a project without an owner, for example of a deleted source.
-func decideUnowned(p *Plan, r *Row, in Input) Step {
-	if Adopts("", AdoptPolicy(in.Source)) {
-		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: api.ReasonUnowned})
+// decideOthers handles a project that a person owns, or nobody, as after the deletion of its source.
+func decideOthers(p *Plan, r *Row, in Input) Step {
+	reason, whose, policy := api.ReasonAdoptAlways, "belongs to "+r.owner(), api.AdoptAlways
+	if r.owner() == "" {
+		reason, whose, policy = api.ReasonUnowned, "nobody owns it", api.AdoptIfUnowned
 	}
-	return keep(r, api.ClaimAdoptionRequired, api.ClaimAdoptionRequired, fmt.Sprintf("project %s exists and nobody owns it; "+
-		"`caractrl adopt %s`, set adopt: IfUnowned in the source, or delete the project", r.Name, r.Name))
-}
-
-// decideMadeByHand handles a project that a person owns.
-func decideMadeByHand(p *Plan, r *Row, in Input) Step {
 	if Adopts(r.owner(), AdoptPolicy(in.Source)) {
-		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: api.ReasonAdoptAlways})
+		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: reason})
 	}
-	return keep(r, api.ClaimAdoptionRequired, api.ClaimAdoptionRequired, fmt.Sprintf("project %s exists and belongs to %s; "+
-		"`caractrl adopt %s`, set adopt: Always in the source, or delete the project", r.Name, r.owner(), r.Name))
+	return keep(r, api.ClaimAdoptionRequired, api.ClaimAdoptionRequired, fmt.Sprintf("project %s exists and %s; "+
+		"`caractrl adopt %s`, set adopt: %s in the source, or delete the project", r.Name, whose, r.Name, policy))
 }
 
 // decideForeign handles a project of another source: the first owner keeps it until it releases it.
@@ -182,10 +176,7 @@ func keep(r *Row, reason, state, message string) Step {
 
 // AdoptPolicy returns a source's policy for existing projects: its spec's adopt, or the default.
 func AdoptPolicy(s *carav1.Source) string {
-	if a := s.GetSpec().GetAdopt(); a != "" {
-		return a
-	}
-	return api.AdoptIfUnowned
+	return cmp.Or(s.GetSpec().GetAdopt(), api.AdoptIfUnowned)
 }
 
 // gitWould describes what git would change without the override.

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -30,10 +31,7 @@ func (s *Step) ClaimStatus(res Outcome, now time.Time) *carav1.ClaimStatus {
 		return nil
 	}
 	old := s.Row.Status
-	next := &carav1.ClaimStatus{}
-	if old != nil {
-		next = proto.CloneOf(old)
-	}
+	next := cmp.Or(proto.CloneOf(old), &carav1.ClaimStatus{})
 	next.State, next.Message = res.State, Bounded(res.Message)
 	switch {
 	case s.Reason == api.ReasonInventory:

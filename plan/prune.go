@@ -172,7 +172,7 @@ func FileErrors(s *carav1.Snapshot, n int) string {
 // pruneLimit returns how many of the owned projects one reconciliation may delete.
 func pruneLimit(spec *carav1.SourceSpec, owned int) int {
 	percent := api.DefaultPruneLimit
-	if spec.GetPruneLimit() != 0 || (spec != nil && spec.PruneLimit != nil) {
+	if spec != nil && spec.PruneLimit != nil {
 		percent = int(spec.GetPruneLimit())
 	}
 	return max(pruneFloor, owned*percent/100)
@@ -196,21 +196,18 @@ func (v *Verdict) steps() []Step {
 		}
 		steps = append(steps, keep(r, api.ClaimPruneBlocked, api.ClaimPruneBlocked, strings.Join(v.Reasons, "; ")))
 	}
-	for _, s := range v.Spared {
-		steps = append(steps, s.step())
+	for i := range v.Spared {
+		s := &v.Spared[i]
+		step := keep(&s.row, s.Reason, "", s.Message)
+		switch s.Reason {
+		case api.ReasonSettled:
+			step.Action = Forget
+		case api.ClaimOverridden:
+			step.State = api.ClaimOverridden
+		case api.ReasonInventory:
+			step.State = api.ClaimApplied
+		}
+		steps = append(steps, step)
 	}
 	return steps
-}
-
-func (s Spared) step() Step {
-	step := keep(&s.row, s.Reason, "", s.Message)
-	switch s.Reason {
-	case api.ReasonSettled:
-		step.Action = Forget
-	case api.ClaimOverridden:
-		step.State = api.ClaimOverridden
-	case api.ReasonInventory:
-		step.State = api.ClaimApplied
-	}
-	return step
 }

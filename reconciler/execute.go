@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -126,15 +127,17 @@ func (e *executor) batches() (groups [][][]int) {
 }
 
 func (e *executor) applyAll(ctx context.Context, batches [][]int) {
+	inParallel(batches, func(_ int, batch []int) { e.applyBatch(ctx, batch) })
+}
+
+// inParallel calls work for each item, for some at the same time. Failures are recorded per step.
+func inParallel[T any](items []T, work func(i int, item T)) {
 	var group errgroup.Group
 	group.SetLimit(inFlight)
-	for _, batch := range batches {
-		group.Go(func() error {
-			e.applyBatch(ctx, batch)
-			return nil
-		})
+	for i, item := range items {
+		group.Go(func() error { work(i, item); return nil })
 	}
-	_ = group.Wait() // failures are recorded per step
+	_ = group.Wait() // work returns no error
 }
 
 // applyBatch sends some steps in one request. If the server rejects the whole request, applyBatch sends it again in halves,
@@ -202,10 +205,7 @@ func (e *executor) took(step int, res *carav1.ApplyResult) {
 	}
 	s, out := &e.todo.Steps[step], &e.done.results[step]
 	out.Wrote = res.Action != api.ApplyUnchanged
-	out.UID = res.Uid
-	if out.UID == "" {
-		out.UID = s.UID
-	}
+	out.UID = cmp.Or(res.Uid, s.UID)
 	if rev, ok := api.ParseRevision(res.ResourceVersion); ok && out.Wrote {
 		e.seen = max(e.seen, rev)
 	}
@@ -215,10 +215,7 @@ func (e *executor) took(step int, res *carav1.ApplyResult) {
 // refuse records that the server rejected one step. e.mu is held.
 func (e *executor) refuse(step int, problem *carav1.Problem) {
 	s, out := &e.todo.Steps[step], &e.done.results[step]
-	out.State, out.Message, out.failed = api.ClaimRefused, problem.GetDetail(), true
-	if out.Message == "" {
-		out.Message = "refused: " + problem.GetTitle()
-	}
+	out.State, out.Message, out.failed = api.ClaimRefused, cmp.Or(problem.GetDetail(), "refused: "+problem.GetTitle()), true
 	switch problem.GetTitle() { // the server knows something newer than this plan
 	case api.TitleOwned:
 		out.State = api.ClaimConflict
@@ -241,18 +238,11 @@ func (e *executor) memory(project string) *plan.Memory {
 
 // deleteAll starts the deletions that the gate allowed. The server checks uid and owner again.
 func (e *executor) deleteAll(ctx context.Context) {
-	var group errgroup.Group
-	group.SetLimit(inFlight)
-	for i, s := range e.todo.Steps {
-		if s.Action != plan.Delete {
-			continue
-		}
-		group.Go(func() error {
+	inParallel(e.todo.Steps, func(i int, s plan.Step) {
+		if s.Action == plan.Delete {
 			e.delete(ctx, s, &e.done.results[i])
-			return nil
-		})
-	}
-	_ = group.Wait() // failures are recorded per step
+		}
+	})
 }
 
 // delete carries out one deletion.

@@ -262,8 +262,7 @@ func (x *index) Tombstone(project string) *carav1.Tombstone { return x.tombstone
 
 func (x *index) row(source, project string, claim *carav1.Claim, m *plan.Memory) plan.Row {
 	r := plan.NewRow(x, source, project)
-	r.Memory = m
-	r.Status = x.status(claim)
+	r.Memory, r.Status = m, x.status(claim)
 	return r
 }
 

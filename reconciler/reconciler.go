@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,12 +74,7 @@ type sourceMemory struct {
 
 // New returns a Reconciler. It does nothing until Run.
 func New(cfg Config) *Reconciler {
-	if cfg.Workers == 0 {
-		cfg.Workers = 4
-	}
-	if cfg.Resync == 0 {
-		cfg.Resync = 5 * time.Minute
-	}
+	cfg.Workers, cfg.Resync = cmp.Or(cfg.Workers, 4), cmp.Or(cfg.Resync, 5*time.Minute)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

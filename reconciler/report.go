@@ -121,7 +121,8 @@ func events(in plan.Input, p *plan.Plan, done *outcome, req *carav1.UpdateSource
 	for _, c := range req.GetConditions() {
 		old := api.FindCondition(in.Source.GetStatus().GetConditions(), c.Type)
 		if c.Type != api.CondReady && c.Status == api.StatusTrue && old.GetStatus() != api.StatusTrue {
-			all = append(all, sourceEvent(in.Source, api.EventWarning, c.Type, c.Message))
+			about := &carav1.ObjectRef{Kind: api.KindSource, Name: in.Source.Metadata.Name, Uid: in.Source.Metadata.Uid}
+			all = append(all, &carav1.Event{Type: api.EventWarning, Reason: c.Type, Message: plan.Bounded(c.Message), Object: about})
 		}
 	}
 	return all
@@ -136,9 +137,7 @@ func stepEvent(source string, s *plan.Step, res *result) *carav1.Event {
 		return projectEvent(s, api.EventNormal, api.ReasonOverrideUndone, "the override ended and git's version was applied: "+plan.DiffText(s.Diff))
 	case res.State == "" || res.State == api.ClaimApplied || res.State == s.Row.Status.GetState():
 		return nil
-	case res.State == api.ClaimOverridden: // the server recorded it when the override was set
-		return nil
-	case res.State == api.ClaimPruneBlocked: // recorded once, for the source
+	case res.State == api.ClaimOverridden, res.State == api.ClaimPruneBlocked: // recorded when the override was set, or once for the source
 		return nil
 	}
 	typ := api.EventWarning
@@ -153,13 +152,6 @@ func projectEvent(s *plan.Step, typ, reason, message string) *carav1.Event {
 	return &carav1.Event{
 		Type: typ, Reason: reason, Message: plan.Bounded(message),
 		Object: &carav1.ObjectRef{Kind: api.KindProject, Name: s.Project, Uid: s.UID},
-	}
-}
-
-func sourceEvent(s *carav1.Source, typ, reason, message string) *carav1.Event {
-	return &carav1.Event{
-		Type: typ, Reason: reason, Message: plan.Bounded(message),
-		Object: &carav1.ObjectRef{Kind: api.KindSource, Name: s.Metadata.Name, Uid: s.Metadata.Uid},
 	}
 }
 

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -277,11 +278,7 @@ func notReady(in plan.Input, p *plan.Plan, done *outcome, t totals) (reason, mes
 
 // deletionText says what a deleted source is waiting for.
 func deletionText(in plan.Input, p *plan.Plan) string {
-	onDelete := in.Source.GetSpec().GetOnDelete()
-	if onDelete == "" {
-		onDelete = api.OnDeleteOrphan
-	}
-	text := "the source is being deleted, onDelete: " + onDelete
+	text := "the source is being deleted, onDelete: " + cmp.Or(in.Source.GetSpec().GetOnDelete(), api.OnDeleteOrphan)
 	var left []string
 	for i := range p.Steps {
 		if s := &p.Steps[i]; s.Reason == api.ReasonLeftToOther {

@@ -72,18 +72,8 @@ func check(cfg Config, db *pebbledb.DB) (int64, error) {
 	if err := closer.Close(); err != nil {
 		return 0, err
 	}
-	if err := checkFormat(db); err != nil {
-		return 0, err
-	}
-	revision, err := readCounter(db, metaRevision)
-	if err != nil {
-		return 0, err
-	}
-	compacted, err := readCounter(db, metaCompacted)
-	if err != nil {
-		return 0, err
-	}
-	return revision, checkLog(db, state{revision: revision, compacted: compacted})
+	st, err := readState(db)
+	return st.revision, err
 }
 
 // checkEmpty checks a database without a format key. Either the server was killed just after it created the database, or the

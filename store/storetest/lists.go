@@ -46,10 +46,7 @@ func testList(t *testing.T, s store.Store) {
 		{"after, behind the prefix", "a/", store.ListOptions{After: "b"}, nil, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			page, err := s.List(t.Context(), test.prefix, test.o)
-			if err != nil {
-				t.Fatal(err)
-			}
+			page := list(t, s, test.prefix, test.o)
 			if diff := cmp.Diff(test.want, keys(page)); diff != "" {
 				t.Errorf("keys (-want +got):\n%s", diff)
 			}
@@ -71,10 +68,7 @@ func testPages(t *testing.T, s store.Store) {
 		var got []string
 		o := store.ListOptions{Limit: limit}
 		for {
-			page, err := s.List(t.Context(), "p/", o)
-			if err != nil {
-				t.Fatal(err)
-			}
+			page := list(t, s, "p/", o)
 			got = append(got, keys(page)...)
 			if !page.More {
 				break
@@ -109,10 +103,7 @@ func testListRevision(t *testing.T, s store.Store) {
 	})
 	var last store.KV
 	for revision := int64(0); last.Key != numbered("token/", moves) && !t.Failed(); {
-		page, err := s.List(t.Context(), "token/", store.ListOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		page := list(t, s, "token/", store.ListOptions{})
 		if page.Revision < revision {
 			t.Fatalf("revision went back from %d to %d", revision, page.Revision)
 		}

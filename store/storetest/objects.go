@@ -51,9 +51,8 @@ func testBytes(t *testing.T, s store.Store) {
 	} {
 		expectGet(t, s, want)
 	}
-	page, err := s.List(t.Context(), "\xff", store.ListOptions{})
-	if err != nil || len(page.KVs) != 1 {
-		t.Fatalf("list of the highest prefix = %v, %v; want one object", page, err)
+	if page := list(t, s, "\xff", store.ListOptions{}); len(page.KVs) != 1 {
+		t.Fatalf("list of the highest prefix = %v; want one object", page)
 	}
 
 	commit(t, s, 2, put("empty", ""))
@@ -230,9 +229,8 @@ func testLarge(t *testing.T, s store.Store) {
 	if got, err := s.Commit(t.Context(), store.Txn{If: conditions, Do: ops}); err != nil || got != 1 {
 		t.Fatalf("commit = %d, %v", got, err)
 	}
-	page, err := s.List(t.Context(), "large/", store.ListOptions{})
-	if err != nil || len(page.KVs) != len(ops) || page.Revision != 1 {
-		t.Fatalf("list has %d objects at revision %d, %v; want %d at 1", len(page.KVs), page.Revision, err, len(ops))
+	if page := list(t, s, "large/", store.ListOptions{}); len(page.KVs) != len(ops) || page.Revision != 1 {
+		t.Fatalf("list has %d objects at revision %d; want %d at 1", len(page.KVs), page.Revision, len(ops))
 	}
 	got, err := watchUntil(t.Context(), s, 0, at(1))
 	if err != nil {

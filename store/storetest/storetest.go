@@ -94,14 +94,20 @@ func expectGone(t *testing.T, s store.Store, key string) {
 	}
 }
 
+// list returns a page of objects.
+func list(t *testing.T, s store.Store, prefix string, o store.ListOptions) store.Page {
+	t.Helper()
+	page, err := s.List(t.Context(), prefix, o)
+	if err != nil {
+		t.Fatalf("list %q: %v", prefix, err)
+	}
+	return page
+}
+
 // revision returns the newest revision, from an empty listing.
 func revision(t *testing.T, s store.Store) int64 {
 	t.Helper()
-	page, err := s.List(t.Context(), "no such prefix/", store.ListOptions{})
-	if err != nil {
-		t.Fatalf("list: %v", err)
-	}
-	return page.Revision
+	return list(t, s, "no such prefix/", store.ListOptions{}).Revision
 }
 
 // watchUntil returns the changes until done returns true for one. If that change says that there is more, watchUntil waits for it.

@@ -168,31 +168,25 @@ func testListWatch(t *testing.T, s store.Store) {
 			}
 		}
 	})
-	page, err := s.List(t.Context(), "", store.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	state := map[string]store.KV{}
-	for _, kv := range page.KVs {
-		state[kv.Key] = kv
-	}
+	page := list(t, s, "", store.ListOptions{})
+	state := byKey(page)
 	over := func() bool { return string(state["round"].Value) == strconv.Itoa(rounds-1) }
 	if !over() {
 		if _, err := watchUntil(t.Context(), s, page.Revision, func(c store.Change) bool { replay(state, c); return over() }); err != nil {
 			t.Fatal(err)
 		}
 	}
-	end, err := s.List(t.Context(), "", store.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]store.KV{}
-	for _, kv := range end.KVs {
-		want[kv.Key] = kv
-	}
-	if diff := cmp.Diff(want, state); diff != "" {
+	if diff := cmp.Diff(byKey(list(t, s, "", store.ListOptions{})), state); diff != "" {
 		t.Errorf("list at %d and watch (-list at the end +ours):\n%s", page.Revision, diff)
 	}
+}
+
+func byKey(page store.Page) map[string]store.KV {
+	out := map[string]store.KV{}
+	for _, kv := range page.KVs {
+		out[kv.Key] = kv
+	}
+	return out
 }
 
 func replay(state map[string]store.KV, c store.Change) {
