@@ -200,30 +200,22 @@ func (u *UI) doneOf(r *http.Request) done {
 // doLink returns the address of an action's question.
 func doLink(action, name string) string { return Prefix + "do/" + action + "/" + url.PathEscape(name) }
 
-// onceOnly remembers the keys of forms that were sent.
+// onceOnly remembers the keys of the last forms that were sent.
 type onceOnly struct {
 	mu   sync.Mutex
-	keys map[string]bool
-	last []string // in order, the oldest first
+	keys []string // the oldest first
 }
 
 const maxKeys = 4096
-
-func newOnceOnly() *onceOnly { return &onceOnly{keys: map[string]bool{}} }
 
 // first remembers a key and reports whether it is new.
 func (o *onceOnly) first(key string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.keys[key] {
+	if slices.Contains(o.keys, key) {
 		return false
 	}
-	if len(o.last) == maxKeys {
-		delete(o.keys, o.last[0])
-		o.last = o.last[1:]
-	}
-	o.keys[key] = true
-	o.last = append(o.last, key)
+	o.keys = append(o.keys[max(0, len(o.keys)+1-maxKeys):], key)
 	return true
 }
 
@@ -231,10 +223,7 @@ func (o *onceOnly) first(key string) bool {
 func (o *onceOnly) forget(key string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.keys, key)
-	if i := slices.Index(o.last, key); i >= 0 {
-		o.last = slices.Delete(o.last, i, i+1)
-	}
+	o.keys = slices.DeleteFunc(o.keys, func(other string) bool { return other == key })
 }
 
 // terms are the reason and the end of an override, for an object that a source owns.

@@ -42,7 +42,7 @@ func funcs() template.FuncMap {
 		"service":    serviceTone,
 		"place":      api.Place,
 		"took":       took,
-		"sourceTone": sourceTone,
+		"sourceTone": func(s *carav1.Source) string { tone, _ := sourceState(s); return tone },
 		"sourceText": sourceText,
 		"nodeTone":   nodeTone,
 		"nodeText":   nodeText,
@@ -155,35 +155,21 @@ func serviceTone(s *carav1.ServiceStatus) string {
 	return warn
 }
 
-func sourceTone(s *carav1.Source) string {
-	switch {
+func sourceState(s *carav1.Source) (tone, text string) {
+	switch problem := api.SourceProblem(s); {
 	case s.GetMetadata().GetDeletionTimestamp() != nil:
-		return dim
+		return dim, "being deleted"
 	case s.GetSpec().GetSuspend():
-		return warn
-	case api.SourceProblem(s) != nil:
-		return bad
+		return warn, "suspended"
+	case problem != nil:
+		return bad, problem.GetType()
 	case api.IsTrue(s.GetStatus().GetConditions(), api.CondReady):
-		return good
+		return good, "up to date"
 	}
-	return warn
+	return warn, "not read yet"
 }
 
-func sourceText(s *carav1.Source) string {
-	switch {
-	case s.GetMetadata().GetDeletionTimestamp() != nil:
-		return "being deleted"
-	case s.GetSpec().GetSuspend():
-		return "suspended"
-	}
-	if c := api.SourceProblem(s); c != nil {
-		return c.GetType()
-	}
-	if api.IsTrue(s.GetStatus().GetConditions(), api.CondReady) {
-		return "up to date"
-	}
-	return "not read yet"
-}
+func sourceText(s *carav1.Source) string { _, text := sourceState(s); return text }
 
 func nodeTone(n *carav1.Node) string {
 	switch {

@@ -76,7 +76,7 @@ type UI struct {
 	guarded  http.Handler // serve
 	mux      *http.ServeMux
 	origin   *http.CrossOriginProtection
-	sent     *onceOnly
+	sent     onceOnly
 	watched  watched
 	shells   shells
 }
@@ -116,7 +116,7 @@ func New(cfg Config) (*UI, error) {
 		return nil, err
 	}
 	u := &UI{
-		Config: cfg, renderer: r, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), sent: newOnceOnly(),
+		Config: cfg, renderer: r, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(),
 		entrance: &entrance{renderer: r, sessions: cfg.Sessions, clusterID: cfg.ClusterID, now: cfg.Now, limits: newLimiter()},
 		api: clients{
 			projects: carav1.NewProjectServiceClient(cfg.Conn), nodes: carav1.NewNodeServiceClient(cfg.Conn),
