@@ -92,8 +92,7 @@ func (t Paths) methods(path string) []string {
 			out = append(out, p.Method)
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	return slices.Compact(slices.Sorted(slices.Values(out)))
 }
 
 func (p Path) matches(path string) bool {

@@ -48,15 +48,16 @@ func (s *server) streamPages(mux *http.ServeMux) {
 	})
 }
 
+// message is the pointer to a generated type.
+type message[M any] interface {
+	*M
+	proto.Message
+}
+
 // duplex carries one such call. nameOf returns where to put the project's name from the path in the first message, or nil
 // if that message is not `start`.
-func duplex[Q, A any, PQ interface {
-	*Q
-	proto.Message
-}, PA interface {
-	*A
-	proto.Message
-}](s *server, w http.ResponseWriter, r *http.Request, call func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[Q, A], error), nameOf func(PQ) *string,
+func duplex[Q, A any, PQ message[Q], PA message[A]](
+	s *server, w http.ResponseWriter, r *http.Request, call func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[Q, A], error), nameOf func(PQ) *string,
 ) {
 	if r.Method != http.MethodPost {
 		wrongMethod(w, r, http.MethodPost)
@@ -118,11 +119,7 @@ func firstLine(conn *http.ResponseController, lines *lineReader, first proto.Mes
 }
 
 // sendLines sends a request's messages to the stream until the body ends.
-func sendLines[Q, A any, PQ interface {
-	*Q
-	proto.Message
-}](stream grpc.BidiStreamingClient[Q, A], m PQ, lines *lineReader,
-) error {
+func sendLines[Q, A any, PQ message[Q]](stream grpc.BidiStreamingClient[Q, A], m PQ, lines *lineReader) error {
 	for {
 		if stream.Send((*Q)(m)) != nil {
 			return nil // the call has ended; its answer has the reason
@@ -140,11 +137,7 @@ func sendLines[Q, A any, PQ interface {
 
 // answerLines writes one line for each answer. An error before the first line is the answer of the call, a later one is a
 // line.
-func answerLines[Q, A any, PA interface {
-	*A
-	proto.Message
-}](ctx context.Context, w http.ResponseWriter, conn *http.ResponseController, stream grpc.BidiStreamingClient[Q, A],
-) {
+func answerLines[Q, A any, PA message[A]](ctx context.Context, w http.ResponseWriter, conn *http.ResponseController, stream grpc.BidiStreamingClient[Q, A]) {
 	for begun := false; ; begun = true {
 		m, err := stream.Recv()
 		var line []byte
