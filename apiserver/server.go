@@ -20,6 +20,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/peers"
 	"github.com/caravanserai/cara/apiserver/relay"
 	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loglimit"
 	"github.com/caravanserai/cara/store"
 )
@@ -115,4 +116,52 @@ func (s *Server) channel(identify identify, cloner inprocgrpc.Cloner, lease stor
 		WithServerStreamInterceptor(s.stream(identify, lease))
 	s.register(ch)
 	return ch
+}
+
+// Each service is composed of parts from several packages. Each method of the contract is in exactly one part. With the
+// Unsafe interface a missing method is a compile error.
+type (
+	projectService struct {
+		objects.Projects
+		*relay.Relay
+		carav1.UnsafeProjectServiceServer
+	}
+	nodeService struct {
+		objects.Nodes
+		*dispatch.Dispatcher
+		*relay.Relay
+		carav1.UnsafeNodeServiceServer
+	}
+	certificateService struct {
+		objects.Certificates
+		dispatch.Challenges
+		carav1.UnsafeCertificateServiceServer
+	}
+	sessionService struct {
+		objects.Sessions
+		sessions
+		carav1.UnsafeSessionServiceServer
+	}
+	infoService struct {
+		*Server
+		carav1.UnsafeInfoServiceServer
+	}
+)
+
+// register registers every service with a gRPC server or an in-process channel.
+func (s *Server) register(r grpc.ServiceRegistrar) {
+	carav1.RegisterProjectServiceServer(r, projectService{Projects: objects.Projects{Service: s.objects}, Relay: s.streams})
+	carav1.RegisterApplyServiceServer(r, objects.Applier{Service: s.objects})
+	carav1.RegisterNodeServiceServer(r, nodeService{Nodes: objects.Nodes{Service: s.objects}, Dispatcher: s.agents, Relay: s.streams})
+	carav1.RegisterSecretServiceServer(r, objects.Secrets{Service: s.objects})
+	carav1.RegisterTokenServiceServer(r, objects.Tokens{Service: s.objects})
+	carav1.RegisterSessionServiceServer(r, sessionService{Sessions: s.sessions, sessions: sessions{s}})
+	carav1.RegisterSourceServiceServer(r, objects.Sources{Service: s.objects})
+	carav1.RegisterVolumeServiceServer(r, objects.Volumes{Service: s.objects})
+	carav1.RegisterEventServiceServer(r, objects.Events{Service: s.objects})
+	carav1.RegisterWatchServiceServer(r, objects.Watches{Service: s.objects})
+	carav1.RegisterCertificateServiceServer(r, certificateService{Certificates: objects.Certificates{Service: s.objects}, Challenges: dispatch.Challenges{Dispatcher: s.agents}})
+	carav1.RegisterFileServiceServer(r, objects.Files{Service: s.objects})
+	carav1.RegisterInfoServiceServer(r, infoService{Server: s})
+	carav1.RegisterPeerServiceServer(r, peers.Service{Peers: s.peers})
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -74,21 +75,15 @@ func (s servers) list(ctx context.Context) ([]*carav1.Server, error) {
 
 // keep keeps the addresses that agents are told. The agents of a server alone are told nothing.
 func (s servers) keep(ctx context.Context) error {
-	tick := time.NewTicker(serversEvery)
-	defer tick.Stop()
 	var known []string
-	for {
+	guard.Every(ctx, serversEvery, func() {
 		if all, err := s.list(ctx); err == nil {
 			if known = addresses(all, known); len(known) > 1 {
 				s.agents.KnowServers(known)
 			}
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	})
+	return ctx.Err()
 }
 
 const maxServersTold = 16 // as many as an agent keeps

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/oidc"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -280,21 +281,15 @@ func (s sessions) keepFresh(ctx context.Context) error {
 	}
 	work, workCtx := s.guard.Group(ctx, "keepFresh", 1+maxRenewals)
 	work.Go(func() error { s.openID.provider.Run(workCtx); return nil })
-	tick := time.NewTicker(renewCheck)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return work.Wait()
-		case <-tick.C:
-		}
+	guard.Every(ctx, renewCheck, func() {
 		for _, id := range s.visits.Sessions() {
 			session, ok := state.Get[*carav1.Session](s.db.Cache, id)
 			if ok && s.due(session, renewAhead) {
 				work.Go(func() error { s.renew(workCtx, id, renewAhead); return nil })
 			}
 		}
-	}
+	})
+	return work.Wait()
 }
 
 // StartDeviceLogin begins a login on another device.

@@ -208,57 +208,39 @@ func (s *Visits) Sessions() (ids []string) {
 	for _, v := range s.which(func(v *Visit) bool { return v.Actor.Session != "" }) {
 		ids = append(ids, v.Actor.Session)
 	}
-	slices.Sort(ids)
-	return slices.Compact(ids)
+	return slices.Compact(slices.Sorted(slices.Values(ids)))
 }
 
 // EndWithTokens ends the open calls whose token is deleted, changed or expired. It returns when ctx ends.
 func (s *Visits) EndWithTokens(ctx context.Context) error {
-	select {
-	case <-s.DB.Cache.Loaded:
-	case <-ctx.Done():
-		return nil
+	if s.DB.Cache.Filled(ctx) != nil {
+		return nil // the server ends
 	}
 	expired := time.NewTicker(expiryCheck)
 	defer expired.Stop()
-	for at := s.DB.Cache.Revision(); ; {
-		txs, wake, ok := s.DB.Cache.After(at)
-		switch {
-		case !ok: // too far behind: check every call
-			at = s.DB.Cache.Revision()
-			s.recheck(func(*Visit) bool { return true })
-			continue
-		case len(txs) > 0:
-			at = txs[len(txs)-1].Rev
-			if changed := changedCredentials(txs); len(changed) > 0 {
-				s.recheck(func(v *Visit) bool {
-					return changed[credential{api.KindToken, v.Actor.Token}] || changed[credential{api.KindSession, v.Actor.Session}]
-				})
-			}
-			continue
+	s.DB.Cache.Track(ctx, expired.C, func() {
+		s.recheck(func(*Visit) bool { return true })
+	}, func(tx state.Transaction) {
+		if changed := changedCredentials(tx); len(changed) > 0 {
+			s.recheck(func(v *Visit) bool {
+				return slices.Contains(changed, credential{api.KindToken, v.Actor.Token}) || slices.Contains(changed, credential{api.KindSession, v.Actor.Session})
+			})
 		}
-		select {
-		case <-wake:
-		case <-expired.C:
-			now := s.DB.Now()
-			s.recheck(func(v *Visit) bool { return !v.Actor.Expires.IsZero() && !v.Actor.Expires.After(now) })
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	}, func() {
+		now := s.DB.Now()
+		s.recheck(func(v *Visit) bool { return !v.Actor.Expires.IsZero() && !v.Actor.Expires.After(now) })
+	})
+	return nil
 }
 
 // credential is a token or a session.
 type credential struct{ kind, name string }
 
-// changedCredentials returns the tokens and sessions that the transactions wrote or removed.
-func changedCredentials(txs []state.Transaction) map[credential]bool {
-	changed := map[credential]bool{}
-	for _, tx := range txs {
-		for i := range tx.Changes {
-			if kind := tx.Changes[i].Kind; kind == api.KindToken || kind == api.KindSession {
-				changed[credential{kind, tx.Changes[i].Name}] = true
-			}
+// changedCredentials returns the tokens and sessions that a transaction wrote or removed.
+func changedCredentials(tx state.Transaction) (changed []credential) {
+	for i := range tx.Changes {
+		if kind := tx.Changes[i].Kind; kind == api.KindToken || kind == api.KindSession {
+			changed = append(changed, credential{kind, tx.Changes[i].Name})
 		}
 	}
 	return changed

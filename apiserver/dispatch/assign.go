@@ -41,10 +41,7 @@ func (a *assignments) project(name string) error {
 	if known && (!ok || p.GetMetadata().GetUid() != sent.uid) {
 		delete(a.sent, name)
 		known = false
-		err := a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Unassigned{
-			Unassigned: &carav1.Unassigned{Name: name, Uid: sent.uid},
-		}})
-		if err != nil {
+		if err := a.unassign(&carav1.Unassigned{Name: name, Uid: sent.uid}); err != nil {
 			return err
 		}
 	}
@@ -85,9 +82,11 @@ func (a *assignments) held(name string, p *carav1.Project) error {
 	}
 	a.asked[name] = epoch
 	delete(a.sent, name)
-	return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Unassigned{
-		Unassigned: &carav1.Unassigned{Name: name, Uid: p.GetMetadata().GetUid(), Epoch: epoch},
-	}})
+	return a.unassign(&carav1.Unassigned{Name: name, Uid: p.GetMetadata().GetUid(), Epoch: epoch})
+}
+
+func (a *assignments) unassign(what *carav1.Unassigned) error {
+	return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Unassigned{Unassigned: what}})
 }
 
 // dooms reports whether to ask the agent now to delete a volume, and records that. If the agent has a volume after all that it

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -56,18 +57,12 @@ func (h Handover) Keep(ctx context.Context) error {
 	if h.DB.Cache.Filled(ctx) != nil {
 		return nil // the server ends
 	}
-	tick := time.NewTicker(releaseEvery)
-	defer tick.Stop()
-	for {
+	guard.Every(ctx, releaseEvery, func() {
 		if err := h.ReleaseLost(ctx); err != nil && ctx.Err() == nil {
 			h.DB.Logger.Warn("the projects of lost nodes were not released: this is tried again", "error", err)
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	})
+	return nil
 }
 
 // unhold releases a project to its new node if over reports that the old node is done.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/directory"
+	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/live"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -209,15 +210,8 @@ func (h Holders) endIfUnlisted(servers map[string]*carav1.Server) {
 // WatchSilence makes the nodes NotReady whose agents are connected to this server and send no heartbeats. It returns when ctx
 // ends. A server alone leaves that to the scheduler, which does it for the nodes that no server has.
 func (h Holders) WatchSilence(ctx context.Context) error {
-	tick := time.NewTicker(silenceCheck)
-	defer tick.Stop()
 	run := uptime{looked: time.Now(), since: h.DB.Now()}
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
+	guard.Every(ctx, silenceCheck, func() {
 		for _, me := range h.Sessions.all() {
 			run.look(time.Now(), h.DB.Now())
 			if err := h.markSilent(ctx, me, run); err != nil && ctx.Err() == nil {
@@ -229,7 +223,8 @@ func (h Holders) WatchSilence(ctx context.Context) error {
 			h.releaseLeft(e.Name)
 			return true
 		})
-	}
+	})
+	return nil
 }
 
 // uptime is how long this server has run without a pause. A process that was stopped, or a machine that was frozen, hears no agent
@@ -289,28 +284,13 @@ func (h Holders) FollowRemovals(ctx context.Context) error {
 	if h.DB.Cache.Filled(ctx) != nil {
 		return nil
 	}
-	for at := h.DB.Cache.Revision(); ; {
-		txs, wake, ok := h.DB.Cache.After(at)
-		if !ok {
-			// Too far behind. A removal that is missed leaves unused memory, and a session that ends with the agent's next message.
-			at = h.DB.Cache.Revision()
-			continue
+	// A removal that is missed leaves unused memory, and a session that ends with the agent's next message.
+	h.DB.Cache.Track(ctx, nil, func() {}, func(tx state.Transaction) {
+		for i := range tx.Changes {
+			h.forget(&tx.Changes[i])
 		}
-		for _, tx := range txs {
-			at = tx.Rev
-			for i := range tx.Changes {
-				h.forget(&tx.Changes[i])
-			}
-		}
-		if len(txs) > 0 {
-			continue
-		}
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	}, nil)
+	return nil
 }
 
 func (h Holders) forget(c *state.Change) {

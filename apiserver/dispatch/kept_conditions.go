@@ -46,14 +46,12 @@ func (d Conditions) alsoIngress(ch *state.Change) []string {
 
 // samePublic reports whether a change of a node does not matter to public hosts.
 func samePublic(before, after proto.Message) bool {
-	serves := func(m proto.Message) (public, ready bool) {
-		n, _ := m.(*carav1.Node)
-		public = n.GetStatus().GetPublicIngress()
-		return public, public && n.GetStatus().GetState() != api.NodeNotReady
+	type serving struct{ public, ready bool }
+	of := func(m proto.Message) serving {
+		st := state.As[*carav1.Node](m).GetStatus()
+		return serving{st.GetPublicIngress(), st.GetPublicIngress() && st.GetState() != api.NodeNotReady}
 	}
-	publicBefore, readyBefore := serves(before)
-	public, ready := serves(after)
-	return public == publicBefore && ready == readyBefore
+	return of(before) == of(after)
 }
 
 // recordIngress records an event for a rule that clients cannot use, and for its end.

@@ -56,6 +56,20 @@ func (g Guard) AtEnd(ctx context.Context, what string, f func()) (stop func() bo
 	return context.AfterFunc(ctx, func() { _ = g.Do(what, func() error { f(); return nil }) })
 }
 
+// Every runs f now, and again after each period until ctx ends.
+func Every(ctx context.Context, period time.Duration, f func()) {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		f()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // Group is an errgroup whose goroutines are guarded: a panic in one of them is the error of Wait.
 type Group struct {
 	guard Guard

@@ -118,8 +118,7 @@ func serverNames(listen string, more []string) ([]string, error) {
 		}
 	}
 	names = append(names, more...)
-	slices.Sort(names)
-	return slices.Compact(names), nil
+	return slices.Compact(slices.Sorted(slices.Values(names))), nil
 }
 
 // PeerTLSConfig returns the configuration for a connection to another server of the cluster, with one protocol of ALPN. Both

@@ -33,10 +33,7 @@ func ObtainedCertificate(host string) string { return "acme/" + host }
 // ListCertificateOrders lists orders, sorted by host.
 func (s Certificates) ListCertificateOrders(_ context.Context, req *carav1.ListRequest) (*carav1.ListCertificateOrdersResponse, error) {
 	items, meta, err := listed(s.DB.Cache, req, s.identified)
-	if err != nil {
-		return nil, err
-	}
-	return &carav1.ListCertificateOrdersResponse{Items: items, Metadata: meta}, nil
+	return &carav1.ListCertificateOrdersResponse{Items: items, Metadata: meta}, err
 }
 
 // identified returns an order with what names its certificate at the authority. Orders of older servers lack that.

@@ -20,37 +20,17 @@ func (s Certificates) KeepCertificates(ctx context.Context) error {
 	if err := s.DB.Cache.Filled(ctx); err != nil {
 		return nil // the server ends
 	}
-	at := s.DB.Cache.Revision()
-	s.refreshCertificates(ctx, func(*carav1.Project) bool { return true }) // a killed server may have missed some
 	ticker := time.NewTicker(rules.LookEvery)
 	defer ticker.Stop()
-	for {
-		txs, wake, ok := s.DB.Cache.After(at)
-		if !ok { // too many changes meanwhile
-			at = s.DB.Cache.Revision()
-			s.refreshCertificates(ctx, func(*carav1.Project) bool { return true })
-			continue
+	s.DB.Cache.Track(ctx, ticker.C, func() {
+		s.refreshCertificates(ctx, func(*carav1.Project) bool { return true }) // a killed server may have missed some, too
+	}, func(tx state.Transaction) {
+		if changed := rules.ChangedSecrets(tx); len(changed) > 0 {
+			s.refreshCertificates(ctx, func(p *carav1.Project) bool { return rules.UsesTLS(p, changed) })
 		}
-		for _, tx := range txs {
-			at = tx.Rev
-			if changed := rules.ChangedSecrets(tx); len(changed) > 0 {
-				s.refreshCertificates(ctx, func(p *carav1.Project) bool { return rules.UsesTLS(p, changed) })
-			}
-			s.tellWildcards(ctx, tx)
-		}
-		if len(txs) > 0 {
-			continue
-		}
-		select {
-		case <-wake:
-		case <-ticker.C:
-			s.RefreshOutdated(ctx)
-		case <-ctx.Done():
-			return nil
-		case <-s.DB.Draining:
-			return nil
-		}
-	}
+		s.tellWildcards(ctx, tx)
+	}, func() { s.RefreshOutdated(ctx) })
+	return nil
 }
 
 // RefreshOutdated updates the projects about whose certificates time has changed what is true.

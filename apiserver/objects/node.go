@@ -33,10 +33,7 @@ func (s Nodes) GetNode(_ context.Context, req *carav1.GetRequest) (*carav1.Node,
 // ListNodes returns nodes sorted by name.
 func (s Nodes) ListNodes(_ context.Context, req *carav1.ListRequest) (*carav1.ListNodesResponse, error) {
 	items, meta, err := listed(s.DB.Cache, req, s.OverlayNode)
-	if err != nil {
-		return nil, err
-	}
-	return &carav1.ListNodesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindNode), Items: items, Metadata: meta}, nil
+	return &carav1.ListNodesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindNode), Items: items, Metadata: meta}, err
 }
 
 // WatchNodes streams nodes. A heartbeat is not a change.

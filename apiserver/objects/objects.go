@@ -44,7 +44,7 @@ type Service struct {
 }
 
 // applier plans the apply of an object of one kind. It reads and writes through the transaction and returns the object
-// before, or nil, and after.
+// before, or nil or an invalid message, and after.
 type applier func(t *state.Tx, m proto.Message, how rules.ApplyTerms) (before, after proto.Message, err error)
 
 type (

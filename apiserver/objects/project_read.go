@@ -87,10 +87,7 @@ func (s Projects) ListOverrides(_ context.Context, req *carav1.ListOverridesRequ
 // ListTombstones returns the tombstones of deleted projects.
 func (s Projects) ListTombstones(_ context.Context, req *carav1.ListRequest) (*carav1.ListTombstonesResponse, error) {
 	items, meta, err := listed(s.DB.Cache, req, asStored[*carav1.Tombstone])
-	if err != nil {
-		return nil, err
-	}
-	return &carav1.ListTombstonesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindTombstone), Items: items, Metadata: meta}, nil
+	return &carav1.ListTombstonesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindTombstone), Items: items, Metadata: meta}, err
 }
 
 // projectMatch returns the filter as a function; nil matches everything.

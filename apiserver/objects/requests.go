@@ -60,12 +60,7 @@ type declare[T proto.Message] func(t *state.Tx, in T) (before, after T, err erro
 // apply returns the applier of a kind that is declared.
 func apply[T proto.Message](do declare[T]) applier {
 	return func(t *state.Tx, m proto.Message, _ rules.ApplyTerms) (before, after proto.Message, err error) {
-		_, exists := state.Read[T](t, api.Meta(m).GetName())
-		old, now, err := do(t, m.(T))
-		if err != nil || !exists {
-			return nil, now, err
-		}
-		return old, now, nil
+		return do(t, m.(T))
 	}
 }
 

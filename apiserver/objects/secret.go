@@ -38,10 +38,7 @@ func (s Secrets) GetSecret(_ context.Context, req *carav1.GetRequest) (*carav1.S
 // ListSecrets returns secrets sorted by name, with their keys and without values.
 func (s Secrets) ListSecrets(_ context.Context, req *carav1.ListRequest) (*carav1.ListSecretsResponse, error) {
 	items, meta, err := listed(s.DB.Cache, req, keysOnly)
-	if err != nil {
-		return nil, err
-	}
-	return &carav1.ListSecretsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSecret), Items: items, Metadata: meta}, nil
+	return &carav1.ListSecretsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSecret), Items: items, Metadata: meta}, err
 }
 
 // DeleteSecret removes a secret. Running containers that use it keep running. A container that starts without it reports

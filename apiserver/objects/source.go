@@ -85,10 +85,7 @@ func (s Sources) GetSource(_ context.Context, req *carav1.GetRequest) (*carav1.S
 // ListSources returns sources sorted by name.
 func (s Sources) ListSources(_ context.Context, req *carav1.ListRequest) (*carav1.ListSourcesResponse, error) {
 	items, meta, err := listed(s.DB.Cache, req, s.overlaySource)
-	if err != nil {
-		return nil, err
-	}
-	return &carav1.ListSourcesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSource), Items: items, Metadata: meta}, nil
+	return &carav1.ListSourcesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSource), Items: items, Metadata: meta}, err
 }
 
 // DeleteSource begins a source's deletion. The reconciler does the rest and calls RemoveSource.

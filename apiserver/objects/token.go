@@ -127,10 +127,7 @@ func hashless(token *carav1.Token) *carav1.Token {
 // ListTokens returns the tokens without their secrets, including those of the nodes' certificates.
 func (s Tokens) ListTokens(_ context.Context, req *carav1.ListRequest) (*carav1.ListTokensResponse, error) {
 	items, meta, err := listed(s.DB.Cache, req, hashless)
-	if err != nil {
-		return nil, err
-	}
-	return &carav1.ListTokensResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindToken), Items: items, Metadata: meta}, nil
+	return &carav1.ListTokensResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindToken), Items: items, Metadata: meta}, err
 }
 
 // DeleteToken revokes a token, effective from the next call. The last administrator token cannot be deleted.

@@ -142,8 +142,7 @@ func (s Volumes) settleRestores(ctx context.Context, names []string, held map[st
 			projects = append(projects, v.GetStatus().GetRestoredFrom().GetProject())
 		}
 	}
-	slices.Sort(projects)
-	for _, name := range slices.Compact(projects) {
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(projects))) {
 		err := s.DB.Transact(ctx, func(t *state.Tx) error {
 			old, ok := state.Read[*carav1.Project](t, name)
 			if !ok || old.GetStatus().GetMove().GetStep() != api.MoveRestoring {

@@ -14,22 +14,13 @@ import (
 // ApplyProject applies a project that a person or a source declares.
 func ApplyProject(t *state.Tx, m proto.Message, how ApplyTerms) (before, after proto.Message, err error) {
 	in := m.(*carav1.Project)
-	var old, p *carav1.Project
 	if how.Source != "" {
-		old, p, err = declareFor(t, in, how)
-	} else {
-		if err := MustMatch(t, api.KindProject, in, in.GetMetadata().GetResourceVersion()); err != nil {
-			return nil, nil, err
-		}
-		old, p, err = DeclareProject(t, in, how.Override)
+		return declareFor(t, in, how)
 	}
-	if err != nil {
+	if err := MustMatch(t, api.KindProject, in, in.GetMetadata().GetResourceVersion()); err != nil {
 		return nil, nil, err
 	}
-	if old == nil {
-		return nil, p, nil
-	}
-	return old, p, nil
+	return DeclareProject(t, in, how.Override)
 }
 
 // declareFor applies a source's declaration of a project. If the project already matches it, nothing is written, even if

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -232,12 +231,7 @@ func newCopy(t *state.Tx, p *carav1.Project, u *carav1.VolumeUse, m *carav1.Move
 	if err != nil {
 		return nil, err
 	}
-	v := &carav1.Volume{
-		ApiVersion: api.APIVersion, Kind: api.KindVolume,
-		Metadata: &carav1.ObjectMeta{Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)},
-		Spec:     proto.CloneOf(old.GetSpec()),
-		Status:   &carav1.VolumeStatus{Node: m.GetTo(), Owner: p.GetMetadata().GetOwner(), Copy: true},
-	}
+	v := makeVolume(t, proto.CloneOf(old.GetSpec()), &carav1.VolumeStatus{Node: m.GetTo(), Owner: p.GetMetadata().GetOwner(), Copy: true})
 	SetVolumeState(t, v, api.VolumeCopying, "project "+p.GetMetadata().GetName()+" moves from node "+m.GetFrom()+" to node "+m.GetTo())
 	v.Metadata.Name = asideName(v)
 	if _, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {

@@ -35,13 +35,9 @@ func EndMove(t *state.Tx, p *carav1.Project, reason api.Reason, why string) {
 		what, reason = "restore", restoreReason(reason)
 	}
 	for _, moved := range m.GetVolumes() {
-		v := copyOf(t, p, m, moved)
-		if v == nil {
-			continue
+		if v := copyOf(t, p, m, moved); v != nil {
+			endUse(t, v, api.VolumeDeleting, api.EventNormal, api.ReasonVolumeDeleting, "it is the copy of a "+what+" that ended: "+why)
 		}
-		SetVolumeState(t, v, api.VolumeDeleting, "it is the copy of a "+what+" that ended: "+why)
-		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleting, v.GetStatus().GetMessage())
-		t.Put(v)
 	}
 	p.Status.Move = nil
 	message := endText(m, what) + why

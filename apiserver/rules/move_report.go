@@ -194,7 +194,5 @@ func keepUsedCopy(t *state.Tx, v *carav1.Volume) {
 	}
 	v.Status.Made, v.Status.Copy = true, false
 	why := fmt.Sprintf("a project has used it on node %s after the backup from which the server was restored: it may have newer data", node)
-	SetVolumeState(t, v, api.VolumeRetained, why)
-	RecordEvent(t, RefTo(v), api.EventWarning, api.ReasonVolumeRetained, why)
-	t.Put(v)
+	endUse(t, v, api.VolumeRetained, api.EventWarning, api.ReasonVolumeRetained, why)
 }

@@ -17,9 +17,6 @@ import (
 // Claimant returns the claim of the source that will own a project: the named source, or the only one. All claims on the
 // project are conditions of the commit.
 func Claimant(t *state.Tx, req *carav1.AdoptProjectRequest) (*carav1.ClaimSpec, error) {
-	refuse := func(format string, args ...any) (*carav1.ClaimSpec, error) {
-		return nil, api.BadState(format, args...)
-	}
 	var claims []*carav1.ClaimSpec
 	var names []string
 	for _, c := range claimsOn(t, req.GetName()) {
@@ -34,11 +31,11 @@ func Claimant(t *state.Tx, req *carav1.AdoptProjectRequest) (*carav1.ClaimSpec, 
 	case len(claims) == 1:
 		return claims[0], nil
 	case req.GetSource() != "":
-		return refuse("source %q does not declare project %q: declare it there first", req.GetSource(), req.GetName())
+		return nil, api.BadState("source %q does not declare project %q: declare it there first", req.GetSource(), req.GetName())
 	case len(claims) == 0:
-		return refuse("no source declares project %q: there is nobody to adopt it", req.GetName())
+		return nil, api.BadState("no source declares project %q: there is nobody to adopt it", req.GetName())
 	}
-	return refuse("project %q is declared by %s: say which one adopts it (--source)", req.GetName(), strings.Join(names, " and "))
+	return nil, api.BadState("project %q is declared by %s: say which one adopts it (--source)", req.GetName(), strings.Join(names, " and "))
 }
 
 // OriginOf returns the origin of a claim.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -41,15 +40,9 @@ func newRestored(t *state.Tx, p *carav1.Project, m *carav1.Move, name string) *c
 			spec.Reclaim = reclaimOf(declared)
 		}
 	}
-	v := &carav1.Volume{
-		ApiVersion: api.APIVersion, Kind: api.KindVolume,
-		Metadata: &carav1.ObjectMeta{Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)},
-		Spec:     spec,
-		Status: &carav1.VolumeStatus{
-			Node: m.GetTo(), Owner: p.GetMetadata().GetOwner(), Copy: true,
-			RestoredFrom: &carav1.RestoredFrom{Project: project, Volume: name},
-		},
-	}
+	v := makeVolume(t, spec, &carav1.VolumeStatus{
+		Node: m.GetTo(), Owner: p.GetMetadata().GetOwner(), Copy: true, RestoredFrom: &carav1.RestoredFrom{Project: project, Volume: name},
+	})
 	SetVolumeState(t, v, api.VolumeCopying, "it is being restored from a backup of project "+project)
 	v.Metadata.Name = asideName(v)
 	return v
@@ -227,11 +220,10 @@ func replaceVolume(t *state.Tx, p *carav1.Project, m *carav1.Move, old, v *carav
 	why := fmt.Sprintf("replaced by %s; delete this volume when you do not need it any more (caractrl delete volume %s)", snapshotText(v), kept.GetMetadata().GetName())
 	if old.GetStatus().GetState() == api.VolumeLost {
 		kept.Status.Message = why
+		t.Put(kept)
 	} else {
-		SetVolumeState(t, kept, api.VolumeRetained, why)
-		RecordEvent(t, RefTo(kept), api.EventNormal, api.ReasonVolumeRetained, why)
+		endUse(t, kept, api.VolumeRetained, api.EventNormal, api.ReasonVolumeRetained, why)
 	}
-	t.Put(kept)
 	return v
 }
 
@@ -278,9 +270,7 @@ func keepRestored(t *state.Tx, p *carav1.Project, m *carav1.Move, copies []*cara
 		}
 		v.Status.Made, v.Status.Copy = true, false
 		why := fmt.Sprintf("restored from %s of project %s, for the next project %s", snapshotText(v), project, as)
-		SetVolumeState(t, v, api.VolumeRetained, why)
-		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonRestored, why)
-		t.Put(v)
+		endUse(t, v, api.VolumeRetained, api.EventNormal, api.ReasonRestored, why)
 		names = append(names, v.GetMetadata().GetName())
 	}
 	p.Status.Move = nil

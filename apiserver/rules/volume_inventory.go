@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -158,12 +157,9 @@ func AdoptVolume(t *state.Tx, node string, h *carav1.HeldVolume, restored bool) 
 	if slices.ContainsFunc(siblings, func(v *carav1.Volume) bool { return v.GetMetadata().GetUid() == h.GetUid() }) {
 		return // another node has it
 	}
-	v := &carav1.Volume{
-		ApiVersion: api.APIVersion, Kind: api.KindVolume,
-		Metadata: &carav1.ObjectMeta{Name: api.VolumeName(h.GetProject(), h.GetName()), Uid: h.GetUid(), CreationTimestamp: timestamppb.New(t.Now)},
-		Spec:     &carav1.VolumeSpec{Project: h.GetProject(), Name: h.GetName(), Reclaim: api.ReclaimRetain},
-		Status:   &carav1.VolumeStatus{Node: node, Made: true, Owner: h.GetOwner()},
-	}
+	spec := &carav1.VolumeSpec{Project: h.GetProject(), Name: h.GetName(), Reclaim: api.ReclaimRetain}
+	v := makeVolume(t, spec, &carav1.VolumeStatus{Node: node, Made: true, Owner: h.GetOwner()})
+	v.Metadata.Uid = h.GetUid()
 	message := "node " + node + " has it, and the server did not know it"
 	SetVolumeState(t, v, api.VolumeRetained, message)
 	other, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName())

@@ -119,17 +119,17 @@ func reclaimOf(declared *carav1.ProjectVolume) string {
 // newVolume returns a volume without data. If the project has a node already, because an update adds the volume, its agent
 // creates the volume there. Otherwise the volume gets its node with its project.
 func newVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) *carav1.Volume {
-	project := p.GetMetadata().GetName()
+	spec := &carav1.VolumeSpec{Project: p.GetMetadata().GetName(), Name: declared.GetName(), Reclaim: reclaimOf(declared)}
+	v := makeVolume(t, spec, &carav1.VolumeStatus{Node: p.GetStatus().GetNodeRef(), Owner: p.GetMetadata().GetOwner(), ProjectUid: p.GetMetadata().GetUid()})
+	SetVolumeState(t, v, api.VolumeInUse, "")
+	return v
+}
+
+// makeVolume returns a new volume under the name that projects use.
+func makeVolume(t *state.Tx, spec *carav1.VolumeSpec, status *carav1.VolumeStatus) *carav1.Volume {
 	return &carav1.Volume{
-		ApiVersion: api.APIVersion, Kind: api.KindVolume,
-		Metadata: &carav1.ObjectMeta{
-			Name: api.VolumeName(project, declared.GetName()), Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now),
-		},
-		Spec: &carav1.VolumeSpec{Project: project, Name: declared.GetName(), Reclaim: reclaimOf(declared)},
-		Status: &carav1.VolumeStatus{
-			State: api.VolumeInUse, Node: p.GetStatus().GetNodeRef(), Owner: p.GetMetadata().GetOwner(),
-			ProjectUid: p.GetMetadata().GetUid(), Since: timestamppb.New(t.Now),
-		},
+		ApiVersion: api.APIVersion, Kind: api.KindVolume, Spec: spec, Status: status,
+		Metadata: &carav1.ObjectMeta{Name: api.VolumeName(spec.GetProject(), spec.GetName()), Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)},
 	}
 }
 
@@ -164,6 +164,13 @@ func reattaches(t *state.Tx, have, owner string) bool {
 // SetVolumeState sets the state of a volume with the reason. v is the transaction's own copy.
 func SetVolumeState(t *state.Tx, v *carav1.Volume, to, message string) {
 	v.Status.State, v.Status.Message, v.Status.Since = to, message, timestamppb.New(t.Now)
+}
+
+// endUse sets the state of a volume that nobody uses any more, with an event, and writes it. v is the transaction's own copy.
+func endUse(t *state.Tx, v *carav1.Volume, to string, typ api.EventType, reason api.Reason, why string) {
+	SetVolumeState(t, v, to, why)
+	RecordEvent(t, RefTo(v), typ, reason, why)
+	t.Put(v)
 }
 
 // SetAside gives a volume the name that belongs to its data alone, so that its old name is free.
@@ -242,15 +249,13 @@ func leaveVolume(t *state.Tx, p *carav1.Project, u *carav1.VolumeUse, ends bool,
 	switch {
 	case v.GetStatus().GetNode() == "", reclaim && NodeGone(t, v):
 		t.Remove(api.KindVolume, v.GetMetadata().GetName())
-		return
 	case reclaim:
-		SetVolumeState(t, v, api.VolumeDeleting, why+", and its reclaim is "+api.ReclaimDelete)
-		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleting, v.GetStatus().GetMessage())
-	case v.GetStatus().GetState() != api.VolumeLost:
-		SetVolumeState(t, v, api.VolumeRetained, why)
-		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeRetained, why)
+		endUse(t, v, api.VolumeDeleting, api.EventNormal, api.ReasonVolumeDeleting, why+", and its reclaim is "+api.ReclaimDelete)
+	case v.GetStatus().GetState() == api.VolumeLost:
+		t.Put(v)
+	default:
+		endUse(t, v, api.VolumeRetained, api.EventNormal, api.ReasonVolumeRetained, why)
 	}
-	t.Put(v)
 }
 
 // NodeGone reports whether the node of a volume does not exist.

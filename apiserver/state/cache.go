@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -285,6 +286,32 @@ func (c *Cache) After(rev int64) (txs []Transaction, wake <-chan struct{}, ok bo
 	defer c.mu.RUnlock()
 	txs, ok = c.recent.after(rev, ReadChunk)
 	return txs, c.wake, ok
+}
+
+// Track calls each with every transaction that becomes visible, in order, until ctx ends. It calls all first, and again when it was too
+// slow and has missed some. While there are none, it calls idle with each tick; both are nil if there is nothing to do then.
+func (c *Cache) Track(ctx context.Context, ticks <-chan time.Time, all func(), each func(Transaction), idle func()) {
+	for at := int64(-1); ctx.Err() == nil; {
+		txs, wake, ok := c.After(at)
+		if !ok {
+			at = c.Revision()
+			all()
+			continue
+		}
+		for _, tx := range txs {
+			at = tx.Rev
+			each(tx)
+		}
+		if len(txs) > 0 {
+			continue
+		}
+		select {
+		case <-wake:
+		case <-ticks:
+			idle()
+		case <-ctx.Done():
+		}
+	}
 }
 
 // Reaches reports whether everything after rev is in memory.

@@ -48,7 +48,7 @@ func decodeEvent(ev store.Event) (ch Change, ok bool, err error) {
 
 // Complete sets the form that watchers get, for a watched kind.
 func (ch *Change) Complete() {
-	if !watched(ch.Kind) {
+	if k := rowOf(ch.Kind); k == nil || !k.watched {
 		return
 	}
 	switch {
@@ -63,22 +63,13 @@ func (ch *Change) Complete() {
 
 // NameOnly returns an object with only its name, for a deletion that was read from the store's log.
 func NameOnly(kind, name string) proto.Message {
-	for i := range kinds {
-		if kinds[i].kind != kind {
-			continue
-		}
-		m := kinds[i].empty.ProtoReflect().New().Interface()
-		SetMeta(m, &carav1.ObjectMeta{Name: name})
-		if claim, ok := m.(*carav1.Claim); ok {
-			source, project, _ := strings.Cut(name, "/")
-			claim.Spec = &carav1.ClaimSpec{
-				Source:  source,
-				Project: &carav1.Project{Metadata: &carav1.ObjectMeta{Name: project}},
-			}
-		}
-		return m
+	m := rowOf(kind).empty.ProtoReflect().New().Interface()
+	SetMeta(m, &carav1.ObjectMeta{Name: name})
+	if claim, ok := m.(*carav1.Claim); ok {
+		source, project, _ := strings.Cut(name, "/")
+		claim.Spec = &carav1.ClaimSpec{Source: source, Project: &carav1.Project{Metadata: &carav1.ObjectMeta{Name: project}}}
 	}
-	return nil
+	return m
 }
 
 // SetMeta sets the field `metadata`, which every object has.

@@ -25,8 +25,7 @@ func (h Hosts) Of(spec *carav1.ProjectSpec) []string {
 	for _, in := range spec.GetIngress() {
 		hosts = append(hosts, h.Template.Host(in.GetHost()))
 	}
-	slices.Sort(hosts)
-	return slices.Compact(hosts)
+	return slices.Compact(slices.Sorted(slices.Values(hosts)))
 }
 
 // Paths returns the claimed paths of a spec's full ingress hosts, by host.

@@ -62,11 +62,7 @@ const Encoding = 1
 
 // kinds lists for each kind its key prefix, an empty object, and whether it can be watched. Secrets and tokens are never
 // streamed.
-var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
-	kind, prefix string
-	empty        proto.Message
-	watched      bool
-}{
+var kinds = []kindRow{ //nolint:gochecknoglobals // a table that never changes
 	{api.KindProject, "projects/", &carav1.Project{}, true},
 	{api.KindNode, "nodes/", &carav1.Node{}, true},
 	{api.KindSource, "sources/", &carav1.Source{}, true},
@@ -90,6 +86,22 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{KindGuard, "guards/", &carav1.ObjectMeta{}, false},
 }
 
+type kindRow struct {
+	kind, prefix string
+	empty        proto.Message
+	watched      bool
+}
+
+// rowOf returns the row of a kind, or nil.
+func rowOf(kind string) *kindRow {
+	for i := range kinds {
+		if kinds[i].kind == kind {
+			return &kinds[i]
+		}
+	}
+	return nil
+}
+
 // Watched returns the kinds that can be watched.
 func Watched() []string {
 	var names []string
@@ -105,15 +117,6 @@ func Watched() []string {
 // decoded one needs four times the memory, and few of them are ever read again.
 func keptEncoded(kind string) bool { return kind == api.KindEvent }
 
-func watched(kind string) bool {
-	for i := range kinds {
-		if kinds[i].kind == kind {
-			return kinds[i].watched
-		}
-	}
-	return false
-}
-
 // KindOf returns the kind of messages of type T, which is the name of the generated type.
 func KindOf[T proto.Message]() string {
 	var zero T
@@ -125,10 +128,8 @@ func KindName(m proto.Message) string { return string(m.ProtoReflect().Descripto
 
 // Key returns the store key of an object.
 func Key(kind, name string) string {
-	for i := range kinds {
-		if kinds[i].kind == kind {
-			return kinds[i].prefix + name
-		}
+	if k := rowOf(kind); k != nil {
+		return k.prefix + name
 	}
 	return "" // the store rejects an empty key
 }
