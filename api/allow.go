@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/caravanserai/cara/api/syntax"
@@ -83,13 +84,7 @@ func (t HostTemplate) Host(short string) string {
 // MatchHost reports whether a full host name matches one of the patterns. A pattern without a dot is expanded by the
 // template like a short host in a manifest: `pr-*` means `pr-*.prod.example.com`. Only `*` alone is not expanded.
 func (t HostTemplate) MatchHost(patterns []string, host string) bool {
-	for _, p := range patterns {
-		if p != syntax.Everything {
-			p = t.Host(p)
-		}
-		if syntax.MatchPattern(p, host) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		return p == syntax.Everything || syntax.MatchPattern(t.Host(p), host)
+	})
 }

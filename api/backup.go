@@ -147,14 +147,10 @@ func ParseSFTP(repository string) (SFTP, bool) {
 }
 
 func sshName(s string) bool {
-	return s != "" && s[0] != '-' && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(".-_", r)
-	})
+	return s != "" && s[0] != '-' && strings.Trim(s, joinCharacters+".") == ""
 }
 
-func sshPort(s string) bool {
-	return len(s) <= 5 && !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' })
-}
+func sshPort(s string) bool { return len(s) <= 5 && strings.Trim(s, "0123456789") == "" }
 
 // canonBackup gives the fields of spec.backup their canonical spelling, and removes what has no effect.
 func canonBackup(s *carav1.ProjectSpec) {

@@ -57,7 +57,7 @@ func (d *differ) message(path string, a, b protoreflect.Message) {
 	fields := a.Descriptor().Fields()
 	for i := range fields.Len() {
 		fd := fields.Get(i)
-		at := join(path, fd.JSONName())
+		at := strings.TrimPrefix(path+"."+fd.JSONName(), ".")
 		hasA, hasB := a.Has(fd), b.Has(fd)
 		switch {
 		case !hasA && !hasB:
@@ -202,13 +202,6 @@ func field(m protoreflect.Message, fd protoreflect.FieldDescriptor) string {
 		return ""
 	}
 	return valueText(fd, m.Get(fd))
-}
-
-func join(path, name string) string {
-	if path == "" {
-		return name
-	}
-	return path + "." + name
 }
 
 // valueText returns a value as compact JSON, or "" if it is absent.

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -111,13 +110,7 @@ func statusOf(err error) *status.Status {
 	if errors.As(err, &g) && g.GRPCStatus() != nil {
 		return g.GRPCStatus()
 	}
-	switch {
-	case errors.Is(err, context.Canceled):
-		return status.New(codes.Canceled, err.Error())
-	case errors.Is(err, context.DeadlineExceeded):
-		return status.New(codes.DeadlineExceeded, err.Error())
-	}
-	return status.New(codes.Unknown, err.Error())
+	return status.FromContextError(err)
 }
 
 // Wire returns err as a status that may be sent to a client. Errors of contexts get their codes; any other error without a
@@ -129,12 +122,10 @@ func Wire(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return status.FromContextError(err).Err()
-	default:
-		return Internal("%v", err)
+	if s := status.FromContextError(err); s.Code() != codes.Unknown {
+		return s.Err()
 	}
+	return Internal("%v", err)
 }
 
 // Code returns the gRPC code of an error or of an error that it wraps; OK for nil.

@@ -92,30 +92,9 @@ func ListKind(kind string) string { return kind + "List" }
 // Kind returns the kind of an object by its Go type, whatever its kind field says; "" for any other message.
 func Kind(m proto.Message) string {
 	switch m.(type) {
-	case *carav1.Project:
-		return KindProject
-	case *carav1.Node:
-		return KindNode
-	case *carav1.Source:
-		return KindSource
-	case *carav1.Secret:
-		return KindSecret
-	case *carav1.Event:
-		return KindEvent
-	case *carav1.Claim:
-		return KindClaim
-	case *carav1.Override:
-		return KindOverride
-	case *carav1.Tombstone:
-		return KindTombstone
-	case *carav1.Revision:
-		return KindRevision
-	case *carav1.Token:
-		return KindToken
-	case *carav1.Session:
-		return KindSession
-	case *carav1.Volume:
-		return KindVolume
+	case *carav1.Project, *carav1.Node, *carav1.Source, *carav1.Secret, *carav1.Event, *carav1.Claim, *carav1.Override,
+		*carav1.Tombstone, *carav1.Revision, *carav1.Token, *carav1.Session, *carav1.Volume:
+		return string(m.ProtoReflect().Descriptor().Name())
 	}
 	return ""
 }

@@ -46,22 +46,12 @@ func ParseJoinToken(s string) (JoinToken, error) {
 		return JoinToken{}, errors.New("join token: the second part is not a SHA-256 in hexadecimal; copy the whole token that the server wrote")
 	}
 	for _, part := range parts[2:] {
-		if !joinWord(part) {
+		if part == "" || strings.Trim(part, joinCharacters) != "" {
 			return JoinToken{}, errors.New("join token: id and secret must be letters, digits, - and _; copy the whole token that the server wrote")
 		}
 	}
 	return t, nil
 }
 
-func joinWord(s string) bool {
-	for _, c := range []byte(s) {
-		if !isAlnum(c) && c != '-' && c != '_' {
-			return false
-		}
-	}
-	return s != ""
-}
-
-func isAlnum(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-}
+// joinCharacters may be in the id and the secret of a token.
+const joinCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"

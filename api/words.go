@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"strings"
 )
 
@@ -160,20 +161,14 @@ const (
 
 // SourceOf returns the source in an owner's name. ok is false for every other owner, and for an empty one.
 func SourceOf(owner string) (source string, ok bool) {
-	source, ok = strings.CutPrefix(owner, PrefixSource)
-	if !ok {
-		return "", false
+	if strings.HasPrefix(owner, PrefixSource) {
+		return owner[len(PrefixSource):], true
 	}
-	return source, true
+	return "", false
 }
 
 // OrNobody returns an owner for messages: "nobody" for a project without an owner.
-func OrNobody(owner string) string {
-	if owner == "" {
-		return "nobody"
-	}
-	return owner
-}
+func OrNobody(owner string) string { return cmp.Or(owner, "nobody") }
 
 // Role determines which methods a caller may call, and which phase moves it may make.
 type Role string

@@ -77,11 +77,4 @@ func Ulimits() []string {
 }
 
 // IsOctal reports whether s consists of octal digits.
-func IsOctal(s string) bool {
-	for _, c := range []byte(s) {
-		if c < '0' || c > '7' {
-			return false
-		}
-	}
-	return s != ""
-}
+func IsOctal(s string) bool { return s != "" && strings.Trim(s, "01234567") == "" }

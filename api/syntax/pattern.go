@@ -2,6 +2,7 @@ package syntax
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,12 +45,7 @@ func MatchPattern(pattern, name string) bool {
 
 // MatchAny reports whether a name matches one of the patterns.
 func MatchAny(patterns []string, name string) bool {
-	for _, p := range patterns {
-		if MatchPattern(p, name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(patterns, func(p string) bool { return MatchPattern(p, name) })
 }
 
 // NamePattern returns what is wrong with a pattern of names, or "".

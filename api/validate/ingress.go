@@ -35,11 +35,7 @@ func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {
 		e.sameTLS(certified, rules, i)
 		e.basicAuth(at, in)
 		e.passedTLS(at, rules, i)
-		for j, network := range in.GetAccess().GetAllow() {
-			if why := networkProblem(network); why != "" {
-				e.add(api.Element(at+".access.allow", j), "%s", why)
-			}
-		}
+		e.patterns(at+".access.allow", in.GetAccess().GetAllow(), networkProblem)
 	}
 }
 

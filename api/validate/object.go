@@ -3,6 +3,7 @@ package validate
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,7 +176,8 @@ func (e *fieldErrors) constraintText(v *protovalidate.Violation) string {
 		words := slices.DeleteFunc(choices(v.RuleValue.List()), func(word string) bool { return word == "0" })
 		return fmt.Sprintf("is %d; it must be %s", v.FieldValue.Int(), oneOf(words))
 	case "int32.gte_lte", "int32.gte", "int32.lte":
-		return fmt.Sprintf("is %d; it %s", v.FieldValue.Int(), plainBounds(v.Proto.GetMessage()))
+		plain := strings.NewReplacer("greater than or equal to", "at least", "less than or equal to", "at most")
+		return fmt.Sprintf("is %d; it %s", v.FieldValue.Int(), plain.Replace(v.Proto.GetMessage()))
 	}
 	return v.Proto.GetMessage()
 }
@@ -186,11 +188,6 @@ func (e *fieldErrors) is(s string) string {
 		return ""
 	}
 	return fmt.Sprintf("is %q; it ", text.Short(s))
-}
-
-// plainBounds shortens `must be greater than or equal to 1` to `must be at least 1`.
-func plainBounds(message string) string {
-	return strings.NewReplacer("greater than or equal to", "at least", "less than or equal to", "at most").Replace(message)
 }
 
 // meant suggests the choice that differs from a value only in upper and lower case.
@@ -275,14 +272,7 @@ func (e *fieldErrors) annotations(field string, all map[string]string) {
 	}
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // MaxItems returns the contract's limit for a list, or 0. It can be checked before the elements are read.
 func MaxItems(fd protoreflect.FieldDescriptor) int {

@@ -21,10 +21,6 @@ func (e projectErrors) ports(ports []*carav1.ProjectPort, x specIndex) {
 		if p.GetTarget().GetProtocol() != "" {
 			e.add(at+".target.protocol", "is only for ingress; remove it, because a port passes on the data unchanged")
 		}
-		for j, network := range p.GetAllow() {
-			if why := networkProblem(network); why != "" {
-				e.add(api.Element(at+".allow", j), "%s", why)
-			}
-		}
+		e.patterns(at+".allow", p.GetAllow(), networkProblem)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"unicode"
 
 	"github.com/distribution/reference"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/api/syntax"
@@ -138,7 +137,8 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 		for _, target := range targets(f) {
 			take(field+".path", target)
 		}
-		if sources := fileSources(f); len(sources) > 1 {
+		sources := given([]string{"content", "secretKeyRef", "from"}, f.GetContent() != "", f.GetSecretKeyRef() != nil, f.GetFrom() != "")
+		if len(sources) > 1 {
 			e.add(field, "has both %s; keep one of them", strings.Join(sources, " and "))
 		}
 		e.secretKey(field+".secretKeyRef", f.GetSecretKeyRef())
@@ -152,19 +152,14 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 	}
 }
 
-// fileSources returns the fields that give a file its content.
-func fileSources(f *carav1.File) []string {
-	var set []string
-	if f.GetContent() != "" {
-		set = append(set, "content")
+// given returns the names of the fields that are set.
+func given(names []string, set ...bool) (out []string) {
+	for i, name := range names {
+		if set[i] {
+			out = append(out, name)
+		}
 	}
-	if f.GetSecretKeyRef() != nil {
-		set = append(set, "secretKeyRef")
-	}
-	if f.GetFrom() != "" {
-		set = append(set, "from")
-	}
-	return set
+	return out
 }
 
 // kernelPath returns the directory /proc, /sys or /dev that contains a path, or "". A mount there would hide or change the
@@ -221,19 +216,13 @@ func (e serviceErrors) healthcheck(at string, h *carav1.Healthcheck) {
 	if h == nil {
 		return
 	}
-	if h.GetDisable() && (h.GetHttp() != nil || h.GetTcp() != nil || h.GetExec() != nil) {
+	have := given([]string{"exec", "http", "tcp"}, h.GetExec() != nil, h.GetHttp() != nil, h.GetTcp() != nil)
+	if h.GetDisable() && len(have) > 0 {
 		e.add(at, "has disable and a check; keep one of them")
 	}
 	if h.GetDisable() {
 		return
 	}
-	var have []string
-	for name, m := range map[string]proto.Message{"http": h.GetHttp(), "tcp": h.GetTcp(), "exec": h.GetExec()} {
-		if m.ProtoReflect().IsValid() {
-			have = append(have, name)
-		}
-	}
-	slices.Sort(have)
 	switch len(have) {
 	case 0:
 		e.add(at, "says nothing to check; set one of http, tcp or exec, or disable to turn off the check of the image")

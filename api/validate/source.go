@@ -105,17 +105,8 @@ func (e sourceErrors) schemeURL(field, raw string) {
 }
 
 func (e sourceErrors) gitRef(at string, r *carav1.GitRef) {
-	var set []string
-	for _, f := range []struct{ name, value string }{
-		{"branch", r.GetBranch()},
-		{"tag", r.GetTag()},
-		{"semver", r.GetSemver()},
-		{"commit", r.GetCommit()},
-	} {
-		if f.value != "" {
-			set = append(set, f.name)
-		}
-	}
+	set := given([]string{"branch", "tag", "semver", "commit"},
+		r.GetBranch() != "", r.GetTag() != "", r.GetSemver() != "", r.GetCommit() != "")
 	if len(set) > 1 {
 		e.add(at, "has %s; keep one of them", strings.Join(set, " and "))
 	}
@@ -132,12 +123,7 @@ func (e sourceErrors) gitRef(at string, r *carav1.GitRef) {
 }
 
 func fullHash(s string) bool {
-	for _, c := range []byte(s) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return len(s) == 40 || len(s) == 64
+	return (len(s) == 40 || len(s) == 64) && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // refName applies the rules of git's check-ref-format to a short name.
