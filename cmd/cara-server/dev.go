@@ -109,7 +109,7 @@ func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
 		}
 		agent.JoinToken = token
 		work.Go(func() error { return agent.Run(running) })
-		s := &session{server: server, agent: agent, url: agent.Server, dir: dir, format: d.format, lossy: d.lossy, down: d.down}
+		s := &session{server: server, agent: agent, dir: dir, devFlags: d}
 		return s.run(ctx, running)
 	})
 	return work.Wait()

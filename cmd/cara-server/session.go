@@ -33,19 +33,14 @@ const devSource = "dev"
 type session struct {
 	server *program.ServerConfig
 	agent  *program.AgentConfig
-	url    string
 	dir    string
-	format string // of the files in dir
-	lossy  bool   // leave out keys of Compose files
-	down   bool
-
-	greeted bool
+	devFlags
 }
 
 // run shows the progress until asked ends, and then asks what to do with the containers. The server and the agent run until
 // running ends.
 func (s *session) run(asked, running context.Context) error {
-	conn, err := access.Dial(access.Context{Server: s.url, TokenFile: filepath.Join(s.server.DataDir, identity.AdminTokenFile)})
+	conn, err := access.Dial(access.Context{Server: s.agent.Server, TokenFile: filepath.Join(s.server.DataDir, identity.AdminTokenFile)})
 	if err != nil {
 		return err
 	}
@@ -110,28 +105,33 @@ func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("make a link to the page: %w", err)
 	}
-	return s.watch(ctx, conn, func(m *carav1.WatchResponse, n *devlog.Printer) bool {
+	greeted := false
+	return s.watch(ctx, conn, func(m *carav1.WatchResponse) bool {
 		for _, c := range m.GetChanges() {
 			node, ok := api.Unwrap(c.GetObject()).(*carav1.Node)
-			if ok && node.GetStatus().GetState() == api.NodeReady && !s.greeted {
-				s.greeted = true
+			if ok && node.GetStatus().GetState() == api.NodeReady && !greeted {
+				greeted = true
 				s.greet(login.GetPath())
 			}
-		}
-		for _, line := range n.Take(m, time.Now()) {
-			fmt.Println(line)
 		}
 		return true
 	})
 }
 
-// watch calls take for each message until it returns false or ctx ends. It restarts a broken watch.
-func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(*carav1.WatchResponse, *devlog.Printer) bool) error {
+// watch prints the lines about each message, after it has called take, until that returns false or ctx ends.
+func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(*carav1.WatchResponse) bool) error {
 	n := &devlog.Printer{Ingress: s.agent.IngressListen}
 	stream, err := carav1.NewWatchServiceClient(conn).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject, api.KindSource}})
 	for err == nil {
 		var m *carav1.WatchResponse
-		if m, err = stream.Recv(); err == nil && !take(m, n) {
+		if m, err = stream.Recv(); err != nil {
+			break
+		}
+		more := take(m)
+		for _, line := range n.Take(m, time.Now()) {
+			fmt.Println(line)
+		}
+		if !more {
 			return nil
 		}
 	}
@@ -167,10 +167,7 @@ func (s *session) takeDown(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	open, asked, synced := map[string]bool{}, map[string]bool{}, false
 	var failed error
-	err := s.watch(ctx, conn, func(m *carav1.WatchResponse, n *devlog.Printer) bool {
-		for _, line := range n.Take(m, time.Now()) {
-			fmt.Println(line)
-		}
+	err := s.watch(ctx, conn, func(m *carav1.WatchResponse) bool {
 		for _, c := range m.GetChanges() {
 			if p, ok := api.Unwrap(c.GetObject()).(*carav1.Project); ok {
 				open[p.GetMetadata().GetName()] = !c.GetDeleted()
@@ -179,11 +176,10 @@ func (s *session) takeDown(ctx context.Context, conn *grpc.ClientConn) error {
 		synced = synced || m.GetSynced()
 		left := 0
 		for name, there := range open {
-			if !there {
-				continue
+			if there {
+				left++
 			}
-			left++
-			if asked[name] {
+			if !there || asked[name] {
 				continue
 			}
 			asked[name] = true
@@ -206,7 +202,7 @@ func (s *session) takeDown(ctx context.Context, conn *grpc.ClientConn) error {
 // greet prints the banner. The link to the page logs in once.
 func (s *session) greet(link string) {
 	caractrl := "caractrl"
-	if name := s.server.ContextToName(); name != "" {
+	if name := s.server.ContextToName; name != "" {
 		caractrl += " --context " + name
 	}
 	what := "Put a project's YAML into the directory, and it runs; remove the file, and it is gone."
@@ -230,5 +226,5 @@ What to type next, in another terminal:
 
 Ctrl-C ends the server and the agent; containers keep running until cara-server dev --down.
 
-`, s.dir, s.url, s.agent.IngressListen, s.server.DataDir, caractrl, s.url+link, what)
+`, s.dir, s.agent.Server, s.agent.IngressListen, s.server.DataDir, caractrl, s.agent.Server+link, what)
 }

@@ -56,13 +56,8 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// queueConfig makes client-go's queue report to m. Its retry counter is left out, because it counts every delayed key,
-// including keys that did not fail.
-func (m *Metrics) queueConfig(queue string) workqueue.TypedRateLimitingQueueConfig[string] {
-	return workqueue.TypedRateLimitingQueueConfig[string]{Name: queue, MetricsProvider: provider{m}}
-}
-
-// provider implements client-go's MetricsProvider.
+// provider implements client-go's MetricsProvider. The retry counter of client-go's queue is left out, because it counts every
+// delayed key, including keys that did not fail.
 type provider struct{ m *Metrics }
 
 func (p provider) NewDepthMetric(queue string) workqueue.GaugeMetric {

@@ -58,10 +58,6 @@ type entry struct {
 	obj  proto.Message
 }
 
-func newTree() *btree.BTreeG[entry] {
-	return btree.NewG(32, func(a, b entry) bool { return a.name < b.name })
-}
-
 // NewMirror returns a Mirror that is empty until Run fills it.
 func NewMirror(cfg MirrorConfig) *Mirror {
 	return &Mirror{cfg: cfg, synced: make(chan struct{}), kinds: emptyKinds(cfg.Kinds), waiting: map[string]int64{}}
@@ -70,7 +66,7 @@ func NewMirror(cfg MirrorConfig) *Mirror {
 func emptyKinds(names []string) map[string]*btree.BTreeG[entry] {
 	kinds := make(map[string]*btree.BTreeG[entry], len(names))
 	for _, k := range names {
-		kinds[k] = newTree()
+		kinds[k] = btree.NewG(32, func(a, b entry) bool { return a.name < b.name })
 	}
 	return kinds
 }

@@ -80,7 +80,8 @@ func (q *Queue) AddAfter(key string, d time.Duration) {
 // Run processes keys until ctx ends and every worker has returned.
 func (q *Queue) Run(ctx context.Context) error {
 	work := workqueue.NewTypedRateLimitingQueueWithConfig(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[string](q.cfg.MinBackoff, q.cfg.MaxBackoff), q.cfg.Metrics.queueConfig(q.cfg.Name))
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](q.cfg.MinBackoff, q.cfg.MaxBackoff),
+		workqueue.TypedRateLimitingQueueConfig[string]{Name: q.cfg.Name, MetricsProvider: provider{q.cfg.Metrics}})
 	q.mu.Lock()
 	q.queue = work
 	for key, due := range q.waiting {

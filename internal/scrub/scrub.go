@@ -16,6 +16,7 @@ package scrub
 
 import (
 	"bytes"
+	"encoding/base64"
 	"index/suffixarray"
 	"slices"
 	"strings"
@@ -78,7 +79,7 @@ func New(values [][]byte, public []string) *List {
 			continue
 		}
 		if len(v) > long {
-			large = append(large, v, []byte(encodeBase64(v)))
+			large = append(large, v, base64.StdEncoding.AppendEncode(nil, v))
 		}
 		l.add(string(v))
 		for _, line := range lines(v) {

@@ -11,7 +11,9 @@ import (
 
 // spellings returns a value in the encodings of programs.
 func spellings(v string) []string {
-	out := []string{v, quoted(v), inJSON(v)}
+	inJSON, _ := json.Marshal(v) // a text can always be encoded
+	quoted := strconv.Quote(v)
+	out := []string{v, quoted[1 : len(quoted)-1], string(inJSON[1 : len(inJSON)-1])}
 	for _, escaped := range []string{url.QueryEscape(v), url.PathEscape(v)} {
 		out = append(out, escaped, lowerEscapes(escaped))
 	}
@@ -19,19 +21,6 @@ func spellings(v string) []string {
 		out = append(out, hex.EncodeToString([]byte(v)), strings.ToUpper(hex.EncodeToString([]byte(v))))
 	}
 	return append(out, base64s(v)...)
-}
-
-func quoted(v string) string {
-	q := strconv.Quote(v)
-	return q[1 : len(q)-1]
-}
-
-func inJSON(v string) string {
-	q, err := json.Marshal(v)
-	if err != nil {
-		return v
-	}
-	return string(q[1 : len(q)-1])
 }
 
 // lowerEscapes changes %2F to %2f.
@@ -61,5 +50,3 @@ func base64s(v string) []string {
 	}
 	return out
 }
-
-func encodeBase64(v []byte) string { return base64.StdEncoding.EncodeToString(v) }

@@ -2,7 +2,6 @@ package program
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/certs"
+	"github.com/caravanserai/cara/certs/dns01"
 	"github.com/caravanserai/cara/internal/loop"
 )
 
@@ -67,7 +67,7 @@ func (c *ACMEConfig) Validate() error {
 	if err := c.DNS.Validate(); err != nil {
 		return err
 	}
-	_, rootsErr := c.roots()
+	_, rootsErr := readRoots("--acme-ca", c.CAFile)
 	_, eabErr := c.eab()
 	return errors.Join(rootsErr, eabErr)
 }
@@ -100,11 +100,6 @@ func (c *ACMEConfig) directory() string {
 	return c.Directory
 }
 
-// roots returns the roots for the connection to the authority, or nil for those of the system.
-func (c *ACMEConfig) roots() (*x509.CertPool, error) {
-	return readRoots("--acme-ca", c.CAFile)
-}
-
 // resolver returns the resolver for hosts and for the names of nodes.
 func (c *ACMEConfig) resolver() *net.Resolver {
 	if c.Resolver == "" {
@@ -126,7 +121,7 @@ func (c *ACMEConfig) figures(queues *loop.Metrics) []prometheus.Collector {
 
 // obtainer returns the loop that obtains certificates.
 func (c *ServerConfig) obtainer(conn grpc.ClientConnInterface, log *slog.Logger, queues *loop.Metrics) (runner, error) {
-	roots, err := c.ACME.roots()
+	roots, err := readRoots("--acme-ca", c.ACME.CAFile)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +133,7 @@ func (c *ServerConfig) obtainer(conn grpc.ClientConnInterface, log *slog.Logger,
 		ExternalAccount: eab,
 		Conn:            conn, Logger: log, Queues: queues, Metrics: c.ACME.metrics, Hosts: c.Hosts, Directory: c.ACME.directory(), Email: c.ACME.Email,
 		Roots: roots, Resolver: c.ACME.resolver(), SkipResolveCheck: c.ACME.SkipResolveCheck, Version: c.Version,
-		DNS: c.ACME.DNS.provider(), DNSCheck: c.ACME.DNS.checker(c.ACME.resolver()), Wildcard: c.ACME.wildcard(c.Hosts),
+		DNS: c.ACME.DNS.provider(), DNSCheck: &dns01.Checker{Servers: c.ACME.DNS.Check, Resolver: c.ACME.resolver()}, Wildcard: c.ACME.wildcard(c.Hosts),
 	}
 	return certs.New(cfg), cfg.Validate()
 }

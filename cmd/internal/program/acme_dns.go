@@ -86,11 +86,6 @@ func (c *DNSConfig) provider() dns01.Provider {
 	return nil
 }
 
-// checker returns what waits for the records.
-func (c *DNSConfig) checker(resolver dns01.Resolver) *dns01.Checker {
-	return &dns01.Checker{Servers: c.Check, Resolver: resolver}
-}
-
 // checkWildcard returns an error if no certificate can be obtained for a wildcard.
 func (c *ACMEConfig) checkWildcard(hosts api.HostTemplate) error {
 	switch {

@@ -86,7 +86,7 @@ type AgentConfig struct {
 	Version      string
 	Logger       *slog.Logger
 
-	balancers proxyheader.Senders // ProxyProtocolFrom, parsed by Run
+	balancers proxyheader.Senders // ProxyProtocolFrom, parsed by Validate
 }
 
 // Validate returns an error if c is not usable.
@@ -176,9 +176,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("--host-volume: %w", err)
 	}
-	if c.balancers, err = proxyheader.Parse(c.ProxyProtocolFrom); err != nil {
-		return fmt.Errorf("--proxy-protocol-from %w", err)
-	}
+
 	helpers, err := image.ParseHelpers(c.CredentialHelpers)
 	if err != nil {
 		return fmt.Errorf("--credential-helper %w", err)

@@ -87,10 +87,12 @@ func (n *assembly) addMetrics(ctx context.Context) error {
 
 // addPorts adds the TCP and UDP ports of projects.
 func (n *assembly) addPorts() {
+	// Other agents pass connections for the projects of this node to it, even if it opens no port itself: it serves all protocols.
+	offer := &carav1.PortOffer{Ports: n.Ports, InternalAddress: n.PortsInternal, PublicAddress: n.PortsPublic, Protocols: api.PortProtocols()}
 	n.ports = ports.New(ports.Config{
 		Hosts: &n.passed,
 		Node:  n.NodeName, Logger: n.Logger, Metrics: n.figures, File: filepath.Join(n.DataDir, "ports.json"), Peers: n.peers,
-		Offer: n.portOffer(), Limits: ports.Limits{Idle: n.PortsIdle, SessionIdle: n.PortsUDPIdle}, ProxyProtocolFrom: n.balancers,
+		Offer: offer, Limits: ports.Limits{Idle: n.PortsIdle, SessionIdle: n.PortsUDPIdle}, ProxyProtocolFrom: n.balancers,
 		Endpoint:  n.endpoint,
 		Endpoints: func() <-chan struct{} { return n.agent.Endpoints().Changed() },
 	})

@@ -26,12 +26,6 @@ type OpenIDConfig struct {
 	CAFile string
 }
 
-// Validate returns an error if c is not usable.
-func (c *OpenIDConfig) Validate() error {
-	_, err := c.config()
-	return err
-}
-
 // config returns the configuration of the provider; nil without one.
 func (c *OpenIDConfig) config() (*oidc.Config, error) {
 	if c.Issuer == "" {

@@ -48,8 +48,8 @@ func (c *AgentConfig) checkPorts() error {
 }
 
 // checkProxyProtocol reports load balancers that cannot be meant, or that could send nothing to this agent.
-func (c *AgentConfig) checkProxyProtocol() error {
-	if _, err := proxyheader.Parse(c.ProxyProtocolFrom); err != nil {
+func (c *AgentConfig) checkProxyProtocol() (err error) {
+	if c.balancers, err = proxyheader.Parse(c.ProxyProtocolFrom); err != nil {
 		return fmt.Errorf("--proxy-protocol-from %w", err)
 	}
 	if len(c.ProxyProtocolFrom) > 0 && c.IngressListen == "" && len(c.Ports) == 0 {
@@ -67,12 +67,6 @@ func portAddress(flag, address string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("%s %q: want an IP address of this machine without a port, such as 192.0.2.7, or 0.0.0.0 for all IPv4 addresses", flag, address)
 	}
 	return ip, nil
-}
-
-// portOffer returns what the node offers. It is never nil, so that the server knows that the agent serves ports: other agents
-// pass connections for the projects of this node to it, even if it opens none itself.
-func (c *AgentConfig) portOffer() *carav1.PortOffer {
-	return &carav1.PortOffer{Ports: c.Ports, InternalAddress: c.PortsInternal, PublicAddress: c.PortsPublic, Protocols: api.PortProtocols()}
 }
 
 // passedHosts are the hosts whose TLS connections are passed on. Without an ingress, there are none.

@@ -68,13 +68,10 @@ type ServerConfig struct {
 	Logger       *slog.Logger
 	// Serving is called with the URL when the address is bound. It may be nil.
 	Serving func(url string)
-
-	contextToName string // the context that caractrl must name to reach this server; "" if none
+	// ContextToName is the context that the local user's caractrl must name with --context to reach this server, or "" if
+	// it is the current one. Run sets it before it calls Serving.
+	ContextToName string
 }
-
-// ContextToName returns the context that the local user's caractrl must name with --context to reach this server, or "" if
-// it is the current one. It is set before Serving is called.
-func (c *ServerConfig) ContextToName() string { return c.contextToName }
 
 // Validate returns an error if c is not usable.
 func (c *ServerConfig) Validate() error {
@@ -90,7 +87,8 @@ func (c *ServerConfig) Validate() error {
 	case c.Placement != "" && c.Placement != string(scheduler.Spread) && c.Placement != string(scheduler.Binpack):
 		return fmt.Errorf("--placement %q: want %s or %s", c.Placement, scheduler.Spread, scheduler.Binpack)
 	}
-	if err := errors.Join(c.ACME.Validate(), c.ACME.checkWildcard(c.Hosts), c.validateStore(), c.OpenID.Validate()); err != nil {
+	_, openID := c.OpenID.config()
+	if err := errors.Join(c.ACME.Validate(), c.ACME.checkWildcard(c.Hosts), c.validateStore(), openID); err != nil {
 		return err
 	}
 	for _, pattern := range c.ReserveHosts {
@@ -250,27 +248,20 @@ func (c *ServerConfig) writeContext(url string, id *identity.Identity) {
 	case "":
 		file, err = access.File()
 	}
-	name, current := contextName(id), ""
+	name, current, dir := "cara-"+id.ClusterID()[:8], "", c.DataDir
+	if absolute, err := filepath.Abs(dir); err == nil {
+		dir = absolute
+	}
 	if err == nil {
 		current, err = access.Put(file, name, access.Context{
-			Server: url, TokenFile: filepath.Join(absolute(c.DataDir), identity.AdminTokenFile), CA: string(id.CAPEM()),
+			Server: url, TokenFile: filepath.Join(dir, identity.AdminTokenFile), CA: string(id.CAPEM()),
 		})
 	}
 	switch {
 	case err != nil:
 		c.Logger.Warn("caractrl needs --server and --token-file: its context was not written", "error", err)
 	case current != name:
-		c.contextToName = name
+		c.ContextToName = name
 		c.Logger.Info("caractrl keeps using another cluster", "current", current, "use_this", "caractrl context use "+name)
 	}
-}
-
-// contextName returns the name of this cluster in the local user's contexts file.
-func contextName(id *identity.Identity) string { return "cara-" + id.ClusterID()[:8] }
-
-func absolute(path string) string {
-	if abs, err := filepath.Abs(path); err == nil {
-		return abs
-	}
-	return path
 }
