@@ -29,7 +29,7 @@ func Trees(file string, data []byte, limits Limits) ([]*yaml.Node, []*carav1.Fil
 // visit counts each node as often as a reader that follows aliases visits it.
 func (p *parser) visit(n *yaml.Node) bool {
 	at := n
-	if n = follow(n); n == nil {
+	if n = Follow(n); n == nil {
 		p.problem(at, "", "an alias refers to itself")
 		return false
 	}
@@ -47,6 +47,3 @@ func (p *parser) visit(n *yaml.Node) bool {
 	}
 	return true
 }
-
-// Follow returns the node that an alias refers to, or the node itself.
-func Follow(n *yaml.Node) *yaml.Node { return follow(n) }

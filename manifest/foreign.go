@@ -115,12 +115,12 @@ func kubernetes(version, kind string) bool {
 
 // value returns the text of a top-level key, ignoring its case.
 func value(root *yaml.Node, key string) string {
-	if root = follow(root); root == nil || root.Kind != yaml.MappingNode {
+	if root = Follow(root); root == nil || root.Kind != yaml.MappingNode {
 		return ""
 	}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		if strings.EqualFold(root.Content[i].Value, key) {
-			if v := follow(root.Content[i+1]); v != nil && v.Kind == yaml.ScalarNode {
+			if v := Follow(root.Content[i+1]); v != nil && v.Kind == yaml.ScalarNode {
 				return v.Value
 			}
 		}
@@ -139,7 +139,7 @@ func has(root *yaml.Node, keys ...string) bool {
 
 // looksLike describes a document. It quotes only its kind.
 func looksLike(file string, root *yaml.Node) string {
-	root = follow(root)
+	root = Follow(root)
 	if known := KnownName(file); known != "" {
 		return known
 	}
@@ -152,7 +152,7 @@ func looksLike(file string, root *yaml.Node) string {
 			return fmt.Sprintf("a Kubernetes manifest (%s)", kind)
 		}
 		return "a Kubernetes manifest"
-	case spec != nil && has(follow(spec), "services"):
+	case spec != nil && has(Follow(spec), "services"):
 		return fmt.Sprintf("a project without its head; add apiVersion: %s and kind: Project", api.APIVersion)
 	case has(root, "jobs", "on"):
 		return "a GitHub workflow"

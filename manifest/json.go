@@ -20,8 +20,12 @@ func (p trees) jsonTrees(text []byte) iter.Seq[*yaml.Node] {
 		r := &jsonReader{text: text, dec: json.NewDecoder(bytes.NewReader(text)), depth: p.limits.Depth, line: 1}
 		r.dec.UseNumber()
 		for count := 0; ; {
-			n, err := r.value(0)
-			if errors.Is(err, io.EOF) && r.atEnd() {
+			var n *yaml.Node
+			tok, at, err := r.token()
+			if err == nil {
+				n, err = r.from(tok, at, 0)
+			}
+			if errors.Is(err, io.EOF) && r.open == 0 {
 				return
 			}
 			if err != nil {
@@ -69,15 +73,7 @@ func (r *jsonReader) repaired(value string, at int) bool {
 	return strings.Count(value, replacement) > strings.Count(raw, replacement)+strings.Count(strings.ToLower(raw), `\ufffd`)
 }
 
-// value parses one value. The decoder has already checked the grammar when it returns a token.
-func (r *jsonReader) value(depth int) (*yaml.Node, error) {
-	tok, at, err := r.token()
-	if err != nil {
-		return nil, err
-	}
-	return r.from(tok, at, depth)
-}
-
+// token returns the next token and where it begins. The decoder has already checked the grammar when it returns a token.
 func (r *jsonReader) token() (json.Token, int, error) {
 	from := int(r.dec.InputOffset())
 	tok, err := r.dec.Token()
@@ -138,8 +134,6 @@ func (r *jsonReader) fill(n *yaml.Node, delim json.Delim, depth int) error {
 	}
 }
 
-func (r *jsonReader) atEnd() bool { return r.open == 0 }
-
 // locate moves line and column forward to an offset.
 func (r *jsonReader) locate(offset int) {
 	offset = min(max(offset, r.offset), len(r.text))
@@ -153,8 +147,7 @@ func (r *jsonReader) locate(offset int) {
 }
 
 func (r *jsonReader) errorOffset(err error) int {
-	var bad *json.SyntaxError
-	if errors.As(err, &bad) && bad.Offset > 0 {
+	if bad, ok := errors.AsType[*json.SyntaxError](err); ok && bad.Offset > 0 {
 		return int(bad.Offset) - 1
 	}
 	if errors.Is(err, errDepth) || errors.Is(err, errSurrogate) {

@@ -18,7 +18,7 @@ import (
 // converted to text.
 func (p scalars) scalar(n *yaml.Node, field string, fd protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
 	at := n
-	n = follow(n)
+	n = Follow(n)
 	if n == nil || !p.charge(n) {
 		return protoreflect.Value{}, false
 	}
@@ -59,7 +59,7 @@ func (p scalars) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v proto
 		return protoreflect.ValueOfInt64(i), what
 	case protoreflect.BytesKind:
 		if n.Tag == tagString || n.Tag == tagBinary {
-			raw, err := base64.StdEncoding.DecodeString(strings.Map(dropSpace, n.Value))
+			raw, err := base64.StdEncoding.DecodeString(strings.NewReplacer(" ", "", "\t", "").Replace(n.Value)) // it ignores line breaks
 			if err == nil {
 				return protoreflect.ValueOfBytes(raw), ""
 			}
@@ -68,10 +68,7 @@ func (p scalars) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v proto
 			}
 			return v, "must be base64; use stringData for plain text"
 		}
-	case protoreflect.EnumKind, protoreflect.DoubleKind, protoreflect.FloatKind, protoreflect.MessageKind,
-		protoreflect.GroupKind, protoreflect.Sint32Kind, protoreflect.Sint64Kind, protoreflect.Uint32Kind,
-		protoreflect.Uint64Kind, protoreflect.Fixed32Kind, protoreflect.Fixed64Kind, protoreflect.Sfixed32Kind,
-		protoreflect.Sfixed64Kind:
+	default:
 		return v, "cannot be written in a manifest"
 	}
 	return v, fmt.Sprintf("must be %s, not %s", wanted(fd), p.describe(n))
@@ -79,13 +76,14 @@ func (p scalars) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v proto
 
 // notText says what to write instead of a number or a truth value.
 func (p scalars) notText(n *yaml.Node, fd protoreflect.FieldDescriptor) string {
-	switch {
-	case IsDuration(fd) && n.Tag == tagInt:
+	if IsDuration(fd) && n.Tag == tagInt {
 		return fmt.Sprintf("must be a duration, not a number; write its unit too: %ss", clip(n.Value, 20))
-	case p.secret:
-		return fmt.Sprintf("must be text, not %s; put it in quotes", p.describe(n))
 	}
-	return fmt.Sprintf("must be text, not %s; put it in quotes: %q", describe(n), clip(n.Value, 80))
+	text := fmt.Sprintf("must be text, not %s; put it in quotes", p.describe(n))
+	if !p.secret {
+		text += fmt.Sprintf(": %q", clip(n.Value, 80))
+	}
+	return text
 }
 
 // IsDuration reports whether a text field holds a duration. A number without a unit is invalid there, quoted or not.
@@ -123,17 +121,10 @@ func (p scalars) integer(n *yaml.Node, bits int) (int64, string) {
 	return i, ""
 }
 
-func dropSpace(r rune) rune {
-	if r == ' ' || r == '\n' || r == '\r' || r == '\t' {
-		return -1
-	}
-	return r
-}
-
 // timestamp parses RFC 3339 with a time zone. Without a zone, the time would depend on the machine.
 func (p scalars) timestamp(n *yaml.Node, field string, into *timestamppb.Timestamp) bool {
 	at := n
-	n = follow(n)
+	n = Follow(n)
 	if n == nil || !p.charge(n) {
 		return false
 	}
@@ -155,9 +146,14 @@ func (p scalars) timestamp(n *yaml.Node, field string, into *timestamppb.Timesta
 
 // plainTag rejects custom tags on lists and maps.
 func (p scalars) plainTag(n *yaml.Node, field string) {
-	if n.Tag != tagMap && n.Tag != tagSeq {
-		p.problem(n, field, "%s means nothing here; take it out", p.tagged(n))
+	if n.Tag == tagMap || n.Tag == tagSeq {
+		return
 	}
+	tag := "the tag"
+	if !p.secret {
+		tag = fmt.Sprintf("the tag %q", clip(n.Tag, 80))
+	}
+	p.problem(n, field, "%s means nothing here; take it out", tag)
 }
 
 func wanted(fd protoreflect.FieldDescriptor) string {
@@ -174,41 +170,11 @@ func wanted(fd protoreflect.FieldDescriptor) string {
 }
 
 // describe describes a node for a problem. It quotes nothing of a Secret.
-func (p scalars) describe(n *yaml.Node) string {
-	if p.secret {
-		return describeKind(n)
-	}
-	return describe(n)
-}
+func (p scalars) describe(n *yaml.Node) string { return describe(n, p.secret) }
 
-func (p scalars) tagged(n *yaml.Node) string {
-	if p.secret {
-		return "the tag"
-	}
-	return fmt.Sprintf("the tag %q", clip(n.Tag, 80))
-}
-
-// describeKind describes a node without its content.
-func describeKind(n *yaml.Node) string {
-	n = follow(n)
-	if n == nil || n.Kind != yaml.ScalarNode {
-		return describe(n)
-	}
-	switch n.Tag {
-	case tagNull, tagMerge:
-		return describe(n)
-	case tagBool:
-		return "a truth value"
-	case tagInt, tagFloat:
-		return "a number"
-	case tagString, tagTimestamp:
-		return "a text"
-	}
-	return "a value with a tag"
-}
-
-func describe(n *yaml.Node) string {
-	n = follow(n)
+// describe describes a node, without its content if that is secret.
+func describe(n *yaml.Node, secret bool) string {
+	n = Follow(n)
 	if n == nil {
 		return "an alias of itself"
 	}
@@ -224,17 +190,20 @@ func describe(n *yaml.Node) string {
 	case yaml.ScalarNode:
 	}
 	value := clip(n.Value, 80)
-	switch n.Tag {
-	case tagNull:
+	what := map[string]string{tagBool: "truth value", tagInt: "number", tagFloat: "number", tagString: "text", tagTimestamp: "text"}[n.Tag]
+	switch {
+	case n.Tag == tagNull:
 		return "null"
-	case tagBool:
-		return "the truth value " + value
-	case tagInt, tagFloat:
-		return "the number " + value
-	case tagString, tagTimestamp:
-		return fmt.Sprintf("the text %q", value)
-	case tagMerge:
+	case n.Tag == tagMerge:
 		return "the merge key <<"
+	case what == "" && secret:
+		return "a value with a tag"
+	case what == "":
+		return fmt.Sprintf("a value with the tag %q", clip(n.Tag, 80))
+	case secret:
+		return "a " + what
+	case what == "text":
+		return fmt.Sprintf("the text %q", value)
 	}
-	return fmt.Sprintf("a value with the tag %q", clip(n.Tag, 80))
+	return "the " + what + " " + value
 }

@@ -17,14 +17,11 @@ func unknownField(d protoreflect.MessageDescriptor, name string) string {
 	if policy, why := validate.RefusedField(name); policy != "" {
 		return validate.PolicyText(policy, why)
 	}
-	var names []string
-	for i := range d.Fields().Len() {
-		names = append(names, d.Fields().Get(i).JSONName())
-	}
+	names := fieldNames(d)
 	if near := Similar(name, names); near != "" {
 		return fmt.Sprintf("unknown field, did you mean %q?", near)
 	}
-	return "unknown field; there are " + fieldNames(d)
+	return "unknown field; there are " + strings.Join(names, ", ")
 }
 
 // Similar returns the name that may be meant by a field that does not exist: what Docker Compose or Kubernetes call so, or
@@ -36,12 +33,11 @@ func Similar(name string, names []string) string {
 	return nearest(name, names)
 }
 
-func fieldNames(d protoreflect.MessageDescriptor) string {
-	var names []string
+func fieldNames(d protoreflect.MessageDescriptor) (names []string) {
 	for i := range d.Fields().Len() {
 		names = append(names, d.Fields().Get(i).JSONName())
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 // longestWord limits the words that are compared, because the cost is the product of their lengths.

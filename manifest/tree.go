@@ -144,8 +144,8 @@ func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == ta
 // pair is one key with its value.
 type pair struct{ key, value *yaml.Node }
 
-// follow returns the node that an alias refers to.
-func follow(n *yaml.Node) *yaml.Node {
+// Follow returns the node that an alias refers to, or the node itself.
+func Follow(n *yaml.Node) *yaml.Node {
 	for hops := 0; n != nil && n.Kind == yaml.AliasNode && hops < 100; hops++ {
 		n = n.Alias
 	}
@@ -156,7 +156,7 @@ func follow(n *yaml.Node) *yaml.Node {
 func position(root *yaml.Node, field string, line, column int) (int, int) {
 	n := root
 	for _, step := range steps(field) {
-		key, value := child(follow(n), step)
+		key, value := child(Follow(n), step)
 		if value == nil {
 			break
 		}
@@ -179,7 +179,7 @@ func steps(field string) []string {
 		switch i := strings.IndexAny(field, ".["); {
 		case field[0] == '[':
 			end := strings.LastIndexByte(field, ']')
-			if digits := strings.IndexByte(field, ']'); digits > 1 && isIndex(field[1:digits]) {
+			if digits := strings.IndexByte(field, ']'); digits > 1 && strings.Trim(field[1:digits], "0123456789") == "" {
 				end = digits
 			}
 			if end < 0 {
@@ -195,11 +195,6 @@ func steps(field string) []string {
 		}
 	}
 	return out
-}
-
-func isIndex(s string) bool {
-	_, err := strconv.ParseUint(s, 10, 32)
-	return err == nil
 }
 
 // child returns the element of a list or map for one step: an index or a key.

@@ -3,6 +3,8 @@ package manifest
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -84,12 +86,10 @@ func (p scalars) replaced(text string, uses []syntax.VarUse) (string, *syntax.Va
 			bad.Offset += u.Offset
 			return "", bad
 		}
-		out.WriteString(escape(value))
+		out.WriteString(strings.ReplaceAll(value, "$", "$$"))
 	}
 	return out.String(), nil
 }
-
-func escape(s string) string { return strings.ReplaceAll(s, "$", "$$") }
 
 func (p scalars) value(name string) (string, bool) {
 	v, ok := p.vars[name]
@@ -134,11 +134,7 @@ func (p scalars) unknownVar(bad *syntax.VarError) string {
 	if _, known := p.vars[name]; !isName || name == "" || known {
 		return bad.Message
 	}
-	var names []string
-	for n := range p.vars {
-		names = append(names, n)
-	}
-	if near := nearest(name, names); near != "" {
+	if near := nearest(name, slices.Sorted(maps.Keys(p.vars))); near != "" {
 		return fmt.Sprintf("%s; did you mean %s?", bad.Message, near)
 	}
 	return bad.Message + "; add it to spec.vars of the source, or give a default: ${" + name + ":-default}"

@@ -70,7 +70,7 @@ func (p *parser) pairs(n *yaml.Node, field string, depth int) []pair {
 	var merged []*yaml.Node
 	seen := make(map[string]int, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := follow(n.Content[i]), n.Content[i+1]
+		key, value := Follow(n.Content[i]), n.Content[i+1]
 		if !p.charge(key) {
 			return nil
 		}
@@ -91,7 +91,7 @@ func (p *parser) pairs(n *yaml.Node, field string, depth int) []pair {
 	}
 	for _, m := range merged {
 		for _, other := range p.merge(m, field, depth) {
-			name := follow(other.key).Value
+			name := Follow(other.key).Value
 			if _, have := seen[name]; !have {
 				seen[name] = other.key.Line
 				own = append(own, other)
@@ -133,7 +133,7 @@ func (p *parser) merge(n *yaml.Node, field string, depth int) []pair {
 		p.problem(n, field, "merge keys are nested more than %d deep; flatten them", p.limits.Depth)
 		p.stopped = true
 	}
-	from := follow(n)
+	from := Follow(n)
 	if from == nil || !p.charge(from) {
 		return nil
 	}
@@ -143,7 +143,7 @@ func (p *parser) merge(n *yaml.Node, field string, depth int) []pair {
 	case yaml.SequenceNode:
 		var all []pair
 		for _, c := range from.Content {
-			if m := follow(c); m == nil || m.Kind != yaml.MappingNode {
+			if m := Follow(c); m == nil || m.Kind != yaml.MappingNode {
 				p.problem(c, field, "<< takes maps, not %s", scalars{p}.describe(c))
 				continue
 			}
@@ -159,7 +159,7 @@ func (p *parser) merge(n *yaml.Node, field string, depth int) []pair {
 // object fills a message from a document's root. It ignores the status.
 func (p *parser) object(root *yaml.Node, m proto.Message) {
 	for _, kv := range p.pairs(root, "", 1) {
-		if name := follow(kv.key).Value; name == "status" && m.ProtoReflect().Descriptor().Fields().ByName("status") != nil {
+		if name := Follow(kv.key).Value; name == "status" && m.ProtoReflect().Descriptor().Fields().ByName("status") != nil {
 			p.warnings = append(p.warnings, p.fileProblem(kv.key.Line, kv.key.Column, "status",
 				"is ignored: status is what is, a manifest says what is wanted; take it out"))
 			continue
@@ -170,12 +170,12 @@ func (p *parser) object(root *yaml.Node, m proto.Message) {
 
 func (p *parser) message(n *yaml.Node, field string, m protoreflect.Message) {
 	at := n
-	n = follow(n)
+	n = Follow(n)
 	if n == nil || !p.charge(n) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		p.problem(at, field, "must be a map with %s, not %s", fieldNames(m.Descriptor()), scalars{p}.describe(n))
+		p.problem(at, field, "must be a map with %s, not %s", strings.Join(fieldNames(m.Descriptor()), ", "), scalars{p}.describe(n))
 		return
 	}
 	scalars{p}.plainTag(n, field)
@@ -189,14 +189,14 @@ func (p *parser) message(n *yaml.Node, field string, m protoreflect.Message) {
 
 // member sets one field of a message.
 func (p *parser) member(kv pair, parent string, m protoreflect.Message) {
-	name := follow(kv.key).Value
+	name := Follow(kv.key).Value
 	fd := m.Descriptor().Fields().ByJSONName(name)
 	if fd == nil {
 		p.problem(kv.key, p.unknown(parent, name), "%s", unknownField(m.Descriptor(), name))
 		return
 	}
 	field := join(parent, name)
-	value := follow(kv.value)
+	value := Follow(kv.value)
 	switch {
 	case value == nil || isNull(value):
 		// As in JSON and Kubernetes, null means that the field is absent.
@@ -214,7 +214,7 @@ func (p *parser) member(kv pair, parent string, m protoreflect.Message) {
 
 func (p *parser) list(n *yaml.Node, field string, fd protoreflect.FieldDescriptor, into protoreflect.List) {
 	at := n
-	n = follow(n)
+	n = Follow(n)
 	if !p.charge(n) {
 		return
 	}
@@ -232,7 +232,7 @@ func (p *parser) list(n *yaml.Node, field string, fd protoreflect.FieldDescripto
 			return
 		}
 		element := fmt.Sprintf("%s[%d]", field, i)
-		if v := follow(c); v == nil || isNull(v) {
+		if v := Follow(c); v == nil || isNull(v) {
 			p.problem(c, element, "is empty; write a value or take the entry out")
 			continue
 		}
@@ -244,7 +244,7 @@ func (p *parser) list(n *yaml.Node, field string, fd protoreflect.FieldDescripto
 
 func (p *parser) mapping(n *yaml.Node, field string, fd protoreflect.FieldDescriptor, into protoreflect.Map) {
 	at := n
-	n = follow(n)
+	n = Follow(n)
 	if !p.charge(n) {
 		return
 	}
@@ -257,8 +257,8 @@ func (p *parser) mapping(n *yaml.Node, field string, fd protoreflect.FieldDescri
 		if p.full() {
 			return
 		}
-		name := follow(kv.key).Value
-		v := follow(kv.value)
+		name := Follow(kv.key).Value
+		v := Follow(kv.value)
 		element := p.element(field, name, v)
 		if v == nil || isNull(v) {
 			p.problem(kv.key, element, "has no value; write \"\" for an empty one")
@@ -289,12 +289,12 @@ func (p *parser) header(root *yaml.Node) proto.Message {
 		return nil
 	}
 	if root.Kind != yaml.MappingNode {
-		p.problem(root, "", "a document must be a map that begins with apiVersion and kind, not %s", describeKind(root))
+		p.problem(root, "", "a document must be a map that begins with apiVersion and kind, not %s", describe(root, true))
 		return nil
 	}
 	_, version := child(root, "apiVersion")
 	_, kind := child(root, "kind")
-	version, kind = follow(version), follow(kind)
+	version, kind = Follow(version), Follow(kind)
 	ok := true
 	switch {
 	case version == nil || isNull(version):
@@ -308,7 +308,7 @@ func (p *parser) header(root *yaml.Node) proto.Message {
 	case kind == nil || isNull(kind):
 		p.problem(root, "kind", "is missing; write kind: Project")
 		return nil
-	case !isManifestKind(kind.Value):
+	case !slices.Contains(manifestKinds(), kind.Value):
 		p.problem(kind, "kind", "%s", p.notOneOf(kind, manifestKinds()))
 		return nil
 	case !ok:
@@ -322,21 +322,13 @@ func manifestKinds() []string {
 	return []string{api.KindProject, api.KindSource, api.KindSecret, api.KindNode}
 }
 
-func isManifestKind(kind string) bool {
-	return slices.Contains(manifestKinds(), kind)
-}
-
-// notOneOf is notOneOf without a quote in an encrypted file.
+// notOneOf says what a value must be. It quotes nothing of an encrypted file.
 func (p *parser) notOneOf(n *yaml.Node, words []string) string {
 	if p.encrypted {
 		return "must be " + strings.Join(words, " or ")
 	}
-	return notOneOf(n, words)
-}
-
-func notOneOf(n *yaml.Node, words []string) string {
 	if n.Kind != yaml.ScalarNode {
-		return "must be " + strings.Join(words, ", ") + ", not " + describe(n)
+		return "must be " + strings.Join(words, ", ") + ", not " + describe(n, false)
 	}
 	text := fmt.Sprintf("is %q; it must be %s", clip(n.Value, 80), strings.Join(words, " or "))
 	if near := nearest(n.Value, words); near != "" {
@@ -345,9 +337,4 @@ func notOneOf(n *yaml.Node, words []string) string {
 	return text
 }
 
-func join(path, name string) string {
-	if path == "" {
-		return name
-	}
-	return path + "." + name
-}
+func join(path, name string) string { return strings.TrimPrefix(path+"."+name, ".") }

@@ -26,7 +26,7 @@ const (
 func (s mounts) oneFile(key, shown string, v types.ServiceVolumeConfig) {
 	f := &carav1.File{Path: v.Target, From: s.beside(v.Source)}
 	if f.From == "" {
-		content, err := readText(v.Source)
+		content, err := asText(readSmall(v.Source))
 		if err != nil {
 			s.say(Refusal, key, "%s cannot become a file of the service: %v", shown, err)
 			return
@@ -63,9 +63,8 @@ func (c *converter) beside(name string) string {
 	return "./" + filepath.ToSlash(rel)
 }
 
-// readText returns the content of a file that is text, small enough for a manifest, and not empty.
-func readText(name string) ([]byte, error) {
-	content, err := readSmall(name)
+// asText returns an error for a content that is not text, or empty.
+func asText(content []byte, err error) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err
@@ -77,6 +76,7 @@ func readText(name string) ([]byte, error) {
 	return content, nil
 }
 
+// readSmall returns the content of a file that is small enough for a manifest.
 func readSmall(name string) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err != nil {
@@ -125,13 +125,7 @@ func (s files) config(key string, ref types.FileReferenceConfig) {
 			return
 		}
 	}
-	content, err := s.content(c)
-	switch {
-	case err == nil && !printable(content):
-		err = fmt.Errorf("it is not text")
-	case err == nil && len(content) == 0:
-		err = fmt.Errorf("it is empty")
-	}
+	content, err := asText(s.content(c))
 	if err != nil {
 		s.say(Refusal, key, "config %s: %v", ref.Source, err)
 		return

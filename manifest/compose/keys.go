@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -230,7 +231,7 @@ func (c *converter) keys() {
 	}
 	told := map[string]bool{}
 	eachKey(c.model, nil, func(path []string) {
-		if c.unused(path) || slices.ContainsFunc(path, isExtension) {
+		if c.unused(path) || slices.ContainsFunc(path, func(key string) bool { return strings.HasPrefix(key, "x-") }) {
 			return
 		}
 		row, ok := rowOf(rows, path)
@@ -249,8 +250,6 @@ func (c *converter) keys() {
 	})
 }
 
-func isExtension(key string) bool { return strings.HasPrefix(key, "x-") }
-
 // unused reports whether a path belongs to a service that no enabled profile has.
 func (c *converter) unused(path []string) bool {
 	if len(path) < 2 || path[0] != "services" {
@@ -264,12 +263,7 @@ func (c *converter) unused(path []string) bool {
 func eachKey(v any, path []string, visit func(path []string)) {
 	switch v := v.(type) {
 	case map[string]any:
-		names := make([]string, 0, len(v))
-		for name := range v {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
+		for _, name := range slices.Sorted(maps.Keys(v)) {
 			if at := append(slices.Clone(path), name); !empty(v[name]) {
 				visit(at)
 				eachKey(v[name], at, visit)
