@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,19 +61,16 @@ func (s *shelf) target(file, from string) (string, error) {
 	target := path.Join(path.Dir(file), from)
 	inside := s.root == "" || target == s.root || strings.HasPrefix(target, s.root+"/")
 	if target == ".." || strings.HasPrefix(target, "../") || !inside {
-		return "", &FileError{Message: fmt.Sprintf("%s leaves the source: the path must be below %s", from, cmpOr(s.root, "its root (spec.path)"))}
+		below := "its root (spec.path)"
+		if s.root != "" {
+			below = fmt.Sprintf("spec.path %q", s.root)
+		}
+		return "", &FileError{Message: fmt.Sprintf("%s leaves the source: the path must be below %s", from, below)}
 	}
 	if target == "." {
 		target = ""
 	}
 	return target, nil
-}
-
-func cmpOr(root, otherwise string) string {
-	if root == "" {
-		return otherwise
-	}
-	return fmt.Sprintf("spec.path %q", root)
 }
 
 // look looks a path up. The error is about the source as a whole.
@@ -88,7 +86,7 @@ func (s *shelf) look(ctx context.Context, target string) (*lookedUp, error) {
 		return nil, readError(ctx, err, "look up %s at %.12s", target, s.tree.Revision)
 	}
 	s.found[target] = &lookedUp{found, err}
-	for _, f := range found.files() {
+	for _, f := range cmp.Or(found, &Found{}).Files {
 		if known, ok := s.contents[f.Hash]; ok {
 			s.byDigest[known.digest] = f
 		} else {
@@ -96,13 +94,6 @@ func (s *shelf) look(ctx context.Context, target string) (*lookedUp, error) {
 		}
 	}
 	return s.found[target], nil
-}
-
-func (f *Found) files() []FoundFile {
-	if f == nil {
-		return nil
-	}
-	return f.Files
 }
 
 // needs returns what the documents of a file use, after they were looked up.

@@ -26,13 +26,11 @@ type Match struct {
 
 // NewMatch validates the subtree and the globs of a source.
 func NewMatch(spec *carav1.SourceSpec) (*Match, error) {
-	m := &Match{include: spec.GetInclude(), exclude: spec.GetExclude()}
-	root := path.Clean("/" + spec.GetPath())[1:]
+	m := &Match{include: spec.GetInclude(), exclude: spec.GetExclude(), Root: path.Clean("/" + spec.GetPath())[1:]}
 	if slices.Contains(strings.Split(spec.GetPath(), "/"), "..") {
 		return nil, Human(api.ReasonInvalidSpec, "spec.path %q leaves the source; name a folder inside it", spec.GetPath())
 	}
-	m.Root = root
-	for _, g := range append(append([]string{}, m.include...), m.exclude...) {
+	for _, g := range slices.Concat(m.include, m.exclude) {
 		if !doublestar.ValidatePattern(g) {
 			return nil, Human(api.ReasonInvalidSpec, "%q in spec.include or spec.exclude is not a glob; see `**/*.yaml`", g)
 		}
@@ -52,18 +50,7 @@ func (m *Match) InDir(dir string) bool {
 // File reports whether the file is a manifest of the source.
 func (m *Match) File(file string) bool {
 	rel, ok := m.rel(file)
-	if !ok || !manifest.IsManifest(file) || hidden(rel) || m.excluded(rel) {
-		return false
-	}
-	if len(m.include) == 0 {
-		return true
-	}
-	for _, g := range m.include {
-		if doublestar.MatchUnvalidated(g, rel) {
-			return true
-		}
-	}
-	return false
+	return ok && manifest.IsManifest(file) && !hidden(rel) && !m.excluded(rel) && (len(m.include) == 0 || matchAny(m.include, rel))
 }
 
 func (m *Match) rel(p string) (string, bool) {
@@ -79,13 +66,10 @@ func (m *Match) Hidden(file string) bool {
 	return ok && hidden(rel) && !m.excluded(rel)
 }
 
-func (m *Match) excluded(rel string) bool {
-	for _, g := range m.exclude {
-		if doublestar.MatchUnvalidated(g, rel) {
-			return true
-		}
-	}
-	return false
+func (m *Match) excluded(rel string) bool { return matchAny(m.exclude, rel) }
+
+func matchAny(globs []string, rel string) bool {
+	return slices.ContainsFunc(globs, func(g string) bool { return doublestar.MatchUnvalidated(g, rel) })
 }
 
 func hidden(rel string) bool {

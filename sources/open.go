@@ -26,7 +26,7 @@ func (p *pass) open(ctx context.Context) error {
 		return err
 	}
 	secret := secrets.GetGit()
-	id := secretID(secret)
+	id := SecretID(secret)
 	if p.st.driver != nil && p.st.generation == p.src.Metadata.Generation && p.st.secret == id {
 		return nil
 	}
@@ -72,7 +72,7 @@ func (p *pass) readKeys(values map[string][]byte) error {
 	if err != nil {
 		return Human(api.ReasonInvalidSpec, "spec.decryption: %s", err)
 	}
-	p.keys, p.keysID = keys, secretID(values)
+	p.keys, p.keysID = keys, SecretID(values)
 	return nil
 }
 
@@ -98,7 +98,8 @@ func (p *pass) secrets(ctx context.Context) (*carav1.GetSourceSecretResponse, er
 	return nil, readError(ctx, err, "read the Secrets that the source names")
 }
 
-func secretID(secret map[string][]byte) string {
+// SecretID returns a hash of the values of a Secret.
+func SecretID(secret map[string][]byte) string {
 	h := sha256.New()
 	for _, k := range slices.Sorted(maps.Keys(secret)) {
 		fmt.Fprintf(h, "%d:%s %d:", len(k), k, len(secret[k]))

@@ -11,6 +11,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
+	"github.com/caravanserai/cara/manifest"
 )
 
 // report writes the result of a pass: always the poll, which the server keeps in memory; conditions if they changed; an
@@ -117,7 +118,11 @@ func (o *outcome) conditions() []*carav1.Condition {
 		}
 		all = append(all, condition(api.CondFetchFailed, o.bad.Reason, message))
 	} else {
-		all = append(all, condition(api.CondFetchFailed, "", ""), condition(api.CondInvalidManifests, invalid(o.head), summary(o.head)))
+		var invalid api.Reason
+		if o.head.GetErrorCount() > 0 {
+			invalid = api.ReasonInvalidFiles
+		}
+		all = append(all, condition(api.CondFetchFailed, "", ""), condition(api.CondInvalidManifests, invalid, summary(o.head)))
 	}
 	degraded := ""
 	if live, ok := o.st.driver.(Live); ok {
@@ -128,13 +133,6 @@ func (o *outcome) conditions() []*carav1.Condition {
 		reason = api.ReasonPolling
 	}
 	return append(all, condition(api.CondWatchDegraded, reason, degraded))
-}
-
-func invalid(head *carav1.Snapshot) api.Reason {
-	if head.GetErrorCount() > 0 {
-		return api.ReasonInvalidFiles
-	}
-	return ""
 }
 
 // summary names the first errors of a snapshot and counts the files.
@@ -148,7 +146,7 @@ func summary(head *carav1.Snapshot) string {
 	for i, f := range head.GetFileErrors() {
 		files[f.File] = true
 		if i < 3 {
-			lines = append(lines, describe(f))
+			lines = append(lines, manifest.Format(f))
 		}
 	}
 	out := fmt.Sprintf("%s in %s: %s", text.Count(n, "error"), text.Count(len(files), "file"), strings.Join(lines, "; "))
@@ -156,13 +154,6 @@ func summary(head *carav1.Snapshot) string {
 		out += fmt.Sprintf("; and %d more", n-len(lines))
 	}
 	return text.Clip(out, 4000)
-}
-
-func describe(f *carav1.FileProblem) string {
-	if f.Path == "" {
-		return Place(f) + ": " + f.Message
-	}
-	return Place(f) + ": " + f.Path + ": " + f.Message
 }
 
 // condition is True if there is a reason, otherwise False.
@@ -175,29 +166,20 @@ func condition(typ string, reason api.Reason, message string) *carav1.Condition 
 
 func (o *outcome) event(c *carav1.Condition) *carav1.Event {
 	e := &carav1.Event{
-		ApiVersion: api.APIVersion, Kind: api.KindEvent, Type: api.EventWarning, Message: c.Message,
+		ApiVersion: api.APIVersion, Kind: api.KindEvent, Type: api.EventWarning, Reason: c.Type, Message: c.Message,
 		Object: &carav1.ObjectRef{Kind: api.KindSource, Name: o.src.Metadata.Name, Uid: o.src.Metadata.Uid},
 	}
-	broken := c.Status == api.StatusTrue
+	if c.Status == api.StatusTrue {
+		return e
+	}
+	e.Type = api.EventNormal
 	switch c.Type {
 	case api.CondFetchFailed:
-		e.Reason = api.CondFetchFailed
-		if !broken {
-			e.Reason, e.Message = api.ReasonFetchRecovered, "the source can be read again"
-		}
+		e.Reason, e.Message = api.ReasonFetchRecovered, "the source can be read again"
 	case api.CondInvalidManifests:
-		e.Reason = api.CondInvalidManifests
-		if !broken {
-			e.Reason, e.Message = api.ReasonManifestsRecovered, "every manifest can be read again"
-		}
+		e.Reason, e.Message = api.ReasonManifestsRecovered, "every manifest can be read again"
 	default:
-		e.Reason = api.CondWatchDegraded
-		if !broken {
-			e.Message = "changes are noticed at once again"
-		}
-	}
-	if !broken {
-		e.Type = api.EventNormal
+		e.Message = "changes are noticed at once again"
 	}
 	return e
 }

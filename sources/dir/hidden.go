@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/manifest"
 	"github.com/caravanserai/cara/sources"
 )
@@ -52,7 +53,7 @@ func (d *driver) hiddenFiles(ctx context.Context) ([]sources.File, error) {
 			return nil //nolint:nilerr // see above
 		}
 		bytes += int64(len(data))
-		files = append(files, sources.File{Path: rel, Hash: hash(data)})
+		files = append(files, sources.File{Path: rel, Hash: api.Digest(data)})
 		return nil
 	})
 	slices.SortFunc(files, func(a, b sources.File) int { return strings.Compare(a.Path, b.Path) })

@@ -147,7 +147,7 @@ func (w *walker) folder(root *os.Root, rel string, depth int) error {
 	if depth > maxNested {
 		return sources.Human(api.ReasonTooLarge, "folders are nested more than %d deep at %.100q...; leave them out with spec.exclude", maxNested, rel)
 	}
-	entries, err := readFolder(root)
+	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return w.gone(rel, err)
 	}
@@ -160,15 +160,6 @@ func (w *walker) folder(root *os.Root, rel string, depth int) error {
 		}
 	}
 	return nil
-}
-
-func readFolder(root *os.Root) ([]fs.DirEntry, error) {
-	f, err := root.Open(".")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // it is read to its end, or the error says why not
-	return f.ReadDir(-1)
 }
 
 // gone returns the error for a folder that was listed and can no longer be read.
@@ -297,7 +288,7 @@ func (d *driver) reader(rel, want string) func(context.Context) ([]byte, error) 
 		}
 		defer root.Close()
 		data, err := read(root, rel)
-		if err != nil || hash(data) != want {
+		if err != nil || api.Digest(data) != want {
 			return nil, fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
 		}
 		return data, nil
@@ -316,11 +307,6 @@ func read(root *os.Root, rel string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, sources.MaxFileBytes+1))
-}
-
-func hash(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
 }
 
 func stampOf(info fs.FileInfo) stamp {
@@ -348,7 +334,7 @@ func (d *driver) stamp(root *os.Root, name, rel string, info fs.FileInfo, now ti
 	if age := now.Sub(s.mtime); err == nil && len(data) == 0 && age >= 0 && age < emptied {
 		err = sources.ErrMoved
 	}
-	s.hash = hash(data)
+	s.hash = api.Digest(data)
 	return s, err
 }
 

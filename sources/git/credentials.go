@@ -2,11 +2,8 @@ package git
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
-	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -40,13 +37,7 @@ func readCredentials(a address, secret map[string][]byte, insecure bool) (creden
 		c.password = token
 		c.user = cmp.Or(c.user, "x-access-token") // GitHub wants this name with app tokens; other servers accept any
 	}
-	h := sha256.New()
-	for _, key := range slices.Sorted(maps.Keys(secret)) {
-		sum := sha256.Sum256(secret[key])
-		h.Write([]byte(key + "="))
-		h.Write(sum[:])
-	}
-	c.id = hex.EncodeToString(h.Sum(nil))
+	c.id = sources.SecretID(secret)
 	c.secrets = spellings(trimmed(secret["username"]), c.user, c.password, trimmed(c.sshPassphrase), trimmed(c.sshKey))
 	if a.scheme == "http" && c.password != "" && !insecure {
 		return credentials{}, sources.Human(api.ReasonInsecureTransport,

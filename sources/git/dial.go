@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -60,18 +61,14 @@ func checkHost(host string, allow []netip.Prefix) error {
 // an IPv4 address is judged by that address too.
 func reachable(addr netip.Addr, allow []netip.Prefix) bool {
 	addr = addr.Unmap().WithZone("")
-	for _, p := range allow {
-		if plain(p).Contains(addr) {
-			return true
-		}
+	if slices.ContainsFunc(allow, func(p netip.Prefix) bool { return plain(p).Contains(addr) }) {
+		return true
 	}
 	if inner, ok := embedded(addr); ok {
 		return reachable(inner, allow)
 	}
-	for _, p := range special() {
-		if p.Contains(addr) {
-			return false
-		}
+	if slices.ContainsFunc(special(), func(p netip.Prefix) bool { return p.Contains(addr) }) {
+		return false
 	}
 	return addr.Is4() && addr.IsGlobalUnicast() || globalUnicast().Contains(addr)
 }

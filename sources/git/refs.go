@@ -1,6 +1,7 @@
 package git
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -14,12 +15,7 @@ import (
 // ref is the target of a name. peeled is the commit of an annotated tag.
 type ref struct{ hash, peeled string }
 
-func (r ref) commit() string {
-	if r.peeled != "" {
-		return r.peeled
-	}
-	return r.hash
-}
+func (r ref) commit() string { return cmp.Or(r.peeled, r.hash) }
 
 // listing is the list of a repository's refs, or the requested part of it.
 type listing struct {
@@ -98,14 +94,7 @@ func pick(r *carav1.GitRef, l *listing) (t target, ok bool) {
 		name = highest(r.GetSemver(), l)
 	default:
 		found, ok := l.refs["HEAD"]
-		if !ok {
-			return target{}, false
-		}
-		name = "HEAD"
-		if l.head != "" {
-			name = l.head
-		}
-		return target{name: name, want: found.hash, commit: found.commit()}, true
+		return target{name: cmp.Or(l.head, "HEAD"), want: found.hash, commit: found.commit()}, ok
 	}
 	found, ok := l.refs[name]
 	return target{name: name, want: found.hash, commit: found.commit()}, ok

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -17,9 +16,7 @@ type shared struct {
 	users  int // guarded by Git.mu
 	now    func() time.Time
 
-	turn chan struct{} // held during a probe
-
-	mu    sync.Mutex
+	turn  chan struct{}   // held during a probe; guards what follows
 	asked map[string]bool // every prefix that a source ever requested; each probe requests all of them
 	last  answer
 }
@@ -41,7 +38,7 @@ func (s *shared) list(ctx context.Context, prefixes []string, maxAge time.Durati
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if a := s.answer(); a.covers(prefixes) && !a.began.Before(oldest) && !a.began.IsZero() {
+	if a := s.last; a.covers(prefixes) && !a.began.Before(oldest) && !a.began.IsZero() {
 		return a.listing, a.err
 	}
 	a := answer{began: s.now(), prefixes: s.ask(prefixes)}
@@ -49,22 +46,12 @@ func (s *shared) list(ctx context.Context, prefixes []string, maxAge time.Durati
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx) // the end of this caller's context must not affect the others
 	}
-	s.mu.Lock()
 	s.last = a
-	s.mu.Unlock()
 	return a.listing, a.err
-}
-
-func (s *shared) answer() answer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.last
 }
 
 // ask adds prefixes to those of every later probe. Beyond 50 prefixes, the whole listing is smaller than the request.
 func (s *shared) ask(prefixes []string) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, p := range prefixes {
 		s.asked[p] = true
 	}

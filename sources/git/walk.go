@@ -239,12 +239,7 @@ func nextEntry(data []byte) (e treeEntry, rest []byte, ok bool) {
 	return e, rest[len(e.hash):], true
 }
 
-func join(dir, name string) string {
-	if dir == "" {
-		return name
-	}
-	return dir + "/" + name
-}
+func join(dir, name string) string { return strings.TrimPrefix(dir+"/"+name, "/") }
 
 func printable(r rune) rune {
 	if r < ' ' || r == 0x7f {

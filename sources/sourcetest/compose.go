@@ -47,9 +47,7 @@ func composeFiles(t *testing.T, w *Harness) {
 		{"apps/shop/compose.override.yaml", "services: {web: {init: true}}\n", "shop"},
 	} {
 		s.Write(c.file, c.content)
-		s.Publish()
-		w.Hint()
-		if p := w.Published(i + 2); len(p.Upserts) != 1 || p.Upserts[0].Project.Metadata.Name != c.changes || len(p.Absent) != 0 {
+		if p := w.push(i + 2); len(p.Upserts) != 1 || p.Upserts[0].Project.Metadata.Name != c.changes || len(p.Absent) != 0 {
 			t.Errorf("after a change of %s: published %v, want only %s", c.file, p, c.changes)
 		}
 	}
@@ -60,29 +58,21 @@ func composeFiles(t *testing.T, w *Harness) {
 	}
 	// A Compose file over the limit is an error, and not a file of another tool.
 	s.Write("apps/big/compose.yaml", "services: {web: {image: a}}\n#"+strings.Repeat(" ", 1<<20))
-	s.Publish()
-	w.Hint()
-	if e := fmt.Sprint(w.Published(7).Head.FileErrors); !strings.Contains(e, "apps/big/compose.yaml") || !strings.Contains(e, "MiB") {
+	if e := fmt.Sprint(w.push(7).Head.FileErrors); !strings.Contains(e, "apps/big/compose.yaml") || !strings.Contains(e, "MiB") {
 		t.Errorf("errors %v", e)
 	}
 	s.Remove("apps/big/compose.yaml")
-	s.Publish()
-	w.Hint()
-	w.Published(8)
+	w.push(8)
 	// What is wrong with files that only the source can see is reported at the key of the Compose file that names them.
 	for i := range 65 {
 		s.Write(fmt.Sprintf("apps/shop/many/%d", i), "x")
 	}
 	s.Write("apps/shop/compose.yaml", "services:\n  web:\n    image: a\n    restart: always\n    volumes:\n    - ./many:/many:ro\n")
-	s.Publish()
-	w.Hint()
-	if e := w.Published(9).Head.FileErrors; len(e) != 2 || !strings.HasPrefix(manifest.Format(e[1]), "apps/shop/compose.yaml:6:7: services.web.volumes.0: apps/shop/many has more than 64 files") {
+	if e := w.push(9).Head.FileErrors; len(e) != 2 || !strings.HasPrefix(manifest.Format(e[1]), "apps/shop/compose.yaml:6:7: services.web.volumes.0: apps/shop/many has more than 64 files") {
 		t.Errorf("errors %v", e)
 	}
 	s.Write("apps/shop/compose.yaml", "services: {web: {image: a, env_file: ../../../etc/passwd}}\n")
-	s.Publish()
-	w.Hint()
-	w.Published(10)
+	w.push(10)
 	if claims := fmt.Sprint(w.Claims()); !strings.Contains(claims, "shop apps/shop/compose.yaml:1 held: its file is broken: apps/shop/compose.yaml:1:") || !strings.Contains(claims, "leaves the source") {
 		t.Errorf("claims %s", claims)
 	}

@@ -120,9 +120,7 @@ func unchanged(t *testing.T, w *Harness) {
 func oneChange(t *testing.T, w *Harness) {
 	first := w.two()
 	w.Subject.Write("a.yaml", Project("a", "web:2"))
-	w.Subject.Publish()
-	w.Hint()
-	p := w.Published(2)
+	p := w.push(2)
 	if len(p.Upserts) != 1 || len(p.Absent) != 0 || p.Upserts[0].Project.Spec.Services[0].Image != "web:2" ||
 		p.Upserts[0].Revision != p.Head.Revision || p.Head.Revision == first.Head.Revision {
 		t.Errorf("published %v", p)
@@ -141,9 +139,7 @@ func restart(t *testing.T, w *Harness) {
 		t.Errorf("%d writes by a restart", n)
 	}
 	w.Subject.Write("c.yaml", Project("c", "web:1"))
-	w.Subject.Publish()
-	w.Hint()
-	if p := w.Published(2); len(p.Upserts) != 1 || p.Upserts[0].Project.Metadata.Name != "c" {
+	if p := w.push(2); len(p.Upserts) != 1 || p.Upserts[0].Project.Metadata.Name != "c" {
 		t.Errorf("published after the restart: %v", p.Upserts)
 	}
 }
@@ -152,9 +148,7 @@ func renamed(t *testing.T, w *Harness) {
 	first := w.two()
 	w.Subject.Remove("a.yaml")
 	w.Subject.Write("apps/a.yaml", Project("a", "web:1"))
-	w.Subject.Publish()
-	w.Hint()
-	p := w.Published(2)
+	p := w.push(2)
 	w.want(t, "a apps/a.yaml:1", "b deep/b.yml:1")
 	if len(p.Upserts) != 1 || p.Upserts[0].Hash != first.Upserts[0].Hash || len(p.Absent) != 0 {
 		t.Errorf("published %v", p)
@@ -165,9 +159,7 @@ func badFile(t *testing.T, w *Harness) {
 	w.two()
 	w.Subject.Write("a.yaml", strings.Replace(Project("a", "web:2"), "image:", "imgae:", 1))
 	w.Subject.Write("c.yaml", Project("c", "web:1"))
-	w.Subject.Publish()
-	w.Hint()
-	p := w.Published(2)
+	p := w.push(2)
 	if p.Head.Complete || p.Head.ErrorCount == 0 || p.Head.FileErrors[0].File != "a.yaml" || p.Head.FileErrors[0].Line != 8 {
 		t.Errorf("head = %v", p.Head)
 	}
@@ -196,9 +188,7 @@ func badFile(t *testing.T, w *Harness) {
 func declaredTwice(t *testing.T, w *Harness) {
 	w.two()
 	w.Subject.Write("c.yaml", Project("c", "web:1")+"---\n"+Project("a", "web:9"))
-	w.Subject.Publish()
-	w.Hint()
-	p := w.Published(2)
+	p := w.push(2)
 	w.want(t, "a a.yaml:1 held: declared twice: a.yaml:1 and c.yaml:10; keep one", "b deep/b.yml:1", "c c.yaml:1")
 	if p.Head.Complete || p.Head.ErrorCount != 2 {
 		t.Errorf("head = %v", p.Head)
@@ -259,17 +249,13 @@ func globs(t *testing.T, w *Harness) {
 func removed(t *testing.T, w *Harness) {
 	w.two()
 	w.Subject.Remove("a.yaml")
-	w.Subject.Publish()
-	w.Hint()
-	p := w.Published(2)
+	p := w.push(2)
 	w.want(t, "a a.yaml:1 absent", "b deep/b.yml:1")
 	if !p.Head.Complete || len(p.Upserts) != 0 {
 		t.Errorf("published %v", p)
 	}
 	w.Subject.Write("a.yaml", Project("a", "web:1"))
-	w.Subject.Publish()
-	w.Hint()
-	w.Published(3)
+	w.push(3)
 	w.want(t, "a a.yaml:1", "b deep/b.yml:1")
 }
 

@@ -95,9 +95,7 @@ func usesFiles(t *testing.T, w *Harness) {
 	w.unwritten(t)
 
 	s.Write("apps/a/nginx.conf", "listen 81;\n")
-	s.Publish()
-	w.Hint()
-	p = w.Published(2)
+	p = w.push(2)
 	if len(p.Upserts) != 1 || p.Upserts[0].Project.Metadata.Name != "a" || p.Upserts[0].Revision != p.Head.Revision {
 		t.Errorf("published %v, want only what uses the file", p)
 	}
@@ -107,9 +105,7 @@ func usesFiles(t *testing.T, w *Harness) {
 	w.unwritten(t)
 
 	s.Write("apps/shared/three", "3") // a new file in a folder
-	s.Publish()
-	w.Hint()
-	p = w.Published(3)
+	p = w.push(3)
 	if files, _ := w.Server.stored(p.Upserts[0].Project); len(p.Upserts) != 1 || len(files) != 4 {
 		t.Errorf("published %v, files %q", p, files)
 	}
@@ -164,9 +160,7 @@ func badFiles(t *testing.T, w *Harness) {
 	w.want(t, "empty apps/empty.yaml:1")
 
 	s.Write("apps/later.conf", "here")
-	s.Publish()
-	w.Hint()
-	if p = w.Published(2); len(p.Upserts) != 1 || p.Upserts[0].Project.Metadata.Name != "absent" {
+	if p = w.push(2); len(p.Upserts) != 1 || p.Upserts[0].Project.Metadata.Name != "absent" {
 		t.Errorf("published %v, want the project whose file is there now", p)
 	}
 }

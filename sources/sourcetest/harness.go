@@ -158,6 +158,14 @@ func (w *Harness) Published(n int) Publish {
 	return w.Server.Publishes()[n-1]
 }
 
+// push publishes what was written as the nth snapshot, and returns it.
+func (w *Harness) push(n int) Publish {
+	w.tb.Helper()
+	w.Subject.Publish()
+	w.Hint()
+	return w.Published(n)
+}
+
 // Looked waits until a new pass has run and its results are written.
 func (w *Harness) Looked() {
 	w.tb.Helper()

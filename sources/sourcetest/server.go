@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -120,53 +121,46 @@ func (s *Server) WatchHints(_ *emptypb.Empty, out grpc.ServerStreamingServer[car
 	}
 }
 
-// Publishes returns the received snapshots.
-func (s *Server) Publishes() []Publish {
+// locked returns what read returns under the lock.
+func locked[T any](s *Server, read func() T) T {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]Publish{}, s.publishes...)
+	return read()
+}
+
+// Publishes returns the received snapshots.
+func (s *Server) Publishes() []Publish {
+	return locked(s, func() []Publish { return slices.Clone(s.publishes) })
 }
 
 // Writes returns the number of transactions and events that sources caused.
 func (s *Server) Writes() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.writes
+	return locked(s, func() int { return s.writes })
 }
 
 // Polled returns the number of reported polls of a source.
 func (s *Server) Polled(source string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.polled[source]
+	return locked(s, func() int { return s.polled[source] })
 }
 
 // Polls returns the number of reported polls of all sources.
 func (s *Server) Polls() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.allPolls
+	return locked(s, func() int { return s.allPolls })
 }
 
 // NextPoll returns a channel that is closed at the next poll.
 func (s *Server) NextPoll() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.nextPoll
+	return locked(s, func() <-chan struct{} { return s.nextPoll })
 }
 
 // Poll returns the last reported poll.
 func (s *Server) Poll(source string) *carav1.PollStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.polls[source]
+	return locked(s, func() *carav1.PollStatus { return s.polls[source] })
 }
 
 // Events returns the recorded events.
 func (s *Server) Events() []*carav1.Event {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]*carav1.Event{}, s.events...)
+	return locked(s, func() []*carav1.Event { return slices.Clone(s.events) })
 }
 
 // CreateEvent records an event.
