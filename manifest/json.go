@@ -17,7 +17,7 @@ import (
 // for a character written as two \u escapes.
 func (p trees) jsonTrees(text []byte) iter.Seq[*yaml.Node] {
 	return func(yield func(*yaml.Node) bool) {
-		r := &jsonReader{text: text, dec: json.NewDecoder(bytes.NewReader(text)), depth: p.limits.Depth, line: 1}
+		r := &jsonReader{text: text, dec: json.NewDecoder(bytes.NewReader(text)), line: 1}
 		r.dec.UseNumber()
 		for count := 0; ; {
 			var n *yaml.Node
@@ -36,7 +36,7 @@ func (p trees) jsonTrees(text []byte) iter.Seq[*yaml.Node] {
 			if isNull(n) {
 				continue
 			}
-			if count++; count > p.limits.Documents {
+			if count++; count > maxDocuments {
 				p.tooManyDocuments(n)
 				return
 			}
@@ -48,9 +48,8 @@ func (p trees) jsonTrees(text []byte) iter.Seq[*yaml.Node] {
 }
 
 type jsonReader struct {
-	text  []byte
-	dec   *json.Decoder
-	depth int
+	text []byte
+	dec  *json.Decoder
 	// open counts the lists and maps that are not closed yet.
 	open int
 	// offset, line and column are the last place that was located. Offsets only increase, so each byte is counted once.
@@ -88,8 +87,8 @@ func (r *jsonReader) from(tok json.Token, at, depth int) (*yaml.Node, error) {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Line: r.line, Column: r.column}
 	switch x := tok.(type) {
 	case json.Delim:
-		if depth >= r.depth {
-			return nil, fmt.Errorf("lists and maps are nested more than %d deep; %w", r.depth, errDepth)
+		if depth >= maxDepth {
+			return nil, fmt.Errorf("lists and maps are nested more than %d deep; %w", maxDepth, errDepth)
 		}
 		return n, r.fill(n, x, depth)
 	case string:

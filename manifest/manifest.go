@@ -23,27 +23,15 @@ type Limits struct {
 	Bytes int
 	// Nodes (scalars, lists and maps) of the file, where an alias counts as what it refers to; default 200,000.
 	Nodes int
-	// Depth of nested lists and maps; default 64.
-	Depth int
-	// Aliases and merge keys of the file; default 1,000.
-	Aliases int
-	// Documents of the file; default 1,000.
-	Documents int
-	// Problems after which parsing stops; default 100.
-	Problems int
 }
 
-// WithDefaults returns l with defaults for zero fields.
-func (l Limits) WithDefaults() Limits {
-	for field, def := range map[*int]int{
-		&l.Bytes: 1 << 20, &l.Nodes: 200_000, &l.Depth: 64, &l.Aliases: 1000, &l.Documents: 1000, &l.Problems: 100,
-	} {
-		if *field <= 0 {
-			*field = def
-		}
-	}
-	return l
-}
+// Limits of every file.
+const (
+	maxDepth     = 64   // of nested lists and maps
+	maxAliases   = 1000 // and merge keys
+	maxDocuments = 1000
+	maxProblems  = 100 // after which parsing stops
+)
 
 // Document is one valid object in a file.
 type Document struct {
@@ -205,7 +193,6 @@ type (
 // findings are the problems of a file, up to a number.
 type findings struct {
 	file     string
-	most     int // number of problems
 	problems []*carav1.FileProblem
 	// stopped is set when a limit is reached. Parsing stops then.
 	stopped bool
@@ -213,12 +200,12 @@ type findings struct {
 
 // newParser returns a parser of a file. Limits that are 0 have their defaults.
 func newParser(file string, limits Limits) *parser {
-	limits = limits.WithDefaults()
-	return &parser{findings: findings{file: file, most: limits.Problems}, limits: limits}
+	limits = Limits{Bytes: cmp.Or(limits.Bytes, 1<<20), Nodes: cmp.Or(limits.Nodes, 200_000)}
+	return &parser{findings: findings{file: file}, limits: limits}
 }
 
 // full reports whether parsing stops.
-func (p *findings) full() bool { return p.stopped || len(p.problems) >= p.most }
+func (p *findings) full() bool { return p.stopped || len(p.problems) >= maxProblems }
 
 func (p *findings) problem(n *yaml.Node, field, format string, args ...any) {
 	line, column := 0, 0
@@ -233,9 +220,9 @@ func (p *findings) problemAt(line, column int, field, message string) {
 		return
 	}
 	p.problems = append(p.problems, p.fileProblem(line, column, field, message))
-	if len(p.problems) == p.most && p.most > 1 {
+	if len(p.problems) == maxProblems {
 		p.problems[len(p.problems)-1] = p.fileProblem(line, column, "",
-			fmt.Sprintf("more than %d problems; reading stops here, mend those above first", p.most-1))
+			fmt.Sprintf("more than %d problems; reading stops here, mend those above first", maxProblems-1))
 	}
 }
 

@@ -30,7 +30,7 @@ func (p trees) yamlTrees(text []byte) iter.Seq[*yaml.Node] {
 			if len(doc.Content) == 0 || isNull(doc.Content[0]) {
 				continue
 			}
-			if count++; count > p.limits.Documents {
+			if count++; count > maxDocuments {
 				p.tooManyDocuments(doc.Content[0])
 				return
 			}
@@ -52,7 +52,7 @@ func decode(dec *yaml.Decoder, doc *yaml.Node) (err error) {
 }
 
 func (p trees) tooManyDocuments(n *yaml.Node) {
-	p.problem(n, "", "the file has more than %d documents; split it into several files", p.limits.Documents)
+	p.problem(n, "", "the file has more than %d documents; split it into several files", maxDocuments)
 }
 
 // quotedAnchor matches what the library quotes of a file, which may be part of a Secret's value.

@@ -16,8 +16,8 @@ import (
 
 // bound checks a document's tree against the limits before it is converted.
 func (p *parser) bound(n *yaml.Node, depth int) bool {
-	if depth > p.limits.Depth {
-		p.problem(n, "", "lists and maps are nested more than %d deep; flatten them", p.limits.Depth)
+	if depth > maxDepth {
+		p.problem(n, "", "lists and maps are nested more than %d deep; flatten them", maxDepth)
 		p.stopped = true
 		return false
 	}
@@ -37,8 +37,8 @@ func (p *parser) bound(n *yaml.Node, depth int) bool {
 }
 
 func (p *parser) alias(n *yaml.Node) bool {
-	if p.aliases++; p.aliases > p.limits.Aliases {
-		p.problem(n, "", "the file has more than %d aliases; write the values out or split the file", p.limits.Aliases)
+	if p.aliases++; p.aliases > maxAliases {
+		p.problem(n, "", "the file has more than %d aliases; write the values out or split the file", maxAliases)
 		p.stopped = true
 		return false
 	}
@@ -129,8 +129,8 @@ func (p *parser) element(field, key string, value *yaml.Node) string {
 
 // merge returns the pairs of the maps that `<<` refers to: one map, or a list where earlier maps take precedence.
 func (p *parser) merge(n *yaml.Node, field string, depth int) []pair {
-	if depth > p.limits.Depth {
-		p.problem(n, field, "merge keys are nested more than %d deep; flatten them", p.limits.Depth)
+	if depth > maxDepth {
+		p.problem(n, field, "merge keys are nested more than %d deep; flatten them", maxDepth)
 		p.stopped = true
 	}
 	from := Follow(n)

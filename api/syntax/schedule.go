@@ -20,9 +20,6 @@ type Schedule struct {
 // ScheduleError is a problem with one field of a BackupSchedule.
 type ScheduleError struct{ Field, Problem string }
 
-// Error implements error.
-func (e *ScheduleError) Error() string { return e.Field + " " + e.Problem }
-
 // ParseSchedule parses a schedule.
 func ParseSchedule(s *carav1.BackupSchedule) (Schedule, *ScheduleError) {
 	line := strings.TrimSpace(s.GetCron())

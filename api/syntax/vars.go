@@ -23,8 +23,6 @@ type VarError struct {
 	Message string
 }
 
-func (e *VarError) Error() string { return e.Message }
-
 // VarUse is one variable in a text, or the literal text before it.
 type VarUse struct {
 	Literal string // with `$$` as it is

@@ -1,7 +1,6 @@
 package dir
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -16,10 +15,7 @@ import (
 
 // Config configures the watching of directories.
 type Config struct {
-	// Quiet is how long nothing may happen before a change is reported. The default is 150 ms.
-	Quiet time.Duration
-	// AtMost is how long a change may be delayed by further changes. The default is 1 s.
-	AtMost time.Duration
+
 	// NewWatcher creates the file watcher. The default is fsnotify.NewWatcher.
 	NewWatcher func() (*fsnotify.Watcher, error)
 	// Now is the clock. The default is time.Now.
@@ -31,8 +27,7 @@ type Dir struct{ cfg Config }
 
 // New returns an Opener of directories.
 func New(cfg Config) *Dir {
-	cfg.Quiet = cmp.Or(cfg.Quiet, 150*time.Millisecond)
-	cfg.AtMost = cmp.Or(cfg.AtMost, time.Second)
+
 	if cfg.NewWatcher == nil {
 		cfg.NewWatcher = fsnotify.NewWatcher
 	}

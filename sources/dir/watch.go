@@ -35,7 +35,12 @@ func (w *watcher) Degraded() string {
 	return w.degraded
 }
 
-// Watch calls changed when changes happened and then stopped for Quiet, or continued for AtMost.
+const (
+	quiet  = 150 * time.Millisecond // without events before a change is reported
+	atMost = time.Second            // delay of a change by further changes
+)
+
+// Watch calls changed when changes happened and then stopped for a moment, or continued for a second.
 func (w *watcher) Watch(ctx context.Context, changed func()) {
 	notify, err := w.cfg.NewWatcher()
 	if err != nil {
@@ -92,7 +97,7 @@ func (w *watcher) listen(ctx context.Context, notify *fsnotify.Watcher, changed 
 		if since.IsZero() {
 			since = now
 		}
-		timer.Reset(max(0, min(w.cfg.Quiet, w.cfg.AtMost-now.Sub(since))))
+		timer.Reset(max(0, min(quiet, atMost-now.Sub(since))))
 	}
 }
 

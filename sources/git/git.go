@@ -25,8 +25,7 @@ type Config struct {
 	// Proxy is the proxy for http and https: `http://`, `https://` or `socks5://`. Nil means none: the proxy environment
 	// variables are ignored. ssh does not use it.
 	Proxy *url.URL
-	// TempDir holds packs above 8 MiB while they are read. The default is the system's.
-	TempDir string
+
 	// MaxWireBytes is the maximum size of one fetch. The default is 128 MiB.
 	MaxWireBytes int64
 	// ConnectTimeout applies to a connection, and to a TLS or ssh handshake. The default is 10 s.
@@ -36,14 +35,6 @@ type Config struct {
 	IdleTimeout time.Duration
 	// Now is the clock. The default is time.Now.
 	Now func() time.Time
-}
-
-// Validate checks the configuration.
-func (c Config) Validate() error {
-	if c.MaxWireBytes < 0 || c.ConnectTimeout < 0 || c.IdleTimeout < 0 {
-		return errors.New("git sources: sizes and times must not be negative")
-	}
-	return nil
 }
 
 func (c Config) withDefaults() Config {
@@ -99,7 +90,7 @@ func (g *Git) Open(spec *carav1.SourceSpec, secret map[string][]byte) (sources.D
 		return nil, err
 	}
 	if addr.scheme == "ssh" {
-		creds.knownHosts, creds.badLines = usableLines(g.cfg.TempDir, creds.knownHosts)
+		creds.knownHosts, creds.badLines = usableLines(creds.knownHosts)
 	}
 	return &driver{
 		git: g, addr: addr, ref: spec.GetGit().GetRef(), match: match, shared: g.join(addr, creds),
@@ -286,7 +277,7 @@ func (d *driver) objects(ctx context.Context, w wish, known map[plumbing.Hash]ob
 	if !ok {
 		return nil, fmt.Errorf("fetch %s: no way to do so", d.addr)
 	}
-	s := &spool{dir: d.git.cfg.TempDir}
+	s := &spool{}
 	var p *pack
 	err := from.fetch(ctx, w, func(r io.Reader, filtered bool) (err error) {
 		if p, err = readPack(r, s, known); err == nil {

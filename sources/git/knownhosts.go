@@ -17,13 +17,13 @@ import (
 
 // usableLines returns known_hosts without the lines that cannot be parsed, and the numbers of those lines. Like ssh, it
 // skips them, because each may be about another host.
-func usableLines(tempDir string, data []byte) (usable []byte, bad []int) {
-	if _, err := readKnownHosts(tempDir, data); err == nil {
+func usableLines(data []byte) (usable []byte, bad []int) {
+	if _, err := readKnownHosts(data); err == nil {
 		return data, nil
 	}
 	var good [][]byte
 	for i, line := range bytes.Split(data, []byte("\n")) {
-		if _, err := readKnownHosts(tempDir, line); err != nil {
+		if _, err := readKnownHosts(line); err != nil {
 			bad = append(bad, i+1)
 			continue
 		}
@@ -33,8 +33,8 @@ func usableLines(tempDir string, data []byte) (usable []byte, bad []int) {
 }
 
 // readKnownHosts parses known_hosts. The library reads only files, so a temporary file exists during the call.
-func readKnownHosts(tempDir string, data []byte) (ssh.HostKeyCallback, error) {
-	f, err := os.CreateTemp(tempDir, "known_hosts-*")
+func readKnownHosts(data []byte) (ssh.HostKeyCallback, error) {
+	f, err := os.CreateTemp("", "known_hosts-*")
 	if err != nil {
 		return nil, fmt.Errorf("keep known_hosts: %w", err)
 	}

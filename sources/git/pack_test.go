@@ -76,7 +76,7 @@ func (p *packer) commit(tree plumbing.Hash) plumbing.Hash {
 // list reads a pack and lists its manifests.
 func list(t testing.TB, data []byte, commit plumbing.Hash) (*walk, error) {
 	t.Helper()
-	s := &spool{dir: t.TempDir()}
+	s := &spool{}
 	t.Cleanup(s.close)
 	p, err := readPack(bytes.NewReader(data), s, nil)
 	if err != nil {

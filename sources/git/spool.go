@@ -12,7 +12,6 @@ const spoolMemory = 8 << 20
 
 // spool stores the bytes of a pack, to read them again out of order.
 type spool struct {
-	dir  string
 	mem  []byte
 	file *os.File
 	size int64
@@ -39,7 +38,7 @@ func (s *spool) Write(p []byte) (int, error) {
 
 // spill moves the content to a file and unlinks it immediately, so that nothing is left behind however the process ends.
 func (s *spool) spill() error {
-	f, err := os.CreateTemp(s.dir, "pack-*")
+	f, err := os.CreateTemp("", "pack-*")
 	if err != nil {
 		return fmt.Errorf("keep pack: %w", err)
 	}

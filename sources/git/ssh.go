@@ -147,7 +147,7 @@ func (r *sshRemote) config() (*ssh.ClientConfig, error) {
 	if r.creds.password != "" {
 		methods = append(methods, ssh.Password(r.creds.password))
 	}
-	check, err := readKnownHosts(r.cfg.TempDir, r.creds.knownHosts)
+	check, err := readKnownHosts(r.creds.knownHosts)
 	if err != nil {
 		return nil, err
 	}
