@@ -15,7 +15,6 @@ import (
 
 // Config configures the watching of directories.
 type Config struct {
-
 	// NewWatcher creates the file watcher. The default is fsnotify.NewWatcher.
 	NewWatcher func() (*fsnotify.Watcher, error)
 	// Now is the clock. The default is time.Now.
@@ -27,7 +26,6 @@ type Dir struct{ cfg Config }
 
 // New returns an Opener of directories.
 func New(cfg Config) *Dir {
-
 	if cfg.NewWatcher == nil {
 		cfg.NewWatcher = fsnotify.NewWatcher
 	}
