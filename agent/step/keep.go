@@ -1,6 +1,7 @@
 package step
 
 import (
+	"slices"
 	"time"
 
 	"github.com/caravanserai/cara/agent/engine"
@@ -21,19 +22,13 @@ func (s *progress) keeps(failing *carav1.Service) bool {
 		if svc.GetName() == failing.GetName() {
 			continue
 		}
-		if s.previous(svc) != nil {
-			return true
-		}
-		if c := s.container(svc.GetName()); c != nil && up(*c) {
+		if c := s.container(svc.GetName()); s.previous(svc) != nil || c != nil && up(*c) {
 			return true
 		}
 	}
-	for _, c := range s.h.Containers {
-		if s.left(c) && (up(c) || s.h.Record.Yielded[c.ID]) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.h.Containers, func(c engine.Container) bool {
+		return s.left(c) && (up(c) || s.h.Record.Yielded[c.ID])
+	})
 }
 
 // left reports whether a container belongs to a service that left the manifest.

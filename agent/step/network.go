@@ -16,31 +16,23 @@ func (s *plan) network() *engine.Network {
 		s.attempt(Action{Kind: KindCreateNetwork, Name: NetworkName(s.w.Project), Reason: reasonNoNetwork}, api.ReasonNetworkFailed)
 		return nil
 	}
-	alone := true
+	result := keep
 	for i := range s.h.Networks {
 		n := &s.h.Networks[i]
 		if n.Name != keep.Name || n.ID == keep.ID {
 			continue
 		}
-		alone = false
-		s.removeSecond(n)
-	}
-	if !alone {
-		return nil
-	}
-	return keep
-}
-
-// removeSecond removes a second network of the project, after the containers on it.
-func (s *plan) removeSecond(n *engine.Network) {
-	for _, c := range s.h.Containers {
-		if on(c, n) {
-			s.delete(c, "it is on the project's second network")
+		result = nil // a second one: it is removed, after the containers on it
+		for _, c := range s.h.Containers {
+			if on(c, n) {
+				s.delete(c, "it is on the project's second network")
+			}
+		}
+		if s.h.users(n) == 0 {
+			s.attempt(Action{Kind: KindRemoveNetwork, ID: n.ID, Name: n.Name, Reason: "the project has two networks"}, "")
 		}
 	}
-	if s.h.users(n) == 0 {
-		s.attempt(Action{Kind: KindRemoveNetwork, ID: n.ID, Name: n.Name, Reason: "the project has two networks"}, "")
-	}
+	return result
 }
 
 // network returns the project's network: if there are several, the one in use, or else the first.

@@ -3,6 +3,7 @@ package step
 import (
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -211,12 +212,10 @@ func (s *progress) servesAll() bool {
 	if s.w.Phase != api.PhaseRunning || s.w.Failure != nil || s.h.Memory.Failure != nil || s.updating() {
 		return false
 	}
-	for _, svc := range s.w.Spec.GetServices() {
-		if _, proven := s.proven(svc); !proven {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(s.w.Spec.GetServices(), func(svc *carav1.Service) bool {
+		_, proven := s.proven(svc)
+		return !proven
+	})
 }
 
 // provenAfter is how long a service that may end must have run to count as started successfully.

@@ -2,6 +2,7 @@ package step
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
@@ -83,12 +84,7 @@ func comesBack(svc *carav1.Service, c *engine.Container) bool {
 
 // updating reports whether anything of the previous version still serves.
 func (s *progress) updating() bool {
-	for _, svc := range s.w.Spec.GetServices() {
-		if s.previous(svc) != nil {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.w.Spec.GetServices(), func(svc *carav1.Service) bool { return s.previous(svc) != nil })
 }
 
 // besideEachOther reports whether an update keeps every service that it replaces up.
