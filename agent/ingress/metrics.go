@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // metrics counts requests by project and service. There are never more series than routed services: the series of a service
@@ -48,43 +49,30 @@ const (
 )
 
 func newMetrics(into prometheus.Registerer, connections, hosts, lost func() float64) *metrics {
-	if into == nil {
-		into = prometheus.NewRegistry() // that nobody reads
+	register, by := promauto.With(into), []string{"project", "service", "from"}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return register.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append(by, labels...))
 	}
-	by := []string{"project", "service", "from"}
-	f := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cara_ingress_requests_total", Help: "Requests that are over, by the class of their status; 4xx has those whose client left.",
-		}, append(by, "code")),
-		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+	gauge := func(name, help string, value func() float64) {
+		register.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	gauge("cara_ingress_connections", "Connections of clients that are open, idle ones among them.", connections)
+	gauge("cara_ingress_hosts", "Hosts whose routes the agent has.", hosts)
+	register.NewCounterFunc(prometheus.CounterOpts{Name: "cara_ingress_access_log_lost_lines_total", Help: "Lines that the access log could not take."}, lost)
+	return &metrics{
+		requests: counter("cara_ingress_requests_total", "Requests that are over, by the class of their status; 4xx has those whose client left.", "code"),
+		inFlight: register.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "cara_ingress_requests_in_flight", Help: "Requests that are not over, WebSockets among them.",
 		}, by),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		seconds: register.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "cara_ingress_request_seconds", Help: "Time from a request's header to its answer's last byte, upgraded connections left out.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
 		}, by),
-		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cara_ingress_sent_bytes_total", Help: "Bytes of answers' bodies, and to clients of upgraded connections.",
-		}, by),
-		received: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cara_ingress_received_bytes_total", Help: "Bytes of requests' bodies, and from clients of upgraded connections.",
-		}, by),
-		unrouted: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "cara_ingress_unrouted_requests_total", Help: "Requests for hosts that no project claims.",
-		}),
-		series: map[seriesKey]*series{},
+		sent:     counter("cara_ingress_sent_bytes_total", "Bytes of answers' bodies, and to clients of upgraded connections."),
+		received: counter("cara_ingress_received_bytes_total", "Bytes of requests' bodies, and from clients of upgraded connections."),
+		unrouted: register.NewCounter(prometheus.CounterOpts{Name: "cara_ingress_unrouted_requests_total", Help: "Requests for hosts that no project claims."}),
+		series:   map[seriesKey]*series{},
 	}
-	into.MustRegister(f.requests, f.inFlight, f.seconds, f.sent, f.received, f.unrouted,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "cara_ingress_connections", Help: "Connections of clients that are open, idle ones among them.",
-		}, connections),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "cara_ingress_hosts", Help: "Hosts whose routes the agent has.",
-		}, hosts),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "cara_ingress_access_log_lost_lines_total", Help: "Lines that the access log could not take.",
-		}, lost))
-	return f
 }
 
 // route updates the routed services and drops the series of others.

@@ -112,7 +112,7 @@ type Ports struct {
 func New(cfg Config) *Ports {
 	cfg.Limits = cfg.Limits.withDefaults()
 	p := &Ports{
-		cfg: cfg, metrics: newMetrics(cfg.Metrics, cfg.Hosts), report: newReport(),
+		cfg: cfg, metrics: newMetrics(cfg.Metrics, cfg.Hosts), report: report{changes: make(chan struct{}, 1), latest: &carav1.PortReport{}},
 		clients:  clients{total: cfg.Limits.Connections, each: cfg.Limits.ClientConnections, open: map[netip.Prefix]int{}},
 		sessions: newSessions(cfg.Limits.Sessions, cfg.Limits.ClientSessions), queued: semaphore.NewWeighted(allQueuedBytes), dialing: make(chan struct{}, maxDialing),
 	}
@@ -130,7 +130,11 @@ func (p *Ports) Offer() *carav1.PortOffer { return p.cfg.Offer }
 func (p *Ports) Changes() <-chan struct{} { return p.report.changes }
 
 // Report returns the ports that are open and those that cannot be opened.
-func (p *Ports) Report() *carav1.PortReport { return p.report.get() }
+func (p *Ports) Report() *carav1.PortReport {
+	p.report.mu.Lock()
+	defer p.report.mu.Unlock()
+	return p.report.latest
+}
 
 // Run opens the ports and serves them until ctx ends. The connections end with it.
 func (p *Ports) Run(ctx context.Context) error {

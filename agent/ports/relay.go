@@ -24,7 +24,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }
 
 // relay copies both directions until both have ended, one has failed, nothing was copied for Limits.Idle, or ctx ends.
 func (p *Ports) relay(ctx context.Context, project, from string, client, service net.Conn) {
-	m := p.metrics.of(project, from)
+	m := p.metrics.connection(project, from)
 	m.begin()
 	defer m.end()
 	var active atomic.Int64 // time of the last byte

@@ -18,16 +18,6 @@ type report struct {
 	latest *carav1.PortReport
 }
 
-func newReport() report {
-	return report{changes: make(chan struct{}, 1), latest: &carav1.PortReport{}}
-}
-
-func (r *report) get() *carav1.PortReport {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.latest
-}
-
 func (r *report) set(ports []*carav1.NodePort) {
 	slices.SortFunc(ports, func(a, b *carav1.NodePort) int { return keyOf(a).Compare(keyOf(b)) })
 	next := &carav1.PortReport{Ports: ports}

@@ -32,7 +32,7 @@ type session struct {
 	reply   func(frame []byte) error // passes a datagram of the service to the client; calls may overlap
 	ended   func()                   // called once, when the session has ended
 	tasks   *sync.WaitGroup          // goroutines of the session
-	metrics *datagramSeries
+	metrics *series
 
 	active   atomic.Int64 // time of the last datagram
 	place    *place
@@ -255,7 +255,7 @@ func (p *Ports) target(to *route, hop bool) (target, error) {
 // drop counts and logs a datagram that is dropped. project may be empty.
 func (p *Ports) drop(k api.PortKey, project string, client netip.Addr, err error) {
 	reason, _ := reasonOf(err)
-	p.metrics.count(p.metrics.datagrams.dropped, project, reason)
+	p.metrics.count(p.metrics.dropped, project, reason)
 	if unsaid, ok := p.log.Say(time.Now()); ok {
 		p.cfg.Logger.Warn("datagram dropped", "port", k.String(), "project", project, "client", client, "error", err, "unsaid", unsaid)
 	}

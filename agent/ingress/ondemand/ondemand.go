@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/caravanserai/cara/api"
 )
@@ -51,18 +52,14 @@ type question struct {
 
 // New returns Hosts for an agent that is not connected. table returns the hosts in the table that the agent has asked for.
 func New(limits Limits, table func() []string, metrics prometheus.Registerer) *Hosts {
-	h := &Hosts{
+	return &Hosts{
 		limits: limits.withDefaults(), table: table, news: make(chan struct{}, 1), questions: map[string]*question{}, clients: map[string]int{},
 		unknown: map[string]struct{}{}, older: map[string]struct{}{}, forget: map[string]struct{}{},
-		results: prometheus.NewCounterVec(prometheus.CounterOpts{
+		results: promauto.With(metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "cara_ingress_host_questions_total",
 			Help: "Requests for hosts whose routes the agent did not know, by what became of them: Known, Unknown, Away, Busy or Late.",
 		}, []string{"result"}),
 	}
-	if metrics != nil {
-		metrics.MustRegister(h.results)
-	}
-	return h
 }
 
 // Limits returns the limits with their defaults.
