@@ -34,6 +34,19 @@ func (c *container) changed() {
 	c.wrote = make(chan struct{})
 }
 
+// act makes one call about a container. mu is held while do runs.
+func (e *Engine) act(ctx context.Context, call, id string, do func(*container) error) (err error) {
+	defer e.end(call, &err)
+	if err := e.begin(ctx, call); err != nil {
+		return err
+	}
+	c, err := e.find(id)
+	if err != nil {
+		return err
+	}
+	return do(c)
+}
+
 // ListContainers implements engine.Containers.
 func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (out []engine.Container, err error) {
 	defer e.end("ListContainers", &err)
@@ -49,16 +62,12 @@ func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (
 }
 
 // InspectContainer implements engine.Containers.
-func (e *Engine) InspectContainer(ctx context.Context, id string) (_ engine.Container, err error) {
-	defer e.end("InspectContainer", &err)
-	if err := e.begin(ctx, "InspectContainer"); err != nil {
-		return engine.Container{}, err
-	}
-	c, err := e.find(id)
-	if err != nil {
-		return engine.Container{}, err
-	}
-	return c.copied(), nil
+func (e *Engine) InspectContainer(ctx context.Context, id string) (out engine.Container, err error) {
+	err = e.act(ctx, "InspectContainer", id, func(c *container) error {
+		out = c.copied()
+		return nil
+	})
+	return out, err
 }
 
 // CreateContainer implements engine.Containers.
@@ -137,17 +146,11 @@ func (e *Engine) RemoveContainer(ctx context.Context, id string) (err error) {
 }
 
 // CopyFiles implements engine.Containers.
-func (e *Engine) CopyFiles(ctx context.Context, id string, files []engine.File) (err error) {
-	defer e.end("CopyFiles", &err)
-	if err := e.begin(ctx, "CopyFiles"); err != nil {
-		return err
-	}
-	c, err := e.find(id)
-	if err != nil {
-		return err
-	}
-	c.files = files
-	return nil
+func (e *Engine) CopyFiles(ctx context.Context, id string, files []engine.File) error {
+	return e.act(ctx, "CopyFiles", id, func(c *container) error {
+		c.files = files
+		return nil
+	})
 }
 
 // Files returns the files that were copied into a container.
@@ -158,41 +161,35 @@ func (e *Engine) Files(id string) []engine.File {
 }
 
 // StartContainer implements engine.Lifecycle.
-func (e *Engine) StartContainer(ctx context.Context, id string) (err error) {
-	defer e.end("StartContainer", &err)
-	if err := e.begin(ctx, "StartContainer"); err != nil {
-		return err
-	}
-	c, err := e.find(id)
-	if err != nil {
-		return err
-	}
-	if c.State == engine.StateRunning {
-		return nil
-	}
-	for name := range c.Networks {
-		n, ok := e.networkNamed(name)
-		if !ok {
-			return fmt.Errorf("start container %s: network %s: %w", c.Name, name, engine.ErrNotFound)
+func (e *Engine) StartContainer(ctx context.Context, id string) error {
+	return e.act(ctx, "StartContainer", id, func(c *container) error {
+		if c.State == engine.StateRunning {
+			return nil
 		}
-		c.Networks[name] = engine.Attachment{NetworkID: n.ID, IP: "127.0.0.1"}
-	}
-	job := parse(append(append([]string{}, c.spec.Service.GetCommand()...), c.spec.Service.GetArgs()...))
-	c.State, c.StartedAt, c.ExitCode = engine.StateRunning, e.now(), 0
-	for i := range job.lines {
-		c.log = append(c.log, engine.LogLine{Time: e.now(), Text: fmt.Sprintf("job v1 line %d of %d", i+1, job.lines)})
-	}
-	c.changed()
-	e.emit(c, "start")
-	if job.ends {
-		c.ends = time.AfterFunc(job.after, func() {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			c.log = append(c.log, engine.LogLine{Time: e.now(), Stderr: true, Text: fmt.Sprintf("job v1: exit %d", job.code)})
-			e.exit(c, job.code)
-		})
-	}
-	return nil
+		for name := range c.Networks {
+			n, ok := e.networkNamed(name)
+			if !ok {
+				return fmt.Errorf("start container %s: network %s: %w", c.Name, name, engine.ErrNotFound)
+			}
+			c.Networks[name] = engine.Attachment{NetworkID: n.ID, IP: "127.0.0.1"}
+		}
+		job := parse(append(append([]string{}, c.spec.Service.GetCommand()...), c.spec.Service.GetArgs()...))
+		c.State, c.StartedAt, c.ExitCode = engine.StateRunning, e.now(), 0
+		for i := range job.lines {
+			c.log = append(c.log, engine.LogLine{Time: e.now(), Text: fmt.Sprintf("job v1 line %d of %d", i+1, job.lines)})
+		}
+		c.changed()
+		e.emit(c, "start")
+		if job.ends {
+			c.ends = time.AfterFunc(job.after, func() {
+				e.mu.Lock()
+				defer e.mu.Unlock()
+				c.log = append(c.log, engine.LogLine{Time: e.now(), Stderr: true, Text: fmt.Sprintf("job v1: exit %d", job.code)})
+				e.exit(c, job.code)
+			})
+		}
+		return nil
+	})
 }
 
 type job struct {
@@ -254,94 +251,65 @@ func (e *Engine) StopContainer(ctx context.Context, id string, _ time.Duration) 
 }
 
 // RenameContainer implements engine.Lifecycle.
-func (e *Engine) RenameContainer(ctx context.Context, id, name string) (err error) {
-	defer e.end("RenameContainer", &err)
-	if err := e.begin(ctx, "RenameContainer"); err != nil {
-		return err
-	}
-	c, err := e.find(id)
-	if err != nil {
-		return err
-	}
-	if other, err := e.find(name); err == nil && other != c {
-		return fmt.Errorf("rename container %s: the name %s is in use by container %s", id, name, other.ID)
-	}
-	c.Name = name
-	e.emit(c, "rename")
-	return nil
+func (e *Engine) RenameContainer(ctx context.Context, id, name string) error {
+	return e.act(ctx, "RenameContainer", id, func(c *container) error {
+		if other, err := e.find(name); err == nil && other != c {
+			return fmt.Errorf("rename container %s: the name %s is in use by container %s", id, name, other.ID)
+		}
+		c.Name = name
+		e.emit(c, "rename")
+		return nil
+	})
 }
 
 // PauseContainer implements engine.Lifecycle.
-func (e *Engine) PauseContainer(ctx context.Context, id string) (err error) {
-	defer e.end("PauseContainer", &err)
-	if err := e.begin(ctx, "PauseContainer"); err != nil {
-		return err
-	}
-	c, err := e.find(id)
-	switch {
-	case err != nil:
-		return err
-	case c.State == engine.StatePaused:
+func (e *Engine) PauseContainer(ctx context.Context, id string) error {
+	return e.act(ctx, "PauseContainer", id, func(c *container) error {
+		switch {
+		case c.State == engine.StatePaused:
+			return nil
+		case c.State != engine.StateRunning:
+			return fmt.Errorf("pause container %s: it is not running", id)
+		}
+		c.State = engine.StatePaused
+		e.emit(c, "pause")
 		return nil
-	case c.State != engine.StateRunning:
-		return fmt.Errorf("pause container %s: it is not running", id)
-	}
-	c.State = engine.StatePaused
-	e.emit(c, "pause")
-	return nil
+	})
 }
 
 // UnpauseContainer implements engine.Lifecycle.
-func (e *Engine) UnpauseContainer(ctx context.Context, id string) (err error) {
-	defer e.end("UnpauseContainer", &err)
-	if err := e.begin(ctx, "UnpauseContainer"); err != nil {
-		return err
-	}
-	c, err := e.find(id)
-	if err != nil {
-		return err
-	}
-	c.State = engine.StateRunning
-	e.emit(c, "unpause")
-	return nil
+func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
+	return e.act(ctx, "UnpauseContainer", id, func(c *container) error {
+		c.State = engine.StateRunning
+		e.emit(c, "unpause")
+		return nil
+	})
 }
 
 // UpdateContainer implements engine.Lifecycle.
-func (e *Engine) UpdateContainer(ctx context.Context, id string, limits engine.Limits) (err error) {
-	defer e.end("UpdateContainer", &err)
-	if err := e.begin(ctx, "UpdateContainer"); err != nil {
-		return err
-	}
-	c, err := e.find(id)
-	if err != nil {
-		return err
-	}
-	if limits.NanoCPUs != 0 {
-		c.Limits.NanoCPUs = limits.NanoCPUs
-	}
-	if limits.Memory != 0 {
-		c.Limits.Memory = limits.Memory
-	}
-	if limits.PIDs != 0 {
-		c.Limits.PIDs = limits.PIDs
-	}
-	return nil
+func (e *Engine) UpdateContainer(ctx context.Context, id string, limits engine.Limits) error {
+	return e.act(ctx, "UpdateContainer", id, func(c *container) error {
+		if limits.NanoCPUs != 0 {
+			c.Limits.NanoCPUs = limits.NanoCPUs
+		}
+		if limits.Memory != 0 {
+			c.Limits.Memory = limits.Memory
+		}
+		if limits.PIDs != 0 {
+			c.Limits.PIDs = limits.PIDs
+		}
+		return nil
+	})
 }
 
 // ConnectContainer implements engine.Lifecycle.
-func (e *Engine) ConnectContainer(ctx context.Context, network, id, _ string) (err error) {
-	defer e.end("ConnectContainer", &err)
-	if err := e.begin(ctx, "ConnectContainer"); err != nil {
-		return err
-	}
-	c, err := e.find(id)
-	if err != nil {
-		return err
-	}
-	n, ok := e.networkNamed(network)
-	if !ok {
-		return fmt.Errorf("network %s: %w", network, engine.ErrNotFound)
-	}
-	c.Networks[n.Name] = engine.Attachment{NetworkID: n.ID, IP: "127.0.0.1"}
-	return nil
+func (e *Engine) ConnectContainer(ctx context.Context, network, id, _ string) error {
+	return e.act(ctx, "ConnectContainer", id, func(c *container) error {
+		n, ok := e.networkNamed(network)
+		if !ok {
+			return fmt.Errorf("network %s: %w", network, engine.ErrNotFound)
+		}
+		c.Networks[n.Name] = engine.Attachment{NetworkID: n.ID, IP: "127.0.0.1"}
+		return nil
+	})
 }
