@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/agent/confine"
+	"github.com/caravanserai/cara/agent/volume"
 	"github.com/caravanserai/cara/api"
 )
 
@@ -119,7 +120,7 @@ func (s *session) fill(ctx context.Context, dir, doing string, job Restoration, 
 		return fail(api.ReasonVolumeUnreadable, "%s: empty the volume's directory: %v; the agent must run on the engine's machine, as root", doing, err)
 	}
 	need := snapshot.Bytes + snapshot.Bytes/10
-	if free, err := freeBytes(job.Path); err == nil && free < need {
+	if free, err := volume.FreeSpace(job.Path); err == nil && free < need {
 		return fail(api.ReasonDiskFull, "%s: it needs %d MiB of free space on the disk of the node's engine, and there are %d MiB: make room there, or restore on another node",
 			doing, mib(need), free>>20)
 	}
@@ -216,5 +217,5 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(syncFileSystem(f), f.Close())
+	return errors.Join(volume.SyncFileSystem(f), f.Close())
 }

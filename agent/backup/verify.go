@@ -10,9 +10,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/caravanserai/cara/agent/confine"
+	"github.com/caravanserai/cara/agent/volume"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -45,7 +44,7 @@ func (r *Runner) verify(ctx context.Context, s *session, job Job, snapshot *cara
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
 		return fail(api.ReasonBackupFailed, "%s: make the scratch directory: %v", doing, err)
 	}
-	if free, err := freeBytes(dir); err == nil && free < snapshot.GetBytes()+snapshot.GetBytes()/10 {
+	if free, err := volume.FreeSpace(dir); err == nil && free < snapshot.GetBytes()+snapshot.GetBytes()/10 {
 		return fail(api.ReasonBackupFailed, "%s: it needs %d MiB of free space in the agent's data directory, and there are %d MiB: make room, or set spec.backup.verify to \"\"",
 			doing, (snapshot.GetBytes()+snapshot.GetBytes()/10)>>20, free>>20)
 	}
@@ -73,14 +72,6 @@ func livePath(volumes []Volume, snapshot *carav1.BackupSnapshot) string {
 		}
 	}
 	return ""
-}
-
-func freeBytes(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, err
-	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // its type differs between platforms
 }
 
 // compare adds up the sizes of the restored files, and compares each with the file in the volume if that has the same size and

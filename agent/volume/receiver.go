@@ -241,7 +241,7 @@ func (r *Receiver) room(ctx context.Context, dir string, need int64) error {
 	if err != nil {
 		return err
 	}
-	free, err := freeSpace(dir)
+	free, err := FreeSpace(dir)
 	if err != nil {
 		return err
 	}
@@ -309,5 +309,3 @@ func SizeText(bytes int64) string {
 	}
 	return fmt.Sprintf("%.1f GiB", float64(bytes)/gib)
 }
-
-func newReader(conn net.Conn) io.Reader { return bufio.NewReaderSize(conn, 64<<10) }

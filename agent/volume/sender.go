@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -252,7 +253,7 @@ func (s *Sender) walk(ctx context.Context, running bool, emit func(*Entry) error
 
 // listed reads the reply to opList.
 func (s *Sender) listed(conn net.Conn, emit func(*Entry) error) error {
-	r := newReader(conn)
+	r := bufio.NewReaderSize(conn, 64<<10)
 	for {
 		var next item
 		if err := readMessage(r, &next); err != nil {

@@ -118,17 +118,17 @@ func nextData(f *os.File, at int64) (int64, error) {
 	return data, err
 }
 
-// syncFileSystem writes all dirty data of a file system to disk.
-func syncFileSystem(f *os.File) error { return unix.Syncfs(int(f.Fd())) }
+// SyncFileSystem writes all dirty data of the file system of an open file to disk.
+func SyncFileSystem(f *os.File) error { return unix.Syncfs(int(f.Fd())) }
 
 // childAttributes are the attributes of a child process: it has its own process group, and dies with the agent.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// Space returns the free space of the file system of a directory, and the space that the directory's files occupy is not
-// part of it.
-func freeSpace(dir string) (int64, error) {
+// FreeSpace returns the free bytes of the file system of a directory. The space that the directory's files occupy is not part of
+// it.
+func FreeSpace(dir string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, err

@@ -16,6 +16,10 @@ func statEntry(*os.File, string) (*Entry, linked, state, error) {
 }
 func openEntry(*os.File, string, inode) (*os.File, error) { return nil, errPlatform }
 func nextData(*os.File, int64) (int64, error)             { return 0, errPlatform }
-func syncFileSystem(*os.File) error                       { return errPlatform }
-func freeSpace(string) (int64, error)                     { return 0, errPlatform }
 func childAttributes() *syscall.SysProcAttr               { return &syscall.SysProcAttr{Setpgid: true} }
+
+// SyncFileSystem exists only on Linux.
+func SyncFileSystem(*os.File) error { return errPlatform }
+
+// FreeSpace exists only on Linux.
+func FreeSpace(string) (int64, error) { return 0, errPlatform }

@@ -59,7 +59,7 @@ func walkVolume(ctx context.Context, dir string, sync bool, cache *Cache, tick f
 	defer top.Close()
 	if sync {
 		w.synced = time.Now()
-		if err := syncFileSystem(top); err != nil {
+		if err := SyncFileSystem(top); err != nil {
 			return fmt.Errorf("write the file system of %s to disk: %w", dir, err)
 		}
 	}
