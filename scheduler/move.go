@@ -138,21 +138,26 @@ func noteAttempt(attempts map[string]attempt, name string, c *carav1.Condition, 
 func (s moves) requestMove(ctx context.Context, p *carav1.Project, node string) error {
 	name := p.GetMetadata().GetName()
 	out, err := s.projects.MoveProject(ctx, &carav1.MoveProjectRequest{Name: name, To: node})
-	switch {
-	case api.IsNotFound(err), api.IsConflict(err):
-		return nil // the change triggers another pass
-	case api.Code(err) == codes.FailedPrecondition:
-		why := api.ProblemOf(err).GetDetail()
-		s.mu.Lock()
-		s.attempts[name] = attempt{at: time.Now(), failures: s.attempts[name].failures + 1, why: why}
-		s.mu.Unlock()
-		s.queue.Add(nodeKey(p.GetStatus().GetNodeRef())) // explains it
-		return nil
-	case err != nil:
-		return fmt.Errorf("move project %s: %w", name, err)
+	if err != nil {
+		return s.notRequested("move", name, s.attempts, nodeKey(p.GetStatus().GetNodeRef()), err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requestedAt(out)
 	return nil
+}
+
+// notRequested decides about the error of a request. A refusal is noted in attempts, and the work on key explains it.
+func (s moves) notRequested(what, name string, attempts map[string]attempt, key string, err error) error {
+	switch {
+	case api.IsNotFound(err), api.IsConflict(err):
+		return nil // the change triggers another pass
+	case api.Code(err) == codes.FailedPrecondition:
+		s.mu.Lock()
+		attempts[name] = attempt{at: time.Now(), failures: attempts[name].failures + 1, why: api.ProblemOf(err).GetDetail()}
+		s.mu.Unlock()
+		s.queue.Add(key)
+		return nil
+	}
+	return fmt.Errorf("%s project %s: %w", what, name, err)
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"k8s.io/apimachinery/pkg/util/duration"
 
@@ -204,17 +203,8 @@ func declined(p *carav1.Project, lost *carav1.Node) bool {
 func (s moves) requestRestore(ctx context.Context, p *carav1.Project, node string) error {
 	name := p.GetMetadata().GetName()
 	out, err := s.projects.RestoreProject(ctx, &carav1.RestoreProjectRequest{Name: name, Node: node})
-	switch {
-	case api.IsNotFound(err), api.IsConflict(err):
-		return nil // the change triggers another pass
-	case api.Code(err) == codes.FailedPrecondition:
-		s.mu.Lock()
-		s.restores[name] = attempt{at: time.Now(), failures: s.restores[name].failures + 1, why: api.ProblemOf(err).GetDetail()}
-		s.mu.Unlock()
-		s.queue.Add(projectKey(name)) // explains it
-		return nil
-	case err != nil:
-		return fmt.Errorf("restore project %s: %w", name, err)
+	if err != nil {
+		return s.notRequested("restore", name, s.restores, projectKey(name), err)
 	}
 	s.cfg.Logger.Warn("restore requested, because the node with the data is lost", "project", name, "node", node)
 	s.mu.Lock()
