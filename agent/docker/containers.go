@@ -164,22 +164,14 @@ func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time
 // RenameContainer implements engine.Lifecycle.
 func (e *containers) RenameContainer(ctx context.Context, id, name string) error {
 	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
-		err := docker.ContainerRename(ctx, id, name)
-		if err != nil && strings.Contains(err.Error(), "same name as") {
-			return nil
-		}
-		return wrap(err, "rename container %.12s to %s", id, name)
+		return wrap(unless(docker.ContainerRename(ctx, id, name), "same name as"), "rename container %.12s to %s", id, name)
 	})
 }
 
 // PauseContainer implements engine.Lifecycle.
 func (e *containers) PauseContainer(ctx context.Context, id string) error {
 	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
-		err := docker.ContainerPause(ctx, id)
-		if err != nil && strings.Contains(err.Error(), "already paused") {
-			return nil
-		}
-		return wrap(err, "pause container %.12s", id)
+		return wrap(unless(docker.ContainerPause(ctx, id), "already paused"), "pause container %.12s", id)
 	})
 }
 
@@ -224,9 +216,6 @@ func pidsLimit(limits engine.Limits) *int64 {
 func (e *containers) ConnectContainer(ctx context.Context, networkName, id, alias string) error {
 	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
 		err := docker.NetworkConnect(ctx, networkName, id, &network.EndpointSettings{Aliases: []string{alias}})
-		if err != nil && strings.Contains(err.Error(), "already exists in network") {
-			return nil
-		}
-		return wrap(err, "connect container %.12s to network %s", id, networkName)
+		return wrap(unless(err, "already exists in network"), "connect container %.12s to network %s", id, networkName)
 	})
 }

@@ -227,6 +227,14 @@ func unlessGone(err error) error {
 	return err
 }
 
+// unless ignores an error whose text says that an object already is as it should be.
+func unless(err error, says string) error {
+	if err != nil && strings.Contains(err.Error(), says) {
+		return nil
+	}
+	return err
+}
+
 func labelFilter(labels map[string]string) filters.Args {
 	args := filters.NewArgs()
 	for key, value := range labels {

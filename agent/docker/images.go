@@ -107,11 +107,11 @@ func pullOptions(auth *carav1.RegistryAuth) (image.PullOptions, error) {
 	if auth == nil {
 		return image.PullOptions{}, nil
 	}
+	config := registry.AuthConfig{Username: auth.GetUsername(), Password: auth.GetPassword()}
 	if auth.GetUsername() == identityToken {
-		encoded, err := registry.EncodeAuthConfig(registry.AuthConfig{IdentityToken: auth.GetPassword()})
-		return image.PullOptions{RegistryAuth: encoded}, err
+		config = registry.AuthConfig{IdentityToken: auth.GetPassword()}
 	}
-	encoded, err := registry.EncodeAuthConfig(registry.AuthConfig{Username: auth.GetUsername(), Password: auth.GetPassword()})
+	encoded, err := registry.EncodeAuthConfig(config)
 	return image.PullOptions{RegistryAuth: encoded}, err
 }
 
@@ -192,26 +192,21 @@ func sum(layers map[string]layer) engine.Progress {
 func pullError(ref string, err error) error {
 	text := strings.ToLower(err.Error())
 	contains := func(words ...string) bool {
-		for _, w := range words {
-			if strings.Contains(text, w) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(text, word) })
 	}
+	means := engine.ErrRegistry
 	switch {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("pull image %s: %w", ref, err)
 	case unanswered(err):
-		return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrUnavailable, tidy(err))
+		means = engine.ErrUnavailable
 	case diskFull(err):
-		return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrNoRoom, tidy(err))
+		means = engine.ErrNoRoom
 	case contains("toomanyrequests", "too many requests", "http status: 5", "http status: 429", "no such host", "timeout", "service unavailable"):
-		return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrRegistry, tidy(err))
 	case errdefs.IsNotFound(err), errdefs.IsInvalidArgument(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err),
 		contains("manifest unknown", "not found", "access denied", "unauthorized", "denied:", "no matching manifest",
 			"no basic auth credentials", "invalid reference"):
-		return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrInvalid, tidy(err))
+		means = engine.ErrInvalid
 	}
-	return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrRegistry, tidy(err))
+	return fmt.Errorf("pull image %s: %w: %w", ref, means, tidy(err))
 }
