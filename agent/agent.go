@@ -129,7 +129,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		a.assignments.queue.Run, a.assignments.releaseHeld, a.reports.run, a.pulls.Run, a.probes.Run, a.machine.run, a.watcher.listen,
+		a.assignments.queue.Run, a.assignments.releaseHeld, a.reports.queue.Run, a.pulls.Run, a.probes.Run, a.machine.run, a.watcher.listen,
 		a.watcher.relistLoop, a.server.run, a.collector.Run, a.backups.run, a.inventory.run, a.inventory.measure,
 		a.receiving.run, a.restoring.run, a.mover.queue.Run, a.machine.watchTools, a.usage.Run,
 	} {

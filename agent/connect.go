@@ -169,9 +169,10 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 	case *carav1.ConnectResponse_Assignment:
 		if name := m.Assignment.GetProject().GetMetadata().GetName(); !c.refuses(name) {
 			named[name] = true
-			c.restoring.assigned(m.Assignment.GetProject())
+			for _, use := range m.Assignment.GetProject().GetStatus().GetVolumes() {
+				c.endFilling(use.GetUid())
+			}
 			c.assignments.assign(m.Assignment)
-			c.receiving.assigned(m.Assignment.GetProject())
 			kick(c.backups.wake)
 		}
 	case *carav1.ConnectResponse_Unassigned:
@@ -189,8 +190,7 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 			kick(c.confirm)
 		}
 	case *carav1.ConnectResponse_RemoveVolume:
-		c.receiving.end(m.RemoveVolume.GetUid())
-		c.restoring.end(m.RemoveVolume.GetUid())
+		c.endFilling(m.RemoveVolume.GetUid())
 		c.inventory.ask(m.RemoveVolume)
 	case *carav1.ConnectResponse_ReceiveVolume:
 		c.receiving.ask(m.ReceiveVolume)
@@ -203,6 +203,12 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 	case *carav1.ConnectResponse_OpenStream:
 		serve(func(outer context.Context) { c.streams.Serve(ctx, outer, m.OpenStream) })
 	}
+}
+
+// endFilling ends that another node or a restore fills a volume.
+func (c *connection) endFilling(uid string) {
+	c.receiving.end(uid)
+	c.restoring.end(uid)
 }
 
 // infoPatience is how long a connection waits for the engine: for its description of the machine, and for its volumes.

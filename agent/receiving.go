@@ -88,13 +88,6 @@ func (r *receiving) end(uid string) {
 	delete(r.made, uid)
 }
 
-// assigned ends the permissions for the volumes that a project uses here.
-func (r *receiving) assigned(p *carav1.Project) {
-	for _, use := range p.GetStatus().GetVolumes() {
-		r.end(use.GetUid())
-	}
-}
-
 // receivePause is how often the creation of a volume is tried.
 const receivePause = time.Second
 

@@ -46,8 +46,6 @@ func newReporter(cfg Config, log *slog.Logger, took func(string, *carav1.UpdateP
 	return r
 }
 
-func (r *reporter) run(ctx context.Context) error { return r.queue.Run(ctx) }
-
 // put sets the newest report of a project.
 func (r *reporter) put(report *carav1.UpdateProjectStatusRequest) {
 	r.mu.Lock()

@@ -108,13 +108,6 @@ func (r *restoring) synced() {
 	}
 }
 
-// assigned ends the restores of the volumes that a project uses here.
-func (r *restoring) assigned(p *carav1.Project) {
-	for _, use := range p.GetStatus().GetVolumes() {
-		r.end(use.GetUid())
-	}
-}
-
 // end ends a restore, and returns when nothing writes to the volume any more.
 func (r *restoring) end(uid string) {
 	r.mu.Lock()

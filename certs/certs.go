@@ -203,7 +203,7 @@ func (o *Obtainer) changed(changes []loop.Change) {
 }
 
 // Metrics counts attempts. A nil Metrics counts nothing. The server itself exports what is stored about certificates.
-type Metrics struct{ attempts *prometheus.CounterVec }
+type Metrics struct{ *prometheus.CounterVec }
 
 // NewMetrics returns Metrics that a registry can collect.
 func NewMetrics() *Metrics {
@@ -212,15 +212,8 @@ func NewMetrics() *Metrics {
 	}, []string{"result"})}
 }
 
-// Describe implements prometheus.Collector.
-func (m *Metrics) Describe(out chan<- *prometheus.Desc) { m.attempts.Describe(out) }
-
-// Collect implements prometheus.Collector.
-func (m *Metrics) Collect(out chan<- prometheus.Metric) { m.attempts.Collect(out) }
-
 func (m *Metrics) count(ok bool) {
-	if m == nil {
-		return
+	if m != nil {
+		m.WithLabelValues(map[bool]string{true: "succeeded", false: "failed"}[ok]).Inc()
 	}
-	m.attempts.WithLabelValues(map[bool]string{true: "succeeded", false: "failed"}[ok]).Inc()
 }
