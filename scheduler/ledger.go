@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/caravanserai/cara/api"
@@ -259,12 +260,7 @@ func (l *ledger) countOn(node string, h placement, sign int64) {
 }
 
 // reserve counts a decision before the watch reports its commit.
-func (l *ledger) reserve(d Demand, node string) { l.reserveMove(d, node, "") }
-
-// reserveMove counts the decision to copy a project's data to another node, where the project counts, too.
-func (l *ledger) reserveMove(d Demand, node, to string) {
-	l.reservePlacement(d, placement{node: node, to: to})
-}
+func (l *ledger) reserve(d Demand, node string) { l.reservePlacement(d, placement{node: node}) }
 
 // reservePlacement counts a decision with the nodes of a placement.
 func (l *ledger) reservePlacement(d Demand, r placement) {
@@ -292,9 +288,5 @@ func (l *ledger) drop(project string) {
 }
 
 func (l *ledger) projectsOn(node string) []string {
-	names := make([]string, 0, len(l.on[node]))
-	for name := range l.on[node] {
-		names = append(names, name)
-	}
-	return names
+	return slices.Collect(maps.Keys(l.on[node]))
 }

@@ -82,7 +82,7 @@ func (s moves) decideMove(ctx context.Context, p *carav1.Project) error {
 	case len(d.Data) == 0:
 		s.ledger.reserve(d, to)
 	default:
-		s.ledger.reserveMove(d, p.GetStatus().GetNodeRef(), to)
+		s.ledger.reservePlacement(d, placement{node: p.GetStatus().GetNodeRef(), to: to})
 	}
 	s.mu.Unlock()
 	return s.answerMove(ctx, p, to, why)
