@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 
@@ -158,11 +159,8 @@ func (f *logFollower) awaited(want *step.Want, there map[string]bool) bool {
 	if want == nil || want.Remove || want.Phase == api.PhaseFailed {
 		return false
 	}
-	for _, svc := range want.Spec.GetServices() {
+	return slices.ContainsFunc(want.Spec.GetServices(), func(svc *carav1.Service) bool {
 		_, is := there[svc.GetName()]
-		if !is && asked(f.request.GetServices(), svc.GetName()) {
-			return true
-		}
-	}
-	return false
+		return !is && asked(f.request.GetServices(), svc.GetName())
+	})
 }

@@ -62,10 +62,8 @@ func (s *Server) previousLogs(ctx context.Context, request *carav1.LogsRequest, 
 			return err
 		}
 	}
-	for _, any := range found {
-		if any {
-			return nil
-		}
+	if slices.Contains(slices.Collect(maps.Values(found)), true) {
+		return nil
 	}
 	return streamError{codes.NotFound, errors.New("there is no previous run: nothing was written before the last start of these containers, " +
 		"and no log was kept of containers that they replaced")}
@@ -78,10 +76,7 @@ func (s *Server) previousRun(ctx context.Context, id string, request *carav1.Log
 	if err != nil {
 		return nil, err
 	}
-	options := engine.LogOptions{Until: beforeStart(c)}
-	if request.GetSince() != nil {
-		options.Since = request.GetSince().AsTime()
-	}
+	options := engine.LogOptions{Since: logOptions(request).Since, Until: beforeStart(c)}
 	if options.Until.IsZero() {
 		return last, nil // it has never been started
 	}

@@ -126,7 +126,8 @@ func (r *logReader) readFrom(ctx context.Context, options engine.LogOptions, las
 				return errShort
 			}
 			if !met {
-				lost = p.missing(id.at - before)
+				gap := time.Duration(id.at - before)
+				lost = int32(min(max(1, p.rate*gap.Seconds()), 1<<30)) // an estimate from the rate before the gap
 			}
 			known, met = nil, true
 		}
@@ -142,11 +143,6 @@ func (r *logReader) readFrom(ctx context.Context, options engine.LogOptions, las
 		p.rate = float64(got) / d.Seconds()
 	}
 	return err
-}
-
-// missing estimates how many lines a gap of nanoseconds contains, from the rate before it.
-func (p *logPlace) missing(gap int64) int32 {
-	return int32(min(max(1, p.rate*time.Duration(gap).Seconds()), 1<<30))
 }
 
 // skip remembers the last lines without forwarding them.

@@ -71,15 +71,12 @@ func (r *Receiver) Revoke(uid string) {
 // Keep revokes all permissions except those for the given volumes.
 func (r *Receiver) Keep(uids map[string]bool) {
 	r.mu.Lock()
-	var ended []string
-	for uid := range r.grants {
+	defer r.mu.Unlock()
+	for uid, g := range r.grants {
 		if !uids[uid] {
-			ended = append(ended, uid)
+			close(g.done)
+			delete(r.grants, uid)
 		}
-	}
-	r.mu.Unlock()
-	for _, uid := range ended {
-		r.Revoke(uid)
 	}
 }
 
@@ -193,7 +190,7 @@ func (r *Receiver) copy(ctx context.Context, conn net.Conn, dir string, need int
 	if err := errors.Join(err, write.Close()); err != nil {
 		return answer(conn, err)
 	}
-	cmd, err := confined(ctx, confine.Access{Link: []string{dir}}, "rsync", receiveArgs(fmt.Sprintf("/dev/fd/%d", socketFD))...)
+	cmd, err := confined(ctx, confine.Access{Link: []string{dir}}, "rsync", "--server", "--daemon", fmt.Sprintf("--config=/dev/fd/%d", socketFD), ".")
 	if err != nil {
 		return answer(conn, err)
 	}

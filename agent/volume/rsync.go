@@ -37,11 +37,6 @@ func shellWords(words []string) string {
 	return strings.Join(quoted, " ")
 }
 
-// receiveArgs are the arguments of the receiving rsync, with its configuration in a file.
-func receiveArgs(config string) []string {
-	return []string{"--server", "--daemon", "--config=" + config, "."}
-}
-
 // receiveConfig returns the configuration of the receiving rsync: one module, in a chroot, for writing only. It accepts the
 // options of sendArgs and refuses all others.
 func receiveConfig(dir string) (string, error) {

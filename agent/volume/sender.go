@@ -131,7 +131,13 @@ func rsync(ctx context.Context, conn net.Conn, cmd *exec.Cmd, tell func(done, fi
 	}
 	said := &head{}
 	cmd.ExtraFiles, cmd.Stderr = []*os.File{child}, said
-	cmd.Stdout = &lines{do: progressOf(tell, said)}
+	cmd.Stdout = &lines{do: func(line []byte) {
+		if done, files, ok := parseProgress(line); ok {
+			tell(done, files)
+			return
+		}
+		_, _ = fmt.Fprintf(said, "%s\n", line) // such as a refusal of the other side; a head never fails
+	}}
 	read := make(chan struct{})
 	close(read) // cmd reads the output itself
 	process, err := start(cmd, read)
@@ -160,18 +166,6 @@ func bridge(conn net.Conn, own *net.UnixConn) (wait func()) {
 		_ = own.CloseWrite()
 	})
 	return both.Wait
-}
-
-// progressOf returns a function that reads rsync's output and calls tell. Other lines, such as refusals of the other side, go
-// to messages.
-func progressOf(tell func(done, files int64), messages io.Writer) func([]byte) {
-	return func(line []byte) {
-		if done, files, ok := parseProgress(line); ok {
-			tell(done, files)
-			return
-		}
-		_, _ = fmt.Fprintf(messages, "%s\n", line) // a head never fails
-	}
 }
 
 // measure returns the number and the size of the volume's files, and the space that they occupy.
