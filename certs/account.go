@@ -105,7 +105,10 @@ func (a *accounts) open(ctx context.Context, client *acme.Client) (acme.Account,
 // register returns the account that the authority has for a key. It creates the account if there is none. Without a key that
 // can be read, it creates one.
 func (a *accounts) register(ctx context.Context, client *acme.Client, key []byte) (acme.Account, error) {
-	account := acme.Account{TermsOfServiceAgreed: true, Contact: contact(a.email)}
+	account := acme.Account{TermsOfServiceAgreed: true}
+	if a.email != "" {
+		account.Contact = []string{"mailto:" + a.email}
+	}
 	var err error
 	if len(key) > 0 {
 		if account.PrivateKey, err = decodeKey(key); err != nil {
@@ -144,11 +147,4 @@ func (a *accounts) store(ctx context.Context, name, replaces string, account acm
 		return fmt.Errorf("store the account: %w", err)
 	}
 	return nil
-}
-
-func contact(email string) []string {
-	if email == "" {
-		return nil
-	}
-	return []string{"mailto:" + email}
 }

@@ -44,11 +44,6 @@ func backupArgs(project string, v Volume, parent string, first bool) []string {
 	return append(args, "--", filepath.Base(v.Path))
 }
 
-// leftArgs list the snapshots of a project that were made while it ran.
-func leftArgs(project string) []string {
-	return []string{"snapshots", "--json", "--host", Host, "--tag", tagProject + project + "," + tagFirst}
-}
-
 // removeArgs remove snapshots by id.
 func removeArgs(ids []string) []string { return append([]string{"forget", "--json", "--"}, ids...) }
 

@@ -72,7 +72,8 @@ func (r *Runner) Restore(ctx context.Context, job Restoration) (Snapshot, *Failu
 
 // choose returns the snapshot to restore. It is the first to use the repository, and it never makes one.
 func (s *session) choose(ctx context.Context, dir string, job Restoration) (listed, *Failure) {
-	o := s.run(ctx, openLimit, dir, volumeArgs(job.Project, job.Volume)...)
+	// It needs no lock: nothing but the list is read.
+	o := s.run(ctx, openLimit, dir, "snapshots", "--json", "--no-lock", "--host", Host, "--tag", tagProject+job.Project+","+tagVolume+job.Volume)
 	if f := judge("opening the repository", o); f != nil {
 		if f.Reason == reasonMissing {
 			f = fail(api.ReasonSnapshotNotFound, "there is no repository, so there is no backup to restore: check the key repository of the Secret of spec.backup.secretRef")

@@ -227,7 +227,8 @@ func (s *session) discard(ctx context.Context, dir string, made []*carav1.Backup
 
 // tidy removes the snapshots of first passes, also those of backups that failed, and then those that no rule keeps.
 func (s *session) tidy(ctx context.Context, dir string, job Job) *Failure {
-	o, f := s.do(ctx, shortLimit, dir, "listing snapshots", leftArgs(job.Project)...)
+	// Those that were made while the project ran.
+	o, f := s.do(ctx, shortLimit, dir, "listing snapshots", "snapshots", "--json", "--host", Host, "--tag", tagProject+job.Project+","+tagFirst)
 	if f != nil {
 		return f
 	}

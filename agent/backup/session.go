@@ -119,11 +119,6 @@ func memoryPath(process, name string) string {
 	return fmt.Sprintf("/proc/%s/fd/%d", process, firstFile+slices.Index(memoryFiles(), name))
 }
 
-// messages returns what ssh has written since the last call.
-func (s *session) messages() string {
-	return s.files[slices.Index(memoryFiles(), sshLog)].take(maxStderr)
-}
-
 func (s *session) close() {
 	for _, f := range s.files {
 		f.close()
@@ -179,7 +174,8 @@ func (s *session) run(ctx context.Context, limit time.Duration, dir string, args
 	if err == nil {
 		err = runPinned(cmd)
 	}
-	out := outcome{stdout: stdout.data, stderr: s.messages() + string(stderr.data)}
+	ssh := s.files[slices.Index(memoryFiles(), sshLog)].take(maxStderr) // what it has written since the last run
+	out := outcome{stdout: stdout.data, stderr: ssh + string(stderr.data)}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		out.code = exit.ExitCode()
 	} else if err != nil {

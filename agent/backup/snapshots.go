@@ -31,11 +31,6 @@ func (l listed) of(project, volume string) bool {
 // complete reports whether the snapshot was made after the project was paused.
 func (l listed) complete() bool { return !slices.Contains(l.Tags, tagFirst) }
 
-// volumeArgs list the snapshots of a volume. They need no lock: nothing but the list is read.
-func volumeArgs(project, volume string) []string {
-	return []string{"snapshots", "--json", "--no-lock", "--host", Host, "--tag", tagProject + project + "," + tagVolume + volume}
-}
-
 // parseListed returns the snapshots in the output of restic snapshots --json.
 func parseListed(stdout []byte) ([]listed, error) {
 	var list []listed

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/docker/docker/client"
@@ -24,13 +25,5 @@ func (e *connection) Info(ctx context.Context) (engine.Info, error) {
 
 // goArch converts the kernel's name of an architecture to the one in image platforms.
 func goArch(machine string) string {
-	switch machine {
-	case "x86_64":
-		return "amd64"
-	case "aarch64":
-		return "arm64"
-	case "armv7l":
-		return "arm"
-	}
-	return machine
+	return cmp.Or(map[string]string{"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}[machine], machine)
 }

@@ -1,6 +1,8 @@
 package step
 
 import (
+	"cmp"
+
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -56,10 +58,7 @@ func (s *view) best(svc *carav1.Service, asWanted bool) *engine.Container {
 }
 
 func older(c, than *engine.Container) bool {
-	if !c.CreatedAt.Equal(than.CreatedAt) {
-		return c.CreatedAt.Before(than.CreatedAt)
-	}
-	return c.ID < than.ID
+	return cmp.Or(c.CreatedAt.Compare(than.CreatedAt), cmp.Compare(c.ID, than.ID)) < 0
 }
 
 // outdated returns why a container must be recreated, or an empty string if it is up to date.

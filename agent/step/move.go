@@ -215,14 +215,6 @@ func (s *report) moveText() string {
 	return strings.Join(parts, "; ")
 }
 
-// reportStopped describes a project that is stopped for its move.
-func (s *report) reportStopped(r *carav1.UpdateProjectStatusRequest, actions []Action) {
-	r.Conditions = []*carav1.Condition{
-		s.imagesReady(actions),
-		api.NewCondition(api.CondReady, api.StatusFalse, api.ReasonMoving, "the project is stopped while it moves to "+s.w.moveTarget()),
-	}
-}
-
 // MoveDue adds a time to look again while the agent must repeat its report about a move.
 func MoveDue(w *Want, actions []Action, now time.Time) []Action {
 	if w.Move == nil || w.Remove {

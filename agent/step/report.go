@@ -58,7 +58,10 @@ func Report(w *Want, h *Have, actions []Action, now time.Time) *carav1.UpdatePro
 	case w.Remove:
 		s.reportRemoval(r, actions)
 	case s.mustStand() && w.Phase != api.PhaseFailed:
-		s.reportStopped(r, actions)
+		r.Conditions = []*carav1.Condition{
+			s.imagesReady(actions),
+			api.NewCondition(api.CondReady, api.StatusFalse, api.ReasonMoving, "the project is stopped while it moves to "+w.moveTarget()),
+		}
 	case failure != nil:
 		s.reportFailure(r, failure)
 	default:
