@@ -112,10 +112,7 @@ func (m *machine) read(ctx context.Context) error {
 
 // engineSaid records the result of a call. Only whether the engine answered matters.
 func (m *machine) engineSaid(err error) {
-	if err != nil && !errors.Is(err, engine.ErrUnavailable) {
-		return
-	}
-	if !m.engine.set(err) {
+	if err != nil && !errors.Is(err, engine.ErrUnavailable) || !m.engine.set(err) {
 		return
 	}
 	if err != nil {

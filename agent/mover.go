@@ -172,15 +172,10 @@ func (m *mover) failed(job *moveJob, err error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	job.failures++
-	return copyFailure(job.failures, err)
-}
-
-// copyFailure returns what a failure of rsync means for a move, after a number of failures.
-func copyFailure(failures int, err error) error {
-	if failures < maxCopyFailures {
-		return fmt.Errorf("%w (attempt %d of %d)", err, failures, maxCopyFailures)
+	if job.failures < maxCopyFailures {
+		return fmt.Errorf("%w (attempt %d of %d)", err, job.failures, maxCopyFailures)
 	}
-	return volume.Final(fmt.Errorf("%w (%d attempts failed)", err, failures))
+	return volume.Final(fmt.Errorf("%w (%d attempts failed)", err, job.failures))
 }
 
 // moveResult returns the result of a step for the server, and the message of a failure. Without a result, the step is tried
@@ -216,20 +211,14 @@ func (m *mover) run(ctx context.Context, job *moveJob) error {
 		} else if err == nil {
 			err = m.finish(ctx, job, s, v.GetName())
 		}
+		if errors.Is(err, engine.ErrNotFound) {
+			err = volume.Final(err)
+		}
 		if err != nil {
-			return m.aboutVolume(job, v, err)
+			return fmt.Errorf("volume %s: %w", api.VolumeName(job.want.Project, v.GetName()), err)
 		}
 	}
 	return nil
-}
-
-// aboutVolume adds the volume's name to an error.
-func (m *mover) aboutVolume(job *moveJob, v *carav1.MovedVolume, err error) error {
-	err = fmt.Errorf("volume %s: %w", api.VolumeName(job.want.Project, v.GetName()), err)
-	if errors.Is(err, engine.ErrNotFound) {
-		return volume.Final(err)
-	}
-	return err
 }
 
 // sender returns what copies one volume.
