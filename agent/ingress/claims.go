@@ -63,13 +63,6 @@ const (
 	headerNotSent = "X-Cara-Not-Sent"
 )
 
-// claimFirst adds what only the agent that the client connects to knows.
-func claimFirst(out http.Header, x *exchange) {
-	if x.user != "" {
-		out.Set(headerUser, x.user)
-	}
-}
-
 // claimScope tells another agent that the client came to a public listener. A service does not learn it.
 func claimScope(out http.Header, x *exchange, remote bool) {
 	delete(out, headerScope)

@@ -119,12 +119,6 @@ type exchangeKey struct{}
 // exchangeOf returns the exchange of an incoming or outgoing request.
 func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
 
-func (i *Ingress) found(x *exchange, route *carav1.Route) {
-	x.route = route
-	x.series = i.metrics.of(x)
-	x.series.begin()
-}
-
 func (i *Ingress) over(ctx context.Context, x *exchange, whole *bool) {
 	took := time.Since(x.begun)
 	if ctx.Err() != nil {
@@ -213,8 +207,8 @@ func (b *body) Read(p []byte) (int, error) {
 	var late net.Error
 	switch {
 	case err == io.EOF:
-		dropClaims(b.x.request.Trailer) // they are complete now, and are sent next
-		if ended := b.bodyDeadline.end(); ended != nil {
+		dropClaims(b.x.request.Trailer)                // they are complete now, and are sent next
+		if ended := b.bodyDeadline.set(time.Time{}); ended != nil { // from now on net/http detects whether the client is still there
 			return n, ended
 		}
 	case errors.As(err, &late) && late.Timeout() && !b.x.left.Load():

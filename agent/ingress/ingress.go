@@ -228,7 +228,9 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 		page(w, r, http.StatusNotFound, "No project claims this path of the host "+quoteHost(host)+".")
 		return
 	}
-	i.found(w, route.Route)
+	w.route = route.Route
+	w.series = i.metrics.of(w)
+	w.series.begin()
 	if route.GetProtocol() == api.TargetH2C {
 		allowSilence(r)
 	}
@@ -280,7 +282,9 @@ func (i *Ingress) rewrite(p *httputil.ProxyRequest) {
 		passClaims(p.Out.Header, p.In.Header)
 	} else {
 		p.SetXForwarded()
-		claimFirst(p.Out.Header, exchangeOf(p.In))
+		if user := exchangeOf(p.In).user; user != "" {
+			p.Out.Header.Set(headerUser, user)
+		}
 	}
 	dropClaims(p.In.Trailer)     // the announced ones; body removes the others
 	p.Out.Trailer = p.In.Trailer // filled in after the body is read, so a copy would stay empty

@@ -171,6 +171,3 @@ func (p *bodyDeadline) extend() error {
 	p.due = due
 	return p.set(due)
 }
-
-// end removes the deadline after the whole body was read. From then on net/http detects whether the client is still there.
-func (p *bodyDeadline) end() error { return p.set(time.Time{}) }

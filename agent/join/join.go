@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -124,8 +125,11 @@ func (c *Credentials) join(ctx context.Context, token api.JoinToken) (*identity,
 	answer, err := carav1.NewNodeServiceClient(conn).Join(ctx, &carav1.JoinRequest{
 		TokenId: token.ID, Secret: token.Secret, NodeName: c.cfg.NodeName, Csr: request, Labels: c.cfg.Labels,
 	})
+	if failed := pin.failed.Load(); err != nil && failed != nil {
+		return nil, errors.Join(*failed, err)
+	}
 	if err != nil {
-		return nil, errors.Join(pin.failure(), err)
+		return nil, err
 	}
 	return c.keep(key, answer, token.CAHash)
 }
@@ -151,13 +155,12 @@ func (c *Credentials) keep(key []byte, answer *carav1.JoinResponse, caHash strin
 
 // pinned trusts only the CA whose hash is in the join token, if the server presents it.
 type pinned struct {
-	hash string
-	now  func() time.Time
-	fail chan error // holds the last failure
+	hash   string
+	now    func() time.Time
+	failed atomic.Pointer[error] // why this side aborted the handshake
 }
 
 func (p *pinned) config() *tls.Config {
-	p.fail = make(chan error, 1)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		ServerName: serverName,
@@ -167,23 +170,10 @@ func (p *pinned) config() *tls.Config {
 		VerifyConnection: func(state tls.ConnectionState) error {
 			err := p.verify(state.PeerCertificates)
 			if err != nil {
-				select {
-				case p.fail <- err:
-				default:
-				}
+				p.failed.Store(&err)
 			}
 			return err
 		},
-	}
-}
-
-// failure returns why this side aborted the handshake, or nil.
-func (p *pinned) failure() error {
-	select {
-	case err := <-p.fail:
-		return err
-	default:
-		return nil
 	}
 }
 
