@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,12 +86,9 @@ func (r *restoring) ask(q *carav1.RestoreVolume) {
 
 // validRestore reports whether names from the server can be part of file names and of names in the engine.
 func validRestore(q *carav1.RestoreVolume) bool {
-	for _, name := range []string{q.GetProject(), q.GetName(), q.GetFromProject(), q.GetFromVolume(), q.GetUid()} {
-		if !api.IsName(name) {
-			return false
-		}
-	}
-	return len(q.GetUid()) <= maxUID && len(q.GetOwner()) <= maxOwner
+	names := []string{q.GetProject(), q.GetName(), q.GetFromProject(), q.GetFromVolume(), q.GetUid()}
+	invalid := func(name string) bool { return !api.IsName(name) }
+	return !slices.ContainsFunc(names, invalid) && len(q.GetUid()) <= maxUID && len(q.GetOwner()) <= maxOwner
 }
 
 // synced ends the list: the restores that it does not name have ended.

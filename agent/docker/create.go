@@ -63,12 +63,8 @@ func (e *containers) adopt(ctx context.Context, spec engine.ContainerSpec, confl
 
 // ours reports whether labels and want have the same cluster, node and project.
 func ours(labels, want map[string]string) bool {
-	for _, key := range []string{api.LabelCluster, api.LabelNode, api.LabelProject} {
-		if labels[key] != want[key] {
-			return false
-		}
-	}
-	return true
+	same := func(key string) bool { return labels[key] == want[key] }
+	return same(api.LabelCluster) && same(api.LabelNode) && same(api.LabelProject)
 }
 
 func containerConfig(spec engine.ContainerSpec) (*container.Config, error) {

@@ -207,7 +207,7 @@ func (b *body) Read(p []byte) (int, error) {
 	var late net.Error
 	switch {
 	case err == io.EOF:
-		dropClaims(b.x.request.Trailer)                // they are complete now, and are sent next
+		dropClaims(b.x.request.Trailer)                             // they are complete now, and are sent next
 		if ended := b.bodyDeadline.set(time.Time{}); ended != nil { // from now on net/http detects whether the client is still there
 			return n, ended
 		}

@@ -1,7 +1,10 @@
 // Package networks checks the addresses of clients against access lists, for the listeners of an agent.
 package networks
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // List is an access list. The zero value has every address.
 type List struct {
@@ -30,10 +33,5 @@ func (n List) Has(client string) bool {
 		return false
 	}
 	address = address.Unmap().WithZone("")
-	for _, p := range n.prefixes {
-		if p.Contains(address) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.prefixes, func(p netip.Prefix) bool { return p.Contains(address) })
 }

@@ -19,6 +19,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/pires/go-proxyproto"
 )
@@ -57,12 +58,7 @@ func (s Senders) Has(of net.Addr) bool {
 		return false
 	}
 	address := tcp.AddrPort().Addr().Unmap().WithZone("")
-	for _, p := range s {
-		if p.Contains(address) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s, func(p netip.Prefix) bool { return p.Contains(address) })
 }
 
 const (
