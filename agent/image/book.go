@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,12 +73,7 @@ func (b *Book) list() []pulledImage {
 
 // sorted returns the images by last use, oldest first. mu is held.
 func (b *Book) sorted() []pulledImage {
-	out := make([]pulledImage, 0, len(b.images))
-	for _, img := range b.images {
-		out = append(out, img)
-	}
-	slices.SortFunc(out, func(x, y pulledImage) int { return cmp.Or(x.Used.Compare(y.Used), cmp.Compare(x.ID, y.ID)) })
-	return out
+	return slices.SortedFunc(maps.Values(b.images), func(x, y pulledImage) int { return cmp.Or(x.Used.Compare(y.Used), cmp.Compare(x.ID, y.ID)) })
 }
 
 // edit changes the book in memory and on disk.

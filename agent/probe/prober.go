@@ -223,16 +223,14 @@ func (p *Prober) check(ctx context.Context, one *probe, timeout time.Duration) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	switch c := one.How; {
-	case c.GetHttp() != nil:
-		return p.get(ctx, net.JoinHostPort(one.IP, strconv.Itoa(int(c.GetHttp().GetPort()))), c.GetHttp().GetPath())
-	default:
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(one.IP, strconv.Itoa(int(c.GetTcp().GetPort()))))
-		if err != nil {
-			return err
-		}
-		return conn.Close()
+	if c := one.How.GetHttp(); c != nil {
+		return p.get(ctx, net.JoinHostPort(one.IP, strconv.Itoa(int(c.GetPort()))), c.GetPath())
 	}
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(one.IP, strconv.Itoa(int(one.How.GetTcp().GetPort()))))
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // get sends one GET on a separate connection, because a pool would continue dialing after the check was given up.
