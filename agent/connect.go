@@ -112,7 +112,7 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 			cancel()
 		}
 	})
-	named, parts := map[string]bool{}, routeParts{}
+	named, parts := list{projects: map[string]bool{}, received: map[string]bool{}, restored: map[string]bool{}}, routeParts{}
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -134,8 +134,6 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 			c.assignments.link(true)
 			c.cfg.Hosts.Connected(w.GetRoutesOnDemand())
 			c.reports.renew()
-			c.receiving.begin()
-			c.restoring.begin()
 			c.log.Info("connected")
 			if w.GetAskObeyed() {
 				c.asked.Store(true)
@@ -163,12 +161,15 @@ func (c *connection) hearRoutes(parts *routeParts, r *carav1.Routes) error {
 	return err
 }
 
-// hear processes one message. named collects what the server has named so far. It is nil once the list is complete.
-func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named map[string]bool, serve func(func(outer context.Context))) {
+// list is what the server has named on a connection: projects, and the uids of volumes to receive and to restore.
+type list struct{ projects, received, restored map[string]bool }
+
+// hear processes one message. named collects what the server has named so far.
+func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named list, serve func(func(outer context.Context))) {
 	switch m := m.GetMessage().(type) {
 	case *carav1.ConnectResponse_Assignment:
 		if name := m.Assignment.GetProject().GetMetadata().GetName(); !c.refuses(name) {
-			named[name] = true
+			named.projects[name] = true
 			for _, use := range m.Assignment.GetProject().GetStatus().GetVolumes() {
 				c.endFilling(use.GetUid())
 			}
@@ -180,9 +181,9 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 			c.assignments.unassign(name, m.Unassigned.GetUid(), m.Unassigned.GetEpoch())
 		}
 	case *carav1.ConnectResponse_Synced:
-		c.assignments.sync(named)
-		c.receiving.synced()
-		c.restoring.synced()
+		c.assignments.sync(named.projects)
+		c.receiving.synced(named.received)
+		c.restoring.synced(named.restored)
 		kick(c.relist)
 	case *carav1.ConnectResponse_Credentials:
 		if c.cfg.OnCredentials != nil {
@@ -193,8 +194,10 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 		c.endFilling(m.RemoveVolume.GetUid())
 		c.inventory.ask(m.RemoveVolume)
 	case *carav1.ConnectResponse_ReceiveVolume:
+		named.received[m.ReceiveVolume.GetUid()] = true
 		c.receiving.ask(m.ReceiveVolume)
 	case *carav1.ConnectResponse_RestoreVolume:
+		named.restored[m.RestoreVolume.GetUid()] = true
 		c.restoring.ask(m.RestoreVolume)
 	case *carav1.ConnectResponse_Servers:
 		if c.cfg.Servers != nil {

@@ -31,24 +31,16 @@ type receiving struct {
 
 	mu       sync.Mutex
 	requests map[string]*carav1.ReceiveVolume // by uid
-	named    map[string]bool                  // uids that the server has named on this connection
 	made     map[string]bool                  // uids whose volume was created
 }
 
 func newReceiving(cfg Config, log *slog.Logger, a *assignments, d *disk, created func()) *receiving {
 	r := &receiving{
 		node: cfg.node(), engine: cfg.Engine, log: log, assignments: a, disk: d, created: created, wake: make(chan struct{}, 1),
-		requests: map[string]*carav1.ReceiveVolume{}, named: map[string]bool{}, made: map[string]bool{},
+		requests: map[string]*carav1.ReceiveVolume{}, made: map[string]bool{},
 	}
 	r.receiver = &volume.Receiver{Node: cfg.NodeName, Dir: r.dir, Log: log}
 	return r
-}
-
-// begin starts a new list. The permissions of the last connection stay until the list is complete.
-func (r *receiving) begin() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.named = map[string]bool{}
 }
 
 // ask allows a node to send a volume.
@@ -60,7 +52,6 @@ func (r *receiving) ask(q *carav1.ReceiveVolume) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.named[uid] = true
 	if r.assignments.holds(uid) {
 		r.log.Error("refused to receive a volume that a project of this node uses", "project", q.GetProject(), "uid", uid)
 		return
@@ -70,10 +61,10 @@ func (r *receiving) ask(q *carav1.ReceiveVolume) {
 	kick(r.wake)
 }
 
-// synced ends the list: what it does not name is no longer allowed.
-func (r *receiving) synced() {
+// synced ends the list: what it does not name is no longer allowed. Until then, the permissions of the last connection stay. named
+// has the uids.
+func (r *receiving) synced(named map[string]bool) {
 	r.mu.Lock()
-	named := maps.Clone(r.named)
 	maps.DeleteFunc(r.requests, func(uid string, _ *carav1.ReceiveVolume) bool { return !named[uid] })
 	r.mu.Unlock()
 	r.receiver.Keep(named)

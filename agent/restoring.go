@@ -34,9 +34,8 @@ type restoring struct {
 	backups     *backups // whose runner and slots it uses
 	wake        chan struct{}
 
-	mu    sync.Mutex
-	jobs  map[string]*restoreJob // by uid
-	named map[string]bool        // uids that the server has named on this connection
+	mu   sync.Mutex
+	jobs map[string]*restoreJob // by uid
 }
 
 // restoreJob is one volume to restore.
@@ -54,17 +53,10 @@ type restoreJob struct {
 func newRestoring(cfg Config, log *slog.Logger, a *assignments, d *disk, i *inventory, b *backups) *restoring {
 	r := &restoring{
 		cfg: cfg, log: log, assignments: a, disk: d, inventory: i, backups: b, wake: make(chan struct{}, 1),
-		jobs: map[string]*restoreJob{}, named: map[string]bool{},
+		jobs: map[string]*restoreJob{},
 	}
 	b.restores = r.busy
 	return r
-}
-
-// begin starts a new list. What the server of the last connection asked for continues until the list is complete.
-func (r *restoring) begin() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.named = map[string]bool{}
 }
 
 // ask requests a restore. A request for a volume that is known only brings newer values of the Secret.
@@ -75,7 +67,6 @@ func (r *restoring) ask(q *carav1.RestoreVolume) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.named[q.GetUid()] = true
 	if job := r.jobs[q.GetUid()]; job != nil {
 		job.request = q
 		return
@@ -91,10 +82,11 @@ func validRestore(q *carav1.RestoreVolume) bool {
 	return !slices.ContainsFunc(names, invalid) && len(q.GetUid()) <= maxUID && len(q.GetOwner()) <= maxOwner
 }
 
-// synced ends the list: the restores that it does not name have ended.
-func (r *restoring) synced() {
+// synced ends the list: the restores that it does not name have ended. Until then, what the server of the last connection asked for
+// continues. named has the uids.
+func (r *restoring) synced(named map[string]bool) {
 	r.mu.Lock()
-	named, jobs := maps.Clone(r.named), maps.Clone(r.jobs)
+	jobs := maps.Clone(r.jobs)
 	r.mu.Unlock()
 	for uid := range jobs {
 		if !named[uid] {
