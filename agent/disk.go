@@ -78,11 +78,6 @@ func readAssignment(path string) (*carav1.Assignment, error) {
 	return &carav1.Assignment{Project: p}, read.Unmarshal(data, p)
 }
 
-// keptOf returns the part of an assignment that is stored: no values of Secrets and no credentials.
-func keptOf(project *carav1.Project, want *step.Want) *carav1.Assignment {
-	return &carav1.Assignment{Project: project, SecretVersions: want.SecretVersions}
-}
-
 // errNotKept means that an assignment in force is not on disk, usually because the disk is full.
 var errNotKept = errors.New("the agent's data directory cannot be written")
 

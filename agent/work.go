@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -191,7 +192,7 @@ func (w *worker) keep(t *task, want *step.Want) error {
 	if project == nil || kept != nil && project == kept.GetProject() && maps.Equal(want.SecretVersions, kept.GetSecretVersions()) {
 		return nil
 	}
-	next := keptOf(project, want)
+	next := &carav1.Assignment{Project: project, SecretVersions: want.SecretVersions} // no values of Secrets and no credentials
 	if proto.Equal(next, kept) {
 		return nil
 	}
@@ -230,10 +231,7 @@ func (w *worker) drained(want *step.Want, have *step.Have, ws *workspace, action
 		if !have.Stops(x) {
 			continue
 		}
-		since, known := ws.leaving[x.ID]
-		if !known {
-			since = now
-		}
+		since := cmp.Or(ws.leaving[x.ID], now)
 		leaving[x.ID] = since
 		until := since.Add(min(have.Grace(x.ID), drainPatience))
 		if now.Before(until) && w.endpoints.Busy(have.Find(x.ID).Networks[step.NetworkName(want.Project)].IP, want.Project) {
@@ -277,8 +275,8 @@ func (w *worker) note(want *step.Want, ws *workspace, next step.Record) error {
 func (w *worker) report(want *step.Want, have *step.Have, actions []step.Action, now time.Time) {
 	if step.Reportable(want, have) {
 		report := step.Report(want, have, actions, now)
-		status, warnings := w.backups.report(want, now)
-		report.Backup = status
+		var warnings []*carav1.Condition
+		report.Backup, warnings = w.backups.report(want, now)
 		report.Conditions = append(report.Conditions, warnings...)
 		w.reports.put(report)
 	}
