@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -40,22 +41,11 @@ func Relocate(d Demand, from string, nodes []*Candidate, how Strategy) Relocatio
 
 // allLost reports whether there are nodes and all of them are lost.
 func allLost(nodes []*Candidate) bool {
-	for _, c := range nodes {
-		if c.Unfit != NotReady {
-			return false
-		}
-	}
-	return len(nodes) > 0
+	return len(nodes) > 0 && !slices.ContainsFunc(nodes, func(c *Candidate) bool { return c.Unfit != NotReady })
 }
 
 func without(nodes []*Candidate, name string) []*Candidate {
-	others := make([]*Candidate, 0, len(nodes))
-	for _, c := range nodes {
-		if c.Name != name {
-			others = append(others, c)
-		}
-	}
-	return others
+	return slices.DeleteFunc(slices.Clone(nodes), func(c *Candidate) bool { return c.Name == name })
 }
 
 // lostSince returns when the wait for a lost node began: when it was lost, but not before one timeout after the scheduler

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -19,16 +20,14 @@ import (
 // the node does not need to have it. Admit is a pure function.
 func Admit(d Demand, to string, nodes []*Candidate) string {
 	d = d.moved()
-	for _, c := range nodes {
-		if c.Name != to {
-			continue
-		}
-		if why := filter(&d, c); why != Fits {
-			return fmt.Sprintf("project %s does not fit node %s: %s", d.Project, to, why)
-		}
-		return ""
+	i := slices.IndexFunc(nodes, func(c *Candidate) bool { return c.Name == to })
+	if i < 0 {
+		return fmt.Sprintf("there is no node %s", to)
 	}
-	return fmt.Sprintf("there is no node %s", to)
+	if why := filter(&d, nodes[i]); why != Fits {
+		return fmt.Sprintf("project %s does not fit node %s: %s", d.Project, to, why)
+	}
+	return ""
 }
 
 // moved returns the demand of a project whose data is copied to its new node.

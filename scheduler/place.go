@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -234,11 +235,7 @@ func before(project string, a, b *Candidate, how Strategy) bool {
 	if a.Projects != b.Projects {
 		return (a.Projects < b.Projects) == (how != Binpack)
 	}
-	ha, hb := tie(project, a.Name), tie(project, b.Name)
-	if ha != hb {
-		return ha < hb
-	}
-	return a.Name < b.Name
+	return cmp.Or(cmp.Compare(tie(project, a.Name), tie(project, b.Name)), cmp.Compare(a.Name, b.Name)) < 0
 }
 
 func tie(project, node string) uint64 {

@@ -76,7 +76,7 @@ func New(cfg Config) *Scheduler {
 		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), nodes: carav1.NewNodeServiceClient(cfg.Conn),
 		memory: newMemory(),
 	}
-	s.writer = newWriter(s.projects)
+	s.writer = writer{projects: s.projects, orders: make(chan *order)}
 	s.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindProject, api.KindNode},
 		OnChange: s.changed, Logger: cfg.Logger,

@@ -42,10 +42,6 @@ type writer struct {
 	orders   chan *order
 }
 
-func newWriter(projects carav1.ProjectServiceClient) writer {
-	return writer{projects: projects, orders: make(chan *order)}
-}
-
 // write writes one decision.
 func (w writer) write(ctx context.Context, req *carav1.ScheduleProjectRequest) (written, error) {
 	o := &order{req: req, done: make(chan answer, 1)}
