@@ -44,7 +44,7 @@ func load(ctx context.Context, o Options) (*input, error) {
 		if o.tree == nil { // a variable may name files elsewhere
 			with = append(with, cli.WithConfigFileEnv, cli.WithDefaultConfigPath)
 		}
-		with = append(with, cli.WithDefaultProfiles(o.Profiles...), cli.WithLoadOptions(extra...))
+		with = append(with, cli.WithDefaultProfiles(o.Profiles...), cli.WithLoadOptions(append(extra, limitPorts)...))
 		if o.Name != "" {
 			with = append(with, cli.WithName(o.Name))
 		}
@@ -67,10 +67,6 @@ func load(ctx context.Context, o Options) (*input, error) {
 		}
 		in.files = append(in.files, f)
 	}
-	if in.project, err = normal.LoadProject(ctx); err != nil {
-		return nil, in.explain(err)
-	}
-	in.dir = in.project.WorkingDir
 	asWritten, err := read(func(l *loader.Options) {
 		l.SkipNormalization, l.SkipDefaultValues, l.SkipConsistencyCheck = true, true, true
 		if l.Interpolate == nil { // while the files are read
@@ -87,6 +83,13 @@ func load(ctx context.Context, o Options) (*input, error) {
 	if in.model, err = asWritten.LoadModel(ctx); err != nil {
 		return nil, in.explain(err)
 	}
+	if err = limitWays(in.model); err != nil {
+		return nil, in.explain(err)
+	}
+	if in.project, err = normal.LoadProject(ctx); err != nil {
+		return nil, in.explain(err)
+	}
+	in.dir = in.project.WorkingDir
 	return in, nil
 }
 

@@ -125,6 +125,9 @@ type gatherer struct {
 	seen     map[string]bool
 	bytes    int
 	full     bool     // the limit of files or bytes is reached
+	nodes    int      // of the Compose files
+	services int      // of the Compose files
+	extends  int      // keys of the Compose files
 	dollars  int      // dollar signs in the Compose files
 	longest  int      // value of a variable
 	names    []string // of the Compose files of the project
@@ -190,11 +193,16 @@ func (g *gatherer) compose(name string, bases []string) {
 		g.refuse(place{file: name}, "is larger than 1 MiB: Compose files that people write are smaller")
 		return
 	}
-	roots, problems := manifest.Trees(name, data, manifest.Limits{})
+	roots, problems := manifest.Trees(name, data, manifest.Limits{Nodes: maxNodes})
 	for _, p := range problems {
 		g.refuse(place{name, int(p.GetLine()), int(p.GetColumn())}, "%s", p.GetMessage())
 	}
 	g.dollars += strings.Count(string(data), "$")
+	for _, root := range roots {
+		if len(problems) == 0 { // a circle of aliases is one
+			g.measure(name, root)
+		}
+	}
 	if len(roots) > 0 && slices.Contains(g.names, name) {
 		g.mains = append(g.mains, &source{name: name, root: roots[0]})
 	} else if len(roots) > 0 {
