@@ -33,7 +33,9 @@
 //     next revision, a compaction of exactly that revision would remove deletions without a report of etcd.
 //  5. A transaction with a lease has the condition that its server still has it. A server that was paused for longer than
 //     its lease cannot write over its successor. Transactions of calls need no lease: their conditions are enough. Nor do those of a
-//     server that finds an agent of its own silent: it writes only if it was not paused, and the directory says that it has the agent.
+//     server that finds an agent of its own silent: it writes only if it was not paused, and it still has the agent.
 //  6. The record of who has a node's agent replaces only the one that was there when its request began. So a request that
 //     arrives late does not take the agent from a newer server.
+//  7. A transaction that makes a node NotReady has the condition that this record has not changed since the server read its copy of
+//     it. The copy may be behind etcd, and also behind the objects that the server has.
 package etcd
