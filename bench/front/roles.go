@@ -208,7 +208,7 @@ func (o options) cara(ctx context.Context) error {
 		{Name: "tcp", Port: portOf(tcp), Target: &carav1.IngressTarget{Service: "w", Port: portOf(raw)}},
 	}}}})
 	fmt.Printf("http %s\nhttps %s\ntcp %s\n\n", on.PublicHTTP.Addr(), on.PublicHTTPS.Addr(), tcp)
-	return serveAll(ctx, func() error { return in.Run(ctx, on) }, func() error { return garbage.Run(ctx) }, func() error { return open.Run(ctx) })
+	return serveAll(ctx, func() error { return in.Run(ctx, on) }, func() error { return garbage.Run(ctx, garbage.Agent) }, func() error { return open.Run(ctx) })
 }
 
 func (o options) routes(port int32) *carav1.Routes {
