@@ -16,11 +16,13 @@ import (
 )
 
 // Limits of what the library has to do. Its time grows faster than the files: with the square of the keys of a map, with the length of
-// chains of extends, with each port of a range, and with the number of ways from service to service. Anyone may push a file to a source.
+// chains of extends, with the cube of the variables in a value, with each port of a range, and with the number of ways from service to service. Anyone may push a file to a source.
 const (
 	maxNodes    = 20_000 // of all files of a project of a source, where an alias counts as what it refers to
 	maxServices = 200    // the same, together with services that others extend
 	maxExtended = 200_000
+	maxVars     = 20_000
+	maxVarsIn   = 200 // of one value
 	maxPorts    = 1_000
 	maxWays     = 20_000
 )
@@ -105,10 +107,9 @@ func dependencies(service map[string]any) map[string]bool {
 	return found
 }
 
-// measure counts the nodes and the services of a file of a source. The parser has limited them for one file.
+// measure counts what is in a Compose file of a source. The parser has limited them for one file.
 func (g *gatherer) measure(file string, root *yaml.Node) {
-	nodes, extends := size(root)
-	g.nodes, g.extends = g.nodes+nodes, g.extends+extends
+	g.walk(file, root)
 	for _, key := range []string{"services", "jobs"} {
 		if _, v := child(root, key); v != nil {
 			g.services += entries(v)
@@ -124,18 +125,31 @@ func (g *gatherer) measure(file string, root *yaml.Node) {
 	}
 }
 
-// size returns how many nodes a node has, and how many of their keys are extends.
-func size(n *yaml.Node) (nodes, extends int) {
+// walk counts nodes, keys that are extends, and variables.
+func (g *gatherer) walk(file string, n *yaml.Node) {
 	n = manifest.Follow(n)
-	nodes = 1
+	g.nodes++
+	g.variables(placeOf(file, n), n.Value)
 	for i, c := range n.Content {
 		if n.Kind == yaml.MappingNode && i%2 == 0 && c.Value == "extends" {
-			extends++
+			g.extends++
 		}
-		more, inside := size(c)
-		nodes, extends = nodes+more, extends+inside
+		g.walk(file, c)
 	}
-	return nodes, extends
+}
+
+// variables counts the variables of a value with braces. The library goes as deep as they are nested, and a goroutine whose stack is
+// full ends the program.
+func (g *gatherer) variables(at place, value string) {
+	vars := strings.Count(value, "${") - strings.Count(value, "$${")
+	before := g.vars
+	g.vars += vars
+	switch {
+	case vars > maxVarsIn:
+		g.refuse(at, "the value has more than %d variables; make it shorter", maxVarsIn)
+	case before <= maxVars && g.vars > maxVars:
+		g.refuse(at, "the files of the project have more than %d variables; make them smaller", maxVars)
+	}
 }
 
 // entries counts the keys of a map, together with those that are merged into it.

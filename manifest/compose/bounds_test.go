@@ -28,7 +28,11 @@ func before(i int) string {
 func TestFilesThatCostTooMuch(t *testing.T) {
 	image := "services:\n  a:\n    image: a\n    restart: always\n"
 	for name, c := range map[string]struct{ yaml, want string }{
-		"keys":               {image + "    labels:\n" + list(40_000, func(i int) string { return fmt.Sprintf("      l%d: x\n", i) }), "20000 are allowed"},
+		"keys":               {image + "    labels:\n" + list(30_000, func(i int) string { return fmt.Sprintf("      l%d: x\n", i) }), "more than 20000 values"},
+		"nested defaults":    {image + "    environment: {X: '" + strings.Repeat("${A:-", 30_000) + strings.Repeat("}", 30_000) + "'}\n", "more than 200 variables"},
+		"defaults":           {image + "    environment: {X: '" + strings.Repeat("${A:-x}", 30_000) + "'}\n", "more than 200 variables"},
+		"defaults of a file": {image + "    env_file: defaults.env\n", "more than 200 variables"},
+		"many defaults":      {image + "    environment:\n" + list(150, func(i int) string { return fmt.Sprintf("      X%d: '%s'\n", i, strings.Repeat("${A:-x}", 150)) }), "more than 20000 variables"},
 		"keys of two files":  {"include: [keys.yaml]\n" + image + "    labels:\n" + list(6_000, func(i int) string { return fmt.Sprintf("      l%d: x\n", i) }), "more than 20000 values"},
 		"ports":              {image + "    ports:\n" + list(50, func(int) string { return "      - \"1-65535\"\n" }), "more than 1000 ports"},
 		"ports of a host":    {image + "    ports: ['127.0.0.1:1-65535:1-65535/udp']\n", "more than 1000 ports"},
@@ -48,8 +52,9 @@ func TestFilesThatCostTooMuch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tree := texts{
 				"apps/shop/compose.yaml": strings.ReplaceAll(c.yaml, ":_", ": "), "apps/shop/.env": "PORTS=1-65535\n",
-				"apps/shop/keys.yaml": "services:\n  b:\n    image: b\n    labels:\n" + list(6_000, func(i int) string { return fmt.Sprintf("      l%d: x\n", i) }),
-				"apps/shop/many.yaml": "services:\n" + list(201, func(i int) string { return fmt.Sprintf("  b%d: {image: b}\n", i) }),
+				"apps/shop/keys.yaml":    "services:\n  b:\n    image: b\n    labels:\n" + list(6_000, func(i int) string { return fmt.Sprintf("      l%d: x\n", i) }),
+				"apps/shop/defaults.env": "X=" + strings.Repeat("${A:-", 30_000) + strings.Repeat("}", 30_000) + "\n",
+				"apps/shop/many.yaml":    "services:\n" + list(201, func(i int) string { return fmt.Sprintf("  b%d: {image: b}\n", i) }),
 			}
 			r := convertTree(t, TreeOptions{Tree: tree})
 			if !strings.Contains(all(r), c.want) || r.Worst() < Refusal {
@@ -61,11 +66,13 @@ func TestFilesThatCostTooMuch(t *testing.T) {
 
 // TestLargeFilesThatAreWanted are as large as files that people write.
 func TestLargeFilesThatAreWanted(t *testing.T) {
+	image := "services:\n  a:\n    image: a\n    restart: always\n"
 	for name, yaml := range map[string]string{
-		"ports for media": "services:\n  a:\n    image: a\n    restart: always\n    expose: [1-65535]\n    ports: ['10000-10049:10000-10049/udp']\n    environment: {RANGE: 1-65535}\n",
+		"ports for media": image + "    expose: [1-65535]\n    ports: ['10000-10049:10000-10049/udp']\n    environment: {RANGE: 1-65535}\n",
 		"a chain": "services:\n  s0: {image: a, restart: always}\n" + list(40, func(i int) string {
 			return fmt.Sprintf("  s%d: {image: a, restart: always, depends_on: [s%d]}\n", i+1, i)
 		}),
+		"a script": image + "    command: ['sh', '-c', '" + strings.Repeat("echo $${A}; ", 300) + "']\n    environment: {X: '" + strings.Repeat("${A:-x}", 100) + "'}\n",
 		"a common base": "services:\n  s0: {image: a, restart: always, labels: {a: b}}\n" + list(60, func(i int) string {
 			return fmt.Sprintf("  s%d: {extends: {service: s0}, environment: {A: b, C: d}, volumes: ['data:/v'], depends_on: [s0]}\n", i+1)
 		}) + "volumes: {data: {}}\n",

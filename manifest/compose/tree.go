@@ -128,6 +128,7 @@ type gatherer struct {
 	nodes    int      // of the Compose files
 	services int      // of the Compose files
 	extends  int      // keys of the Compose files
+	vars     int      // with braces, in all files
 	dollars  int      // dollar signs in the Compose files
 	longest  int      // value of a variable
 	names    []string // of the Compose files of the project
@@ -193,7 +194,7 @@ func (g *gatherer) compose(name string, bases []string) {
 		g.refuse(place{file: name}, "is larger than 1 MiB: Compose files that people write are smaller")
 		return
 	}
-	roots, problems := manifest.Trees(name, data, manifest.Limits{Nodes: maxNodes})
+	roots, problems := manifest.Trees(name, data, manifest.Limits{})
 	for _, p := range problems {
 		g.refuse(place{name, int(p.GetLine()), int(p.GetColumn())}, "%s", p.GetMessage())
 	}
@@ -328,6 +329,7 @@ func (g *gatherer) env(name string, at place) {
 			}
 			continue
 		}
+		g.variables(place{name, i + 1, 1}, value)
 		size := len(line)
 		for _, ref := range refs.FindAllStringSubmatch(value, -1) {
 			size += max(sizes[ref[1]], g.longest)
