@@ -146,7 +146,7 @@ func (d *differ) order(path string, a, b []string) {
 		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !slices.Contains(other, n) })
 	}
 	if !slices.Equal(stay(a, b), stay(b, a)) {
-		d.add(path, quoteAll(a), quoteAll(b))
+		d.add(path, quote(a), quote(b))
 	}
 }
 
@@ -238,15 +238,7 @@ func listText(fd protoreflect.FieldDescriptor, l protoreflect.List) string {
 	return "[" + strings.Join(all, ",") + "]"
 }
 
-func quoteAll(names []string) string {
-	raw := make([]string, 0, len(names))
-	for _, n := range names {
-		raw = append(raw, quote(n))
-	}
-	return "[" + strings.Join(raw, ",") + "]"
-}
-
-// quote returns a scalar as JSON without escaping <, > and &.
+// quote returns a scalar or a list of names as JSON without escaping <, > and &.
 func quote(v any) string {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

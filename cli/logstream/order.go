@@ -4,10 +4,11 @@ package logstream
 
 import (
 	"cmp"
-	"container/heap"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/google/btree"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -21,13 +22,13 @@ type Order struct {
 	Emit func(*carav1.LogLine)
 	Most int
 
-	held  held
+	held  *btree.BTreeG[heldLine] // nil before the first line
 	bytes int
 	count int
 	last  time.Time // of the previous line
 }
 
-// heldLine is a line with its position among the received lines.
+// heldLine is a line with its position among the received lines, in which lines with the same time stay.
 type heldLine struct {
 	*carav1.LogLine
 	at    time.Time
@@ -39,7 +40,10 @@ func (o *Order) Add(l *carav1.LogLine) {
 	if l.GetTime() != nil {
 		o.last = l.GetTime().AsTime()
 	}
-	heap.Push(&o.held, heldLine{l, o.last, o.count})
+	if o.held == nil {
+		o.held = btree.NewG(32, func(x, y heldLine) bool { return cmp.Or(x.at.Compare(y.at), cmp.Compare(x.place, y.place)) < 0 })
+	}
+	o.held.ReplaceOrInsert(heldLine{l, o.last, o.count})
 	o.count++
 	o.bytes += weight(l)
 	for o.bytes > o.Most {
@@ -49,40 +53,19 @@ func (o *Order) Add(l *carav1.LogLine) {
 
 // Flush emits the lines that are held back.
 func (o *Order) Flush() {
-	for len(o.held) > 0 {
+	for o.held != nil && o.held.Len() > 0 {
 		o.next()
 	}
 }
 
 func (o *Order) next() {
-	l := heap.Pop(&o.held).(heldLine)
+	l, _ := o.held.DeleteMin() // there is one
 	o.bytes -= weight(l.LogLine)
 	o.Emit(l.LogLine)
 }
 
 // weight is about how much memory a line takes.
 func weight(l *carav1.LogLine) int { return len(l.GetLine()) + 256 }
-
-// held has the earliest line first. Lines with the same time keep the order in which they were received.
-type held []heldLine
-
-func (h held) Len() int { return len(h) }
-
-func (h held) Less(i, j int) bool {
-	return cmp.Or(h[i].at.Compare(h[j].at), cmp.Compare(h[i].place, h[j].place)) < 0
-}
-
-func (h held) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-
-func (h *held) Push(x any) { *h = append(*h, x.(heldLine)) }
-
-func (h *held) Pop() any {
-	last := len(*h) - 1
-	x := (*h)[last]
-	(*h)[last] = heldLine{} // release the line
-	*h = (*h)[:last]
-	return x
-}
 
 // Mark records the position in the log of each stream of a service, so that the stream after a broken one continues with the
 // next line. Only what a new stream repeats is left out: lines of one service need not be ordered by time, because the engine

@@ -74,29 +74,30 @@ func (e *End[S, R]) Run(ctx context.Context) {
 	for {
 		m, err := e.stream.Recv()
 		e.mu.Lock()
-		if err != nil {
-			e.err = err
-			e.change()
-			e.mu.Unlock()
-			return
+		if err == nil {
+			err = e.take(ctx, m)
 		}
-		if n := m.GetTaken(); n > 0 {
-			e.underWay = max(0, e.underWay-n)
-			e.change()
-			e.mu.Unlock()
-			continue
-		}
-		size := weight(m)
-		if err := e.await(ctx, func() bool { return e.window == 0 || e.queued == 0 || e.queued+size <= e.window }); err != nil {
-			e.err = err
-			e.change()
-			e.mu.Unlock()
-			return
-		}
-		e.queue, e.queued = append(e.queue, m), e.queued+size
+		e.err = err
 		e.change()
 		e.mu.Unlock()
+		if err != nil {
+			return
+		}
 	}
+}
+
+// take counts an acknowledgement, or queues a message once the window has room for it. mu is held.
+func (e *End[S, R]) take(ctx context.Context, m R) error {
+	if n := m.GetTaken(); n > 0 {
+		e.underWay = max(0, e.underWay-n)
+		return nil
+	}
+	size := weight(m)
+	err := e.await(ctx, func() bool { return e.window == 0 || e.queued == 0 || e.queued+size <= e.window })
+	if err == nil {
+		e.queue, e.queued = append(e.queue, m), e.queued+size
+	}
+	return err
 }
 
 // await waits until so returns true. mu is held when so runs, before and after.

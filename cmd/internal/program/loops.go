@@ -147,13 +147,11 @@ func (t task) runWhenLeased(ctx context.Context, acquire acquire) error {
 func (t task) runOnce(ctx context.Context, l lease) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	ended := make(chan struct{})
-	defer close(ended)
 	go func() {
 		select {
 		case <-l.Lost():
 			stop()
-		case <-ended:
+		case <-ctx.Done():
 		}
 	}()
 	conn, err := t.connect(t.name, l.Condition())

@@ -186,11 +186,10 @@ func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l ne
 		one := task{name: name, connect: server.ClientUnder, build: build, extra: all.extra(name, server), log: c.Logger.With("room", name)}
 		loops.Go(func() error { return one.runWhenLeased(loopCtx, all.acquire) })
 	}
-	serverEnded := make(chan error, 1)
 	loops.Go(func() error { // if the server fails, the loops end too
 		select {
 		case err := <-served:
-			serverEnded <- err
+			served <- err
 			return errors.Join(errors.New("the server ended"), err)
 		case <-loopCtx.Done():
 			return nil
@@ -207,11 +206,7 @@ func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l ne
 	loopErr := loops.Wait()
 	c.Logger.Info("loops stopped, draining")
 	stopServer()
-	var err error
-	select {
-	case err = <-serverEnded:
-	case err = <-served:
-	}
+	err := <-served
 	if ctx.Err() != nil && errors.Is(loopErr, context.Canceled) {
 		loopErr = nil
 	}
