@@ -100,15 +100,12 @@ func (c Config) Validate() error {
 		return errors.New("apiserver: Directory needs Identity, with which servers prove who they are")
 	case c.OpenID != nil && c.Identity == nil:
 		return errors.New("apiserver: OpenID needs Identity, whose key seals logins")
-	case c.MaxBodyBytes < 0 || c.RecentChanges < 0:
-		return fmt.Errorf("apiserver: MaxBodyBytes is %d and RecentChanges %d, both must be 0 (default) or more",
-			c.MaxBodyBytes, c.RecentChanges)
-	case c.MaxBodiesBytes < 0 || c.MaxCallsPerCaller < 0 || c.MaxStreamsPerCaller < 0:
-		return errors.New("apiserver: MaxBodiesBytes, MaxCallsPerCaller and MaxStreamsPerCaller must be 0 (default) or more")
+	case min(c.MaxBodyBytes, c.RecentChanges, c.MaxBodiesBytes, c.MaxCallsPerCaller, c.MaxStreamsPerCaller) < 0:
+		return errors.New("apiserver: MaxBodyBytes, RecentChanges, MaxBodiesBytes, MaxCallsPerCaller and MaxStreamsPerCaller must be 0 (default) or more")
 	case c.MaxBodiesBytes > 0 && c.MaxBodiesBytes < 2*cmp.Or(c.MaxBodyBytes, defaultMaxBody):
 		return fmt.Errorf("apiserver: MaxBodiesBytes is %d; it must have room for two bodies of MaxBodyBytes (%d)",
 			c.MaxBodiesBytes, cmp.Or(c.MaxBodyBytes, defaultMaxBody))
-	case c.BookmarkInterval < 0 || c.DrainTimeout < 0 || c.DeleteWait < 0:
+	case min(c.BookmarkInterval, c.DrainTimeout, c.DeleteWait) < 0:
 		return errors.New("apiserver: BookmarkInterval, DrainTimeout and DeleteWait must be 0 (default) or more")
 	}
 	for _, pattern := range c.ReservedHosts {

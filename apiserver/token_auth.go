@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
@@ -148,22 +147,18 @@ func (s *Server) FirstStart(ctx context.Context) error {
 		return fmt.Errorf("make the first tokens: %w", err)
 	}
 	var txn store.Txn
-	for _, first := range []struct {
-		name, secret string
-		terms        *carav1.Token
-	}{
-		{firstAdmin, adminSecret, &carav1.Token{Role: api.RoleAdmin}},
-		{firstJoin, joinSecret, objects.WithJoinLimits(&carav1.Token{Role: api.RoleJoin}, s.db.Now())},
+	for _, token := range []*carav1.Token{
+		{Metadata: &carav1.ObjectMeta{Name: firstAdmin}, Role: api.RoleAdmin, SecretHash: identity.HashSecret(adminSecret)},
+		objects.WithJoinLimits(&carav1.Token{Metadata: &carav1.ObjectMeta{Name: firstJoin}, Role: api.RoleJoin, SecretHash: identity.HashSecret(joinSecret)}, s.db.Now()),
 	} {
-		key := state.Key(api.KindToken, first.name)
-		token := proto.CloneOf(first.terms)
-		token.Metadata = &carav1.ObjectMeta{Name: first.name, Uid: state.NewUID(), CreationTimestamp: timestamppb.New(s.db.Now())}
-		token.SecretHash = identity.HashSecret(first.secret)
+		name := token.GetMetadata().GetName()
+		key := state.Key(api.KindToken, name)
+		token.Metadata.Uid, token.Metadata.CreationTimestamp = state.NewUID(), timestamppb.New(s.db.Now())
 		value, err := state.Encode(token)
 		if err != nil {
 			return err
 		}
-		txn.If = append(txn.If, store.Condition{Key: key, Modified: have[first.name]})
+		txn.If = append(txn.If, store.Condition{Key: key, Modified: have[name]})
 		txn.Do = append(txn.Do, store.Op{Key: key, Value: value})
 	}
 	_, err = s.db.Store.Commit(ctx, txn)

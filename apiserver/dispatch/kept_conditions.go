@@ -72,14 +72,8 @@ func (d *Dispatcher) introduce(ctx context.Context, node string, capabilities []
 		return nil
 	}
 	return heartbeatError(d.DB.Transact(ctx, func(t *state.Tx) error {
-		n, ok := state.Read[*carav1.Node](t, node)
-		if !ok {
-			return rules.NotFound(api.KindNode, node)
-		}
-		next := proto.CloneOf(n)
-		next.Status.PublicIngress = public
-		t.Put(next)
-		return nil
+		_, err := rules.Edit(t, node, func(n *carav1.Node) error { n.Status.PublicIngress = public; return nil })
+		return err
 	}))
 }
 

@@ -87,7 +87,7 @@ func (d *Dispatcher) indexChanges(tx state.Transaction) {
 		case api.KindProject:
 			projects = append(projects, ch.Name)
 		case api.KindNode: // its address may have changed
-			projects = append(projects, d.DB.Cache.ProjectsOnNode(ch.Name)...)
+			projects = append(projects, d.DB.Cache.View().ProjectsOnNode(ch.Name)...)
 			if f := d.Routes.byNode[ch.Name]; f != nil {
 				f.wake() // its offer of ports may have changed
 			}

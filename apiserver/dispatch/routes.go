@@ -147,7 +147,7 @@ func (f *routeFeed) noteAll(x *RouteIndex) {
 
 // full sends everything once, before any change.
 func (f *routeFeed) full(ctx context.Context, rev int64, known []string) error {
-	projects := func() []string { return f.server.DB.Cache.ProjectsOnNode(f.me.Node) }
+	projects := func() []string { return f.server.DB.Cache.View().ProjectsOnNode(f.me.Node) }
 	if err := f.server.Routes.enter(ctx, f, rev, known, projects); err != nil {
 		return err
 	}

@@ -25,15 +25,13 @@ func (s Values) Assignment(p *carav1.Project) *carav1.Assignment {
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
 		return out
 	}
+	out.Secrets, out.SecretVersions, out.RegistryAuth = map[string][]byte{}, map[string]string{}, map[string]*carav1.RegistryAuth{}
 	withheld := rules.SourceSecrets(s.DB.Cache)
 	for _, use := range api.SecretUses(p.GetSpec()) {
 		if withheld[use.Name] != "" || use.Key == "" {
 			continue
 		}
 		if value, ok := s.value(use.Name, use.Key); ok {
-			if out.Secrets == nil {
-				out.Secrets, out.SecretVersions = make(map[string][]byte), make(map[string]string)
-			}
 			name := rules.SealName(use.Name, use.Key)
 			out.Secrets[name], out.SecretVersions[name] = value, s.DB.Vault.Version(name, value)
 		}
@@ -57,9 +55,6 @@ func (s Values) backupSecret(out *carav1.Assignment, name string) {
 	}
 	if out.BackupProblem = rules.BackupSecretProblem(s.DB.Cache, name); out.BackupProblem != "" {
 		return
-	}
-	if out.Secrets == nil {
-		out.Secrets = map[string][]byte{}
 	}
 	for key, value := range s.backupValues(name) {
 		out.Secrets[rules.SealName(name, key)] = value
@@ -98,9 +93,6 @@ func (s Values) pullSecret(out *carav1.Assignment, name string) {
 		said.Problem = "is for the same registry as one before it in imagePullSecrets, which counts"
 	default:
 		said.Registry = registry
-		if out.RegistryAuth == nil {
-			out.RegistryAuth = make(map[string]*carav1.RegistryAuth)
-		}
 		out.RegistryAuth[registry] = &carav1.RegistryAuth{Username: string(user), Password: string(password)}
 	}
 }

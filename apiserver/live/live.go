@@ -39,7 +39,7 @@ type Agent struct {
 
 // New returns the state at the start of a server.
 func New(started time.Time) *State {
-	s := &State{Hints: NewHints(), Started: started}
+	s := &State{Hints: NewHints(), Started: started, outboxes: outboxes{all: map[*Outbox]struct{}{}}}
 	s.Beats.noted, s.Infos.noted, s.Agents.noted = s.outboxes.node, s.outboxes.info, s.outboxes.node
 	s.Inventories.noted, s.Polls.noted, s.Sizes.noted = s.outboxes.node, s.outboxes.source, s.outboxes.volume
 	s.Hints.noted = s.outboxes.source

@@ -47,9 +47,6 @@ func newPending() pending {
 func (s *State) Follow() *Outbox {
 	o := &Outbox{Wake: make(chan struct{}, 1), state: s, what: newPending()}
 	s.outboxes.mu.Lock()
-	if s.outboxes.all == nil {
-		s.outboxes.all = map[*Outbox]struct{}{}
-	}
 	s.outboxes.all[o] = struct{}{}
 	s.outboxes.mu.Unlock()
 	// What is learned from here on is in the outbox already.

@@ -64,7 +64,7 @@ func storedBlobs(r state.Reader) (count int32, bytes int64) {
 // GetBlob returns a content to a node that runs a project which uses it.
 func (s Files) GetBlob(ctx context.Context, req *carav1.GetRequest) (*carav1.BlobContent, error) {
 	node, used := identity.ActorOf(ctx).Node(), false
-	for _, name := range s.DB.Cache.ProjectsOnNode(node) {
+	for _, name := range s.DB.Cache.View().ProjectsOnNode(node) {
 		p, ok := state.Get[*carav1.Project](s.DB.Cache, name)
 		used = used || ok && p.GetStatus().GetNodeRef() == node && slices.Contains(api.Blobs(p.GetSpec()), req.GetName())
 	}

@@ -79,7 +79,7 @@ func (s *Service) OverlayNode(n *carav1.Node) *carav1.Node {
 	if out.Status == nil {
 		out.Status = &carav1.NodeStatus{}
 	}
-	out.Status.Projects = int32(len(s.DB.Cache.ProjectsOnNode(name)))
+	out.Status.Projects = int32(len(s.DB.Cache.View().ProjectsOnNode(name)))
 	if last := s.Live.LastBeat(name, s.DB.Now()); !last.IsZero() {
 		out.Status.LastHeartbeat = timestamppb.New(last)
 	} else if out.GetStatus().GetState() != api.NodeNotReady {

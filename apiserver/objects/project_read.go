@@ -54,7 +54,7 @@ func (s *Service) besideNodes(tx state.Transaction) []*carav1.Project {
 		if ch.Kind != api.KindNode || ch.Old != nil && missed(ch.Old) == missed(ch.New) {
 			continue
 		}
-		for _, name := range s.DB.Cache.ProjectsOnNode(ch.Name) {
+		for _, name := range s.DB.Cache.View().ProjectsOnNode(ch.Name) {
 			if p, ok := state.Get[*carav1.Project](s.DB.Cache, name); ok {
 				if at, ok := api.ParseRevision(p.GetMetadata().GetResourceVersion()); ok && at <= tx.Rev {
 					out = append(out, p)

@@ -75,7 +75,7 @@ func compact(m proto.Message) ([]byte, error) {
 
 // project returns a project's JSON. It comes from the cache if the project is the cached object, without added live state.
 func (m Marshaler) project(p *carav1.Project) ([]byte, error) {
-	e := m.cache.Entry(api.KindProject, p.GetMetadata().GetName())
+	e := m.cache.View().Entry(api.KindProject, p.GetMetadata().GetName())
 	if e == nil || p.GetMetadata().GetResourceVersion() != api.FormatRevision(e.Rev) || p.GetStatus().GetLastSeen() != nil {
 		return compact(p)
 	}

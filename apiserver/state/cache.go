@@ -270,12 +270,6 @@ func (c *Cache) Revision() int64 { return c.View().Rev }
 // Revision is larger after a listing if the store also counts changes that it tells no cache, as etcd does.
 func (c *Cache) Followed() int64 { return c.last.Load() }
 
-// Entry returns one object, or nil.
-func (c *Cache) Entry(kind, name string) *Entry { return c.View().Entry(kind, name) }
-
-// ProjectsOnNode returns the names of the projects that are currently assigned to a node.
-func (c *Cache) ProjectsOnNode(node string) []string { return c.View().ProjectsOnNode(node) }
-
 // ReadChunk is how many transactions a watcher reads at a time.
 const ReadChunk = 256
 

@@ -55,18 +55,18 @@ func TestEventsAreKeptEncoded(t *testing.T) {
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" || !ok {
 		t.Error(diff)
 	}
-	if e := c.Entry(api.KindEvent, "one"); e.Message() == e.Message() {
+	if e := c.View().Entry(api.KindEvent, "one"); e.Message() == e.Message() {
 		t.Error("the event is kept decoded")
 	}
-	if e := c.Entry(api.KindEvent, "one"); !e.MayHave("second") || e.MayHave("first") {
+	if e := c.View().Entry(api.KindEvent, "one"); !e.MayHave("second") || e.MayHave("first") {
 		t.Error("the text of an event is not found, or one that it does not have")
 	}
 	if on := c.View().EventsOn(api.KindProject, "shop"); !slices.Equal(on, []string{"one"}) {
 		t.Errorf("the project has the events %v", on)
 	}
 	tx = applied(t, c, 3, store.Event{Delete: true, KV: store.KV{Key: Key(api.KindEvent, "one"), Modified: 3}})
-	if last := As[*carav1.Event](tx.Changes[0].Old); last.GetMessage() != "second" || c.Entry(api.KindEvent, "one") != nil {
-		t.Errorf("the deletion of %v left %v", last, c.Entry(api.KindEvent, "one"))
+	if last := As[*carav1.Event](tx.Changes[0].Old); last.GetMessage() != "second" || c.View().Entry(api.KindEvent, "one") != nil {
+		t.Errorf("the deletion of %v left %v", last, c.View().Entry(api.KindEvent, "one"))
 	}
 }
 

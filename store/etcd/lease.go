@@ -258,9 +258,6 @@ func (h *leases) add(l *Lease) bool {
 	if h.ended {
 		return false
 	}
-	if h.held == nil {
-		h.held = map[string]*Lease{}
-	}
 	h.held[l.Name] = l
 	return true
 }

@@ -32,7 +32,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the store in etcd: %w", err)
 	}
-	s := &Store{connection: c, leases: leases{connection: c}}
+	s := &Store{connection: c, leases: leases{connection: c, held: map[string]*Lease{}}}
 	if err := s.claim(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store in etcd: %w", err), s.disconnect())
 	}
