@@ -203,6 +203,7 @@ func TestTakeover(t *testing.T) {
 func TestMigration(t *testing.T) {
 	w := oneNode(t)
 	flags := etcdFlags(testetcd.Start(t, testetcd.Config{TLS: true}))
+	etcd := "etcd:" + flags[3]
 	kept := w.name("kept")
 	w.secret(kept, map[string]string{"greeting": "kept safe"})
 	w.apply(w.web(kept, testimage.WebV1))
@@ -212,7 +213,7 @@ func TestMigration(t *testing.T) {
 	defer cancel()
 	migrate := func(from, to, want string) {
 		t.Helper()
-		r, err := w.Program(ctx, "", "cara-server", append([]string{"migrate", "--log-level", "error", "--from", from, "--to", to}, flags[2:]...)...)
+		r, err := w.Program(ctx, "", "cara-server", append([]string{"migrate", "--log-level", "error", "--from", from, "--to", to}, flags[4:]...)...)
 		w.must(err)
 		if !strings.Contains(r.Stdout+r.Stderr, want) {
 			t.Fatalf("migrate: %d %s%s, want %q", r.Code, r.Stdout, r.Stderr, want)
@@ -231,11 +232,11 @@ func TestMigration(t *testing.T) {
 	}
 
 	w.must(w.Server.Stop(ctx))
-	migrate("pebble:"+w.DataDir(), "etcd", "copied ")
-	migrate("pebble:"+w.DataDir(), "etcd", "choose another --etcd-prefix")
+	migrate("pebble:"+w.DataDir(), etcd, "copied ")
+	migrate("pebble:"+w.DataDir(), etcd, "choose another --etcd-prefix")
 	w.ServerFlags = flags
 	same()
-	migrate("etcd", "pebble:"+t.TempDir(), "stop all servers first")
+	migrate(etcd, "pebble:"+t.TempDir(), "stop all servers first")
 	file := filepath.Join(t.TempDir(), "cara.tar")
 	if r := w.ctl("", "backup", "server", file); r.Code != 0 {
 		t.Fatalf("backup: %d %s", r.Code, r.Stderr)
@@ -258,9 +259,9 @@ func TestMigration(t *testing.T) {
 	w.must(os.RemoveAll(w.DataDir()))
 	w.must(os.Mkdir(w.DataDir(), 0o700))
 	w.must(os.WriteFile(filepath.Join(w.DataDir(), "admin.token"), token, 0o600))
-	migrate("etcd", "pebble:"+w.DataDir(), "there is no cluster key")
+	migrate(etcd, "pebble:"+w.DataDir(), "there is no cluster key")
 	w.must(os.WriteFile(filepath.Join(w.DataDir(), "cluster.key"), key, 0o600))
-	migrate("etcd", "pebble:"+w.DataDir(), "copied ")
+	migrate(etcd, "pebble:"+w.DataDir(), "copied ")
 	same()
 }
 

@@ -13,7 +13,8 @@ func newMigrateCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "migrate --from pebble:DIR --to etcd", Short: "Copy the whole state between a data directory and etcd", Args: cobra.NoArgs,
 		Long: "Copy the whole state between a data directory and etcd, and compare the copy. Stop all servers first. The source is not\n" +
-			"changed. The flags of the server say where etcd is. Agents and containers are not affected.",
+			"changed. The flags of the server say where etcd is and how to log in; etcd:URL,URL... is another way to name its members.\n" +
+			"Agents and containers are not affected.",
 		Example: "  cara-server migrate --from pebble:/var/lib/cara/server --to etcd --etcd-endpoints https://10.0.0.1:2379\n" +
 			"  cara-server migrate --from etcd --to pebble:/var/lib/cara/alone --etcd-endpoints https://10.0.0.1:2379",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -28,8 +29,8 @@ func newMigrateCommand(f *flags) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "pebble:DIR (the data directory of a server), or etcd")
-	cmd.Flags().StringVar(&to, "to", "", "etcd, or pebble:DIR, whose store must not exist yet")
+	cmd.Flags().StringVar(&from, "from", "", "pebble:DIR (the data directory of a server), etcd, or etcd:URL,URL...")
+	cmd.Flags().StringVar(&to, "to", "", "etcd, etcd:URL,URL..., or pebble:DIR, whose store must not exist yet")
 	return cmd
 }
 
@@ -58,6 +59,6 @@ func newRecoverCommand(f *flags) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&r.Member, "etcd-data-dir", "", "data directory of a member of the lost etcd cluster (its --data-dir)")
 	cmd.Flags().StringVar(&r.Program, "etcd-program", "etcd", "etcd in the version of the lost cluster")
-	cmd.Flags().StringVar(&r.To, "to", "", "etcd (that of --etcd-endpoints, with an unused prefix), or pebble:DIR, whose store must not exist yet")
+	cmd.Flags().StringVar(&r.To, "to", "", "etcd (that of --etcd-endpoints, with an unused prefix), etcd:URL,URL..., or pebble:DIR, whose store must not exist yet")
 	return cmd
 }

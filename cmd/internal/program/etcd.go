@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"strings"
 
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/store"
@@ -35,6 +36,16 @@ type EtcdConfig struct {
 	User, PasswordFile string
 	// ClusterKeyFile has the key that seals what the servers share; empty is cluster.key in the data directory.
 	ClusterKeyFile string
+}
+
+// isEtcd reports whether a flag says etcd: `etcd`, with the endpoints that c has, or `etcd:URL,URL...`, which sets them.
+func (c *EtcdConfig) isEtcd(target string) bool {
+	urls, ok := strings.CutPrefix(target, storeEtcd+":")
+	if ok && urls != "" {
+		c.Endpoints = strings.Split(urls, ",")
+		return true
+	}
+	return target == storeEtcd
 }
 
 func (c *ServerConfig) validateStore() error {

@@ -4,9 +4,26 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
+
+func TestIsEtcd(t *testing.T) {
+	for target, want := range map[string][]string{
+		"etcd":                               {"https://flag:2379"},
+		"etcd:https://a:2379":                {"https://a:2379"},
+		"etcd:https://a:2379,https://b:2379": {"https://a:2379", "https://b:2379"},
+		"etcd:":                              nil,
+		"etcdX":                              nil,
+		"pebble:/var/lib/cara/server":        nil,
+	} {
+		c := EtcdConfig{Endpoints: []string{"https://flag:2379"}}
+		if ok := c.isEtcd(target); ok != (want != nil) || ok && !slices.Equal(c.Endpoints, want) {
+			t.Errorf("%s: %v, endpoints %q", target, ok, c.Endpoints)
+		}
+	}
+}
 
 func TestMigrateFromNoStore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "typo")
