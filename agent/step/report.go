@@ -190,12 +190,16 @@ func (s *report) imagesReady(actions []Action) *carav1.Condition {
 			failing = append(failing, fmt.Sprintf("%s (tried %d times)", p.Err, p.Count))
 		}
 	}
-	asked := slices.ContainsFunc(actions, func(a Action) bool { return a.Kind == KindPull })
+	for _, a := range actions {
+		if a.Kind == KindPull && !s.h.Memory.Pulls[a.Name].Running {
+			pulling = append(pulling, a.Name)
+		}
+	}
 	switch {
 	case len(failing) > 0:
 		return api.NewCondition(api.CondImagesReady, api.StatusFalse, api.ReasonPullBackoff, andAlso(strings.Join(failing, "; "), s.w.unusedPullSecrets()))
-	case len(pulling) > 0 || asked:
-		return api.NewCondition(api.CondImagesReady, api.StatusFalse, api.ReasonPulling, cmp.Or(strings.Join(pulling, "; "), "asked for"))
+	case len(pulling) > 0:
+		return api.NewCondition(api.CondImagesReady, api.StatusFalse, api.ReasonPulling, strings.Join(pulling, "; "))
 	}
 	for _, svc := range s.w.Spec.GetServices() {
 		ref := svc.GetImage()
