@@ -294,6 +294,9 @@ func TestACallGoesToOneOtherServerOnly(t *testing.T) {
 	agent.synced()
 	a.create(t, web("shop"))
 	a.bind(t, "shop", "n1")
+	if err := b.db.Cache.Wait(t.Context(), a.db.Cache.Revision()); err != nil {
+		t.Fatal(err)
+	}
 	// Each server believes that the other one has the agent.
 	a.streams.Servers.Directory, a.streams.Sessions = allAt{r.add("a", a.addr), "b"}, new(dispatch.Sessions)
 	b.streams.Servers.Directory = allAt{r.add("b", b.addr), "a"}

@@ -156,9 +156,8 @@ func failAfterRequest(c net.Conn, fail func(*http2.Framer, uint32) bool) {
 func TestACallIsSentAgain(t *testing.T) {
 	reset := func(code http2.ErrCode) func(*http2.Framer, uint32) bool {
 		return func(f *http2.Framer, id uint32) bool {
-			_ = f.WriteRSTStream(id, code)
-			_ = f.WriteGoAway(id, http2.ErrCodeNo, nil) // later calls use another connection
-			return false
+			_ = f.WriteGoAway(id, http2.ErrCodeNo, nil) // before the reset, so the next call uses another connection
+			return f.WriteRSTStream(id, code) != nil
 		}
 	}
 	for name, tt := range map[string]struct {
