@@ -122,7 +122,7 @@ func (m *meter) look() Heap {
 	metrics.Read(m.samples)
 	cycles, live, allocated := m.samples[0].Value.Uint64(), m.samples[1].Value.Uint64(), m.samples[2].Value.Uint64()
 	now := allocated - m.allocated
-	m.allocated, m.rate = allocated, max(now, (3*m.rate+now)/4)
+	m.allocated, m.rate = allocated, smooth(m.rate, now)
 	if cycles != m.cycles {
 		m.cycles, m.still = cycles, 0
 	} else {
@@ -130,3 +130,6 @@ func (m *meter) look() Heap {
 	}
 	return Heap{Live: live, Rate: m.rate, Busy: m.still < quiet}
 }
+
+// smooth returns the rate after a second with now bytes. A burst counts at once, and is forgotten within seconds.
+func smooth(rate, now uint64) uint64 { return max(now, (3*rate+now)/4) }
