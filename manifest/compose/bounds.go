@@ -16,7 +16,8 @@ import (
 )
 
 // Limits of what the library has to do. Its time grows faster than the files: with the square of the keys of a map, with the length of
-// chains of extends, with the cube of the variables in a value, with each port of a range, and with the number of ways from service to service. Anyone may push a file to a source.
+// chains of extends, with the cube of the variables in a value, with each port of a range, and with the number of ways from service to
+// service. Anyone may push a file to a source.
 const (
 	maxNodes    = 20_000 // of all files of a project of a source, where an alias counts as what it refers to
 	maxServices = 200    // the same, together with services that others extend
@@ -27,8 +28,8 @@ const (
 	maxWays     = 20_000
 )
 
-// portRange is the end of a port in the short form that names several container ports.
-var portRange = regexp.MustCompile(`(?:^|:)(\d{1,5})-(\d{1,5})(?:/[a-z]+)?$`)
+// portRange is the end of a port in the short form that names several container ports. It accepts what the library accepts, and more.
+var portRange = regexp.MustCompile(`(\d+)\s*-\s*(\d+)\s*(?:/.*)?$`)
 
 // limitPorts makes the library fail before it lists more than maxPorts ports of ranges.
 func limitPorts(l *loader.Options) {
@@ -38,7 +39,7 @@ func limitPorts(l *loader.Options) {
 	ports := 0
 	count := func(port string) (any, error) {
 		if m := portRange.FindStringSubmatch(port); m != nil {
-			first, _ := strconv.Atoi(m[1]) // at most five digits
+			first, _ := strconv.Atoi(m[1]) // the largest int if it has too many digits
 			last, _ := strconv.Atoi(m[2])
 			if ports += max(0, last-first); ports > maxPorts {
 				return port, fmt.Errorf("the ranges have more than %d ports; publish fewer ports", maxPorts)
@@ -107,7 +108,7 @@ func dependencies(service map[string]any) map[string]bool {
 	return found
 }
 
-// measure counts what is in a Compose file of a source. The parser has limited them for one file.
+// measure counts what is in a Compose file of a source. The parser has limited the values of each file.
 func (g *gatherer) measure(file string, root *yaml.Node) {
 	g.walk(file, root)
 	for _, key := range []string{"services", "jobs"} {
@@ -141,7 +142,7 @@ func (g *gatherer) walk(file string, n *yaml.Node) {
 // variables counts the variables of a value with braces. The library goes as deep as they are nested, and a goroutine whose stack is
 // full ends the program.
 func (g *gatherer) variables(at place, value string) {
-	vars := strings.Count(value, "${") - strings.Count(value, "$${")
+	vars := strings.Count(strings.ReplaceAll(value, "$$", ""), "${") // $$ is a dollar
 	before := g.vars
 	g.vars += vars
 	switch {
