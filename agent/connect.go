@@ -112,7 +112,7 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 			cancel()
 		}
 	})
-	named, parts := list{projects: map[string]bool{}, received: map[string]bool{}, restored: map[string]bool{}}, routeParts{}
+	named, parts := namedObjects{projects: map[string]bool{}, received: map[string]bool{}, restored: map[string]bool{}}, routeParts{}
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -161,11 +161,11 @@ func (c *connection) hearRoutes(parts *routeParts, r *carav1.Routes) error {
 	return err
 }
 
-// list is what the server has named on a connection: projects, and the uids of volumes to receive and to restore.
-type list struct{ projects, received, restored map[string]bool }
+// namedObjects is what the server has named on a connection: projects, and the uids of volumes to receive and to restore.
+type namedObjects struct{ projects, received, restored map[string]bool }
 
 // hear processes one message. named collects what the server has named so far.
-func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named list, serve func(func(outer context.Context))) {
+func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named namedObjects, serve func(func(outer context.Context))) {
 	switch m := m.GetMessage().(type) {
 	case *carav1.ConnectResponse_Assignment:
 		if name := m.Assignment.GetProject().GetMetadata().GetName(); !c.refuses(name) {
@@ -208,7 +208,7 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 	}
 }
 
-// endFilling ends that another node or a restore fills a volume.
+// endFilling ends the transfer or the restore that fills a volume.
 func (c *connection) endFilling(uid string) {
 	c.receiving.end(uid)
 	c.restoring.end(uid)

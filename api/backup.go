@@ -147,7 +147,7 @@ func ParseSFTP(repository string) (SFTP, bool) {
 }
 
 func sshName(s string) bool {
-	return s != "" && s[0] != '-' && strings.Trim(s, joinCharacters+".") == ""
+	return s != "" && s[0] != '-' && strings.Trim(s, wordCharacters+".") == ""
 }
 
 func sshPort(s string) bool { return len(s) <= 5 && strings.Trim(s, "0123456789") == "" }

@@ -46,12 +46,12 @@ func ParseJoinToken(s string) (JoinToken, error) {
 		return JoinToken{}, errors.New("join token: the second part is not a SHA-256 in hexadecimal; copy the whole token that the server wrote")
 	}
 	for _, part := range parts[2:] {
-		if part == "" || strings.Trim(part, joinCharacters) != "" {
+		if part == "" || strings.Trim(part, wordCharacters) != "" {
 			return JoinToken{}, errors.New("join token: id and secret must be letters, digits, - and _; copy the whole token that the server wrote")
 		}
 	}
 	return t, nil
 }
 
-// joinCharacters may be in the id and the secret of a token.
-const joinCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+// wordCharacters are letters, digits, - and _.
+const wordCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"

@@ -1,7 +1,6 @@
 package step
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -74,19 +73,40 @@ const (
 
 // Doing describes the action for people: `starting app`.
 func (a Action) Doing() string {
-	what := cmp.Or(map[Kind]string{
-		KindPull:            "pulling " + a.Name,
-		KindFetchFiles:      "fetching the files of the repository",
-		KindCreateNetwork:   "creating the network",
-		KindRemoveNetwork:   "removing the network",
-		KindCreateVolume:    "creating the volume " + a.Name,
-		KindRemoveVolume:    "removing the volume " + a.Name,
-		KindCreateContainer: "creating the container of " + a.Service, KindStartContainer: "starting " + a.Service,
-		KindRestartContainer: "restarting " + a.Service, KindUnpauseContainer: "unpausing " + a.Service,
-		KindConnectContainer: "connecting " + a.Service + " to the network", KindRenameContainer: "renaming the container of " + a.Service,
-		KindUpdateContainer: "updating the container of " + a.Service,
-		KindStopContainer:   "stopping " + a.Service, KindDeleteContainer: "removing a container of " + a.Service,
-	}[a.Kind], a.Reason)
+	what := a.Reason
+	switch a.Kind {
+	case KindPull:
+		what = "pulling " + a.Name
+	case KindFetchFiles:
+		what = "fetching the files of the repository"
+	case KindCreateNetwork:
+		what = "creating the network"
+	case KindRemoveNetwork:
+		what = "removing the network"
+	case KindCreateVolume:
+		what = "creating the volume " + a.Name
+	case KindRemoveVolume:
+		what = "removing the volume " + a.Name
+	case KindCreateContainer:
+		what = "creating the container of " + a.Service
+	case KindStartContainer:
+		what = "starting " + a.Service
+	case KindRestartContainer:
+		what = "restarting " + a.Service
+	case KindUnpauseContainer:
+		what = "unpausing " + a.Service
+	case KindConnectContainer:
+		what = "connecting " + a.Service + " to the network"
+	case KindRenameContainer:
+		what = "renaming the container of " + a.Service
+	case KindUpdateContainer:
+		what = "updating the container of " + a.Service
+	case KindStopContainer:
+		what = "stopping " + a.Service
+	case KindDeleteContainer:
+		what = "removing a container of " + a.Service
+	case KindWait, KindFail:
+	}
 	switch a.Reason {
 	case what, "", reasonNext, reasonNoContainer, reasonNoNetwork, reasonDeclared:
 		return what
