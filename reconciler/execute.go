@@ -127,15 +127,15 @@ func (e *executor) batches() (groups [][][]int) {
 }
 
 func (e *executor) applyAll(ctx context.Context, batches [][]int) {
-	inParallel(batches, func(_ int, batch []int) { e.applyBatch(ctx, batch) })
+	inParallel(batches, func(batch []int) { e.applyBatch(ctx, batch) })
 }
 
 // inParallel calls work for each item, for some at the same time. Failures are recorded per step.
-func inParallel[T any](items []T, work func(i int, item T)) {
+func inParallel[T any](items []T, work func(item T)) {
 	var group errgroup.Group
 	group.SetLimit(inFlight)
-	for i, item := range items {
-		group.Go(func() error { work(i, item); return nil })
+	for _, item := range items {
+		group.Go(func() error { work(item); return nil })
 	}
 	_ = group.Wait() // work returns no error
 }
@@ -238,11 +238,13 @@ func (e *executor) memory(project string) *plan.Memory {
 
 // deleteAll starts the deletions that the gate allowed. The server checks uid and owner again.
 func (e *executor) deleteAll(ctx context.Context) {
-	inParallel(e.todo.Steps, func(i int, s plan.Step) {
+	var deletions []int
+	for i, s := range e.todo.Steps {
 		if s.Action == plan.Delete {
-			e.delete(ctx, s, &e.done.results[i])
+			deletions = append(deletions, i)
 		}
-	})
+	}
+	inParallel(deletions, func(i int) { e.delete(ctx, e.todo.Steps[i], &e.done.results[i]) })
 }
 
 // delete carries out one deletion.

@@ -29,7 +29,7 @@ func keepFollowing(ctx context.Context, db *state.DB, what string, all func(rev 
 		case <-db.Draining:
 			return nil
 		case <-time.After(followRetry):
-			db.Logger.Warn("changes not followed", "for", what, "error", err)
+			db.Logger.Warn("changes not processed: this is tried again", "for", what, "error", err)
 		}
 	}
 	return nil

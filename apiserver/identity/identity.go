@@ -161,7 +161,7 @@ func ensurePrivate(path string, create func() ([]byte, error)) ([]byte, error) {
 		return text, err
 	}
 	if text, err = create(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make %s: %w", path, err)
 	}
 	if err := renameio.WriteFile(path, text, 0o600); err != nil {
 		return nil, fmt.Errorf("write %s: %w", path, err)

@@ -23,7 +23,7 @@ type batch struct {
 }
 
 // join adds a change to a batch. It returns false, and leaves the batch as it is, if both would not fit into one
-// transaction, if one of them reads or writes what the other writes, or if the change depends on an agent. So the order of the
+// transaction, if one of them reads or writes what the other writes, or if one of them depends on an agent. So the order of the
 // members does not matter, and a batch has the same effect as its members one after the other.
 func (b *batch) join(t *Tx, member int) bool {
 	size := t.size()
@@ -31,7 +31,10 @@ func (b *batch) join(t *Tx, member int) bool {
 		b.tx, b.size, b.members = t, size, []int{member}
 		return true
 	}
-	if len(b.tx.order)+len(t.order) > store.MaxOps || b.size+size > store.MaxTxn || b.tx.meets(t) || t.meets(b.tx) || t.Agent != (store.AgentRecord{}) {
+	if len(b.tx.order)+len(t.order) > store.MaxOps || b.size+size > store.MaxTxn || b.tx.meets(t) || t.meets(b.tx) {
+		return false
+	}
+	if none := (store.AgentRecord{}); b.tx.Agent != none || t.Agent != none {
 		return false
 	}
 	conditions := len(b.tx.reads)

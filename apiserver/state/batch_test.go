@@ -53,6 +53,7 @@ func TestBatchJoins(t *testing.T) {
 		"too many conditions":              {change(names("r", store.MaxConditions), names("a", 1)), change(names("s", 1), names("b", 1)), false},
 		"too large":                        {large("a"), large("b"), false},
 		"the second depends on an agent":   {change(nil, names("a", 1)), aboutAgent, false},
+		"the first depends on an agent":    {aboutAgent, change(nil, names("a", 1)), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b batch
