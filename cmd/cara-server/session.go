@@ -106,7 +106,7 @@ func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
 		return fmt.Errorf("make a link to the page: %w", err)
 	}
 	greeted := false
-	return s.watch(ctx, conn, func(m *carav1.WatchResponse) bool {
+	return s.watch(ctx, conn, func(m *carav1.WatchResponse, tell func()) bool {
 		for _, c := range m.GetChanges() {
 			node, ok := api.Unwrap(c.GetObject()).(*carav1.Node)
 			if ok && node.GetStatus().GetState() == api.NodeReady && !greeted {
@@ -114,12 +114,13 @@ func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
 				s.greet(login.GetPath())
 			}
 		}
+		tell()
 		return true
 	})
 }
 
-// watch prints the lines about each message, after it has called take, until that returns false or ctx ends.
-func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(*carav1.WatchResponse) bool) error {
+// watch calls take for each message until it returns false or ctx ends. tell prints the lines about the message.
+func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(m *carav1.WatchResponse, tell func()) bool) error {
 	n := &devlog.Printer{Ingress: s.agent.IngressListen}
 	stream, err := carav1.NewWatchServiceClient(conn).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject, api.KindSource}})
 	for err == nil {
@@ -127,11 +128,12 @@ func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(*c
 		if m, err = stream.Recv(); err != nil {
 			break
 		}
-		more := take(m)
-		for _, line := range n.Take(m, time.Now()) {
-			fmt.Println(line)
+		tell := func() {
+			for _, line := range n.Take(m, time.Now()) {
+				fmt.Println(line)
+			}
 		}
-		if !more {
+		if !take(m, tell) {
 			return nil
 		}
 	}
@@ -167,7 +169,8 @@ func (s *session) takeDown(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	open, asked, synced := map[string]bool{}, map[string]bool{}, false
 	var failed error
-	err := s.watch(ctx, conn, func(m *carav1.WatchResponse) bool {
+	err := s.watch(ctx, conn, func(m *carav1.WatchResponse, tell func()) bool {
+		tell()
 		for _, c := range m.GetChanges() {
 			if p, ok := api.Unwrap(c.GetObject()).(*carav1.Project); ok {
 				open[p.GetMetadata().GetName()] = !c.GetDeleted()

@@ -176,7 +176,6 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("--host-volume: %w", err)
 	}
-
 	helpers, err := image.ParseHelpers(c.CredentialHelpers)
 	if err != nil {
 		return fmt.Errorf("--credential-helper %w", err)

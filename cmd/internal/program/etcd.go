@@ -38,8 +38,8 @@ type EtcdConfig struct {
 	ClusterKeyFile string
 }
 
-// isEtcd reports whether a flag says etcd: `etcd`, with the endpoints that c has, or `etcd:URL,URL...`, which sets them.
-func (c *EtcdConfig) isEtcd(target string) bool {
+// setTarget reports whether a flag says etcd: `etcd`, with the endpoints that c has, or `etcd:URL,URL...`, which it sets.
+func (c *EtcdConfig) setTarget(target string) bool {
 	urls, ok := strings.CutPrefix(target, storeEtcd+":")
 	if ok && urls != "" {
 		c.Endpoints = strings.Split(urls, ",")

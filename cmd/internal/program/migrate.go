@@ -15,7 +15,7 @@ import (
 
 var errNoData = errors.New("there is no data in etcd: check --etcd-prefix")
 
-// Migrate copies the whole state between a data directory (pebble:DIR) and etcd (see isEtcd), compares the copy,
+// Migrate copies the whole state between a data directory (pebble:DIR) and etcd (see setTarget), compares the copy,
 // and returns the number of objects. No server may run on either of them. The source stays as it is.
 func (c *ServerConfig) Migrate(ctx context.Context, from, to string) (objects int, err error) {
 	dir, toEtcd := strings.CutPrefix(from, storePebble+":")
@@ -24,7 +24,7 @@ func (c *ServerConfig) Migrate(ctx context.Context, from, to string) (objects in
 		other = from
 		dir, ok = strings.CutPrefix(to, storePebble+":")
 	}
-	if !ok || dir == "" || !c.Etcd.isEtcd(other) {
+	if !ok || dir == "" || !c.Etcd.setTarget(other) {
 		return 0, errors.New("give --from pebble:DIR --to etcd, or --from etcd --to pebble:DIR, where DIR is the data directory of a server; etcd:URL,URL... names the members of etcd")
 	}
 	c.DataDir, c.Store = dir, storeEtcd

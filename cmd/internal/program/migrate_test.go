@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestIsEtcd(t *testing.T) {
+func TestSetTarget(t *testing.T) {
 	for target, want := range map[string][]string{
 		"etcd":                               {"https://flag:2379"},
 		"etcd:https://a:2379":                {"https://a:2379"},
@@ -19,7 +19,7 @@ func TestIsEtcd(t *testing.T) {
 		"pebble:/var/lib/cara/server":        nil,
 	} {
 		c := EtcdConfig{Endpoints: []string{"https://flag:2379"}}
-		if ok := c.isEtcd(target); ok != (want != nil) || ok && !slices.Equal(c.Endpoints, want) {
+		if ok := c.setTarget(target); ok != (want != nil) || ok && !slices.Equal(c.Endpoints, want) {
 			t.Errorf("%s: %v, endpoints %q", target, ok, c.Endpoints)
 		}
 	}

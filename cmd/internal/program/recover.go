@@ -20,7 +20,7 @@ const recoverWithin = 10 * time.Minute
 type Recovery struct {
 	// Member is the data directory of one member of the lost etcd cluster, and Program is its etcd.
 	Member, Program string
-	// To is pebble:DIR, or a new etcd cluster, see EtcdConfig.isEtcd.
+	// To is pebble:DIR, or a new etcd cluster, see EtcdConfig.setTarget.
 	To string
 }
 
@@ -28,8 +28,8 @@ type Recovery struct {
 // cluster, compares the copy, and returns the number of objects. The member's data stay as they are.
 func (c *ServerConfig) Recover(ctx context.Context, r Recovery) (objects int, err error) {
 	dir, alone := strings.CutPrefix(r.To, storePebble+":")
-	if r.Member == "" || !c.Etcd.isEtcd(r.To) && (!alone || dir == "") {
-		return 0, errors.New("give --etcd-data-dir DIR (that of a member of the lost cluster), and --to etcd or --to pebble:DIR (a data directory without a store)")
+	if r.Member == "" || !c.Etcd.setTarget(r.To) && (!alone || dir == "") {
+		return 0, errors.New("give --etcd-data-dir DIR (that of a member of the lost cluster), and --to etcd, --to etcd:URL,URL... or --to pebble:DIR (a data directory without a store)")
 	}
 	work := copying{c}
 	user, err := work.recoverySettings(alone, dir)
