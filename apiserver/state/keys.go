@@ -8,7 +8,6 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/store"
 )
 
 // KindHost is the projects' claims on an ingress host: hosts/HOST refers to the projects. It is not a kind of the API.
@@ -171,20 +170,4 @@ func Decode(empty proto.Message, value []byte, revision int64) (proto.Message, e
 		meta.ResourceVersion = api.FormatRevision(revision)
 	}
 	return m, nil
-}
-
-// Recovered returns the ID of the last recovery of the cluster, or "" if there was none.
-func Recovered(r Reader) string {
-	rec, _ := Get[*carav1.Recovery](r, RecoveryName)
-	return rec.GetId()
-}
-
-// RecoveryOp returns the operation that records a new recovery: the state may be older than what nodes have obeyed. Nothing else
-// writes this key, and no server runs meanwhile or has begun to serve.
-func RecoveryOp() (store.Op, error) {
-	value, err := Encode(&carav1.Recovery{Metadata: &carav1.ObjectMeta{Name: RecoveryName}, Id: NewUID()})
-	if err != nil {
-		return store.Op{}, fmt.Errorf("record the recovery: %w", err)
-	}
-	return store.Op{Key: Key(KindRecovery, RecoveryName), Value: value}, nil
 }
