@@ -14,21 +14,12 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// KeepCertificates keeps the certificates in the status of projects as the Secrets and the clock say, until ctx or the server ends.
+// KeepCertificates keeps the certificates in the status of projects as the Secrets and the clock say, until ctx ends.
 func (s Certificates) KeepCertificates(ctx context.Context) error {
 	ctx = identity.WithActor(ctx, identity.Actor{Name: api.PrefixSystem + api.RoleServer, Role: api.RoleServer})
 	if err := s.DB.Cache.Filled(ctx); err != nil {
 		return nil // the server ends
 	}
-	ctx, end := context.WithCancel(ctx)
-	defer end()
-	go func() {
-		select {
-		case <-s.DB.Draining:
-			end()
-		case <-ctx.Done():
-		}
-	}()
 	ticker := time.NewTicker(rules.LookEvery)
 	defer ticker.Stop()
 	s.DB.Cache.Track(ctx, ticker.C, func() {
