@@ -23,6 +23,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/peers"
 	"github.com/caravanserai/cara/apiserver/rest"
 	"github.com/caravanserai/cara/apiserver/ui"
+	"github.com/caravanserai/cara/internal/connlimit"
 )
 
 const (
@@ -47,7 +48,7 @@ type door struct {
 	grpc      http.Handler
 	rest      http.Handler
 	ui        *ui.UI
-	strangers *admission.Strangers
+	strangers *connlimit.Counter
 }
 
 // ServeHTTP serves a request or rejects it.

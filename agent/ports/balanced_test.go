@@ -120,8 +120,8 @@ func TestAClientBehindALoadBalancerHasAShare(t *testing.T) {
 	if _, err := silent.Read(make([]byte, 1)); err == nil {
 		t.Error("a connection without a header is still open")
 	}
-	if n.clients.all != 0 || len(n.clients.open) != 0 {
-		t.Errorf("%d connections are still counted, of %v", n.clients.all, n.clients.open)
+	if open, clients := n.clients.Counts(); open != 0 || clients != 0 {
+		t.Errorf("%d connections are still counted, of %d clients", open, clients)
 	}
 }
 

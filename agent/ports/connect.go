@@ -121,7 +121,7 @@ func (p *Ports) serveClient(ctx context.Context, k key, client netip.Addr, conn 
 // header, which names the client. Until then it counts for the load balancer.
 func (p *Ports) identify(ctx context.Context, conn *net.TCPConn) (client netip.Addr, leave func(), err error) {
 	client = addressOf(conn.RemoteAddr())
-	leave, ok := p.clients.enter(client)
+	leave, ok := p.enter(client)
 	if !ok {
 		return client, func() {}, errTooMany
 	}
@@ -134,7 +134,7 @@ func (p *Ports) identify(ctx context.Context, conn *net.TCPConn) (client netip.A
 	}
 	leave()
 	client = addressOf(passed)
-	if leave, ok = p.clients.enter(client); !ok {
+	if leave, ok = p.enter(client); !ok {
 		return client, func() {}, errTooMany
 	}
 	return client, leave, nil
@@ -292,7 +292,7 @@ func keyOfHello(hello *carav1.PortConnection) key {
 // serveConnection passes a connection to a service on this node.
 func (p *Ports) serveConnection(ctx context.Context, conn net.Conn, hello *carav1.PortConnection, client netip.Addr) {
 	k := keyOfHello(hello)
-	leave, entered := p.clients.enter(client)
+	leave, entered := p.enter(client)
 	var b *backend
 	err := errTooMany
 	if entered {

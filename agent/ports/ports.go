@@ -24,7 +24,6 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -35,6 +34,7 @@ import (
 	"github.com/caravanserai/cara/agent/proxyheader"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/connlimit"
 	"github.com/caravanserai/cara/internal/loglimit"
 )
 
@@ -99,7 +99,7 @@ type Ports struct {
 	routing *routing
 	report  report
 	metrics *metrics
-	clients clients
+	clients *connlimit.Counter
 	log     loglimit.Limit
 	open    sync.WaitGroup // connections and sessions of clients
 
@@ -113,7 +113,7 @@ func New(cfg Config) *Ports {
 	cfg.Limits = cfg.Limits.withDefaults()
 	p := &Ports{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics, cfg.Hosts), report: report{changes: make(chan struct{}, 1), latest: &carav1.PortReport{}},
-		clients:  clients{total: cfg.Limits.Connections, each: cfg.Limits.ClientConnections, open: map[netip.Prefix]int{}},
+		clients:  connlimit.NewCounter(cfg.Limits.Connections, cfg.Limits.ClientConnections),
 		sessions: newSessions(cfg.Limits.Sessions, cfg.Limits.ClientSessions), queued: semaphore.NewWeighted(allQueuedBytes), dialing: make(chan struct{}, maxDialing),
 	}
 	p.routing = newRouting(cfg, p.metrics)

@@ -194,7 +194,7 @@ func (p *Ports) Pass(ctx context.Context, host string, public bool, from net.Add
 		k.Scope = api.ScopePublic
 	}
 	client := addressOf(from)
-	leave, ok := p.clients.enter(client)
+	leave, ok := p.enter(client)
 	var err error
 	if ok {
 		defer leave()

@@ -74,8 +74,8 @@ func TestTurns(t *testing.T) {
 		turns.Done(a)
 		turns.Done(a)
 		turns.Done(b)
-		if turns.taken != 0 || len(turns.from) != 0 {
-			t.Errorf("%d turns are taken, by %v", turns.taken, turns.from)
+		if taken, addresses := turns.taken.Counts(); taken != 0 || addresses != 0 {
+			t.Errorf("%d turns are taken, by %d addresses", taken, addresses)
 		}
 	})
 }

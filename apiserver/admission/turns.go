@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+
+	"github.com/caravanserai/cara/internal/connlimit"
 )
 
 // maxWaiting is how many callers may wait for one kind of turn.
@@ -13,18 +15,16 @@ const maxWaiting = 512
 // Turns limits what unauthenticated callers do concurrently, in total and for each address, so that one address cannot
 // block the others. A caller above the limit waits for a turn. At most maxWaiting callers wait.
 type Turns struct {
-	all, each int
+	taken *connlimit.Counter
 
-	mu      sync.Mutex
-	changed chan struct{} // closed when one of the fields below changes
-	taken   int
+	mu      sync.Mutex    // also while a turn is taken or returned
+	changed chan struct{} // closed when a turn is returned
 	waiting int
-	from    map[netip.Prefix]int
 }
 
 // NewTurns allows all turns at a time, and each of them to one address.
 func NewTurns(all, each int) *Turns {
-	return &Turns{all: all, each: each, changed: make(chan struct{}), from: map[netip.Prefix]int{}}
+	return &Turns{taken: connlimit.NewCounter(all, each), changed: make(chan struct{})}
 }
 
 // errTooManyWait means that maxWaiting callers already wait.
@@ -34,9 +34,7 @@ var errTooManyWait = errors.New("too many wait for a turn")
 func (t *Turns) Take(ctx context.Context, from netip.Prefix) error {
 	for {
 		t.mu.Lock()
-		if t.taken < t.all && t.from[from] < t.each {
-			t.taken++
-			t.from[from]++
+		if _, ok := t.taken.Enter(from); ok {
 			t.mu.Unlock()
 			return nil
 		}
@@ -66,10 +64,7 @@ func (t *Turns) Take(ctx context.Context, from netip.Prefix) error {
 func (t *Turns) Done(from netip.Prefix) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.taken--
-	if t.from[from]--; t.from[from] == 0 {
-		delete(t.from, from)
-	}
+	t.taken.Leave(from)
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
@@ -81,34 +76,5 @@ const (
 	maxAllStrangers = 2048
 )
 
-// Strangers counts the requests of callers that have not authenticated.
-type Strangers struct {
-	mu   sync.Mutex
-	all  int
-	from map[netip.Prefix]int
-}
-
-// NewStrangers returns a count of zero.
-func NewStrangers() *Strangers { return &Strangers{from: map[netip.Prefix]int{}} }
-
-// Enter counts a request and returns how many requests the address has now. ok is false if that is above a limit.
-func (s *Strangers) Enter(from netip.Prefix) (here int, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.all >= maxAllStrangers || s.from[from] >= maxStrangers {
-		return 0, false
-	}
-	s.all++
-	s.from[from]++
-	return s.from[from], true
-}
-
-// Leave ends a request that Enter counted.
-func (s *Strangers) Leave(from netip.Prefix) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.all--
-	if s.from[from]--; s.from[from] == 0 {
-		delete(s.from, from)
-	}
-}
+// NewStrangers returns a counter for the requests of callers that have not authenticated.
+func NewStrangers() *connlimit.Counter { return connlimit.NewCounter(maxAllStrangers, maxStrangers) }
