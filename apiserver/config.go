@@ -101,7 +101,8 @@ func (c Config) Validate() error {
 	case c.OpenID != nil && c.Identity == nil:
 		return errors.New("apiserver: OpenID needs Identity, whose key seals logins")
 	case min(c.MaxBodyBytes, c.RecentChanges, c.MaxBodiesBytes, c.MaxCallsPerCaller, c.MaxStreamsPerCaller) < 0:
-		return errors.New("apiserver: MaxBodyBytes, RecentChanges, MaxBodiesBytes, MaxCallsPerCaller and MaxStreamsPerCaller must be 0 (default) or more")
+		return fmt.Errorf("apiserver: MaxBodyBytes is %d, RecentChanges %d, MaxBodiesBytes %d, MaxCallsPerCaller %d and MaxStreamsPerCaller %d; all must be 0 (default) or more",
+			c.MaxBodyBytes, c.RecentChanges, c.MaxBodiesBytes, c.MaxCallsPerCaller, c.MaxStreamsPerCaller)
 	case c.MaxBodiesBytes > 0 && c.MaxBodiesBytes < 2*cmp.Or(c.MaxBodyBytes, defaultMaxBody):
 		return fmt.Errorf("apiserver: MaxBodiesBytes is %d; it must have room for two bodies of MaxBodyBytes (%d)",
 			c.MaxBodiesBytes, cmp.Or(c.MaxBodyBytes, defaultMaxBody))

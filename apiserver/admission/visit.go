@@ -220,10 +220,10 @@ func (s *Visits) EndWithTokens(ctx context.Context) error {
 	defer expired.Stop()
 	s.DB.Cache.Track(ctx, expired.C, func() {
 		s.recheck(func(*Visit) bool { return true })
-	}, func(tx state.Transaction) {
-		if changed := changedCredentials(tx); len(changed) > 0 {
+	}, func(txs []state.Transaction) {
+		if changed := changedCredentials(txs); len(changed) > 0 {
 			s.recheck(func(v *Visit) bool {
-				return slices.Contains(changed, credential{api.KindToken, v.Actor.Token}) || slices.Contains(changed, credential{api.KindSession, v.Actor.Session})
+				return changed[credential{api.KindToken, v.Actor.Token}] || changed[credential{api.KindSession, v.Actor.Session}]
 			})
 		}
 	}, func() {
@@ -236,11 +236,14 @@ func (s *Visits) EndWithTokens(ctx context.Context) error {
 // credential is a token or a session.
 type credential struct{ kind, name string }
 
-// changedCredentials returns the tokens and sessions that a transaction wrote or removed.
-func changedCredentials(tx state.Transaction) (changed []credential) {
-	for i := range tx.Changes {
-		if kind := tx.Changes[i].Kind; kind == api.KindToken || kind == api.KindSession {
-			changed = append(changed, credential{kind, tx.Changes[i].Name})
+// changedCredentials returns the tokens and sessions that the transactions wrote or removed.
+func changedCredentials(txs []state.Transaction) map[credential]bool {
+	changed := map[credential]bool{}
+	for _, tx := range txs {
+		for i := range tx.Changes {
+			if kind := tx.Changes[i].Kind; kind == api.KindToken || kind == api.KindSession {
+				changed[credential{kind, tx.Changes[i].Name}] = true
+			}
 		}
 	}
 	return changed

@@ -285,9 +285,11 @@ func (h Holders) FollowRemovals(ctx context.Context) error {
 		return nil
 	}
 	// A removal that is missed leaves unused memory, and a session that ends with the agent's next message.
-	h.DB.Cache.Track(ctx, nil, func() {}, func(tx state.Transaction) {
-		for i := range tx.Changes {
-			h.forget(&tx.Changes[i])
+	h.DB.Cache.Track(ctx, nil, func() {}, func(txs []state.Transaction) {
+		for _, tx := range txs {
+			for i := range tx.Changes {
+				h.forget(&tx.Changes[i])
+			}
 		}
 	}, nil)
 	return nil

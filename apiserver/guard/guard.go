@@ -56,7 +56,7 @@ func (g Guard) AtEnd(ctx context.Context, what string, f func()) (stop func() bo
 	return context.AfterFunc(ctx, func() { _ = g.Do(what, func() error { f(); return nil }) })
 }
 
-// Every runs f now, and again after each period until ctx ends.
+// Every runs f in this goroutine, now and again after each period, until ctx ends. It does not guard f: who starts the goroutine does.
 func Every(ctx context.Context, period time.Duration, f func()) {
 	tick := time.NewTicker(period)
 	defer tick.Stop()

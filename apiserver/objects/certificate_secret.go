@@ -24,11 +24,13 @@ func (s Certificates) KeepCertificates(ctx context.Context) error {
 	defer ticker.Stop()
 	s.DB.Cache.Track(ctx, ticker.C, func() {
 		s.refreshCertificates(ctx, func(*carav1.Project) bool { return true }) // a killed server may have missed some, too
-	}, func(tx state.Transaction) {
-		if changed := rules.ChangedSecrets(tx); len(changed) > 0 {
-			s.refreshCertificates(ctx, func(p *carav1.Project) bool { return rules.UsesTLS(p, changed) })
+	}, func(txs []state.Transaction) {
+		for _, tx := range txs {
+			if changed := rules.ChangedSecrets(tx); len(changed) > 0 {
+				s.refreshCertificates(ctx, func(p *carav1.Project) bool { return rules.UsesTLS(p, changed) })
+			}
+			s.tellWildcards(ctx, tx)
 		}
-		s.tellWildcards(ctx, tx)
 	}, func() { s.RefreshOutdated(ctx) })
 	return nil
 }

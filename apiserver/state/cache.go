@@ -280,9 +280,10 @@ func (c *Cache) After(rev int64) (txs []Transaction, wake <-chan struct{}, ok bo
 	return txs, c.wake, ok
 }
 
-// Track calls each with every transaction that becomes visible, in order, until ctx ends. It calls all first, and again when it was too
-// slow and has missed some. While there are none, it calls idle with each tick; both are nil if there is nothing to do then.
-func (c *Cache) Track(ctx context.Context, ticks <-chan time.Time, all func(), each func(Transaction), idle func()) {
+// Track calls some with the transactions that become visible, in order, at most ReadChunk at a time, until ctx ends. It calls all first,
+// and again when it was too slow and has missed some. While there are none, it calls idle with each tick; both are nil if there is
+// nothing to do then.
+func (c *Cache) Track(ctx context.Context, ticks <-chan time.Time, all func(), some func([]Transaction), idle func()) {
 	for at := int64(-1); ctx.Err() == nil; {
 		txs, wake, ok := c.After(at)
 		if !ok {
@@ -290,11 +291,9 @@ func (c *Cache) Track(ctx context.Context, ticks <-chan time.Time, all func(), e
 			all()
 			continue
 		}
-		for _, tx := range txs {
-			at = tx.Rev
-			each(tx)
-		}
 		if len(txs) > 0 {
+			at = txs[len(txs)-1].Rev
+			some(txs)
 			continue
 		}
 		select {
