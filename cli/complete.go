@@ -176,8 +176,8 @@ func (c completion) refs(fits func(kind.Kind) bool) cobra.CompletionFunc {
 			return nil, noFiles
 		}
 		words = c.names(cmd, k)
-		for i := range words {
-			if slash {
+		if slash {
+			for i := range words {
 				words[i] = typ + "/" + words[i]
 			}
 		}

@@ -84,7 +84,7 @@ func (o *logsOptions) run(ctx context.Context) error {
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return nil
-		case !o.follow || api.Code(err) != codes.Unavailable || len(mark) == 0 && time.Since(opened) < resumeAfter:
+		case !o.follow || api.Code(err) != codes.Unavailable || len(mark) == 0 && time.Since(opened) < shortestStream:
 			return err
 		}
 		if mark.Away() {
@@ -95,8 +95,8 @@ func (o *logsOptions) run(ctx context.Context) error {
 	}
 }
 
-// resumeAfter is how long a stream must last at least if it broke before the first line.
-const resumeAfter = time.Second
+// shortestStream is the shortest life of a stream that is resumed although it broke before its first line.
+const shortestStream = time.Second
 
 // copy copies one stream of logs to its end, without the lines that mark knows from an earlier stream.
 func (o *logsOptions) copy(ctx context.Context, c carav1.ProjectServiceClient, req *carav1.LogsRequest, order *logstream.Order, mark logstream.Mark) error {

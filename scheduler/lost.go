@@ -55,7 +55,7 @@ func (s *Scheduler) lostSince(n *carav1.Node) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.noteNode(name, n, time.Now())
-	if at := s.losses[name].at; at.After(since) {
+	if at := s.turns[name].at; at.After(since) {
 		since = at
 	}
 	if s.resumed.After(since) {

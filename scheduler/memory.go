@@ -21,8 +21,8 @@ type memory struct {
 	attempts map[string]attempt
 	restores map[string]attempt
 	asked    map[string]int64
-	// losses holds when each lost node was lost.
-	losses map[string]loss
+	// turns holds when each node became Ready or NotReady. For a lost node that is when it was lost.
+	turns map[string]turn
 	// disrupted is true while all nodes are lost. resumed is when the first node returned after that.
 	disrupted bool
 	resumed   time.Time
@@ -31,25 +31,25 @@ type memory struct {
 func newMemory() memory {
 	return memory{
 		ledger: newLedger(), waiting: map[string]bool{}, attempts: map[string]attempt{}, restores: map[string]attempt{}, asked: map[string]int64{},
-		losses: map[string]loss{},
+		turns: map[string]turn{},
 	}
 }
 
-// loss is when a node was lost.
-type loss struct {
+// turn is when a node became Ready or NotReady.
+type turn struct {
 	stored time.Time // as the server that noticed it wrote it, by its clock
 	at     time.Time // by this program's clock, which nobody can set
 }
 
-// noteNode records when a node was lost. It trusts the time of day only once, when it first sees that the node is lost: whoever sets the
-// clock later does not change how long ago that was.
+// noteNode records when a node became Ready or NotReady. It trusts the time of day only once, when it first sees that: whoever sets the
+// clock later does not change how long ago that was. n is nil if the node was deleted.
 func (m *memory) noteNode(name string, n *carav1.Node, now time.Time) {
 	stored := lostAt(n)
 	switch {
 	case stored == nil:
-		delete(m.losses, name)
-	case !m.losses[name].stored.Equal(stored.AsTime()):
-		m.losses[name] = loss{stored.AsTime(), now.Add(-max(0, now.Sub(stored.AsTime())))}
+		delete(m.turns, name)
+	case !m.turns[name].stored.Equal(stored.AsTime()):
+		m.turns[name] = turn{stored.AsTime(), now.Add(-max(0, now.Sub(stored.AsTime())))}
 	}
 }
 

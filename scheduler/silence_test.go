@@ -46,20 +46,20 @@ func TestWhenANodeWasLost(t *testing.T) {
 		m, n := newMemory(), node("n1", "8Gi")
 		n.Status.Conditions = []*carav1.Condition{{Type: api.CondReady, LastTransitionTime: timestamppb.New(began.Add(-test.stored))}}
 		m.noteNode("n1", n, began)
-		at := m.losses["n1"].at
+		at := m.turns["n1"].at
 		if began.Sub(at) != test.want || !strings.Contains(at.String(), "m=") {
 			t.Errorf("%s: lost at %s, want %s before %s, with a monotonic reading", name, at, test.want, began)
 		}
 		m.noteNode("n1", n, began.Add(time.Second).Round(0).Add(time.Hour)) // somebody has set the clock
-		if m.losses["n1"].at != at {
-			t.Errorf("%s: it was lost at %s, and now at %s", name, at, m.losses["n1"].at)
+		if m.turns["n1"].at != at {
+			t.Errorf("%s: it was lost at %s, and now at %s", name, at, m.turns["n1"].at)
 		}
 		n.Status.Conditions[0].LastTransitionTime = timestamppb.New(began.Add(time.Minute))
 		m.noteNode("n1", n, began.Add(2*time.Minute))
-		if again := m.losses["n1"].at; began.Add(time.Minute).Sub(again) != 0 {
+		if again := m.turns["n1"].at; began.Add(time.Minute).Sub(again) != 0 {
 			t.Errorf("%s: lost again at %s", name, again)
 		}
-		if m.noteNode("n1", nil, began); len(m.losses) > 0 {
+		if m.noteNode("n1", nil, began); len(m.turns) > 0 {
 			t.Errorf("%s: the loss of a node that was deleted is kept", name)
 		}
 	}

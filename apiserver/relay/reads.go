@@ -17,8 +17,8 @@ type reading interface {
 	GetServices() []string
 }
 
-// read returns the project of a request, whose services it has.
-func (r *Relay) read(req reading, what string) (*carav1.Project, error) {
+// projectOf returns the project of a request, whose services it has.
+func (r *Relay) projectOf(req reading, what string) (*carav1.Project, error) {
 	p, err := r.placed(req.GetName(), what)
 	if err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func (r *Relay) read(req reading, what string) (*carav1.Project, error) {
 
 // Logs streams the logs of a project's containers from its agent.
 func (r *Relay) Logs(req *carav1.LogsRequest, out carav1.ProjectService_LogsServer) error {
-	p, err := r.read(req, "are no logs yet")
+	p, err := r.projectOf(req, "are no logs yet")
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (r *Relay) Logs(req *carav1.LogsRequest, out carav1.ProjectService_LogsServ
 
 // Top streams the resource usage of a project's services, as its agent measures it.
 func (r *Relay) Top(req *carav1.TopRequest, out carav1.ProjectService_TopServer) error {
-	p, err := r.read(req, "is nothing to measure yet")
+	p, err := r.projectOf(req, "is nothing to measure yet")
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ const historyTimeout = 30 * time.Second
 
 // GetUsageHistory returns what a project's services used in the last hour, as its agent has kept it.
 func (r *Relay) GetUsageHistory(ctx context.Context, req *carav1.UsageHistoryRequest) (*carav1.UsageHistory, error) {
-	p, err := r.read(req, "is nothing to measure yet")
+	p, err := r.projectOf(req, "is nothing to measure yet")
 	if err != nil {
 		return nil, err
 	}
