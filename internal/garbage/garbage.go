@@ -94,9 +94,10 @@ func Run(ctx context.Context, pace Pace) error {
 	}
 }
 
-// differs reports whether a new percentage is worth a change, which stops all goroutines for a moment.
+// differs reports whether a new percentage is worth a change, which stops all goroutines for a moment. A program that is no longer busy
+// never keeps more than Go's own.
 func differs(next, set int) bool {
-	return next > set+set/8 || next < set-set/8 || (next == standard && set != standard)
+	return next > set+set/8 || next < set-set/8 || (next <= standard && set > standard)
 }
 
 // meter observes the heap.

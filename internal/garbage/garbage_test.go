@@ -51,6 +51,17 @@ func TestServer(t *testing.T) {
 	}
 }
 
+func TestDiffers(t *testing.T) {
+	for _, c := range []struct {
+		next, set int
+		want      bool
+	}{{100, 100, false}, {105, 100, false}, {120, 100, true}, {80, 100, true}, {99, 105, true}, {95, 100, false}, {10, 11, false}} {
+		if got := differs(c.next, c.set); got != c.want {
+			t.Errorf("%d after %d: %v, want %v", c.next, c.set, got, c.want)
+		}
+	}
+}
+
 // TestBurst: a burst counts at once, and is forgotten within seconds.
 func TestBurst(t *testing.T) {
 	m := newMeter()
