@@ -191,7 +191,7 @@ func (s *report) imagesReady(actions []Action) *carav1.Condition {
 		}
 	}
 	for _, a := range actions {
-		if a.Kind == KindPull && !s.h.Memory.Pulls[a.Name].Running {
+		if a.Kind == KindPull { // it does not run yet
 			pulling = append(pulling, a.Name)
 		}
 	}
