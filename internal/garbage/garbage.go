@@ -50,24 +50,17 @@ func Agent(h Heap) int {
 
 // Server is the pace of a program that may have much in memory, and changes little of it most of the time. At rest it collects when
 // the memory in use has grown by a tenth, but not more often than every 20 seconds, so that the collections cost little. The more it
-// allocates, the closer it comes to Go's own pace. A busy server that uses little memory may allocate 64 MiB between two collections.
+// allocates, the closer it comes to Go's own pace. It never gets more memory than that: strangers decide how busy a server is.
 func Server(h Heap) int {
 	const (
-		between = 20 // seconds
-		room    = 64 << 20
+		between = 20      // seconds
 		tight   = 8 << 20 // a smaller server gains nothing
-		most    = 400
 	)
 	if h.Live == 0 {
 		return standard
 	}
-	grow := min(between*h.Rate, max(room, h.Live))
-	grow = max(grow, tight, h.Live/10)
-	p := int(min(most, grow*100/h.Live))
-	if !h.Busy {
-		p = min(p, standard)
-	}
-	return p
+	grow := max(between*h.Rate, tight, h.Live/10)
+	return int(min(standard, grow*100/h.Live))
 }
 
 // Run sets the pace until ctx ends, and returns nil. Only one Run can be active in a process.

@@ -39,10 +39,10 @@ func TestServer(t *testing.T) {
 		"large, some work: twenty seconds of it":    {Heap{Live: 1000 << 20, Rate: 20 << 20}, 40},
 		"large and busy: as Go has it":              {Heap{Live: 1000 << 20, Rate: 500 << 20, Busy: true}, 100},
 		"small, at rest: nearly as Go has it":       {Heap{Live: 10 << 20}, 80},
-		"small and busy":                            {Heap{Live: 32 << 20, Rate: 100 << 20, Busy: true}, 200},
+		"small and busy":                            {Heap{Live: 32 << 20, Rate: 100 << 20, Busy: true}, 100},
 		"small, busy a moment ago: as Go has it":    {Heap{Live: 32 << 20, Rate: 100 << 20}, 100},
-		"tiny and busy":                             {Heap{Live: 1 << 20, Rate: 100 << 20, Busy: true}, 400},
-		"as large as the room, and busy":            {Heap{Live: 64 << 20, Rate: 100 << 20, Busy: true}, 100},
+		"tiny and busy":                             {Heap{Live: 1 << 20, Rate: 100 << 20, Busy: true}, 100},
+		"larger and busy":                           {Heap{Live: 64 << 20, Rate: 100 << 20, Busy: true}, 100},
 		"large, at rest, but it has just collected": {Heap{Live: 1000 << 20, Rate: 1 << 20, Busy: true}, 10},
 	} {
 		if got := Server(c.heap); got != c.want {
