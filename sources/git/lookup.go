@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -21,6 +22,8 @@ type finder struct {
 	root    plumbing.Hash
 	explain func(ctx context.Context, path string, err error) error
 	looked  int
+	folders map[plumbing.Hash]*folder
+	bytes   int // of folders
 }
 
 // find returns the files at a path. It follows no link.
@@ -50,43 +53,95 @@ func (l *finder) find(ctx context.Context, at string) (*sources.Found, error) {
 }
 
 // child returns an entry of a folder.
-func (l *finder) child(ctx context.Context, folder plumbing.Hash, at, name string) (treeEntry, error) {
+func (l *finder) child(ctx context.Context, h plumbing.Hash, at, name string) (treeEntry, error) {
 	if why := sources.BadName(name); why != "" {
 		return treeEntry{}, &sources.FileError{Message: at + " " + why}
 	}
-	var found *treeEntry
-	err := l.each(ctx, folder, at, func(e treeEntry) error {
-		if e.name == name && found == nil {
-			found = &e
-		}
-		return nil
-	})
-	if err == nil && found == nil {
-		err = &sources.FileError{Message: at + " does not exist", Absent: true}
-	}
+	in, err := l.folder(ctx, h, at)
 	if err != nil {
 		return treeEntry{}, err
 	}
-	return *found, nil
+	e, ok := in.entry(name)
+	if !ok {
+		return treeEntry{}, &sources.FileError{Message: at + " does not exist", Absent: true}
+	}
+	return e, nil
 }
 
 // each calls visit with the entries of a folder.
-func (l *finder) each(ctx context.Context, folder plumbing.Hash, at string, visit func(treeEntry) error) error {
-	tree, err := l.objs.object(folder)
+func (l *finder) each(ctx context.Context, h plumbing.Hash, at string, visit func(treeEntry) error) error {
+	in, err := l.folder(ctx, h, at)
 	if err != nil {
-		return l.explain(ctx, at, err)
+		return err
 	}
-	for rest := tree.data; len(rest) > 0; {
+	for rest := in.data; len(rest) > 0; {
 		var e treeEntry
-		var ok bool
-		if e, rest, ok = nextEntry(rest); !ok {
-			return l.explain(ctx, at, broken(errMalformedTree))
-		}
+		e, rest, _ = nextEntry(rest)
 		if err := visit(e); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// folder returns a folder. Each one is read once.
+func (l *finder) folder(ctx context.Context, h plumbing.Hash, at string) (*folder, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if known, ok := l.folders[h]; ok {
+		return known, nil
+	}
+	tree, err := l.objs.object(h)
+	if err != nil {
+		return nil, l.explain(ctx, at, err)
+	}
+	if l.bytes += len(tree.data); l.bytes > maxTrees+maxKept {
+		return nil, sources.Human(api.ReasonTooLarge, "the files that the manifests use are in folders with more than %s of names; put them into smaller folders", size(maxTrees+maxKept))
+	}
+	in, ok := newFolder(tree.data)
+	if !ok {
+		return nil, l.explain(ctx, at, broken(errMalformedTree))
+	}
+	if l.folders == nil {
+		l.folders = map[plumbing.Hash]*folder{}
+	}
+	l.folders[h] = in
+	return in, nil
+}
+
+// folder is a tree whose entries can be found by name. The time that a lookup takes must not grow with the number of entries:
+// manifests of one push can name many thousand files of a folder that has hundreds of thousands.
+type folder struct {
+	data   []byte
+	starts []int32 // offsets of the entries in data, sorted by name
+}
+
+// newFolder returns the folder of a tree's data. ok is false if the data is malformed.
+func newFolder(data []byte) (f *folder, ok bool) {
+	f = &folder{data: data}
+	for rest := data; len(rest) > 0; {
+		f.starts = append(f.starts, int32(len(data)-len(rest))) //nolint:gosec // at most maxTree
+		if _, rest, ok = nextEntry(rest); !ok {
+			return nil, false
+		}
+	}
+	slices.SortStableFunc(f.starts, func(a, b int32) int { return cmp.Compare(f.at(a).name, f.at(b).name) })
+	return f, true
+}
+
+func (f *folder) at(start int32) treeEntry {
+	e, _, _ := nextEntry(f.data[start:])
+	return e
+}
+
+// entry returns the entry with a name, the first if there are several.
+func (f *folder) entry(name string) (treeEntry, bool) {
+	i, ok := slices.BinarySearchFunc(f.starts, name, func(start int32, name string) int { return cmp.Compare(f.at(start).name, name) })
+	if !ok {
+		return treeEntry{}, false
+	}
+	return f.at(f.starts[i]), true
 }
 
 // add adds the files at or below an entry. rel is the path below the folder that was looked up.
