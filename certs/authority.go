@@ -140,7 +140,6 @@ func decodeKey(text []byte) (crypto.Signer, error) {
 // bounded limits the answers of the authority, and notes when it wants to be asked again.
 type bounded struct{ inner http.RoundTripper }
 
-// RoundTrip implements http.RoundTripper.
 func (b *bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := b.inner.RoundTrip(r)
 	if err != nil {

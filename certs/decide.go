@@ -223,10 +223,7 @@ func Failed(old *carav1.CertificateOrder, directory string, f Failure, now time.
 		first, last = firstRetry, lastRetry
 		next.Orders = withOrder(next.Orders, now)
 	}
-	at := now.Add(backoff(first, last, next.GetFailures()))
-	if f.RetryAfter.After(at) {
-		at = f.RetryAfter
-	}
+	at := later(now.Add(backoff(first, last, next.GetFailures())), f.RetryAfter)
 	if most := now.Add(maxRetryAfter); at.After(most) {
 		at = most
 	}
@@ -248,13 +245,7 @@ func Succeeded(old *carav1.CertificateOrder, directory string, from, to, now tim
 
 // backoff returns the wait after the given number of failures.
 func backoff(first, last time.Duration, failures int32) time.Duration {
-	wait := first
-	for range failures - 1 {
-		if wait *= 2; wait >= last {
-			return last
-		}
-	}
-	return wait
+	return min(last, first<<min(failures-1, 10))
 }
 
 func withOrder(orders []*timestamppb.Timestamp, now time.Time) []*timestamppb.Timestamp {

@@ -12,7 +12,6 @@ import (
 // notReady is why the authority was not asked to validate a host. Its text is for people.
 type notReady struct{ why string }
 
-// Error implements error.
 func (e notReady) Error() string { return e.why }
 
 // advice says what to do about an answer of the authority, by the type of the problem.
