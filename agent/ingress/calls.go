@@ -11,19 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-)
-
-// The statuses of gRPC that this agent sends. A client takes an answer without a status for an error, too, but then has no text.
-const (
-	rpcCancelled        = 1
-	rpcUnknown          = 2
-	rpcDeadlineExceeded = 4
-	rpcPermissionDenied = 7
-	rpcExhausted        = 8
-	rpcUnimplemented    = 12
-	rpcInternal         = 13
-	rpcUnavailable      = 14
-	rpcUnauthenticated  = 16
+	"google.golang.org/grpc/codes"
 )
 
 // isGRPC reports whether a header is that of a gRPC call or of its answer.
@@ -36,27 +24,27 @@ func isGRPC(h http.Header) bool {
 func isCall(r *http.Request) bool { return r.ProtoMajor == 2 && isGRPC(r.Header) }
 
 // rpcStatusOf returns the gRPC status for an HTTP status, as the specification of gRPC maps them.
-func rpcStatusOf(status int) int {
+func rpcStatusOf(status int) codes.Code {
 	switch status {
 	case http.StatusBadRequest:
-		return rpcInternal
+		return codes.Internal
 	case http.StatusUnauthorized:
-		return rpcUnauthenticated
+		return codes.Unauthenticated
 	case http.StatusForbidden:
-		return rpcPermissionDenied
+		return codes.PermissionDenied
 	case http.StatusNotFound, http.StatusNotImplemented:
-		return rpcUnimplemented
+		return codes.Unimplemented
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return rpcUnavailable
+		return codes.Unavailable
 	}
-	return rpcUnknown
+	return codes.Unknown
 }
 
 // endCall answers a call with a status and no message. The access log and the metrics get the HTTP status for it.
-func endCall(w http.ResponseWriter, code, status int, text string) {
+func endCall(w http.ResponseWriter, code codes.Code, status int, text string) {
 	h := w.Header()
 	h.Set("Content-Type", "application/grpc")
-	h.Set("Grpc-Status", strconv.Itoa(code))
+	h.Set("Grpc-Status", strconv.Itoa(int(code)))
 	h.Set("Grpc-Message", escaped(text))
 	w.WriteHeader(http.StatusOK)
 	if x, ok := w.(*exchange); ok {
@@ -78,21 +66,21 @@ func escaped(text string) string {
 }
 
 // callFailure returns the statuses of gRPC and HTTP for a call that the service has broken off, and what it did.
-func callFailure(x *exchange, err error) (code, status int, what string) {
+func callFailure(x *exchange, err error) (code codes.Code, status int, what string) {
 	reset, ok := errors.AsType[http2.StreamError](err)
 	switch {
 	case !ok || reset.Code == http2.ErrCodeRefusedStream:
-		return rpcUnavailable, http.StatusBadGateway, "ended the call"
+		return codes.Unavailable, http.StatusBadGateway, "ended the call"
 	case reset.Code == http2.ErrCodeCancel && overdue(x):
-		return rpcDeadlineExceeded, http.StatusGatewayTimeout, "did not answer before the deadline of the call"
+		return codes.DeadlineExceeded, http.StatusGatewayTimeout, "did not answer before the deadline of the call"
 	case reset.Code == http2.ErrCodeCancel:
-		return rpcCancelled, http.StatusBadGateway, "cancelled the call"
+		return codes.Canceled, http.StatusBadGateway, "cancelled the call"
 	case reset.Code == http2.ErrCodeEnhanceYourCalm:
-		return rpcExhausted, http.StatusServiceUnavailable, "has too many calls"
+		return codes.ResourceExhausted, http.StatusServiceUnavailable, "has too many calls"
 	case reset.Code == http2.ErrCodeInadequateSecurity:
-		return rpcPermissionDenied, http.StatusBadGateway, "refused the connection as not secure enough"
+		return codes.PermissionDenied, http.StatusBadGateway, "refused the connection as not secure enough"
 	}
-	return rpcInternal, http.StatusBadGateway, fmt.Sprintf("ended the call with the HTTP/2 error %s", reset.Code)
+	return codes.Internal, http.StatusBadGateway, fmt.Sprintf("ended the call with the HTTP/2 error %s", reset.Code)
 }
 
 // overdue reports whether the deadline of a call has passed. The service knows the deadline too, and may end the call before the
@@ -136,6 +124,6 @@ func (b *callBody) Read(p []byte) (int, error) {
 	}
 	code, _, what := callFailure(b.x, err)
 	b.x.cut = true
-	b.response.Trailer = http.Header{"Grpc-Status": {strconv.Itoa(code)}, "Grpc-Message": {escaped(b.backend + " " + what + ".")}}
+	b.response.Trailer = http.Header{"Grpc-Status": {strconv.Itoa(int(code))}, "Grpc-Message": {escaped(b.backend + " " + what + ".")}}
 	return n, io.EOF
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/caravanserai/cara/api"
 )
 
@@ -51,7 +53,7 @@ func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	if isCall(r) {
-		if code, status, what := callFailure(exchangeOf(r), err); code != rpcUnavailable {
+		if code, status, what := callFailure(exchangeOf(r), err); code != codes.Unavailable {
 			endCall(w, code, status, b.String()+" "+what+".")
 			return
 		}
