@@ -19,9 +19,6 @@ const portStall = 30 * 24 * time.Hour
 
 // acceptStreams makes a server pass connections of other agents that are not HTTP to Config.Volumes and Config.Ports.
 func (i *Ingress) acceptStreams(ctx context.Context, srv *http.Server, peers *tls.Config) {
-	if peers == nil {
-		return
-	}
 	srv.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	accept := func(protocol string, stall time.Duration, serve func(ctx context.Context, node string, conn net.Conn)) {
 		if serve == nil {
