@@ -79,9 +79,6 @@ func (x *exchange) setReadDeadline(t time.Time) error {
 	return http.NewResponseController(x.ResponseWriter).SetReadDeadline(t)
 }
 
-// ServeHTTP routes one request of the internal listener.
-func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) { i.internal.ServeHTTP(w, r) }
-
 // answer routes one request by its Host header.
 func (i *Ingress) answer(x *exchange, r *http.Request) {
 	whole := false

@@ -84,7 +84,7 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
-// Ingress is an http.Handler that routes by host name.
+// Ingress routes requests by host name.
 type Ingress struct {
 	*routing
 
