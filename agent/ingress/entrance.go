@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -74,15 +75,10 @@ func (e *entrance) run(ctx context.Context, l net.Listener) error {
 	in := newListener(l, e.ingress.cfg.Limits, e.clients, secured)
 	in.always, in.from = e.at == publicHTTPS, e.ingress.cfg.ProxyProtocolFrom
 	in.peek, in.pass = func(c *conn) { e.peek(ctx, c) }, func(c *conn) bool { return e.pass(ctx, c) }
-	accepting := make(chan struct{})
-	go func() {
-		defer close(accepting)
-		in.run()
-	}()
-	defer func() {
-		in.end(net.ErrClosed)
-		<-accepting
-	}()
+	var accepting sync.WaitGroup
+	accepting.Go(in.run)
+	defer accepting.Wait()
+	defer in.end(net.ErrClosed)
 	drained := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
