@@ -176,7 +176,7 @@ func (a *actor) start(ctx context.Context, want *step.Want, x step.Action) error
 		}
 	}
 	err = a.engine.StartContainer(ctx, x.ID)
-	if err == nil || errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrInvalid) || ctx.Err() != nil {
+	if err == nil || errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrInvalid) || errors.Is(err, engine.ErrLost) || ctx.Err() != nil {
 		return err
 	}
 	// The container has never run, and another start may fail forever (engine.ErrStuck). So the next attempt uses a new one.

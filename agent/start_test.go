@@ -36,6 +36,7 @@ func TestContainerThatTheEngineLostWhileRestartingIt(t *testing.T) {
 		made, removed int
 	}{
 		"never again": {fmt.Errorf("%w: task cf7d9dae21cd: already exists", engine.ErrStuck), 2, 1},
+		"it runs":     {fmt.Errorf("%w: id already in use", engine.ErrLost), 1, 0},
 		"this time":   {errors.New("no such device"), 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

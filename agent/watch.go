@@ -37,6 +37,7 @@ func (w *watcher) listen(ctx context.Context) error {
 	backoff := loop.NewBackoff(100*time.Millisecond, w.cfg.MaxBackoff)
 	for ctx.Err() == nil {
 		subscribed := func() {
+			w.killLost(ctx)
 			w.machine.engineSaid(nil)
 			w.assignments.hintAll()
 			kick(w.relist)
@@ -49,6 +50,17 @@ func (w *watcher) listen(ctx context.Context) error {
 		backoff.Wait(ctx)
 	}
 	return nil
+}
+
+// killLost kills what an engine that was killed has lost. It comes before any decision on what the engine reports.
+func (w *watcher) killLost(ctx context.Context) {
+	lost, err := w.cfg.Engine.KillLost(ctx, w.cfg.node().Labels())
+	for _, c := range lost {
+		w.log.Warn("killed the processes of a container that the engine had lost", "container", c.Name, "project", c.Labels[api.LabelProject])
+	}
+	if err != nil && ctx.Err() == nil {
+		w.log.Warn("processes of containers that the engine has lost may still run", "error", err)
+	}
 }
 
 // relistLoop compares the engine with its last listing. It limits the cost of a lost event to one interval, and finds

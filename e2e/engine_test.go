@@ -7,9 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/docker/docker/api/types/container"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -108,6 +111,82 @@ func TestLeftBridge(t *testing.T) {
 	w.apply(w.web(name, testimage.WebV1))
 	w.running(name)
 	w.answers("n1", name+".test", "/", 200, "web v")
+}
+
+// TestEngineLosesProcesses: dockerd can be killed between the start of a process and the record of it. It then reports the container
+// as stopped, cannot start it, and does not end the process, which uses the volumes of its project.
+func TestEngineLosesProcesses(t *testing.T) {
+	t.Parallel()
+	second := testdocker.SecondEngine(t)
+	w := newWorld(t, options{listen: wildcard(t)})
+	w.agent("n1", second.Host, second)
+	testdocker.Images(t, second.Host, testimage.Busybox)
+	const deaf = `
+  image: ` + testimage.Busybox + `
+  command: [sh, -c, "trap : TERM; while :; do sleep 1; done"]
+  stopGracePeriod: 1s`
+	name := w.name("lost")
+	w.apply(project(name, "services:\n- name: again"+deaf+"\n- name: once"+deaf+"\n  restartPolicy: Never"))
+	w.running(name)
+	w.allEnd(w.loseProcesses(second, name))
+	ctx, cancel := w.patience()
+	defer cancel()
+	w.must(w.AwaitHeld(ctx, second.Host, name, "service again runs again", func(h testdocker.Held) bool {
+		return slices.ContainsFunc(h.Containers, func(c container.Summary) bool { return c.State == container.StateRunning })
+	}))
+
+	w.must(w.Agents["n1"].Kill())
+	pids := w.loseProcesses(second, name)
+	w.must(w.RestartAgent("n1"))
+	w.ctl("", "delete", "project", name)
+	w.gone(name)
+	w.allEnd(pids)
+}
+
+// loseProcesses kills an engine, changes its records of a project's containers so that none has a process, and brings the engine
+// back. It returns the processes.
+func (w *testCluster) loseProcesses(second *testdocker.Second, project string) (pids []int) {
+	w.Helper()
+	docker, err := testdocker.Client(second.Host)
+	w.must(err)
+	defer docker.Close()
+	_, proc := w.dockerd(second)
+	records := filepath.Join(w.dataRoot(w.nulled(second, proc+"/cmdline")), "containers")
+	command := []string{"sed", "-i", `s/"Running":true/"Running":false/; s/"Pid":[0-9]*/"Pid":0/`}
+	for _, id := range w.containers(second.Host, project) {
+		c, err := docker.ContainerInspect(w.Context(), id)
+		w.must(err)
+		if c.State.Pid != 0 {
+			pids = append(pids, c.State.Pid)
+			command = append(command, filepath.Join(records, id, "config.v2.json"))
+		}
+	}
+	start := w.stopEngine(second, "-KILL")
+	w.inside(second, command...)
+	for _, pid := range pids {
+		if !lives(pid) {
+			w.Fatalf("process %d ended with its engine", pid)
+		}
+	}
+	start()
+	return pids
+}
+
+// allEnd waits until there is no such process.
+func (w *testCluster) allEnd(pids []int) {
+	w.Helper()
+	w.eventually("the lost processes end", func() error {
+		if i := slices.IndexFunc(pids, lives); i >= 0 {
+			return fmt.Errorf("process %d lives", pids[i])
+		}
+		return nil
+	})
+}
+
+// lives reports whether there is such a process.
+func lives(pid int) bool {
+	_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+	return err == nil
 }
 
 // engineAway ends an engine and brings it back: meanwhile the node says so, and no project is called Failed or gone.
@@ -233,13 +312,19 @@ func panicsOverNetworks(log string) bool {
 func (w *testCluster) loseNetworks(second *testdocker.Second, argv []string) {
 	w.Helper()
 	const remove = `rm "$0/network/files/local-kv.db" && ip -o link show type bridge | while IFS=": " read -r _ name _; do ip link del "$name"; done`
+	w.inside(second, "sh", "-c", remove, w.dataRoot(argv))
+}
+
+// dataRoot returns the data directory of a dockerd with these arguments.
+func (w *testCluster) dataRoot(argv []string) string {
+	w.Helper()
 	for _, arg := range argv {
 		if data, ok := strings.CutPrefix(arg, "--data-root="); ok {
-			w.inside(second, "sh", "-c", remove, data)
-			return
+			return data
 		}
 	}
 	w.Fatalf("dockerd has no --data-root: %q", argv)
+	return ""
 }
 
 // cut takes the network between this machine and an engine's namespace away: containers and agent there live on.

@@ -118,36 +118,28 @@ func attachments(networks map[string]*network.EndpointSettings) map[string]engin
 
 // RemoveContainer implements engine.Containers.
 func (e *containers) RemoveContainer(ctx context.Context, id string) error {
-	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
+	err := e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
 		err := docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 		if errdefs.IsConflict(err) && strings.Contains(err.Error(), "already in progress") {
 			return nil // a caller that needs it gone checks the next list
 		}
 		return wrap(unlessGone(err), "remove container %.12s", id)
 	})
+	if err == nil {
+		_, err = e.killLeft(ctx, id)
+	}
+	return err
 }
 
 // StartContainer implements engine.Lifecycle.
 func (e *containers) StartContainer(ctx context.Context, id string) error {
 	return e.call(ctx, e.cfg.WorkTimeout, func(ctx context.Context, docker *client.Client) error {
 		err := docker.ContainerStart(ctx, id, container.StartOptions{})
-		if errdefs.IsNotModified(err) {
+		if err == nil || errdefs.IsNotModified(err) {
 			return nil
 		}
-		if err != nil && strings.Contains(err.Error(), "is ambiguous") { // two networks with the same name
-			return fmt.Errorf("start container %.12s: %w", id, tidy(err))
-		}
-		if err != nil && stuck(err, id) {
-			return fmt.Errorf("start container %.12s: %w: %w", id, engine.ErrStuck, tidy(err))
-		}
-		return wrap(err, "start container %.12s", id)
+		return e.startFailed(ctx, id, err)
 	})
-}
-
-// stuck reports whether an engine that ended during a start left a task, or the directory of one, in containerd. The engine does
-// not remove these, neither when it comes back nor before another start of the container.
-func stuck(err error, id string) bool {
-	return strings.Contains(err.Error(), "task "+id+": already exists") || strings.Contains(err.Error(), "/"+id+": file exists")
 }
 
 // StopContainer implements engine.Lifecycle.

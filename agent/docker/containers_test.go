@@ -11,6 +11,7 @@ func TestStuck(t *testing.T) {
 		"Error response from daemon: task c1: already exists: unknown": true,
 		"failed to start shim: mkdir /run/daemon/io.containerd.runtime.v2.task/moby/c1: file exists: unknown": true,
 		"failed to start shim: mkdir /run/daemon/io.containerd.runtime.v2.task/moby/c2: file exists: unknown": false,
+		"Error response from daemon: id already in use":                                                       true,
 		"task c2: already exists":                           false,
 		"endpoint with name c1 already exists in network n": false,
 		"driver failed programming external connectivity":   false,

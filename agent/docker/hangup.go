@@ -82,8 +82,16 @@ func signalGroup(pid int, container string, signal syscall.Signal) bool {
 }
 
 // inContainer reports whether a process of this machine belongs to a container, whose full id is then in the process's
-// control group.
+// control groups.
 func inContainer(pid int, container string) bool {
+	return len(container) == 64 && strings.Contains(controlGroups(pid), container)
+}
+
+// controlGroups returns the control groups of a process, or nothing if there is no such process.
+func controlGroups(pid int) string {
 	groups, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	return err == nil && len(container) == 64 && strings.Contains(string(groups), container)
+	if err != nil {
+		return ""
+	}
+	return string(groups)
 }

@@ -2,7 +2,7 @@
 // implements it.
 //
 // An error says whether the engine answered (ErrUnavailable) and what it answered (ErrNotFound, ErrForeign, ErrInvalid,
-// ErrNoRoom, ErrStuck), so no caller parses an error's text. agent/enginetest is the contract suite for every engine.
+// ErrNoRoom, ErrStuck, ErrLost), so no caller parses an error's text. agent/enginetest is the contract suite for every engine.
 package engine
 
 import (
@@ -29,6 +29,9 @@ var (
 	ErrNoRoom = errors.New("no room")
 	// ErrStuck means that the engine will never start this container again. A new container can take its place.
 	ErrStuck = errors.New("the engine lost this container during an earlier start")
+	// ErrLost means that a process of this container runs, and that the engine does not know of it and cannot end it. A new
+	// container must not take its place.
+	ErrLost = errors.New("the engine has lost a process of this container, which still runs")
 	// ErrRegistry means that the registry did not answer, or is unavailable now.
 	ErrRegistry = errors.New("registry unavailable")
 )
@@ -54,8 +57,8 @@ type Containers interface {
 	// CreateContainer creates a container without starting it. An existing container with the name and exactly these labels is
 	// adopted: an earlier call succeeded and its response was lost. If the name is taken otherwise, the error is ErrForeign.
 	CreateContainer(ctx context.Context, spec ContainerSpec) (id string, err error)
-	// RemoveContainer removes a container, running or not, with its anonymous volumes. It succeeds if the container does not
-	// exist.
+	// RemoveContainer removes a container, running or not, with its anonymous volumes and the processes that the engine has lost.
+	// It succeeds if the container does not exist.
 	RemoveContainer(ctx context.Context, id string) error
 	// CopyFiles copies files into a container that is not running, and replaces existing files.
 	CopyFiles(ctx context.Context, id string, files []File) error
@@ -63,11 +66,14 @@ type Containers interface {
 
 // Lifecycle changes the state of a container.
 type Lifecycle interface {
-	// StartContainer succeeds if the container is already running.
+	// StartContainer succeeds if the container is already running. It may return ErrStuck or ErrLost.
 	StartContainer(ctx context.Context, id string) error
 	// StopContainer sends the stop signal, and kills the container after grace. It succeeds if the container is stopped or does
 	// not exist.
 	StopContainer(ctx context.Context, id string, grace time.Duration) error
+	// KillLost kills the processes of containers with these labels that the engine does not know to run, as far as the agent can
+	// see and signal them. It returns these containers. An engine can lose processes when it ends during a start.
+	KillLost(ctx context.Context, labels map[string]string) ([]Container, error)
 	// RenameContainer succeeds if the container already has the name.
 	RenameContainer(ctx context.Context, id, name string) error
 	// PauseContainer suspends all processes of a running container. It succeeds if the container is paused.

@@ -47,6 +47,11 @@ func life(t *testing.T, s *suite) {
 	if len(list) != 1 || list[0].ID != id || list[0].State != engine.StateRunning || list[0].Labels[api.LabelProject] != s.project {
 		t.Errorf("listed: %+v", list)
 	}
+	lost, err := s.Engine.KillLost(t.Context(), s.labels)
+	must(t, err)
+	if now := s.inspect(t, id); len(lost) != 0 || now.State != engine.StateRunning || now.PID != c.PID {
+		t.Errorf("killed %+v as lost, and then: %+v", lost, now)
+	}
 	must(t, s.Engine.StopContainer(t.Context(), id, time.Second))
 	must(t, s.Engine.StopContainer(t.Context(), id, time.Second)) // already stopped: no error
 	if c := s.inspect(t, id); c.State != engine.StateExited || c.FinishedAt.Before(c.StartedAt) {

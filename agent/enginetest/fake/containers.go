@@ -145,6 +145,12 @@ func (e *Engine) RemoveContainer(ctx context.Context, id string) (err error) {
 	return nil
 }
 
+// KillLost implements engine.Lifecycle. This engine loses nothing.
+func (e *Engine) KillLost(ctx context.Context, _ map[string]string) (_ []engine.Container, err error) {
+	defer e.end("KillLost", &err)
+	return nil, e.begin(ctx, "KillLost")
+}
+
 // CopyFiles implements engine.Containers.
 func (e *Engine) CopyFiles(ctx context.Context, id string, files []engine.File) error {
 	return e.act(ctx, "CopyFiles", id, func(c *container) error {
