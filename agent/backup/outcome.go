@@ -137,19 +137,12 @@ func parseSummary(stdout []byte) (summary, bool) {
 
 // parseIDs returns the ids in the output of restic snapshots --json.
 func parseIDs(stdout []byte) ([]string, error) {
-	var list []struct {
-		ID string `json:"id"`
-	}
-	if err := json.Unmarshal(stdout, &list); err != nil {
-		return nil, fmt.Errorf("read the list of snapshots: %w", err)
-	}
+	list, err := parseListed(stdout)
 	var ids []string
-	for _, s := range list {
-		if isID(s.ID) {
-			ids = append(ids, s.ID)
-		}
+	for _, l := range list {
+		ids = append(ids, l.ID)
 	}
-	return ids, nil
+	return ids, err
 }
 
 // isID reports whether a text is an id of restic, long or short. Others would become arguments.
