@@ -2,10 +2,10 @@ package backup
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -131,30 +131,15 @@ func (r *Runner) Problem() *Failure {
 	return f
 }
 
-// find returns the path of restic.
+// find returns the path of restic. The agent's own PATH does not count.
 func (r *Runner) find() (string, *Failure) {
-	path, err := r.Restic, error(nil)
-	if path == "" {
-		path, err = find("restic")
-	}
-	if err == nil {
-		_, err = os.Stat(path)
-	}
-	if err != nil {
-		return "", fail(api.ReasonResticMissing, "restic is not installed on this node: install the package restic (apt-get install restic)")
-	}
-	return path, nil
-}
-
-// find returns the path of a program. The agent's own PATH does not count.
-func find(program string) (string, error) {
 	for dir := range strings.SplitSeq(searchPath, ":") {
-		path := filepath.Join(dir, program)
+		path := cmp.Or(r.Restic, filepath.Join(dir, "restic"))
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("find %s: %w", program, fs.ErrNotExist)
+	return "", fail(api.ReasonResticMissing, "restic is not installed on this node: install the package restic (apt-get install restic)")
 }
 
 // run runs restic in a directory.
