@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // notReady is why the authority was not asked to validate a host. Its text is for people.
@@ -50,7 +52,7 @@ func explain(directory string, byDNS bool, err error) (problem string, ordered b
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Sprintf("the authority at %s has not finished within %s", directory, orderAtMost), true
 	}
-	return fmt.Sprintf("the authority at %s cannot be used: %v", directory, innermost(err)), false
+	return fmt.Sprintf("the authority at %s cannot be used: %v", directory, text.Innermost(err)), false
 }
 
 func ofProblem(directory string, byDNS bool, p acme.Problem) string {
@@ -69,15 +71,4 @@ func ofProblem(directory string, byDNS bool, p acme.Problem) string {
 		return said + " (" + do + ")"
 	}
 	return said
-}
-
-// innermost returns the last error of a chain. The library wraps errors with its own steps, which help nobody.
-func innermost(err error) error {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
-	}
 }

@@ -72,6 +72,14 @@ func WithoutPath(err error) error {
 	return err
 }
 
+// Innermost returns the last error of a chain, for a text: the outer ones have the steps of a library, or quote URLs.
+func Innermost(err error) error {
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
+		err = inner
+	}
+	return err
+}
+
 // Clean removes what a terminal would interpret: escape sequences, control characters except tab and newline, and marks
 // that change the direction of text.
 func Clean(s string) string {

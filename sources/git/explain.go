@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -60,7 +61,7 @@ func explain(ctx context.Context, a address, c credentials, err error) error {
 	case errors.Is(err, errNotPack):
 		return sources.Retry(api.ReasonProtocolError, "%s sent a pack that cannot be read: %s", a, c.scrub(err.Error()))
 	}
-	return sources.Retry(api.ReasonUnreachable, "%s cannot be reached: %s", a, c.scrub(innermost(err)))
+	return sources.Retry(api.ReasonUnreachable, "%s cannot be reached: %s", a, c.scrub(text.Innermost(err).Error()))
 }
 
 // explainTrust explains errors of certificates and host keys, or returns nil.
@@ -75,7 +76,7 @@ func explainTrust(a address, c credentials, err error) error {
 	case errors.As(err, &unknown):
 		return sources.Human(api.ReasonAuthFailed, "%s has a certificate of an unknown authority; add `ca.crt` to the Secret that spec.git.secretRef names", a)
 	case errors.As(err, &hostname), errors.As(err, &invalid), errors.As(err, &verify):
-		return sources.Human(api.ReasonAuthFailed, "%s has a certificate that is not valid for it: %s", a, innermost(err))
+		return sources.Human(api.ReasonAuthFailed, "%s has a certificate that is not valid for it: %s", a, text.Innermost(err))
 	case errors.As(err, &key) && len(key.Want) > 0:
 		return sources.Human(api.ReasonHostKeyRefused, "%s shows another host key than `known_hosts` has: somebody may be in between; if the key was changed on purpose, update the Secret", a)
 	case errors.As(err, &key) && len(c.badLines) > 0:
@@ -113,15 +114,4 @@ func explainFile(ctx context.Context, where, path string, err error) error {
 		return err
 	}
 	return sources.Retry(api.ReasonReadFailed, "%s in %s cannot be read: %s; run `git fsck` there", path, where, credentials{}.scrub(err.Error()))
-}
-
-// innermost returns the last error of a chain, because the outer ones quote URLs.
-func innermost(err error) string {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err.Error()
-		}
-		err = inner
-	}
 }
