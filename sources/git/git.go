@@ -54,8 +54,8 @@ type remote interface {
 	close()
 }
 
-// fetcher is a remote that sends packs. The pack is valid while read runs. filtered is true if the server was asked to omit
-// large blobs.
+// fetcher is a remote that sends packs: each but localRemote. The pack is valid while read runs. filtered is true if the server was
+// asked to omit large blobs.
 type fetcher interface {
 	fetch(ctx context.Context, w wish, read func(pack io.Reader, filtered bool) error) error
 }
@@ -273,13 +273,9 @@ func (d *driver) objects(ctx context.Context, w wish, known map[plumbing.Hash]ob
 	if local, ok := d.shared.remote.(*localRemote); ok {
 		return local.objects()
 	}
-	from, ok := d.shared.remote.(fetcher)
-	if !ok {
-		return nil, fmt.Errorf("fetch %s: no way to do so", d.addr)
-	}
 	s := &spool{}
 	var p *pack
-	err := from.fetch(ctx, w, func(r io.Reader, filtered bool) (err error) {
+	err := d.shared.remote.(fetcher).fetch(ctx, w, func(r io.Reader, filtered bool) (err error) {
 		if p, err = readPack(r, s, known); err == nil {
 			p.filtered = filtered
 		}

@@ -33,7 +33,6 @@ type object struct {
 type entry struct {
 	offset int64
 	length int64 // declared: of the object, or of the delta
-	base   int64 // offset of a delta's base; 0 if there is none
 	typ    plumbing.ObjectType
 }
 
@@ -93,7 +92,6 @@ func readPack(r io.Reader, s *spool, known map[plumbing.Hash]object) (*pack, err
 
 func (p *pack) take(scan *packfile.Scanner, h *packfile.ObjectHeader) error {
 	i := int32(len(p.entries))
-	e := entry{offset: h.Offset, length: h.Length, typ: h.Type}
 	var err error
 	switch h.Type {
 	case plumbing.CommitObject, plumbing.TreeObject, plumbing.TagObject:
@@ -115,8 +113,7 @@ func (p *pack) take(scan *packfile.Scanner, h *packfile.ObjectHeader) error {
 		}
 		p.blobs[hash.Sum()] = i
 	case plumbing.OFSDeltaObject:
-		e.base = h.OffsetReference
-		p.byBase[e.base] = append(p.byBase[e.base], i)
+		p.byBase[h.OffsetReference] = append(p.byBase[h.OffsetReference], i)
 		_, _, err = scan.NextObject(io.Discard)
 	case plumbing.REFDeltaObject:
 		p.byRef[h.Reference] = append(p.byRef[h.Reference], i)
@@ -127,7 +124,7 @@ func (p *pack) take(scan *packfile.Scanner, h *packfile.ObjectHeader) error {
 	if err != nil {
 		return broken(err)
 	}
-	p.entries = append(p.entries, e)
+	p.entries = append(p.entries, entry{offset: h.Offset, length: h.Length, typ: h.Type})
 	return nil
 }
 
