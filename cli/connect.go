@@ -35,6 +35,7 @@ type link struct {
 	failed    error            // of the first dial
 	reached   string           // address of the server behind conn
 	cluster   string           // name of the context in use; empty if there is none
+	others    bool             // cluster is the current context, and there are others
 	loggedIn  bool             // the token in use is that of caractrl login
 }
 
@@ -161,7 +162,7 @@ func (l *link) chosen(file string) (access.Context, error) {
 		}
 		return c, nil
 	case l.server == "":
-		l.cluster = contexts.Current
+		l.cluster, l.others = contexts.Current, len(contexts.Contexts) > 1
 		return contexts.Contexts[contexts.Current], nil
 	}
 	if c := contexts.Contexts[contexts.Current]; c.Server == l.server {
@@ -208,6 +209,9 @@ func (a *app) printError(err error) {
 	detail := p.GetDetail()
 	if cause, ok := unreachable(err); ok {
 		detail = fmt.Sprintf("%s cannot be reached: %s", a.reached, cause)
+		if a.others {
+			detail += fmt.Sprintf(" (this is the current context %s; caractrl context lists the others)", a.cluster)
+		}
 	}
 	if a.loggedIn && api.Code(err) == codes.Unauthenticated {
 		detail = fmt.Sprintf("your login has ended: log in again with %s (the server says: %s)", a.loginCommand(), detail)
