@@ -89,7 +89,7 @@ type AgentConfig struct {
 	balancers proxyheader.Senders // ProxyProtocolFrom, parsed by Validate
 }
 
-// Validate returns an error if c is not usable.
+// Validate returns an error if c is not usable, and makes DataDir absolute.
 func (c *AgentConfig) Validate() error {
 	switch {
 	case c.NodeName == "":
@@ -133,7 +133,17 @@ func (c *AgentConfig) Validate() error {
 		}
 		c.Hardening.AllowCaps[i] = capability
 	}
-	return errors.Join(c.checkPorts(), c.checkProxyProtocol(), c.checkLimits())
+	return errors.Join(c.checkPorts(), c.checkProxyProtocol(), c.checkLimits(), c.resolveDataDir())
+}
+
+// resolveDataDir makes DataDir absolute: restic and rsync run in other directories than the agent, and get paths below it.
+func (c *AgentConfig) resolveDataDir() error {
+	dir, err := filepath.Abs(c.DataDir)
+	if err != nil {
+		return fmt.Errorf("--data-dir %s: %w", c.DataDir, err)
+	}
+	c.DataDir = dir
+	return nil
 }
 
 func (c *AgentConfig) checkLimits() error {

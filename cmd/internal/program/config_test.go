@@ -113,3 +113,16 @@ func TestAnEmptyJoinTokenFile(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// TestDataDirIsAbsolute: programs that the agent starts run in other directories.
+func TestDataDirIsAbsolute(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	c := &AgentConfig{NodeName: "n1", DataDir: "n1", Server: "http://127.0.0.1:1", Logger: slog.New(slog.DiscardHandler)}
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(dir, "n1"); c.DataDir != want {
+		t.Errorf("the data directory is %s, want %s", c.DataDir, want)
+	}
+}
