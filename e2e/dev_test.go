@@ -72,19 +72,27 @@ func TestDev(t *testing.T) {
 	w.gone(name)
 	w.devSays(name + " gone ")
 
-	// --down removes what runs, also a project that no file declares, and ends.
+	// --down removes what runs, also a project that no file declares, and ends. Another server may have its addresses.
 	w.write(file, w.web(name, testimage.WebV1))
 	w.running(name)
 	byHand := w.name("byhand")
 	w.apply(w.web(byHand, testimage.WebV1))
 	w.running(byHand)
 	w.must(w.Server.Stop(ctx))
+	for _, address := range []string{w.Listen, w.ingress["dev"]} {
+		taken, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		w.must(err)
+		defer taken.Close()
+	}
 	down, err := testcluster.Start(filepath.Join(w.Dir, "down.log"), w.Env(), filepath.Join(built(t), "cara-server"), "dev", "--down", dir,
 		"--data-dir", w.DataDir(), "--listen", w.Listen, "--docker-host", host, "--ingress-listen", w.ingress["dev"], "--network-pool", w.pools["dev"])
 	w.must(err)
 	w.must(down.Wait(ctx))
 	if left := len(w.containers(host, name)) + len(w.containers(host, byHand)); left > 0 || down.ExitCode() != 0 {
 		t.Errorf("dev --down ended with %d and left %d containers\n%s", down.ExitCode(), left, down.Tail(20))
+	}
+	if said := down.Tail(20); strings.Contains(said, "Running") || !strings.Contains(said, name+" gone ") {
+		t.Errorf("dev --down says\n%s", said)
 	}
 }
 

@@ -83,6 +83,9 @@ func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
 		return errors.New("cara-server dev keeps its state in its data directory: leave out --store")
 	}
 	server.AllowSourceCIDRs = append(server.AllowSourceCIDRs, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
+	if d.down { // another server may have the addresses, and a context must not name this one
+		server.Listen, server.ContextsFile, d.ingressListen = "127.0.0.1:0", "none", ""
+	}
 	agent, err := d.agent(server.DataDir, server.Logger)
 	if err != nil {
 		return err

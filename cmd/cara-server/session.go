@@ -106,7 +106,7 @@ func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
 		return fmt.Errorf("make a link to the page: %w", err)
 	}
 	greeted := false
-	return s.watch(ctx, conn, func(m *carav1.WatchResponse, tell func()) bool {
+	return s.watch(ctx, conn, func(m *carav1.WatchResponse, lines []string) bool {
 		for _, c := range m.GetChanges() {
 			node, ok := api.Unwrap(c.GetObject()).(*carav1.Node)
 			if ok && node.GetStatus().GetState() == api.NodeReady && !greeted {
@@ -114,13 +114,19 @@ func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
 				s.greet(login.GetPath())
 			}
 		}
-		tell()
+		say(lines)
 		return true
 	})
 }
 
-// watch calls take for each message until it returns false or ctx ends. tell prints the lines about the message.
-func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(m *carav1.WatchResponse, tell func()) bool) error {
+func say(lines []string) {
+	for _, line := range lines {
+		fmt.Println(line)
+	}
+}
+
+// watch calls take for each message, with the lines about it, until take returns false or ctx ends.
+func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(m *carav1.WatchResponse, lines []string) bool) error {
 	n := &devlog.Printer{Ingress: s.agent.IngressListen}
 	stream, err := carav1.NewWatchServiceClient(conn).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject, api.KindSource}})
 	for err == nil {
@@ -128,12 +134,7 @@ func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(m 
 		if m, err = stream.Recv(); err != nil {
 			break
 		}
-		tell := func() {
-			for _, line := range n.Take(m, time.Now()) {
-				fmt.Println(line)
-			}
-		}
-		if !take(m, tell) {
+		if !take(m, n.Take(m, time.Now())) {
 			return nil
 		}
 	}
@@ -169,8 +170,10 @@ func (s *session) takeDown(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	open, asked, synced := map[string]bool{}, map[string]bool{}, false
 	var failed error
-	err := s.watch(ctx, conn, func(m *carav1.WatchResponse, tell func()) bool {
-		tell()
+	err := s.watch(ctx, conn, func(m *carav1.WatchResponse, lines []string) bool {
+		if synced { // what still ran before is no news
+			say(lines)
+		}
 		for _, c := range m.GetChanges() {
 			if p, ok := api.Unwrap(c.GetObject()).(*carav1.Project); ok {
 				open[p.GetMetadata().GetName()] = !c.GetDeleted()

@@ -19,6 +19,7 @@ type Printer struct {
 	// Ingress is the address that serves HTTP by host name, `host:port`.
 	Ingress string
 
+	away     bool // the node is not ready
 	projects map[string]*told
 	problems map[string]bool // problems of the source's newest snapshot
 	warnings map[string]bool // its warnings
@@ -38,6 +39,8 @@ func (n *Printer) Take(m *carav1.WatchResponse, now time.Time) (lines []string) 
 	}
 	for _, c := range m.GetChanges() {
 		switch o := api.Unwrap(c.GetObject()).(type) {
+		case *carav1.Node:
+			n.away = o.GetStatus().GetState() != api.NodeReady
 		case *carav1.Project:
 			lines = append(lines, n.project(o, c.GetDeleted(), now)...)
 		case *carav1.Source:
@@ -96,7 +99,7 @@ func (n *Printer) state(p *carav1.Project) string {
 		return fmt.Sprintf("%s is not ready: %s", name, ready.GetMessage())
 	case phase == api.PhaseRunning && current:
 		return strings.TrimSpace(fmt.Sprintf("%s Running %s", name, strings.Join(n.addresses(status.GetHosts()), " ")))
-	case phase == api.PhasePending:
+	case phase == api.PhasePending && !n.away: // at the start, every project waits for the node
 		c := api.FindCondition(status.GetConditions(), api.CondScheduled)
 		if c.GetStatus() == api.StatusFalse && c.GetReason() != api.ReasonWaiting {
 			return fmt.Sprintf("%s Pending %s", name, c.GetMessage())

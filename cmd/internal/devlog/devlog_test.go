@@ -25,6 +25,10 @@ func condition(typ, reason, message string) *carav1.Condition {
 	return &carav1.Condition{Type: typ, Status: api.StatusFalse, Reason: reason, Message: message}
 }
 
+func node(state string) *carav1.Node {
+	return &carav1.Node{Metadata: &carav1.ObjectMeta{Name: "dev"}, Status: &carav1.NodeStatus{State: state}}
+}
+
 func source(problems ...*carav1.FileProblem) *carav1.Source {
 	return &carav1.Source{
 		Metadata: &carav1.ObjectMeta{Name: "dev"},
@@ -50,6 +54,9 @@ func TestNarrator(t *testing.T) {
 		deleted bool
 		want    []string
 	}{
+		{0, node(api.NodeNotReady), false, nil},
+		{0, project(1, 0, api.PhasePending, condition(api.CondScheduled, "NoNodeFits", "0 of 1 nodes fit: 1 NotReady")), false, nil},
+		{0, node(api.NodeReady), false, nil},
 		{0, project(1, 0, api.PhasePending, condition(api.CondScheduled, "Waiting", "waiting for the scheduler")), false, nil},
 		{0, project(1, 0, api.PhaseScheduled), false, nil},
 		{900 * time.Millisecond, project(1, 1, api.PhaseRunning), false, []string{"web Running 0.9 s " + running}},
