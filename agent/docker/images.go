@@ -152,9 +152,13 @@ type layer struct {
 	done, total int64
 	counts      bool // messages with this id are about a layer, not the tag
 	ready       bool
+	queued      bool
+	loading     bool
 }
 
 func (l layer) with(m jsonmessage.JSONMessage) layer {
+	l.queued = m.Status == "Waiting"
+	l.loading = m.Status == "Pulling fs layer" || m.Status == "Downloading" || strings.HasPrefix(m.Status, "Retrying")
 	switch m.Status {
 	case "Pulling fs layer", "Waiting":
 		l.counts = true
@@ -182,6 +186,12 @@ func sum(layers map[string]layer) engine.Progress {
 		p.Total += l.total
 		if l.ready {
 			p.Ready++
+		}
+		if l.queued {
+			p.Queued++
+		}
+		if l.loading {
+			p.Loading++
 		}
 	}
 	return p

@@ -294,6 +294,8 @@ type Progress struct {
 	Done, Total int64 // bytes, of the layers seen so far
 	Layers      int
 	Ready       int // complete layers
+	Queued      int // layers that the engine downloads later
+	Loading     int // layers that it downloads now
 }
 
 // LogOptions select log lines.

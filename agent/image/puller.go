@@ -24,7 +24,6 @@ type Puller struct {
 	book   *Book
 	log    *slog.Logger
 	notify func(project string)
-	slots  chan struct{}
 	start  chan *pullJob
 
 	// Helpers give logins for images that have none. Set it before Run.
@@ -35,6 +34,9 @@ type Puller struct {
 
 	mu   sync.Mutex
 	jobs map[Key]*pullJob
+	free int                  // slots
+	slow map[string]time.Time // registries that were too slow while others waited, and since when: see relieve
+	next []*pullJob           // that wait for a slot, in order of arrival
 }
 
 // Key identifies a pull. The same image may be pulled with several credentials.
@@ -55,14 +57,15 @@ type pullJob struct {
 	Pull
 	told   time.Time          // when progress was last reported
 	cancel context.CancelFunc // nil until the pull starts
+	pace
 }
 
 // NewPuller returns a Puller. It does nothing until Run. It calls notify with each waiting project when its pull makes
 // progress or ends.
 func NewPuller(eng engine.Images, book *Book, log *slog.Logger, slots int, notify func(string)) *Puller {
 	return &Puller{
-		engine: eng, book: book, log: log, notify: notify, slots: make(chan struct{}, slots),
-		start: make(chan *pullJob), jobs: map[Key]*pullJob{},
+		engine: eng, book: book, log: log, notify: notify, start: make(chan *pullJob),
+		jobs: map[Key]*pullJob{}, free: slots, slow: map[string]time.Time{},
 	}
 }
 
@@ -70,10 +73,14 @@ func NewPuller(eng engine.Images, book *Book, log *slog.Logger, slots int, notif
 func (p *Puller) Run(ctx context.Context) error {
 	var jobs sync.WaitGroup
 	defer jobs.Wait()
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case now := <-check.C:
+			p.relieve(now)
 		case job := <-p.start:
 			jobs.Go(func() { p.pull(ctx, job) })
 		}
@@ -151,14 +158,17 @@ func (p *Puller) pull(ctx context.Context, job *pullJob) {
 	err := context.Canceled
 	if !abandoned {
 		select {
-		case p.slots <- struct{}{}:
+		case <-p.turn(job):
 			err = p.fetch(ctx, job)
-			<-p.slots
 		case <-ctx.Done():
 		}
 	}
 	p.mu.Lock()
+	if job.stopped && err != nil {
+		err = tooSlow(job)
+	}
 	job.Done, job.Err = true, err
+	p.end(job)
 	waiting := slices.Collect(maps.Keys(job.waiting))
 	p.mu.Unlock()
 	p.tellAll(waiting)
