@@ -104,7 +104,7 @@ func sourceOf(ctx context.Context, to string) netip.Addr {
 func (c *Credentials) Dial(options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	target, addresses := c.servers.resolver()
 	base := []grpc.DialOption{
-		grpc.WithTransportCredentials(&transport{owner: c}),
+		grpc.WithTransportCredentials(&transport{credentials.NewTLS(nil), c}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: time.Second},
@@ -195,8 +195,10 @@ func (c *Credentials) leave(which func(with *identity) bool) {
 	}
 }
 
-// transport opens each connection with the identity that is current at that time.
+// transport opens each connection with the identity that is current at that time. What it embeds has Info, and the methods that no
+// client calls.
 type transport struct {
+	credentials.TransportCredentials
 	owner *Credentials
 }
 
@@ -247,20 +249,7 @@ func (f *followed) Close() error {
 	return f.Conn.Close()
 }
 
-// ServerHandshake always fails, because a node is a client.
-func (t *transport) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return nil, nil, fmt.Errorf("node %s is a client", t.owner.cfg.NodeName)
-}
-
-// Info describes the protocol.
-func (t *transport) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
-}
-
 // Clone returns a transport with the same owner.
-func (t *transport) Clone() credentials.TransportCredentials { return &transport{owner: t.owner} }
-
-// OverrideServerName always fails, because every server has the same name.
-func (t *transport) OverrideServerName(string) error {
-	return fmt.Errorf("the server's name is always %s", serverName)
+func (t *transport) Clone() credentials.TransportCredentials {
+	return &transport{t.TransportCredentials, t.owner}
 }
