@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sync/errgroup"
@@ -112,14 +113,11 @@ func (c *EngineContainers) Resume(ctx context.Context) error {
 		return fmt.Errorf("read the record of the pause: %w", err)
 	}
 	errs := make([]error, len(record.Containers))
-	var g errgroup.Group
+	var all sync.WaitGroup
 	for i, id := range record.Containers {
-		g.Go(func() error {
-			errs[i] = c.resume(ctx, id)
-			return nil
-		})
+		all.Go(func() { errs[i] = c.resume(ctx, id) })
 	}
-	_ = g.Wait() // the errors are in errs
+	all.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
