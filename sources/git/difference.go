@@ -39,8 +39,7 @@ func (d *driver) Diff(ctx context.Context, base, revision string) (*sources.Diff
 	if err := checkRoot(ctx, objs, c, d.match, where); err != nil {
 		return nil, err
 	}
-	explain := func(ctx context.Context, path string, err error) error { return explainFile(ctx, where, path, err) }
-	t := &difference{objs: objs, match: d.match, before: newWalk(objs, d.match, explain), after: newWalk(objs, d.match, explain)}
+	t := &difference{objs: objs, match: d.match, before: newWalk(objs, d.match, where), after: newWalk(objs, d.match, where)}
 	if err := t.folders(ctx, "", from.root, c.tree, 0); err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ func (f *folders) blob(context.Context, plumbing.Hash) ([]byte, error) { return 
 func (f *folders) close()                                              {}
 
 func (f *folders) finder() *finder {
-	return &finder{objs: f, explain: func(_ context.Context, _ string, err error) error { return err }}
+	return &finder{objs: f}
 }
 
 func entryText(mode, name string, h plumbing.Hash) string {

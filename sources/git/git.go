@@ -225,16 +225,14 @@ func (d *driver) tree(ctx context.Context, objs objects) (*sources.Tree, error) 
 	if err := checkRoot(ctx, objs, c, d.match, where); err != nil {
 		return nil, err
 	}
-	w, err := manifests(ctx, objs, c.tree, d.match, func(ctx context.Context, path string, err error) error {
-		return explainFile(ctx, where, path, err)
-	})
+	w, err := manifests(ctx, objs, c.tree, d.match, where)
 	if err != nil {
 		return nil, err
 	}
 	d.peeled = c.hash.String()
 	t := d.named(c)
 	t.Files, t.Problems, t.Unread = w.files, w.problems, w.unread
-	files := &finder{objs: objs, root: c.tree, explain: w.explain}
+	files := &finder{objs: objs, root: c.tree, where: where}
 	t.Lookup = files.find
 	if len(w.hidden) > 0 {
 		t.Hidden = w.hiddenFiles

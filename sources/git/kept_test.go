@@ -83,7 +83,7 @@ func TestDifferenceWithANameTwice(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := &difference{objs: p, match: m, before: newWalk(p, m, nil), after: newWalk(p, m, nil)}
+			d := &difference{objs: p, match: m, before: newWalk(p, m, ""), after: newWalk(p, m, "")}
 			if err := d.folders(t.Context(), "", roots[1], roots[2], 0); !errors.Is(err, tt.err) || tt.err == nil && len(d.after.files) != tt.files {
 				t.Errorf("%d files, %v; want %d, %v", len(d.after.files), err, tt.files, tt.err)
 			}

@@ -20,7 +20,7 @@ const modeExecutable = "100755"
 type finder struct {
 	objs    objects
 	root    plumbing.Hash
-	explain func(ctx context.Context, path string, err error) error
+	where   string // names the commit in errors
 	looked  int
 	folders map[plumbing.Hash]*folder
 	bytes   int // of folders
@@ -94,14 +94,14 @@ func (l *finder) folder(ctx context.Context, h plumbing.Hash, at string) (*folde
 	}
 	tree, err := l.objs.object(h)
 	if err != nil {
-		return nil, l.explain(ctx, at, err)
+		return nil, explainFile(ctx, l.where, at, err)
 	}
 	if l.bytes += len(tree.data); l.bytes > maxTrees+maxKept {
 		return nil, sources.Human(api.ReasonTooLarge, "the files that the manifests use are in folders with more than %s of names; put them into smaller folders", size(maxTrees+maxKept))
 	}
 	in, ok := newFolder(tree.data)
 	if !ok {
-		return nil, l.explain(ctx, at, broken(errMalformedTree))
+		return nil, explainFile(ctx, l.where, at, broken(errMalformedTree))
 	}
 	if l.folders == nil {
 		l.folders = map[plumbing.Hash]*folder{}
@@ -172,7 +172,7 @@ func (l *finder) add(ctx context.Context, found *sources.Found, root, rel string
 			l.objs.want(map[plumbing.Hash]struct{}{e.hash: {}})
 			data, err := l.objs.blob(ctx, e.hash)
 			if err != nil {
-				return nil, l.explain(ctx, at, err)
+				return nil, explainFile(ctx, l.where, at, err)
 			}
 			return data, nil
 		},

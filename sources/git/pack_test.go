@@ -3,7 +3,6 @@ package git
 import (
 	"bytes"
 	"compress/zlib"
-	"context"
 	"crypto/sha1"
 	"encoding/binary"
 	"errors"
@@ -90,7 +89,7 @@ func list(t testing.TB, data []byte, commit plumbing.Hash) (*walk, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return manifests(t.Context(), p, c.tree, m, func(_ context.Context, _ string, err error) error { return err })
+	return manifests(t.Context(), p, c.tree, m, "")
 }
 
 // allocated is how many bytes f allocates.

@@ -39,7 +39,7 @@ type walk struct {
 	unread   []sources.Unread
 	hidden   []hiddenEntry
 	wanted   map[plumbing.Hash]struct{}
-	explain  func(ctx context.Context, path string, err error) error // explains an error of reading a file
+	where    string // names the commit in errors
 }
 
 // hiddenEntry is a file, or an unwalked folder, whose name begins with a dot.
@@ -49,8 +49,8 @@ type hiddenEntry struct {
 }
 
 // manifests lists the files below root that match selects.
-func manifests(ctx context.Context, objs objects, root plumbing.Hash, m *sources.Match, explain func(context.Context, string, error) error) (*walk, error) {
-	w := newWalk(objs, m, explain)
+func manifests(ctx context.Context, objs objects, root plumbing.Hash, m *sources.Match, where string) (*walk, error) {
+	w := newWalk(objs, m, where)
 	if _, err := w.folder(ctx, "", root, 0); err != nil {
 		return nil, err
 	}
@@ -59,8 +59,8 @@ func manifests(ctx context.Context, objs objects, root plumbing.Hash, m *sources
 	return w, nil
 }
 
-func newWalk(objs objects, m *sources.Match, explain func(context.Context, string, error) error) *walk {
-	return &walk{objs: objs, match: m, barren: map[plumbing.Hash]bool{}, wanted: map[plumbing.Hash]struct{}{}, explain: explain}
+func newWalk(objs objects, m *sources.Match, where string) *walk {
+	return &walk{objs: objs, match: m, barren: map[plumbing.Hash]bool{}, wanted: map[plumbing.Hash]struct{}{}, where: where}
 }
 
 // folder walks one tree, and reports whether anything in it is named like a manifest.
@@ -163,7 +163,7 @@ func (w *walk) file(path string, e treeEntry, depth int) error {
 		Read: func(ctx context.Context) ([]byte, error) {
 			data, err := w.objs.blob(ctx, e.hash)
 			if err != nil {
-				return nil, w.explain(ctx, path, err)
+				return nil, explainFile(ctx, w.where, path, err)
 			}
 			return data, nil
 		},
