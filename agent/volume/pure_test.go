@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -239,7 +240,8 @@ func TestOutcome(t *testing.T) {
 		"nothing arrives":                {30, "", true, "no message", false, false},
 		"no connection":                  {35, "x", true, "exit code 35", false, false},
 	} {
-		err := outcome(tt.code, tt.messages, tt.running)
+		s := &Sender{Node: "n2", Dial: func(context.Context) (net.Conn, error) { return nil, syscall.ECONNREFUSED }}
+		err := s.explain(t.Context(), outcome(tt.code, tt.messages, tt.running), 0)
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) || IsFinal(err) != tt.final || IsCopyError(err) != tt.counts {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -84,13 +84,10 @@ func (s *Sender) explain(ctx context.Context, err error, need int64) error {
 			return why
 		}
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case IsFinal(err):
-		return final("copy the volume to node %s: %w", s.Node, err)
 	}
-	return fmt.Errorf("copy the volume to node %s: %w", s.Node, err)
+	return fmt.Errorf("copy the volume to node %s: %w", s.Node, err) // it stays final
 }
 
 // ask opens a connection and sends a request. It returns the connection after a reply without an error.
