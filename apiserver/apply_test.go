@@ -146,6 +146,16 @@ func TestPeopleDoNotChangeWhatGitDecides(t *testing.T) {
 	if c := api.FindCondition(w.get(t, "web").GetStatus().GetConditions(), api.CondOverridden); c.GetStatus() != api.StatusTrue {
 		t.Errorf("condition %v", c)
 	}
+	out, err = w.person.Apply(t.Context(), &carav1.ApplyRequest{
+		Objects:  []*carav1.Object{api.Wrap(image("web", "nginx:2"))},
+		Override: &carav1.OverrideTerms{Reason: "longer", For: durationpb.New(2 * time.Hour)},
+	})
+	if err != nil || out.GetResults()[0].GetAction() != api.ApplyConfigured {
+		t.Errorf("the same spec with other terms: %v %v", out, err)
+	}
+	if c := api.FindCondition(w.get(t, "web").GetStatus().GetConditions(), api.CondOverridden); !strings.HasSuffix(c.GetMessage(), ": longer") {
+		t.Errorf("condition %v after other terms", c)
+	}
 	_, err = w.gc.OverrideProject(t.Context(), &carav1.OverrideProjectRequest{Name: "web", Clear: true})
 	testproblem.Want(t, err, codes.Aborted, api.TitleConflict) // only a person ends what has not ended
 	if _, err := w.admin.OverrideProject(t.Context(), &carav1.OverrideProjectRequest{Name: "web", Clear: true}); err != nil {

@@ -57,7 +57,8 @@ func redeclareBy(t *state.Tx, in *carav1.Project, terms *carav1.OverrideTerms, w
 	if err != nil {
 		return nil, nil, err
 	}
-	if !changed {
+	overrides := terms != nil && SourceOf(old) != ""
+	if !changed && !overrides { // the same spec with other terms changes the override
 		return old, old, nil
 	}
 	if err := MayDeclare(t, in); err != nil {
@@ -131,13 +132,17 @@ func MayExtend(p *carav1.Project, until time.Time) error {
 	declared := p.GetSpec().GetExpireAt()
 	switch {
 	case declared == nil:
-		return api.BadState("project %q of %s has no expireAt: there is nothing to extend, it lives until git says otherwise",
-			p.GetMetadata().GetName(), Whence(p.GetMetadata().GetOwner(), p.GetMetadata().GetOrigin()))
+		return errNothingToExtend(p)
 	case !until.After(declared.AsTime()):
 		return api.Invalid("the request", api.Field("until", "is %s, and git gives project %q until %s: name a later time, or change git",
 			until.UTC().Format(time.RFC3339), p.GetMetadata().GetName(), utc(declared)))
 	}
 	return nil
+}
+
+func errNothingToExtend(p *carav1.Project) error {
+	return api.BadState("project %q of %s has no expireAt: there is nothing to extend, it lives until git says otherwise",
+		p.GetMetadata().GetName(), Whence(p.GetMetadata().GetOwner(), p.GetMetadata().GetOrigin()))
 }
 
 func utc(at *timestamppb.Timestamp) string { return at.AsTime().UTC().Format(time.RFC3339) }
@@ -154,7 +159,11 @@ func Extension(t *state.Tx, p *carav1.Project, req *carav1.ExtendProjectRequest)
 	case req.GetUntil() != nil:
 		until = req.GetUntil().AsTime()
 	case p.GetStatus().GetExpireAt() == nil:
-		return invalid("by", "adds to the expiry that stands, and project %q has none; give until", req.GetName())
+		if SourceOf(p) != "" && p.GetSpec().GetExpireAt() == nil {
+			return until, errNothingToExtend(p)
+		}
+		return until, api.BadRequest("project %[1]q has no expireAt; say until when it lives: caractrl extend %[1]s %[2]s",
+			req.GetName(), t.Now.Add(req.GetBy().AsDuration()).UTC().Format(time.RFC3339))
 	default:
 		until = p.GetStatus().GetExpireAt().AsTime().Add(req.GetBy().AsDuration())
 	}
