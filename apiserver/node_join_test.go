@@ -252,7 +252,7 @@ func TestDeleteNodeShutsItsAgentOut(t *testing.T) {
 	nodes := carav1.NewNodeServiceClient(c.admin(t))
 	_, err := nodes.DeleteNode(t.Context(), &carav1.DeleteRequest{Name: "n1"})
 	testproblem.Want(t, err, codes.FailedPrecondition, "")
-	if !strings.Contains(err.Error(), "1 projects") {
+	if !strings.Contains(err.Error(), "has 1 project: drain it first") {
 		t.Errorf("%v does not count", err)
 	}
 	c.create(t, web("other"))

@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/rules"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/store"
 )
 
@@ -26,7 +27,7 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 			return err
 		}
 		if count := len(t.Seen.ProjectsOnNode(name)); count > 0 {
-			return api.BadState("node %q has %d projects: drain it first (caractrl drain %s); if the machine is gone for good, restore those that have backups (caractrl restore NAME) and delete the others that have their data there (caractrl delete project NAME --force)", name, count, name)
+			return api.BadState("node %q has %s: drain it first (caractrl drain %s); if the machine is gone for good, restore those that have backups (caractrl restore NAME) and delete the others that have their data there (caractrl delete project NAME --force)", name, text.Count(count, "project"), name)
 		}
 		for _, project := range t.Seen.ProjectsHeldBy(name) {
 			return api.BadState("node %q still stops project %q, which has moved: try again in a moment", name, project)
