@@ -30,6 +30,8 @@ type connections struct {
 	refusals    loglimit.Limit
 	freed       chan struct{} // signals that a connection ended or began to wait
 
+	streams, excess *connlimit.Counter // streams of HTTP/2 that are served, and that are refused: see countStream
+
 	mu      sync.Mutex
 	open    int
 	waiting *list.List // of *conn, longest wait first
@@ -46,6 +48,7 @@ func newConnections(l Limits, log *slog.Logger) *connections {
 	return &connections{
 		total: l.Connections, each: l.ClientConnections, log: log, freed: make(chan struct{}, 1),
 		waiting: list.New(), clients: map[netip.Prefix]*client{},
+		streams: connlimit.NewCounter(2*l.Connections, l.ClientConnections), excess: connlimit.NewCounter(l.Connections, l.ClientConnections),
 	}
 }
 

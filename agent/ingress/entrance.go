@@ -66,6 +66,7 @@ func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.via = e.ingress.cfg.Peers.Node(r.TLS)
 		x.public = x.via != "" && r.Header.Get(headerScope) == api.ScopePublic
 	}
+	defer e.countStream(x)()
 	e.ingress.answer(x, r)
 }
 

@@ -27,6 +27,7 @@ type exchange struct {
 	via     string // the verified node that forwarded it; empty if it came from a client
 	at      side   // where it arrived
 	public  bool   // it arrived at a public listener, here or at the agent that forwarded it
+	excess  bool   // its client has too many streams
 
 	route    *carav1.Route // nil if no project claims the host
 	backend  *backend      // nil if no service is to get the request
@@ -95,6 +96,8 @@ func (i *Ingress) answer(x *exchange, r *http.Request) {
 		in.Body = &body{ReadCloser: r.Body, x: x, bodyDeadline: p}
 	}
 	switch {
+	case x.excess:
+		page(x, r, http.StatusServiceUnavailable, "There are too many requests of this client at once. Wait until some have ended.")
 	case r.Host == "": // HTTP/1.0 may omit it
 		page(x, r, http.StatusBadRequest, "The request names no host.")
 	case r.Method == http.MethodConnect:

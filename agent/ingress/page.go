@@ -21,6 +21,10 @@ func page(w http.ResponseWriter, r *http.Request, status int, text string) {
 		endCall(w, rpcStatusOf(status), status, text)
 		return
 	}
+	if r.ProtoMajor == 2 {
+		// A stream counts until its client takes the answer, or leaves: see countStream.
+		defer func() { _ = http.NewResponseController(w).Flush() }() // the client may have left
+	}
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")

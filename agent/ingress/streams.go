@@ -64,6 +64,29 @@ func (x *exchange) reset(ctx context.Context, after time.Duration) {
 	_ = c.Close() // errors do not matter: it is abandoned
 }
 
+// countStream counts a stream of HTTP/2 until the returned func is called. The connections of a client limit its requests of
+// HTTP/1.1 only: over HTTP/2 each connection carries hundreds, and each of those may have a connection to a service. So a client
+// may have as many streams as connections. What is beyond that gets 503. The connection is closed if these answers wait, too,
+// because the client does not read them. The connections of other agents carry the streams of many clients.
+func (e *entrance) countStream(x *exchange) (leave func()) {
+	c, ok := x.request.Context().Value(connKey{}).(*conn)
+	if !ok || c.set == nil || x.request.ProtoMajor != 2 || x.via != "" {
+		return func() {}
+	}
+	if _, ok := c.set.streams.Enter(c.from); ok {
+		return func() { c.set.streams.Leave(c.from) }
+	}
+	if unsaid, ok := c.set.refusals.Say(time.Now()); ok {
+		c.set.log.Warn("request refused: its client has too many HTTP/2 streams", "remote", c.RemoteAddr(), "limit", c.set.each, "unsaid", unsaid)
+	}
+	if _, ok := c.set.excess.Enter(c.from); ok {
+		x.excess = true
+		return func() { c.set.excess.Leave(c.from) }
+	}
+	_ = c.Close() // errors do not matter: it is abandoned
+	panic(http.ErrAbortHandler)
+}
+
 // recordBody makes the transport able to send a request again. It does that if the other side has refused the stream, or has closed the
 // connection and said that it has not seen the request. all counts the bytes of all recordings. The result is nil if the request has no
 // body.
