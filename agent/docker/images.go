@@ -22,10 +22,15 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// InspectImage implements engine.Images.
+// InspectImage implements engine.Images. It asks for the full name, because the engine takes a short one that it does not have for
+// the beginning of an id.
 func (e *images) InspectImage(ctx context.Context, ref string) (engine.Image, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return engine.Image{}, fmt.Errorf("inspect image %s: %w: %w", ref, engine.ErrInvalid, err)
+	}
 	return ask(ctx, e.connection, e.cfg.CallTimeout, func(ctx context.Context, docker *client.Client) (engine.Image, error) {
-		found, err := docker.ImageInspect(ctx, ref)
+		found, err := docker.ImageInspect(ctx, reference.TagNameOnly(named).String())
 		if err != nil {
 			return engine.Image{}, wrap(err, "inspect image %s", ref)
 		}
@@ -33,10 +38,6 @@ func (e *images) InspectImage(ctx context.Context, ref string) (engine.Image, er
 		if found.Config != nil {
 			out.Check = checkOf(found.Config.Healthcheck, found.Config.Shell)
 			out.Volumes = slices.Sorted(maps.Keys(found.Config.Volumes))
-		}
-		named, err := reference.ParseNormalizedNamed(ref)
-		if err != nil {
-			return out, nil // an id
 		}
 		for _, digest := range found.RepoDigests {
 			d, err := reference.ParseNormalizedNamed(digest)

@@ -215,8 +215,11 @@ func images(t *testing.T, s *suite) {
 	if image.ID == "" {
 		t.Errorf("image %+v", image)
 	}
-	_, err = s.Engine.InspectImage(t.Context(), "localhost:1/nothing:here")
-	wantErr(t, err, engine.ErrNotFound)
+	const half = len("sha256:") + 16
+	for _, ref := range []string{"localhost:1/nothing:here", image.ID[:half], image.ID[len("sha256:"):half]} { // no part of an id is a name
+		_, err = s.Engine.InspectImage(t.Context(), ref)
+		wantErr(t, err, engine.ErrNotFound)
+	}
 	spec := s.spec()
 	spec.Service.Image = "localhost:1/nothing:here"
 	_, err = s.Engine.CreateContainer(t.Context(), spec)
