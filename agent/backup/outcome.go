@@ -59,7 +59,7 @@ func symptoms() []struct {
 		{api.ReasonRepositoryLocked, "the repository is locked by another program: wait for its end; if none uses the repository, run restic unlock", []string{
 			"repository is already locked",
 		}},
-		{api.ReasonRepositoryDenied, "the repository refuses the credentials: correct them in the Secret, and check what they may do", []string{
+		{api.ReasonRepositoryDenied, "the repository refuses access: correct the credentials in the Secret, and check what they may do; for a directory of the node, check its owner and mode", []string{
 			"Permission denied (publickey", "Host key verification failed", "Access Denied", "AccessDenied", "SignatureDoesNotMatch", "request signature", "InvalidAccessKeyId", "Access Key Id",
 			"Load key", "401 Unauthorized", "403 Forbidden", "permission denied",
 		}},
