@@ -18,7 +18,7 @@ type Move struct {
 	again           string                // how to see and end it then
 
 	Step, Message string // as they are now
-	shown         string // the step of the last line
+	shown, told   string // the step and the message of the last line
 	shownAt       time.Time
 	seen          bool // the project exists
 	away          bool // the server was lost, and that was shown
@@ -45,15 +45,18 @@ func (m *Move) Take(e *carav1.ProjectEvent, now time.Time) string {
 	case e.GetType() == api.WatchBookmark && !m.seen, e.GetType() == api.WatchDeleted:
 		m.end(1, fmt.Sprintf("project %q was deleted meanwhile", m.project))
 		return ""
-	case e.GetType() == api.WatchBookmark:
-		return ""
+	case e.GetType() == api.WatchBookmark: // these come regularly: the time to show a message that came too soon after a line
+		if m.Message == m.told {
+			return ""
+		}
+	default:
+		m.seen, m.away = true, false
+		m.decide(p)
 	}
-	m.seen, m.away = true, false
-	m.decide(p)
 	if m.Ended || m.Step == m.shown && now.Sub(m.shownAt) < BetweenLines {
 		return ""
 	}
-	m.shown, m.shownAt = m.Step, now
+	m.shown, m.told, m.shownAt = m.Step, m.Message, now
 	line := fmt.Sprintf("project/%s %s", term.Line(m.project), term.Line(m.Step))
 	if m.Message != "" {
 		line += ": " + term.Line(m.Message)

@@ -35,6 +35,8 @@ func TestMoveProgress(t *testing.T) {
 		{0, &carav1.ProjectEvent{Type: api.WatchBookmark}, ""},
 		{time.Second, step(api.MoveCopying, "1 of 3"), "project/shop Copying: 1 of 3"},
 		{time.Second, step(api.MoveCopying, "2 of 3"), ""},
+		{29 * time.Second, &carav1.ProjectEvent{Type: api.WatchBookmark}, "project/shop Copying: 2 of 3"},
+		{30 * time.Second, &carav1.ProjectEvent{Type: api.WatchBookmark}, ""},
 		{9 * time.Second, step(api.MoveCopying, "3 of 3"), "project/shop Copying: 3 of 3"},
 		{time.Second, step(api.MoveSwitching, "stopped\x1b[2J"), "project/shop Switching: stopped"},
 	}
