@@ -79,3 +79,20 @@ func TestTelling(t *testing.T) {
 		})
 	}
 }
+
+// TestStateOfANode: an agent may be connected, and its engine may not answer.
+func TestStateOfANode(t *testing.T) {
+	dead := &carav1.Condition{Type: api.CondEngineReady, Status: api.StatusFalse, Reason: api.ReasonNoAnswer}
+	for want, n := range map[string]*carav1.Node{
+		"Ready":                {Status: &carav1.NodeStatus{State: api.NodeReady}},
+		"Ready,EngineNotReady": {Status: &carav1.NodeStatus{State: api.NodeReady, Conditions: []*carav1.Condition{dead}}},
+		"NotReady":             {Status: &carav1.NodeStatus{State: api.NodeNotReady, Conditions: []*carav1.Condition{dead}}},
+		"Ready,Cordoned":       {Spec: &carav1.NodeSpec{Unschedulable: true}, Status: &carav1.NodeStatus{State: api.NodeReady}},
+		"Ready,MemoryPressure": {Status: &carav1.NodeStatus{State: api.NodeReady, Conditions: []*carav1.Condition{{Type: api.CondMemoryPressure, Status: api.StatusTrue}}}},
+		"Draining":             {Spec: &carav1.NodeSpec{Unschedulable: true}, Status: &carav1.NodeStatus{State: api.NodeDraining}},
+	} {
+		if got := StateCell(n).Text; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

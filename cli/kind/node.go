@@ -117,7 +117,7 @@ func nodeRow(m proto.Message, now time.Time) []term.Cell {
 	}
 }
 
-// StateCell returns a node's state with its colour.
+// StateCell returns a node's state with its colour. What keeps a Ready node from starting containers is part of it.
 func StateCell(n *carav1.Node) term.Cell {
 	c := term.Text(n.GetStatus().GetState())
 	c.Colour = term.Green
@@ -131,6 +131,19 @@ func StateCell(n *carav1.Node) term.Cell {
 	if n.GetSpec().GetUnschedulable() && n.GetStatus().GetState() != api.NodeDraining {
 		c.Text += ",Cordoned"
 		c.Colour = term.Yellow
+	}
+	if n.GetStatus().GetState() != api.NodeReady {
+		return c // its other conditions are old
+	}
+	for _, condition := range n.GetStatus().GetConditions() {
+		switch {
+		case condition.GetType() == api.CondEngineReady && condition.GetStatus() == api.StatusFalse:
+			c.Text += ",EngineNotReady"
+			c.Colour = term.Red
+		case condition.GetStatus() == api.StatusTrue && (condition.GetType() == api.CondDiskPressure || condition.GetType() == api.CondMemoryPressure):
+			c.Text += "," + condition.GetType()
+			c.Colour = term.Yellow
+		}
 	}
 	return c
 }
