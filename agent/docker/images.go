@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -22,15 +23,22 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// InspectImage implements engine.Images. It asks for the full name, because the engine takes a short one that it does not have for
-// the beginning of an id.
+// wholeID is the id of an image, as the engine returns it.
+var wholeID = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// InspectImage implements engine.Images. It asks for the full form of a name, because the engine takes a short one that it does not
+// have for the beginning of an id.
 func (e *images) InspectImage(ctx context.Context, ref string) (engine.Image, error) {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return engine.Image{}, fmt.Errorf("inspect image %s: %w: %w", ref, engine.ErrInvalid, err)
+	full, repository := ref, ""
+	if !wholeID.MatchString(ref) {
+		named, err := reference.ParseNormalizedNamed(ref)
+		if err != nil {
+			return engine.Image{}, fmt.Errorf("inspect image %s: %w: %w", ref, engine.ErrInvalid, err)
+		}
+		full, repository = reference.TagNameOnly(named).String(), named.Name()
 	}
 	return ask(ctx, e.connection, e.cfg.CallTimeout, func(ctx context.Context, docker *client.Client) (engine.Image, error) {
-		found, err := docker.ImageInspect(ctx, reference.TagNameOnly(named).String())
+		found, err := docker.ImageInspect(ctx, full)
 		if err != nil {
 			return engine.Image{}, wrap(err, "inspect image %s", ref)
 		}
@@ -41,7 +49,7 @@ func (e *images) InspectImage(ctx context.Context, ref string) (engine.Image, er
 		}
 		for _, digest := range found.RepoDigests {
 			d, err := reference.ParseNormalizedNamed(digest)
-			if err == nil && d.Name() == named.Name() {
+			if err == nil && d.Name() == repository {
 				out.Digest = digest
 			}
 		}

@@ -119,7 +119,7 @@ type Volumes interface {
 
 // Images finds, pulls and removes images.
 type Images interface {
-	// InspectImage returns an image in the engine's store, or ErrNotFound.
+	// InspectImage returns an image in the engine's store by its name or its whole id, or ErrNotFound.
 	InspectImage(ctx context.Context, ref string) (Image, error)
 	// PullImage pulls an image. It calls progress from its own goroutine. It returns ErrInvalid if the registry refuses
 	// permanently, and ErrRegistry if a retry may help.

@@ -215,6 +215,9 @@ func images(t *testing.T, s *suite) {
 	if image.ID == "" {
 		t.Errorf("image %+v", image)
 	}
+	if byID, err := s.Engine.InspectImage(t.Context(), image.ID); err != nil || byID.ID != image.ID {
+		t.Errorf("by its id: %+v, %v", byID, err)
+	}
 	const half = len("sha256:") + 16
 	for _, ref := range []string{"localhost:1/nothing:here", image.ID[:half], image.ID[len("sha256:"):half]} { // no part of an id is a name
 		_, err = s.Engine.InspectImage(t.Context(), ref)

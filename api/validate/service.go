@@ -1,6 +1,7 @@
 package validate
 
 import (
+	"errors"
 	"path"
 	"slices"
 	"strings"
@@ -51,7 +52,11 @@ func (e serviceErrors) image(field, image string) {
 	if image == "" {
 		return
 	}
-	if _, err := reference.ParseNormalizedNamed(image); err != nil {
+	_, err := reference.ParseNormalizedNamed(image)
+	if strings.HasPrefix(image, "sha256:") {
+		err = errors.New("it is the id of an image on one node")
+	}
+	if err != nil {
 		e.add(field, "%q is no image reference: %v; write one such as postgres:15 or registry.example.com/team/app:1.2", text.Short(image), err)
 	}
 }

@@ -68,6 +68,7 @@ func TestValidateService(t *testing.T) {
 		"digest":            {func(s *carav1.Service) { s.Image = "r.example.com:5000/a/b@sha256:" + strings.Repeat("a", 64) }, nil},
 		"bad image":         {func(s *carav1.Service) { s.Image = "a b" }, []string{"image: is no image reference"}},
 		"image id":          {func(s *carav1.Service) { s.Image = strings.Repeat("a", 64) }, []string{"image: is no image reference"}},
+		"image id, whole":   {func(s *carav1.Service) { s.Image = "sha256:" + strings.Repeat("a", 64) }, []string{"image: is no image reference"}},
 		"name too long":     {func(s *carav1.Service) { s.Name = strings.Repeat("a", 64) }, []string{"name: has 64 characters, at most 63"}},
 		"name with dots":    {func(s *carav1.Service) { s.Name = "a.b" }, []string{"name: must be a DNS label"}},
 		"env with equals":   {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "A=B"}} }, []string{"env[0].name: must not contain ="}},

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -260,7 +261,7 @@ func (e *Engine) InspectImage(ctx context.Context, ref string) (_ engine.Image, 
 	if err := e.begin(ctx, "InspectImage"); err != nil {
 		return engine.Image{}, err
 	}
-	image, ok := e.images[ref]
+	image, ok := e.images[strings.TrimPrefix(ref, "image-")] // by name or by id
 	if !ok {
 		return engine.Image{}, fmt.Errorf("image %s: %w", ref, engine.ErrNotFound)
 	}
