@@ -8,9 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/distribution/reference"
-
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/api/syntax"
 )
 
 // A registry that sends almost nothing must not keep the other projects of the node from pulling. Such a pull has one of our
@@ -94,11 +93,11 @@ func leastBusy(j *pullJob, busy map[string]int) int {
 }
 
 func registryOf(ref string) string {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
+	names := syntax.RegistriesOf(ref)
+	if len(names) == 0 {
 		return ref
 	}
-	return reference.Domain(named)
+	return names[len(names)-1]
 }
 
 // measure ends the window of a pull if it is over. mu is held.
