@@ -135,15 +135,16 @@ func StateCell(n *carav1.Node) term.Cell {
 	if n.GetStatus().GetState() != api.NodeReady {
 		return c // its other conditions are old
 	}
-	for _, condition := range n.GetStatus().GetConditions() {
-		switch {
-		case condition.GetType() == api.CondEngineReady && condition.GetStatus() == api.StatusFalse:
-			c.Text += ",EngineNotReady"
-			c.Colour = term.Red
-		case condition.GetStatus() == api.StatusTrue && (condition.GetType() == api.CondDiskPressure || condition.GetType() == api.CondMemoryPressure):
-			c.Text += "," + condition.GetType()
+	conditions := n.GetStatus().GetConditions()
+	for _, pressure := range []string{api.CondDiskPressure, api.CondMemoryPressure} {
+		if api.IsTrue(conditions, pressure) {
+			c.Text += "," + pressure
 			c.Colour = term.Yellow
 		}
+	}
+	if api.FindCondition(conditions, api.CondEngineReady).GetStatus() == api.StatusFalse {
+		c.Text += ",EngineNotReady"
+		c.Colour = term.Red
 	}
 	return c
 }
