@@ -15,9 +15,8 @@ import (
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
-// lostProcess starts a process in a control group like that of a container, and returns the container's id. The channel is closed
-// when the process has ended.
-func lostProcess(t *testing.T) (id string, ended <-chan struct{}) {
+// lostProcess starts a process in a control group like that of a container, and returns the container's id.
+func lostProcess(t *testing.T) (id string) {
 	t.Helper()
 	random := make([]byte, 32)
 	rand.Read(random)
@@ -49,7 +48,14 @@ func lostProcess(t *testing.T) (id string, ended <-chan struct{}) {
 	if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(process.Process.Pid)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return id, gone
+	return id
+}
+
+func nothingLeft(t *testing.T, id string) {
+	t.Helper()
+	if left := processes()[id]; len(left) > 0 {
+		t.Fatalf("processes %v still run", left)
+	}
 }
 
 func newEngine(t *testing.T) *Engine {
@@ -65,12 +71,12 @@ func newEngine(t *testing.T) *Engine {
 // TestStartOfALostContainer: only once the process that the engine has lost is gone, a new container may take the place.
 func TestStartOfALostContainer(t *testing.T) {
 	e := newEngine(t)
-	id, gone := lostProcess(t)
+	id := lostProcess(t)
 	inUse := errors.New("Error response from daemon: id already in use")
 	if err := e.startFailed(t.Context(), id, inUse); !errors.Is(err, engine.ErrStuck) {
 		t.Errorf("a start beside a lost process: %v", err)
 	}
-	<-gone
+	nothingLeft(t, id)
 	if err := e.startFailed(t.Context(), id, inUse); !errors.Is(err, engine.ErrLost) || errors.Is(err, engine.ErrStuck) {
 		t.Errorf("a start beside a lost process that cannot be seen: %v", err)
 	}
@@ -79,9 +85,9 @@ func TestStartOfALostContainer(t *testing.T) {
 // TestRemovalOfALostContainer: no process outlives the removal of its container, even if the engine has forgotten both.
 func TestRemovalOfALostContainer(t *testing.T) {
 	e := newEngine(t)
-	id, gone := lostProcess(t)
+	id := lostProcess(t)
 	if err := e.RemoveContainer(t.Context(), id); err != nil {
 		t.Error(err)
 	}
-	<-gone
+	nothingLeft(t, id)
 }
