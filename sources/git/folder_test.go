@@ -31,15 +31,11 @@ func (f *folders) finder() *finder {
 	return &finder{objs: f}
 }
 
-func entryText(mode, name string, h plumbing.Hash) string {
-	return mode + " " + name + "\x00" + string(h[:])
-}
-
 // TestLookupsInAWideFolder: what a lookup takes does not grow with the folder, because one push can cause many thousand lookups.
 func TestLookupsInAWideFolder(t *testing.T) {
 	var wide strings.Builder
 	for i := range 4096 {
-		wide.WriteString(entryText("100644", fmt.Sprintf("%d", i), plumbing.Hash{1}))
+		wide.WriteString(entryOf("100644", fmt.Sprintf("%d", i), plumbing.Hash{1}))
 	}
 	objs := &folders{data: map[plumbing.Hash]string{{}: wide.String()}}
 	l := objs.finder()
@@ -56,7 +52,7 @@ func TestLookupsInAWideFolder(t *testing.T) {
 // TestEntriesOfAFolder: entries are found in any order, and of two with one name it is the first.
 func TestEntriesOfAFolder(t *testing.T) {
 	first, second := plumbing.Hash{1}, plumbing.Hash{2}
-	objs := &folders{data: map[plumbing.Hash]string{{}: entryText("100644", "b", first) + entryText("100644", "a", first) + entryText("100755", "b", second)}}
+	objs := &folders{data: map[plumbing.Hash]string{{}: entryOf("100644", "b", first) + entryOf("100644", "a", first) + entryOf("100755", "b", second)}}
 	l := objs.finder()
 	for name, hash := range map[string]plumbing.Hash{"a": first, "b": first} {
 		if found, err := l.find(t.Context(), name); err != nil || found.Files[0].Hash != hash.String() {
@@ -71,7 +67,7 @@ func TestEntriesOfAFolder(t *testing.T) {
 
 // TestMalformedFolder: a folder is checked as a whole.
 func TestMalformedFolder(t *testing.T) {
-	objs := &folders{data: map[plumbing.Hash]string{{}: entryText("100644", "a", plumbing.Hash{1}) + "100644 b"}}
+	objs := &folders{data: map[plumbing.Hash]string{{}: entryOf("100644", "a", plumbing.Hash{1}) + "100644 b"}}
 	if _, err := objs.finder().find(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), errMalformedTree.Error()) {
 		t.Errorf("%v", err)
 	}
@@ -79,12 +75,12 @@ func TestMalformedFolder(t *testing.T) {
 
 // TestFoldersOfLookupsAreBounded: a repository on this machine can have any number of large folders.
 func TestFoldersOfLookupsAreBounded(t *testing.T) {
-	large := entryText("100644", strings.Repeat("x", 4<<20), plumbing.Hash{1})
+	large := entryOf("100644", strings.Repeat("x", 4<<20), plumbing.Hash{1})
 	objs := &folders{data: map[plumbing.Hash]string{}}
 	var root strings.Builder
 	for i := byte(1); i <= 20; i++ {
 		objs.data[plumbing.Hash{i}] = large
-		root.WriteString(entryText("40000", fmt.Sprintf("d%d", i), plumbing.Hash{i}))
+		root.WriteString(entryOf("40000", fmt.Sprintf("d%d", i), plumbing.Hash{i}))
 	}
 	objs.data[plumbing.Hash{}] = root.String()
 	l := objs.finder()
