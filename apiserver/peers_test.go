@@ -133,6 +133,9 @@ func TestCallsReachTheAgent(t *testing.T) {
 			if last.GetExitCode() != 7 {
 				err = errors.Join(err, errors.New("another exit code"))
 			}
+			if _, end := call.Recv(); !errors.Is(end, io.EOF) { // a call that is cancelled before its end is one that failed
+				err = errors.Join(err, end)
+			}
 			return string(first.GetStdout()), err
 		},
 		"Logs": func(ctx context.Context) (string, error) {
