@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -116,11 +118,25 @@ func (l *lines) Write(p []byte) (int, error) {
 		case b == '\r' || b == '\n':
 			l.do(l.buf)
 			l.buf = l.buf[:0]
-		case len(l.buf) < 1024:
+		case len(l.buf) < maxMessages:
 			l.buf = append(l.buf, b)
 		}
 	}
 	return len(p), nil
+}
+
+// said keeps the first messages of the sending rsync. A volume can lose thousands of files while it is copied, so it keeps only
+// the first message about such a file: the others must leave room for errors.
+type said struct {
+	head
+	vanished atomic.Bool
+}
+
+// line adds a message.
+func (s *said) line(line []byte) {
+	if text := strings.TrimSpace(string(line)); text != "" && !(isVanished(text) && s.vanished.Swap(true)) {
+		_, _ = fmt.Fprintln(s, text) // a head never fails
+	}
 }
 
 // socketPair returns the two ends of a socket: one for the agent, and one for a child.

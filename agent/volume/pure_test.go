@@ -212,6 +212,14 @@ func TestHashIgnoresHoles(t *testing.T) {
 	}
 }
 
+// lostHalfway are the messages of rsync 3.2 and 3.5 when files disappear, one of them after rsync has found it.
+const lostHalfway = `file has vanished: x
+rsync: [sender] get_acl: sys_acl_get_file(many-0/w380, ACL_TYPE_ACCESS): No such file or directory (2)
+IO error encountered -- skipping file deletion
+
+rsync error: some files/attrs were not transferred (see previous errors) (code 23) at main.c(1338) [sender=3.5.0]
+`
+
 func TestOutcome(t *testing.T) {
 	for name, tt := range map[string]struct {
 		code     int
@@ -224,6 +232,10 @@ func TestOutcome(t *testing.T) {
 		"success":                        {0, "", false, "", false, false},
 		"files vanished":                 {24, "file has vanished", true, "", false, false},
 		"files vanished at a standstill": {24, "file has vanished: x", false, "exit code 24: file has vanished: x", false, true},
+		"files vanished halfway":         {23, lostHalfway, true, "", false, false},
+		"halfway at a standstill":        {23, lostHalfway, false, "exit code 23: file has vanished: x", false, true},
+		"files vanished, and an error":   {23, lostHalfway + "rsync: [sender] opendir \"x\" failed: Permission denied (13)\n", true, "exit code 23", false, true},
+		"the copy's directory is lost":   {23, `rsync: [receiver] mkstemp "/.x.1" (in volume) failed: No such file or directory (2)`, true, "exit code 23", false, true},
 		"the disk is full":               {11, `rsync: [receiver] write failed on "x" (in volume): No space left on device (28)`, true, "no space left", true, false},
 		"the quota is used up":           {11, `rsync: write failed on "x": Disk quota exceeded (122)`, true, "no space left", true, false},
 		"no attributes there":            {23, `rsync: [generator] rsync_xal_set: lsetxattr("x","user.a") failed: Operation not supported (95)`, false, "cannot store everything", true, false},
@@ -245,6 +257,21 @@ func TestOutcome(t *testing.T) {
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) || IsFinal(err) != tt.final || IsCopyError(err) != tt.counts {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestVanishedFiles: thousands of files that vanish leave room for the error.
+func TestVanishedFiles(t *testing.T) {
+	const wrong = `rsync: [sender] read errors mapping "/v/x": Input/output error (5)`
+	said := &said{}
+	out := &lines{do: said.line}
+	for i := range maxMessages {
+		fmt.Fprintf(out, "file has vanished: %d\n\n", i)
+		fmt.Fprintf(out, "rsync: [sender] get_acl: sys_acl_get_file(%d, ACL_TYPE_ACCESS): No such file or directory (2)\n", i)
+	}
+	fmt.Fprintln(out, wrong)
+	if want := "file has vanished: 0\n" + wrong + "\n"; said.String() != want {
+		t.Errorf("got %q, want %q", said, want)
 	}
 }
 

@@ -73,7 +73,7 @@ const (
 // runs, files may disappear.
 func outcome(code int, messages string, running bool) error {
 	switch {
-	case code == 0, code == exitVanished && running:
+	case code == 0, running && (code == exitVanished || code == exitPartial && onlyVanished(messages)):
 		return nil
 	case strings.Contains(messages, "No space left on device"), strings.Contains(messages, "Disk quota exceeded"):
 		return errNoSpace
@@ -90,6 +90,28 @@ func outcome(code int, messages string, running bool) error {
 		return err
 	}
 	return copyError{err}
+}
+
+// onlyVanished reports whether all errors are about files of the original that disappeared. rsync ends with exitVanished if it
+// does not find such a file, but with exitPartial if the file disappears before rsync has read its access control list or its
+// extended attributes.
+func onlyVanished(messages string) bool {
+	for line := range strings.Lines(messages) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "", isVanished(line), strings.HasPrefix(line, "rsync error: some files/attrs were not transferred"),
+			line == "IO error encountered -- skipping file deletion":
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// isVanished reports whether a message of rsync is about a file of the original that disappeared.
+func isVanished(line string) bool {
+	return strings.HasPrefix(line, "file has vanished: ") ||
+		strings.HasPrefix(line, "rsync: [sender] ") && strings.HasSuffix(line, "No such file or directory (2)")
 }
 
 // errNoSpace means that the copy does not fit.

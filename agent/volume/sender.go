@@ -126,14 +126,14 @@ func rsync(ctx context.Context, conn net.Conn, cmd *exec.Cmd, tell func(done, fi
 	if err != nil {
 		return 0, "", err
 	}
-	said := &head{}
-	cmd.ExtraFiles, cmd.Stderr = []*os.File{child}, said
+	said := &said{}
+	cmd.ExtraFiles, cmd.Stderr = []*os.File{child}, &lines{do: said.line}
 	cmd.Stdout = &lines{do: func(line []byte) {
 		if done, files, ok := parseProgress(line); ok {
 			tell(done, files)
 			return
 		}
-		_, _ = fmt.Fprintf(said, "%s\n", line) // such as a refusal of the other side; a head never fails
+		said.line(line) // such as a refusal of the other side
 	}}
 	read := make(chan struct{})
 	close(read) // cmd reads the output itself
