@@ -187,11 +187,11 @@ func (r *Runner) paused(ctx context.Context, s *session, job Job, c Containers, 
 func (s *session) pass(ctx context.Context, limit time.Duration, job Job, parents []*carav1.BackupSnapshot, first bool) ([]*carav1.BackupSnapshot, *Failure) {
 	var made []*carav1.BackupSnapshot
 	for i, v := range job.Volumes {
-		parent := ""
+		var parent *carav1.BackupSnapshot // of the first pass
 		if i < len(parents) {
-			parent = parents[i].GetId()
+			parent = parents[i]
 		}
-		o, f := s.do(ctx, limit, filepath.Dir(v.Path), "copying volume "+v.Name, backupArgs(job.Project, v, parent, first)...)
+		o, f := s.do(ctx, limit, filepath.Dir(v.Path), "copying volume "+v.Name, backupArgs(job.Project, v, parent.GetId(), first)...)
 		if f != nil && first && o.code == exitIncomplete {
 			f = nil
 		}
@@ -206,7 +206,7 @@ func (s *session) pass(ctx context.Context, limit time.Duration, job Job, parent
 			s.discard(ctx, v.Path, made)
 			return nil, f
 		}
-		made = append(made, &carav1.BackupSnapshot{Volume: v.Name, Uid: v.UID, Id: sum.Snapshot, Bytes: sum.Bytes, AddedBytes: sum.Added})
+		made = append(made, &carav1.BackupSnapshot{Volume: v.Name, Uid: v.UID, Id: sum.Snapshot, Bytes: sum.Bytes, AddedBytes: parent.GetAddedBytes() + sum.Added})
 	}
 	return made, nil
 }
