@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -308,6 +309,10 @@ func TestDataOfADeletedNode(t *testing.T) {
 	d.ends(t)
 	if _, err := carav1.NewNodeServiceClient(d.admin(t)).DeleteNode(t.Context(), &carav1.DeleteRequest{Name: "n1"}); err != nil {
 		t.Fatal(err)
+	}
+	said, err := carav1.NewEventServiceClient(d.admin(t)).ListEvents(t.Context(), &carav1.ListEventsRequest{Kind: api.KindNode, Name: "n1", NewestFirst: true, Limit: 1})
+	if err != nil || len(said.GetItems()) != 1 || !strings.Contains(said.GetItems()[0].GetMessage(), "; the data of 1 volume is Lost until its machine joins again") {
+		t.Errorf("the event says %v, %v", said, err)
 	}
 	d.becomes(t, "shop.db", api.VolumeLost)
 	list, err := d.volumes(t).ListVolumes(t.Context(), &carav1.ListVolumesRequest{State: api.VolumeLost, Project: "shop"})

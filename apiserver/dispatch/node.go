@@ -33,7 +33,11 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 			return api.BadState("node %q still stops project %q, which has moved: try again in a moment", name, project)
 		}
 		rules.EndMovesTo(t, name)
-		rules.RecordEvent(t, rules.RefTo(n), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)
+		message := "deleted by " + t.Actor.Name
+		if count := len(t.Seen.VolumesOnNode(name)); count > 0 {
+			message += "; the data of " + text.Count(count, "volume") + " is Lost until its machine joins again under this name"
+		}
+		rules.RecordEvent(t, rules.RefTo(n), api.EventNormal, api.ReasonDeleted, message)
 		t.Remove(api.KindNode, name)
 		removeTokens(t, identity.NodeTokenPrefix(name), "")
 		return nil
