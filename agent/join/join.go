@@ -95,11 +95,13 @@ func (c *Credentials) Rejoin(ctx context.Context) error {
 			c.cfg.Logger.Info("joined cluster", "node", id.node, "cluster", id.clusterID, "until", id.cert.Leaf.NotAfter)
 			return nil
 		}
-		if api.Code(err) != codes.Unavailable || errors.Is(err, ErrPin) {
-			return fmt.Errorf("join node %s at %s: %w", c.cfg.NodeName, c.cfg.Server, err)
+		if ctx.Err() == nil {
+			if !unreachable(err) {
+				return fmt.Errorf("join node %s at %s: %w", c.cfg.NodeName, c.cfg.Server, err)
+			}
+			c.servers.next()
+			c.cfg.Logger.Warn("server not reached, trying again", "server", c.cfg.Server, "in", delay, "error", err)
 		}
-		c.servers.next()
-		c.cfg.Logger.Warn("server not reached, trying again", "server", c.cfg.Server, "in", delay, "error", err)
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
@@ -107,6 +109,13 @@ func (c *Credentials) Rejoin(ctx context.Context) error {
 		}
 		delay = min(2*delay, joinRetryMax)
 	}
+}
+
+// unreachable reports whether a call may succeed later or at another server. A server behind a firewall that drops packets does not
+// refuse the connection, so the call ends with its time-out.
+func unreachable(err error) bool {
+	code := api.Code(err)
+	return (code == codes.Unavailable || code == codes.DeadlineExceeded) && !errors.Is(err, ErrPin)
 }
 
 func (c *Credentials) join(ctx context.Context, token api.JoinToken) (*identity, error) {

@@ -10,7 +10,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -89,7 +88,8 @@ type fakeServer struct {
 	mu    sync.Mutex
 	joins int
 	fail  error
-	peers []string // serial numbers of the client certificates, in the order of the calls
+	asked func(ctx context.Context) // is called by Join, if it is not nil
+	peers []string                  // serial numbers of the client certificates, in the order of the calls
 }
 
 // serve starts a fake server whose own certificate has this name and usage.
@@ -124,7 +124,10 @@ func serve(t *testing.T, ca *fakeCA, name string, usage x509.ExtKeyUsage) *fakeS
 	return s
 }
 
-func (s *fakeServer) Join(_ context.Context, req *carav1.JoinRequest) (*carav1.JoinResponse, error) {
+func (s *fakeServer) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1.JoinResponse, error) {
+	if s.asked != nil {
+		s.asked(ctx)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.joins++
@@ -293,35 +296,6 @@ func TestJoinErrors(t *testing.T) {
 	if _, err := Join(t.Context(), good); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("open file: %v", err)
 	}
-}
-
-// TestJoinWaitsForTheServer: an agent may start first.
-func TestJoinWaitsForTheServer(t *testing.T) {
-	s := serve(t, newCA(t), serverName, x509.ExtKeyUsageServerAuth)
-	cfg := s.config(t)
-	cfg.Logger = slog.New(slog.NewTextHandler(writerFunc(func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.fail = nil // the first warning is written: now the server is there
-	}), nil))
-	s.fail = api.Unavailable("starting")
-	if _, err := Join(t.Context(), cfg); err != nil || s.joins != 2 {
-		t.Errorf("%v after %d tries", err, s.joins)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	s.fail = api.Unavailable("starting")
-	if _, err := Join(ctx, s.config(t)); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v, want the context's end", err)
-	}
-}
-
-// writerFunc is called with each line.
-type writerFunc func()
-
-func (w writerFunc) Write(p []byte) (int, error) {
-	w()
-	return len(p), nil
 }
 
 // TestRenewReconnects: after a renewal the connection is reopened with the new certificate, without an action of the caller.
