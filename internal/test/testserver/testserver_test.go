@@ -74,7 +74,7 @@ func TestDelay(t *testing.T) {
 		t.Errorf("answered %q in spite of the delay", got)
 	}
 	s.Delay(0)
-	if got, err := post(t, impatient, s.URL(), "x"); err != nil {
+	if got, err := post(t, http.DefaultClient, s.URL(), "x"); err != nil {
 		t.Errorf("without delay: %q, %v", got, err)
 	}
 }
