@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -57,50 +58,52 @@ func TestKeyOf(t *testing.T) {
 // A view is rendered once for all streams that want it, and never in parallel. Nobody gets an older state than asked for, the rendering
 // that it has, or the error of another.
 func TestWatchedView(t *testing.T) {
-	var w watched
-	v := w.join("k")
-	if again := w.join("k"); again != v {
-		t.Fatal("two streams of a key follow different views")
-	}
-	made := 0
-	at := func(revision int64) func() (*rendered, error) {
-		return func() (*rendered, error) { made++; return &rendered{at: revision}, nil }
-	}
-	first, _ := w.get(v, 3, nil, at(5))
-	var all sync.WaitGroup
-	for range 50 {
-		all.Go(func() {
-			if got, err := w.get(v, 5, nil, at(5)); err != nil || got != first {
-				t.Errorf("got %v, %v; want the first rendering", got, err)
-			}
-		})
-	}
-	all.Wait()
-	if made != 1 {
-		t.Errorf("rendered %d times, want once", made)
-	}
-	if !v.ready(5) || v.ready(6) {
-		t.Error("a stream may have the revision that was rendered, and no newer one before the pause ends")
-	}
-	if got, _ := w.get(v, 6, first, at(7)); got == first || got.at != 7 {
-		t.Errorf("revision 6: got %v, want a newer one", got)
-	}
-	fresh := v.last()
-	if got, _ := w.get(v, 7, fresh, at(7)); got == fresh || made != 3 {
-		t.Errorf("a stream that has the newest and wants it again: got it after %d renderings", made)
-	}
-	bad := errors.New("not for you")
-	if _, err := w.get(v, 8, nil, func() (*rendered, error) { return nil, bad }); !errors.Is(err, bad) {
-		t.Errorf("got %v, want %v", err, bad)
-	}
-	if got, err := w.get(v, 7, nil, at(9)); err != nil || got.at != 7 {
-		t.Errorf("after an error of another stream: got %v, %v; want revision 7", got, err)
-	}
-	w.leave(v)
-	w.leave(v)
-	if len(w.views) != 0 {
-		t.Error("a view that nobody follows is kept")
-	}
+	synctest.Test(t, func(t *testing.T) { // no pause ends meanwhile
+		var w watched
+		v := w.join("k")
+		if again := w.join("k"); again != v {
+			t.Fatal("two streams of a key follow different views")
+		}
+		made := 0
+		at := func(revision int64) func() (*rendered, error) {
+			return func() (*rendered, error) { made++; return &rendered{at: revision}, nil }
+		}
+		first, _ := w.get(v, 3, nil, at(5))
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				if got, err := w.get(v, 5, nil, at(5)); err != nil || got != first {
+					t.Errorf("got %v, %v; want the first rendering", got, err)
+				}
+			})
+		}
+		all.Wait()
+		if made != 1 {
+			t.Errorf("rendered %d times, want once", made)
+		}
+		if !v.ready(5) || v.ready(6) {
+			t.Error("a stream may have the revision that was rendered, and no newer one before the pause ends")
+		}
+		if got, _ := w.get(v, 6, first, at(7)); got == first || got.at != 7 {
+			t.Errorf("revision 6: got %v, want a newer one", got)
+		}
+		fresh := v.last()
+		if got, _ := w.get(v, 7, fresh, at(7)); got == fresh || made != 3 {
+			t.Errorf("a stream that has the newest and wants it again: got it after %d renderings", made)
+		}
+		bad := errors.New("not for you")
+		if _, err := w.get(v, 8, nil, func() (*rendered, error) { return nil, bad }); !errors.Is(err, bad) {
+			t.Errorf("got %v, want %v", err, bad)
+		}
+		if got, err := w.get(v, 7, nil, at(9)); err != nil || got.at != 7 {
+			t.Errorf("after an error of another stream: got %v, %v; want revision 7", got, err)
+		}
+		w.leave(v)
+		w.leave(v)
+		if len(w.views) != 0 {
+			t.Error("a view that nobody follows is kept")
+		}
+	})
 }
 
 // The more is open, the longer the pause, within its limits.
