@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/caravanserai/cara/store"
 )
@@ -21,6 +22,13 @@ import (
 const (
 	pingEvery   = 10 * time.Second // etcd refuses clients that ping more often than every 5 s
 	pingTimeout = 5 * time.Second
+)
+
+// How often the transport tries a member that cannot be reached. gRPC's own pause between two tries grows to two minutes, so a server
+// would find etcd minutes after all members were down.
+const (
+	connectFirst = 100 * time.Millisecond
+	connectAgain = time.Second
 )
 
 // connection is the client of a store, with the store's life and what keeps etcd from answering.
@@ -40,7 +48,10 @@ func connect(ctx context.Context, cfg Config) (*connection, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.Username, Password: cfg.Password, DialTimeout: cfg.Timeout,
 		DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingTimeout, PermitWithoutStream: true, Logger: zap.NewNop(),
-		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(leaderForCall)},
+		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(leaderForCall), grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: connectFirst, Multiplier: backoff.DefaultConfig.Multiplier, Jitter: backoff.DefaultConfig.Jitter, MaxDelay: connectAgain},
+			MinConnectTimeout: pingTimeout,
+		})},
 	})
 	if err != nil {
 		return nil, explain(ctx, err)
