@@ -183,7 +183,7 @@ func leaderForCall(ctx context.Context, method string, request, answer any, conn
 	for until := time.Now().Add(leaderWait); ; {
 		err := call(ctx, method, request, answer, conn, opts...)
 		if !leaderless(err) || method == "/etcdserverpb.KV/Range" || time.Now().After(until) || !leaderPause(ctx) {
-			return err
+			return withCause(err)
 		}
 	}
 }

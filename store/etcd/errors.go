@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -67,14 +68,46 @@ func explain(ctx context.Context, err error) error {
 
 // reason returns the shortest useful text of an error of gRPC.
 func reason(err error) string {
-	if errors.Is(err, context.DeadlineExceeded) {
+	var u unconnected
+	switch {
+	case errors.As(err, &u):
+		return u.cause
+	case errors.Is(err, context.DeadlineExceeded):
 		return "no answer in time"
 	}
 	text := status.Convert(err).Message()
-	if _, cause, found := strings.Cut(text, "last connection error: "); found {
+	if cause, found := connectionError(text); found {
 		return cause
 	}
 	return text
+}
+
+// unconnected says why a request has found no connection to a member until its time was over. It is not a status of gRPC: etcd's client
+// replaces one by the bare error of the context, and then nobody learns that, for example, a certificate has expired.
+type unconnected struct{ cause string }
+
+func (u unconnected) Error() string { return u.cause }
+
+func (unconnected) Unwrap() error { return context.DeadlineExceeded }
+
+// withCause returns the error of a request with the last error of the connections that it has waited for.
+func withCause(err error) error {
+	if status.Code(err) != codes.DeadlineExceeded {
+		return err
+	}
+	if cause, found := connectionError(status.Convert(err).Message()); found {
+		return unconnected{cause}
+	}
+	return err
+}
+
+// connectionError finds the error of a connection in a text of gRPC.
+func connectionError(text string) (cause string, found bool) {
+	_, cause, found = strings.Cut(text, "connection error: desc = ")
+	if plain, err := strconv.Unquote(cause); err == nil {
+		cause = plain
+	}
+	return cause, found
 }
 
 // transient reports whether a watch may continue after an error, on this member or another.
