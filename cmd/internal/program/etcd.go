@@ -91,11 +91,11 @@ func (c EtcdConfig) tlsConfig() (*tls.Config, error) {
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
 	if c.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
+		login := &loginCertificate{certFile: c.CertFile, keyFile: c.KeyFile}
+		if err := login.read(); err != nil {
 			return nil, fmt.Errorf("--etcd-cert and --etcd-key: %w", err)
 		}
-		cfg.Certificates = []tls.Certificate{cert}
+		cfg.GetClientCertificate = login.get
 	}
 	return cfg, nil
 }

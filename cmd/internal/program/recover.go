@@ -66,10 +66,14 @@ func (c copying) recoverySettings(alone bool, dir string) (user string, err erro
 		return "", err
 	}
 	cfg, err := c.Etcd.config()
-	if err != nil || cfg.TLS == nil || len(cfg.TLS.Certificates) == 0 || cfg.TLS.Certificates[0].Leaf == nil {
+	if err != nil || cfg.TLS == nil || cfg.TLS.GetClientCertificate == nil {
 		return "", err
 	}
-	return cfg.TLS.Certificates[0].Leaf.Subject.CommonName, nil
+	cert, err := cfg.TLS.GetClientCertificate(nil)
+	if err != nil || cert.Leaf == nil {
+		return "", err
+	}
+	return cert.Leaf.Subject.CommonName, nil
 }
 
 // openSurvivor opens the store in the copy of the member as soon as etcd has read it.
