@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -184,11 +183,5 @@ func TestALostNodeHoldsNothing(t *testing.T) {
 	}
 	c.stop()
 	again := openCluster(t, dir, nil)
-	deadline := time.Now().Add(10 * time.Second)
-	for again.shop(t).GetStatus().GetHeldBy() != "" {
-		if time.Now().After(deadline) {
-			t.Fatal("a node that is lost holds a project over a restart")
-		}
-		<-time.After(5 * time.Millisecond)
-	}
+	eventually(t, "the lost node holds the project no longer", func() bool { return again.shop(t).GetStatus().GetHeldBy() == "" })
 }

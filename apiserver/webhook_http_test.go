@@ -127,7 +127,7 @@ func await(t *testing.T, done func() bool) {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatal("it did not happen within 10 s")
+			t.Fatal("it did not happen within a minute")
 		}
 	}
 }
