@@ -121,6 +121,15 @@ func TestServerCertificateRenewsItself(t *testing.T) {
 	if _, err := second.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err == nil {
 		t.Error("the server's certificate passes for a client's")
 	}
+	// The clock was wrong and is set right: a certificate of the future would not be valid for hours.
+	now = now.Add(-8 * time.Hour)
+	third := get()
+	if _, err := third.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now.Add(-skew)}); err != nil {
+		t.Errorf("after a step back: %v", err)
+	}
+	if get() != third {
+		t.Error("another certificate although the clock stands still")
+	}
 	// The authority ends before this certificate would.
 	now = id.ca.cert.NotAfter.Add(-time.Hour)
 	if got := get().Leaf.NotAfter; got.After(id.ca.cert.NotAfter) {

@@ -26,7 +26,8 @@ const (
 )
 
 // serverCertificate creates the server's certificate at its first use and renews it long before it expires. The key is only
-// in memory, so it cannot leak from disk, and the certificate always has the names of the current configuration.
+// in memory, so it cannot leak from disk, and the certificate always has the names of the current configuration. When the
+// clock has been set, the certificate is valid by the new time: a machine often starts its services before its clock is right.
 type serverCertificate struct {
 	ca     *authority
 	names  []string
@@ -34,23 +35,24 @@ type serverCertificate struct {
 	now    func() time.Time
 	logger *slog.Logger
 
-	mu      sync.Mutex
-	current *tls.Certificate
-	renewAt time.Time
+	mu       sync.Mutex
+	current  *tls.Certificate
+	issuedAt time.Time
+	renewAt  time.Time
 }
 
 func (s *serverCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.now()
-	if s.current != nil && now.Before(s.renewAt) {
+	now := s.now().Round(0) // without the monotonic reading, which does not know that the clock was set
+	if s.current != nil && !now.Before(s.issuedAt) && now.Before(s.renewAt) {
 		return s.current, nil
 	}
 	cert, err := s.issue(now)
 	if err != nil {
 		return nil, fmt.Errorf("issue the server certificate: %w", err)
 	}
-	s.current, s.renewAt = cert, now.Add(serverRenew)
+	s.current, s.issuedAt, s.renewAt = cert, now, now.Add(serverRenew)
 	s.logger.Info("issued server certificate", "names", s.names, "until", cert.Leaf.NotAfter)
 	return cert, nil
 }
