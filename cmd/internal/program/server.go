@@ -129,7 +129,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 func (c *ServerConfig) storeDir() string { return filepath.Join(c.DataDir, "store") }
 
 func (c *ServerConfig) identity() identity.Config {
-	return identity.Config{DataDir: c.DataDir, Listen: c.Listen, Names: c.Names, Logger: c.Logger}
+	return identity.Config{DataDir: c.DataDir, Listen: c.Listen, Names: c.names(), Logger: c.Logger}
 }
 
 // runOpened serves with an opened store until ctx ends or a part of the server or the store fails.

@@ -57,6 +57,14 @@ func (c *ServerConfig) address() string {
 	return c.Listen
 }
 
+// names returns the names for the certificate: also that of --advertise, which agents do not need, but people use the same address.
+func (c *ServerConfig) names() []string {
+	if host, _, err := net.SplitHostPort(c.Advertise); err == nil {
+		return append(slices.Clone(c.Names), host)
+	}
+	return c.Names
+}
+
 // describe returns what this start of the server says to the others about itself. Anybody who can connect to them may read it.
 func (c *ServerConfig) describe() *carav1.Server {
 	host, err := os.Hostname()

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +31,20 @@ func TestDescription(t *testing.T) {
 		}
 		if _, err := proto.Marshal(got); err != nil {
 			t.Errorf("%s: it cannot be sent: %v", name, err)
+		}
+	}
+}
+
+// TestAdvertisedName: people reach a server by TLS at the address that it advertises, also if that is another machine's, such as a router's.
+func TestAdvertisedName(t *testing.T) {
+	for advertise, want := range map[string][]string{
+		"":                      {"cara.example.com"},
+		"203.0.113.5:8080":      {"cara.example.com", "203.0.113.5"},
+		"a.cara.example.com:80": {"cara.example.com", "a.cara.example.com"},
+	} {
+		c := &ServerConfig{Names: []string{"cara.example.com"}, Advertise: advertise}
+		if got := c.identity().Names; !slices.Equal(got, want) {
+			t.Errorf("--advertise %q: the certificate has %q, want %q", advertise, got, want)
 		}
 	}
 }
