@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -141,16 +142,18 @@ func ask(t testing.TB, conn *net.UDPConn, sent, want string) {
 	t.Errorf("got %d bytes %.20q, want %d bytes %.20q", len(last), last, len(want), want)
 }
 
-// dropped waits until an agent has dropped a datagram for a reason, while datagrams are sent.
+// dropped waits until an agent has dropped a datagram for a reason, while datagrams are sent. A late reply to an earlier datagram, which
+// ask has sent twice, is no reply to these.
 func (n *node) dropped(t testing.TB, conn *net.UDPConn, reason string) {
 	t.Helper()
+	sent := rand.Text()
 	before := n.figure(t, "dropped_total", reason)
 	buf := make([]byte, maxDatagram)
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		_, _ = conn.Write([]byte("x"))
+		_, _ = conn.Write([]byte(sent))
 		_ = conn.SetReadDeadline(time.Now().Add(resend / 10))
-		if got, err := conn.Read(buf); err == nil {
-			t.Fatalf("got a reply of %d bytes", got)
+		if got, err := conn.Read(buf); err == nil && strings.HasSuffix(string(buf[:got]), sent) {
+			t.Fatalf("got the reply %q", buf[:got])
 		}
 		if n.figure(t, "dropped_total", reason) > before {
 			return

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/caravanserai/cara/agent/peer"
@@ -406,14 +407,25 @@ func TestRefused(t *testing.T) {
 		refuses(t, port)
 	})
 	t.Run("more than one hop", func(t *testing.T) {
-		first, second, port := pair(t, short, echo)
+		// Only the second agent gives up early: the first one must reach it.
+		first, second, port := pair(t, func(c *Config) {
+			c.Metrics = prometheus.NewRegistry()
+			if c.Node == "n2" {
+				short(c)
+			}
+		}, echo)
 		target := second.routing.table.Load().routes[api.PortKey{Protocol: api.ProtocolTCP, Port: port, Scope: api.ScopeInternal}].port
 		second.endpoints.drop("web")
 		second.Apply(claim(port, target, &carav1.ProjectPorts{Node: "n1", IngressAddress: first.peers}))
 		first.endpoints.drop("web")
-		refuses(t, port)
-		if first.served.Load() != 0 || second.served.Load() == 0 {
-			t.Errorf("the agents served %d and %d connections of each other", first.served.Load(), second.served.Load())
+		conn := dial(t, port)
+		eventually(t, "the second agent refuses", func() bool { return first.served.Load() > 0 || second.figure(t, "refused_total", refusedService) > 0 })
+		first.stop()
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Errorf("got %d bytes, %v", n, err)
+		}
+		if first.served.Load() != 0 {
+			t.Error("the connection came back to the first agent")
 		}
 	})
 	t.Run("too many connections of one client", func(t *testing.T) {
