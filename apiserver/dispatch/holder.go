@@ -98,8 +98,10 @@ func (h Holders) confirm(me *Session, tokens []string) {
 // server's lease: no other server would find the agent.
 func (h Holders) endReplaced(node string) {
 	h.releaseLeft(node)
-	holder, ok := h.Directory.Holder(node)
+	// In this order: the directory has the record of this session or a newer one. Read before, it could be older than a session that has
+	// begun meanwhile, and would end that.
 	me := h.Sessions.recorded(node)
+	holder, ok := h.Directory.Holder(node)
 	switch {
 	case me == nil || ok && holder.Server == h.Directory.Self():
 	case ok:

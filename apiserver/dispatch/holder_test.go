@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"context"
 	"maps"
 	"testing"
 	"time"
@@ -137,6 +138,45 @@ func TestStillSilent(t *testing.T) {
 			d.Objects.Live.Beats.Note("n1", test.beat)
 			if err := d.Holders().stillSilent(me, last, uptime{looked: test.looked}); (err == nil) != test.want {
 				t.Errorf("still silent: %v", err)
+			}
+		})
+	}
+}
+
+// meanwhile is a directory where something happens after it was asked, before the caller has the answer.
+type meanwhile struct {
+	fixed
+	happens func()
+}
+
+func (m meanwhile) Holder(node string) (directory.Holder, bool) {
+	h, ok := m.fixed.Holder(node)
+	m.happens()
+	return h, ok
+}
+
+// TestASessionThatBeginsMeanwhileStays: the agent connects again, while its server looks at news of the earlier session.
+func TestASessionThatBeginsMeanwhileStays(t *testing.T) {
+	for name, earlier := range map[string]map[string]directory.Holder{
+		"it was at another server": {"n1": {Server: "b"}},
+		"it has left":              {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, end := context.WithCancelCause(t.Context())
+			defer end(nil)
+			begun := &Session{Node: "n1", Instance: "1", held: true, End: end}
+			dir := fixed{holders: earlier}
+			h := Holders{Sessions: new(Sessions)}
+			asked := 0
+			h.Directory = meanwhile{dir, func() {
+				if asked++; asked == 2 { // the first one is the look for a record that is left
+					dir.holders["n1"] = directory.Holder{Server: "a", Instance: "1"}
+					h.Sessions.Enter(begun)
+				}
+			}}
+			h.endReplaced("n1")
+			if asked != 2 || ctx.Err() != nil {
+				t.Errorf("asked %d times, the new session ended with %v", asked, context.Cause(ctx))
 			}
 		})
 	}
