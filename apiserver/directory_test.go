@@ -24,6 +24,7 @@ type registry struct {
 
 	mu      sync.Mutex
 	last    int64
+	written int64 // the revision of the newest write to the store
 	servers map[string]*carav1.Server
 	holders map[string]directory.Holder
 	events  []string // nodes that have changed; "" is the servers
@@ -140,7 +141,7 @@ func (m *member) Hold(_ context.Context, node, instance string) (int64, error) {
 	m.last++
 	m.holders[node] = directory.Holder{Server: m.id, Instance: instance, Since: m.last}
 	m.note(node)
-	return 0, nil
+	return m.written, nil
 }
 
 func (m *member) Release(node, instance string) {
@@ -173,7 +174,9 @@ func (s recordStore) Commit(ctx context.Context, t store.Txn) (int64, error) {
 		return 0, store.ErrAgentMoved
 	}
 	t.Agent = store.AgentRecord{}
-	return s.Store.Commit(ctx, t)
+	revision, err := s.Store.Commit(ctx, t)
+	s.r.written = max(s.r.written, revision)
+	return revision, err
 }
 
 // newServers starts several servers with one store and one identity, each with a listener of its own.
@@ -188,6 +191,32 @@ func newServers(t *testing.T, ids ...string) (map[string]*cluster, *registry) {
 		eventually(t, "the servers hear of each other", c.peers.HearsAll)
 	}
 	return all, r
+}
+
+// TestAMovedAgentGetsTheNewestState: a server that is behind the earlier one of an agent sends no state before it has caught up.
+func TestAMovedAgentGetsTheNewestState(t *testing.T) {
+	first, r := newCluster(t, nil), newRegistry()
+	late := &lateStore{Store: first.db.Store}
+	a, b := first.another(t, r, "a", first.db.Store), first.another(t, r, "b", late)
+	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
+	conns := joined(t, "n1", a, b)
+	agent := connectAgent(t, conns[0], "1")
+	agent.synced()
+	if err := b.db.Cache.Wait(t.Context(), a.db.Cache.Revision()); err != nil {
+		t.Fatal(err)
+	}
+	wait := make(chan struct{})
+	late.open.Store(&wait)
+	a.create(t, web("shop"))
+	a.bind(t, "shop", "n1")
+	agent.assignment()
+	again := connectAgent(t, conns[1], "1")
+	testproblem.Want(t, agent.ended(), codes.Unavailable, "") // b has it
+	late.open.Store(nil)
+	close(wait)
+	if assigned, _ := again.synced(); len(assigned) != 1 {
+		t.Errorf("the agent gets %v from the server that was behind", assigned)
+	}
 }
 
 // TestALateDirectoryLosesNoNode: a server that already has a node as Ready, and has not heard yet which server its agent has connected to, cannot
