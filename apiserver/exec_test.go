@@ -268,7 +268,7 @@ func TestSlowCallerHoldsTheAgent(t *testing.T) {
 		}
 		failed <- attach.CloseSend()
 	}()
-	if n := settled(&sent); n == 0 || n > chunks/4 {
+	if n := settled(&sent); n > chunks/4 {
 		t.Errorf("%d of %d messages went to a caller that reads none", n, chunks)
 	}
 	for i := range chunks {
@@ -304,7 +304,7 @@ func TestFastCallerIsHeld(t *testing.T) {
 		}
 		failed <- call.CloseSend()
 	}()
-	if n := settled(&sent); n == 0 || n > chunks/4 {
+	if n := settled(&sent); n > chunks/4 {
 		t.Errorf("%d of %d messages went to a command that reads none", n, chunks)
 	}
 	for i := range chunks {
@@ -318,13 +318,13 @@ func TestFastCallerIsHeld(t *testing.T) {
 	}
 }
 
-// settled returns a count when it has not changed for a while.
+// settled returns a count when it has begun and has not changed for a while.
 func settled(n *atomic.Int64) int64 {
 	quiet := time.NewTicker(300 * time.Millisecond)
 	defer quiet.Stop()
 	for before := int64(-1); ; <-quiet.C {
 		now := n.Load()
-		if now == before {
+		if now == before && now > 0 {
 			return now
 		}
 		before = now
