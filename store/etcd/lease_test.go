@@ -43,7 +43,7 @@ func isLost(l *Lease) bool {
 // rivals opens two stores of one prefix. The first one holds the lease "work"; the second one waits for it.
 func rivals(t *testing.T, c *testetcd.Cluster) (first, second *Store, has *Lease, next <-chan *Lease) {
 	t.Helper()
-	cfg := Config{Lease: 2 * time.Second, Prefix: "/lease-" + t.Name()[len("Test"):] + "/"}
+	cfg := Config{Lease: time.Minute, Prefix: "/lease-" + t.Name()[len("Test"):] + "/"}
 	first, second = openTest(t, c, cfg), openTest(t, c, cfg)
 	has = acquire(t, first, "work", "1")
 	waits, got := make(chan string, 100), make(chan *Lease, 1)
