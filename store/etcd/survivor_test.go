@@ -31,7 +31,7 @@ func TestSurvivor(t *testing.T) {
 			must(t, err)
 			must(t, s.Close())
 			loginByCertificate(t, c)
-			cfg := survivor.Config{DataDir: c.DataDir(2), Program: c.Program(), User: "cara-client"}
+			cfg := survivor.Config{DataDir: c.DataDir(2), Program: c.Program()}
 			err = survivor.Run(t.Context(), cfg, nil)
 			if err == nil || !strings.Contains(err.Error(), "stop it first") {
 				t.Errorf("while etcd runs: %v", err)

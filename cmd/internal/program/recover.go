@@ -32,11 +32,10 @@ func (c *ServerConfig) Recover(ctx context.Context, r Recovery) (objects int, er
 		return 0, errors.New("give --etcd-data-dir DIR (that of a member of the lost cluster), and --to etcd, --to etcd:URL,URL... or --to pebble:DIR (a data directory without a store)")
 	}
 	work := copying{c}
-	user, err := work.recoverySettings(alone, dir)
-	if err != nil {
+	if err := work.recoverySettings(alone, dir); err != nil {
 		return 0, err
 	}
-	err = survivor.Run(ctx, survivor.Config{DataDir: r.Member, Program: r.Program, User: user}, func(ctx context.Context, endpoint string, secure *tls.Config) (err error) {
+	err = survivor.Run(ctx, survivor.Config{DataDir: r.Member, Program: r.Program}, func(ctx context.Context, endpoint string, secure *tls.Config) (err error) {
 		from, err := work.openSurvivor(ctx, endpoint, secure)
 		if err != nil {
 			return err
@@ -52,9 +51,8 @@ func (c *ServerConfig) Recover(ctx context.Context, r Recovery) (objects int, er
 	return objects, err
 }
 
-// recoverySettings sets the store, and the directory of a server alone. It checks the flags, and returns the user of etcd that the
-// client certificate names.
-func (c copying) recoverySettings(alone bool, dir string) (user string, err error) {
+// recoverySettings sets the store, and the directory of a server alone, and checks the flags.
+func (c copying) recoverySettings(alone bool, dir string) error {
 	c.Store = storeEtcd
 	if alone {
 		c.DataDir = dir
@@ -62,18 +60,7 @@ func (c copying) recoverySettings(alone bool, dir string) (user string, err erro
 			c.Etcd.Endpoints = []string{"https://127.0.0.1:1"} // not used: only the copy of the member is asked
 		}
 	}
-	if err := c.Validate(); err != nil {
-		return "", err
-	}
-	cfg, err := c.Etcd.config()
-	if err != nil || cfg.TLS == nil || cfg.TLS.GetClientCertificate == nil {
-		return "", err
-	}
-	cert, err := cfg.TLS.GetClientCertificate(nil)
-	if err != nil || cert.Leaf == nil {
-		return "", err
-	}
-	return cert.Leaf.Subject.CommonName, nil
+	return c.Validate()
 }
 
 // openSurvivor opens the store in the copy of the member as soon as etcd has read it.
@@ -83,6 +70,7 @@ func (c copying) openSurvivor(ctx context.Context, endpoint string, secure *tls.
 		return nil, err
 	}
 	cfg.Endpoints, cfg.TLS, cfg.Logger = []string{endpoint}, secure, c.Logger
+	cfg.Username, cfg.Password = "", "" // those are for the new etcd: the copy knows the certificate
 	for deadline := time.Now().Add(recoverWithin); ; {
 		db, err := etcd.Open(ctx, cfg)
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) || !etcd.Silent(err) {

@@ -1,7 +1,6 @@
 package survivor
 
 import (
-	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -21,16 +20,20 @@ const (
 	keyFile  = "etcd.key"
 )
 
+// superuser is the common name of the certificate. If etcd's authentication is on, it has a user of this name that may read everything:
+// etcd does not turn it on, and keeps it on, without one. So it does not matter with which user the servers logged in.
+const superuser = "root"
+
 // keyPair writes a certificate that is its own authority into dir, for etcd and its client, and returns the client's TLS
 // configuration.
-func keyPair(dir, user string) (*tls.Config, error) {
+func keyPair(dir string) (*tls.Config, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: cmp.Or(user, "cara-recover")}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: superuser}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(7 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},

@@ -35,8 +35,6 @@ type Config struct {
 	DataDir string
 	// Program is etcd, in the version of the member; a name is looked up in PATH.
 	Program string
-	// User is the common name of the certificate with which etcd is asked; it counts if etcd's authentication is on.
-	User string
 }
 
 // Run starts etcd on a copy of the data, calls use with its address and the TLS configuration of its clients, and removes all
@@ -62,7 +60,7 @@ func Run(ctx context.Context, cfg Config, use func(ctx context.Context, endpoint
 	if err != nil {
 		return fmt.Errorf("copy etcd's data (TMPDIR chooses another disk): %w", err)
 	}
-	secure, err := keyPair(dir, cfg.User)
+	secure, err := keyPair(dir)
 	if err != nil {
 		return fmt.Errorf("make a certificate for etcd: %w", err)
 	}
