@@ -268,20 +268,23 @@ func TestManyStreams(t *testing.T) {
 	ready, again := make(chan error, 1000), make(chan struct{})
 	for range 10 {
 		c := testpb.NewTestServiceClient(f.dial(t, false))
-		for range 100 {
-			all.Go(func() {
+		// One after the other: each stream that begins while no connection has room opens another one to the other agent.
+		all.Go(func() {
+			for range 100 {
 				both, err := c.FullDuplexCall(t.Context())
 				if err == nil {
 					err = echoes(both, 100)
 				}
 				ready <- err
-				<-again
-				if err == nil {
-					err = echoes(both, 100)
-				}
-				ready <- err
-			})
-		}
+				all.Go(func() {
+					<-again
+					if err == nil {
+						err = echoes(both, 100)
+					}
+					ready <- err
+				})
+			}
+		})
 	}
 	wait := func(what string) {
 		for range 1000 {

@@ -83,7 +83,8 @@ func TestStoppedAgent(t *testing.T) {
 		}
 	})
 	nodes := cluster(t)
-	limits := Limits{Check: 20 * time.Millisecond, Dial: 300 * time.Millisecond}
+	// A machine that is busy needs more than a moment for a connection to an agent that works.
+	limits := Limits{Check: 20 * time.Millisecond, Dial: 3 * time.Second}
 	second, behind := serving(t, Config{Node: "n2", Endpoint: up(ip), Peers: nodes("n2")})
 	between, address := newStoppable(t, behind)
 	first, addr := serving(t, Config{Node: "n1", Endpoint: down, Peers: nodes("n1"), Limits: limits})
