@@ -275,6 +275,11 @@ func TestSwitchInterrupted(t *testing.T) {
 	m.step(api.MoveSwitching, 0)
 	waitUntil(t, func() bool { return m.from.moveReports(api.MoveInterrupted) > 1 })
 	m.from.wait(t, "p", func(*carav1.Project) bool { return m.running(t) == 2 })
+	stops, reports := m.from.engine.Calls("StopContainer"), m.from.moveReports(api.MoveInterrupted)
+	waitUntil(t, func() bool { return m.from.moveReports(api.MoveInterrupted) > reports+1 }) // the server does not react
+	if n := m.from.engine.Calls("StopContainer") - stops; n > 0 || m.running(t) != 2 {
+		t.Errorf("%d containers run, after %d stops", m.running(t), n)
+	}
 	if m.from.moveReports(api.MoveVerified) > 0 {
 		t.Error("it was verified")
 	}

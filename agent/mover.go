@@ -65,6 +65,13 @@ func newMover(cfg Config, log *slog.Logger, hint func(string)) *mover {
 	return m
 }
 
+// keeps reports whether a job stays, although the project runs again: its switch has failed on this node, so the project continues. Without
+// the result, the project would be stopped for the same switch again.
+func (j *moveJob) keeps(key moveKey) bool {
+	key.stopped = j.key.stopped
+	return j.key == key && (j.state.Result == api.MoveInterrupted || j.state.Result == api.MoveFailed)
+}
+
 // sync sets what to do for a project. stopped is true if nothing of the project runs.
 func (m *mover) sync(want *step.Want, stopped bool) {
 	m.mu.Lock()
@@ -72,7 +79,7 @@ func (m *mover) sync(want *step.Want, stopped bool) {
 	job := m.jobs[want.Project]
 	key := keyOf(want.Move, stopped)
 	wanted := want.Move != nil && !want.Remove
-	if job == nil && !wanted || job != nil && wanted && job.key == key {
+	if job == nil && !wanted || job != nil && wanted && (job.key == key || job.keeps(key)) {
 		return
 	}
 	caches := map[string]*volume.Cache{}
