@@ -239,7 +239,7 @@ func TestUpgradeAndStreamPass(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 			fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: a.b\r\n%s\r\n", tt.header)
