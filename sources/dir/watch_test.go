@@ -158,17 +158,23 @@ func TestHalfWrittenFileIsNotReported(t *testing.T) {
 	f.Write("a.yaml", whole)
 	w.Create()
 	w.Published(1)
+	stalled := false
 	for i := range 5 { // an editor that truncates, writes half, then the rest
+		began := time.Now()
 		f.Write("a.yaml", "")
 		w.Hint()
 		f.Write("a.yaml", whole[:60])
 		w.Hint()
 		f.Write("a.yaml", sourcetest.Project("a", fmt.Sprintf("web:%d", i+2)))
+		stalled = stalled || time.Since(began) > 250*time.Millisecond
 		w.Wait("the whole file", func() bool {
 			p := w.Server.Publishes()
 			last := p[len(p)-1]
 			return len(last.Upserts) == 1 && last.Upserts[0].Project.Spec.Services[0].Image == fmt.Sprintf("web:%d", i+2)
 		})
+	}
+	if stalled {
+		t.Skip("the machine was so busy that the half-written file has looked like a whole one; TestDoubtful needs no clock")
 	}
 	for _, p := range w.Server.Publishes() {
 		if !p.Head.Complete || len(p.Absent) > 0 {
