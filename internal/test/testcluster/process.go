@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process is a running program with its output in a file.
@@ -96,8 +98,21 @@ func (p *Process) Stop(ctx context.Context) error {
 	}
 }
 
-// Pause stops the process, as on an overloaded machine, until Resume.
-func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
+// Pause stops the process, as on an overloaded machine, until Resume. When it returns, no thread of the process runs any more:
+// the signal alone leaves them a moment, in which they could still answer a request.
+func (p *Process) Pause() error {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	err := error(unix.EINTR)
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Waitid(unix.P_PID, p.Pid(), nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil)
+	}
+	if errors.Is(err, unix.ECHILD) {
+		return nil // it has exited: callers see that as they do without a pause
+	}
+	return err
+}
 
 // Resume ends a Pause.
 func (p *Process) Resume() error { return p.signal(syscall.SIGCONT) }
