@@ -20,10 +20,7 @@ import (
 // TestRevisionOfAnotherServer: a call that names a revision which its server has not reached waits for it, whichever server the revision
 // is from. `get servers` shows who is behind.
 func TestRevisionOfAnotherServer(t *testing.T) {
-	first, r := newCluster(t, nil), newRegistry()
-	late := &lateStore{Store: first.db.Store}
-	a, b := first.another(t, r, "a", first.db.Store), first.another(t, r, "b", late)
-	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
+	a, b, late := newLatePair(t)
 	projects := func(c *cluster) carav1.ProjectServiceClient { return carav1.NewProjectServiceClient(c.admin(t)) }
 	p, err := projects(a).CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: web("p")})
 	if err != nil {
@@ -33,8 +30,7 @@ func TestRevisionOfAnotherServer(t *testing.T) {
 	if err := b.db.Cache.Wait(t.Context(), at); err != nil {
 		t.Fatal(err)
 	}
-	wait := make(chan struct{})
-	late.open.Store(&wait)
+	release := late.hold()
 	p.Spec.Services[0].Image = "another:1"
 	p, err = projects(a).PutProject(t.Context(), &carav1.PutProjectRequest{Project: p})
 	if err != nil {
@@ -65,8 +61,7 @@ func TestRevisionOfAnotherServer(t *testing.T) {
 	if err := b.catchUp(ended, identity.Actor{Role: api.RoleNone}, &carav1.PutProjectRequest{Project: p}); err != nil {
 		t.Errorf("a caller without an identity waits: %v", err)
 	}
-	close(wait)
-	late.open.Store(nil)
+	release()
 	for range 2 {
 		if err := <-results; err != nil {
 			t.Errorf("a call that names a revision of another server: %v", err)

@@ -195,25 +195,20 @@ func newServers(t *testing.T, ids ...string) (map[string]*cluster, *registry) {
 
 // TestAMovedAgentGetsTheNewestState: a server that is behind the earlier one of an agent sends no state before it has caught up.
 func TestAMovedAgentGetsTheNewestState(t *testing.T) {
-	first, r := newCluster(t, nil), newRegistry()
-	late := &lateStore{Store: first.db.Store}
-	a, b := first.another(t, r, "a", first.db.Store), first.another(t, r, "b", late)
-	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
+	a, b, late := newLatePair(t)
 	conns := joined(t, "n1", a, b)
 	agent := connectAgent(t, conns[0], "1")
 	agent.synced()
 	if err := b.db.Cache.Wait(t.Context(), a.db.Cache.Revision()); err != nil {
 		t.Fatal(err)
 	}
-	wait := make(chan struct{})
-	late.open.Store(&wait)
+	release := late.hold()
 	a.create(t, web("shop"))
 	a.bind(t, "shop", "n1")
 	agent.assignment()
 	again := connectAgent(t, conns[1], "1")
 	testproblem.Want(t, agent.ended(), codes.Unavailable, "") // b has it
-	late.open.Store(nil)
-	close(wait)
+	release()
 	if assigned, _ := again.synced(); len(assigned) != 1 {
 		t.Errorf("the agent gets %v from the server that was behind", assigned)
 	}

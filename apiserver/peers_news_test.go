@@ -143,6 +143,26 @@ type lateStore struct {
 	asked atomic.Int32
 }
 
+// hold holds changes back until release is called.
+func (l *lateStore) hold() (release func()) {
+	wait := make(chan struct{})
+	l.open.Store(&wait)
+	return func() {
+		l.open.Store(nil)
+		close(wait)
+	}
+}
+
+// newLatePair starts two servers of one store. What late holds back does not reach b.
+func newLatePair(t *testing.T) (a, b *cluster, late *lateStore) {
+	t.Helper()
+	first, r := newCluster(t, nil), newRegistry()
+	late = &lateStore{Store: first.db.Store}
+	a, b = first.another(t, r, "a", first.db.Store), first.another(t, r, "b", late)
+	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
+	return a, b, late
+}
+
 func (l *lateStore) Get(ctx context.Context, key string) (store.KV, error) {
 	defer l.asked.Add(1)
 	return l.Store.Get(ctx, key)
@@ -167,12 +187,8 @@ func (l *lateStore) Watch(ctx context.Context, after int64) iter.Seq2[store.Chan
 
 // TestCredentialsAnywhere: what one server has made authenticates at another one at once, although its cache is behind.
 func TestCredentialsAnywhere(t *testing.T) {
-	first, r := newCluster(t, nil), newRegistry()
-	late := &lateStore{Store: first.db.Store}
-	a, b := first.another(t, r, "a", first.db.Store), first.another(t, r, "b", late)
-	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
-	wait := make(chan struct{})
-	late.open.Store(&wait)
+	a, b, late := newLatePair(t)
+	release := late.hold()
 	token, err := carav1.NewTokenServiceClient(a.admin(t)).CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: &carav1.Token{Metadata: &carav1.ObjectMeta{Name: "new"}, Role: api.RoleViewer}})
 	if err != nil {
 		t.Fatal(err)
@@ -183,8 +199,7 @@ func TestCredentialsAnywhere(t *testing.T) {
 		answered <- err
 	}()
 	eventually(t, "b asks the store", func() bool { return late.asked.Load() > 0 })
-	late.open.Store(nil)
-	close(wait)
+	release()
 	if err := <-answered; err != nil {
 		t.Error(err)
 	}
@@ -255,18 +270,14 @@ func TestReadyWhenTheDirectorySaysSo(t *testing.T) {
 
 // TestAReportIsAhead: a server whose copy does not have an assignment yet takes the report about it when it has it.
 func TestAReportIsAhead(t *testing.T) {
-	first, r := newCluster(t, nil), newRegistry()
-	late := &lateStore{Store: first.db.Store}
-	a, b := first.another(t, r, "a", first.db.Store), first.another(t, r, "b", late)
-	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
+	a, b, late := newLatePair(t)
 	conns := joined(t, "n1", a, b)
 	agent := connectAgent(t, conns[0], "1")
 	agent.synced()
 	if at := a.db.Cache.Revision(); b.db.Cache.Wait(t.Context(), at) != nil {
 		t.Fatal("b is not there")
 	}
-	wait := make(chan struct{})
-	late.open.Store(&wait)
+	release := late.hold()
 	a.create(t, web("shop"))
 	a.bind(t, "shop", "n1")
 	p := agent.assignment().GetProject()
@@ -279,8 +290,7 @@ func TestAReportIsAhead(t *testing.T) {
 		answered <- err
 	}()
 	eventually(t, "b asks the store", func() bool { return late.asked.Load() > before })
-	late.open.Store(nil)
-	close(wait)
+	release()
 	if err := <-answered; err != nil {
 		t.Error(err)
 	}
@@ -307,9 +317,7 @@ func TestAStoreThatFailsIsNoRevocation(t *testing.T) {
 	late.Store = st
 	a, b := first.another(t, r, "a", first.db.Store), first.another(t, r, "b", late)
 	eventually(t, "the servers hear of each other", func() bool { return a.peers.HearsAll() && b.peers.HearsAll() })
-	wait := make(chan struct{})
-	defer close(wait)
-	late.open.Store(&wait)
+	defer late.hold()()
 	st.silent.Store(true)
 	creds := joinAt(t, a, "n1")
 	asked := func(conn grpc.ClientConnInterface) error {
