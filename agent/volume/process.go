@@ -125,17 +125,17 @@ func (l *lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// said keeps the first messages of the sending rsync. A volume can lose thousands of files while it is copied, so it keeps only
+// firstMessages keeps the first messages of the sending rsync. A volume can lose thousands of files while it is copied, so it keeps only
 // the first message about such a file: the others must leave room for errors.
-type said struct {
+type firstMessages struct {
 	head
 	vanished atomic.Bool
 }
 
 // line adds a message.
-func (s *said) line(line []byte) {
-	if text := strings.TrimSpace(string(line)); text != "" && !(isVanished(text) && s.vanished.Swap(true)) {
-		_, _ = fmt.Fprintln(s, text) // a head never fails
+func (m *firstMessages) line(line []byte) {
+	if text := strings.TrimSpace(string(line)); text != "" && !(isVanished(text) && m.vanished.Swap(true)) {
+		_, _ = fmt.Fprintln(m, text) // a head never fails
 	}
 }
 

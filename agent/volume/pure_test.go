@@ -263,7 +263,7 @@ func TestOutcome(t *testing.T) {
 // TestVanishedFiles: thousands of files that vanish leave room for the error.
 func TestVanishedFiles(t *testing.T) {
 	const wrong = `rsync: [sender] read errors mapping "/v/x": Input/output error (5)`
-	said := &said{}
+	said := &firstMessages{}
 	out := &lines{do: said.line}
 	for i := range maxMessages {
 		fmt.Fprintf(out, "file has vanished: %d\n\n", i)

@@ -126,7 +126,7 @@ func rsync(ctx context.Context, conn net.Conn, cmd *exec.Cmd, tell func(done, fi
 	if err != nil {
 		return 0, "", err
 	}
-	said := &said{}
+	said := &firstMessages{}
 	cmd.ExtraFiles, cmd.Stderr = []*os.File{child}, &lines{do: said.line}
 	cmd.Stdout = &lines{do: func(line []byte) {
 		if done, files, ok := parseProgress(line); ok {
